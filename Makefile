@@ -1,0 +1,69 @@
+# Dawn. `make help` lists the targets; each installs what it needs, or says in one sentence what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Outside the checkout, so that it stays warm for the next clone.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dawn/target
+DEV := $(CARGO_TARGET_DIR)/debug
+RELEASE := $(CARGO_TARGET_DIR)/release
+
+.PHONY: help build release demo test fmt lint unit doc e2e conformance clients bench fuzz tools clean
+
+help: ## this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+tools: ## checks for Rust, installs cargo-nextest when it is missing
+	@scripts/tools rust
+	@scripts/tools nextest
+
+build: tools ## builds the binary and the test agent
+	@echo "== build"
+	cargo build --locked --workspace --bins
+
+release: ## builds the optimised binary
+	@scripts/tools rust
+	@echo "== release build"
+	cargo build --locked --release -p dawn-cli -p dawn-test-agent -p dawn-bench
+
+demo: build ## three nodes of one private network, agents on each, tools called across them
+	@scripts/demo $(DEV)/dawn $(DEV)/dawn-test-agent
+
+test: fmt lint unit doc e2e conformance clients ## everything: formatting, lints, unit, property and doc tests, end to end, conformance, clients
+	@echo "== all of it passed"
+
+fmt: tools ## formatting
+	@echo "== formatting"
+	cargo fmt --all --check
+
+lint: tools ## clippy and rustdoc without warnings
+	@echo "== lints"
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit: tools build ## unit and property tests
+	@echo "== unit and property tests"
+	cargo nextest run --locked --workspace --exclude dawn-e2e
+
+doc: tools ## doc tests and documentation
+	@echo "== documentation"
+	cargo test --locked --workspace --doc --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+e2e: tools build ## real processes: joining, calling, crashing, revoking
+	@echo "== end-to-end tests"
+	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked -p dawn-e2e
+
+conformance: build ## the official MCP conformance suite through two nodes
+	@echo "== MCP conformance through two nodes"
+	@tests/conformance/through-two-nodes $(DEV)/dawn $(DEV)/dawn-test-agent
+
+clients: build ## the MCP Inspector's CLI and the Python SDK, over stdio and Streamable HTTP
+	@echo "== third-party clients"
+	@tests/clients/run $(DEV)/dawn $(DEV)/dawn-test-agent
+
+bench: release ## the table of measurements (BENCH=name runs one)
+	@echo "== benchmarks"
+	@$(RELEASE)/dawn-bench --dawn $(RELEASE)/dawn --agent $(RELEASE)/dawn-test-agent --out bench/results.json $(if $(BENCH),--only $(BENCH))
+
+clean: ## removes the build
+	cargo clean

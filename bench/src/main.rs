@@ -1,0 +1,49 @@
+//! `make bench`: one table of measurements from one run, and the same rows in `bench/results.json`.
+//!
+//! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
+//! one node and through two nodes, over standard I/O and over Streamable HTTP. All processes share this machine.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a program for developers that stops at the first failure")]
+
+mod call;
+mod network;
+mod report;
+mod start;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use report::Report;
+
+/// Measures Dawn.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The `dawn` binary.
+    #[arg(long)]
+    dawn: PathBuf,
+    /// The test agent's binary.
+    #[arg(long)]
+    agent: PathBuf,
+    /// Where the rows are written.
+    #[arg(long)]
+    out: PathBuf,
+    /// Runs one benchmark: calls, daemon.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut report = Report::default();
+        let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+        if wanted("daemon") {
+            start::measure(&arguments.dawn, &mut report).await;
+        }
+        if wanted("calls") {
+            call::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+        }
+        report.finish(&arguments.out, arguments.only.is_some());
+    });
+}

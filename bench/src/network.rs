@@ -1,0 +1,98 @@
+//! Nodes as processes, for measuring.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// One running node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    dawn: PathBuf,
+    home: tempfile::TempDir,
+    process: Child,
+    pub(crate) api: String,
+    pub(crate) token: String,
+    /// From the start of the process to its word that it is ready.
+    pub(crate) ready_in: Duration,
+}
+
+impl Node {
+    /// Makes or joins a network and starts.
+    pub(crate) async fn start(dawn: &Path, name: &str, ticket: Option<&str>, listen: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("dawn-bench-").tempdir().expect("a temporary folder");
+        match ticket {
+            Some(ticket) => run(dawn, home.path(), &["join", ticket, "--name", name]).await,
+            None => run(dawn, home.path(), &["init", "--name", name]).await,
+        };
+        let begun = Instant::now();
+        let mut process = Command::new(dawn)
+            .arg("--home")
+            .arg(home.path())
+            .args(["--json", "up", "--api", "127.0.0.1:0", "--no-mdns", "--listen", listen])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("dawn starts");
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let line = lines.next_line().await.expect("readable").expect("a ready line");
+        let ready_in = begun.elapsed();
+        let ready: Value = serde_json::from_str(&line).expect("JSON");
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let token = std::fs::read_to_string(home.path().join("api-token")).expect("a token").trim().to_owned();
+        let api = ready["api"].as_str().expect("an address").to_owned();
+        Self { dawn: dawn.to_owned(), home, process, api, token, ready_in }
+    }
+
+    /// Runs a command on this node's home.
+    pub(crate) async fn run(&self, args: &[&str]) -> Value {
+        run(&self.dawn, self.home.path(), args).await
+    }
+
+    /// A command on this node's home, not yet started.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.dawn);
+        command.arg("--home").arg(self.home.path()).args(args);
+        command
+    }
+
+    /// A ticket to this node's network.
+    pub(crate) async fn ticket(&self) -> String {
+        self.run(&["invite"]).await["ticket"].as_str().expect("a ticket").to_owned()
+    }
+
+    /// Waits until an agent is listed as ready here.
+    pub(crate) async fn sees(&self, address: &str) {
+        for _ in 0..600 {
+            let agents = self.run(&["agent", "list"]).await;
+            let ready = |agent: &Value| agent["address"] == address && agent["state"] == "ready";
+            if agents["agents"].as_array().is_some_and(|agents| agents.iter().any(ready)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{address} did not become ready");
+    }
+
+    /// Resident memory, MiB.
+    pub(crate) fn resident(&self) -> f64 {
+        resident(self.process.id().expect("running"))
+    }
+}
+
+/// Resident memory of a process, MiB.
+pub(crate) fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+    kib.unwrap_or(f64::NAN) / 1024.0
+}
+
+async fn run(dawn: &Path, home: &Path, args: &[&str]) -> Value {
+    let output = Command::new(dawn).arg("--home").arg(home).arg("--json").args(args).stdin(Stdio::null()).output().await.expect("dawn runs");
+    assert!(output.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}

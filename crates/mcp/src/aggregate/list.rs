@@ -1,0 +1,198 @@
+//! The agents' lists as one, and the addresses of resources within results.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use dawn_identity::AgentAddress;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::names::{Names, wrap_uri};
+use crate::jsonrpc::{Message, text};
+
+/// A list that agents have and the aggregate joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListKind {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl ListKind {
+    pub(super) fn of(method: &str) -> Option<Self> {
+        match method {
+            "tools/list" => Some(Self::Tools),
+            "prompts/list" => Some(Self::Prompts),
+            "resources/list" => Some(Self::Resources),
+            "resources/templates/list" => Some(Self::Templates),
+            _ => None,
+        }
+    }
+
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Prompts => "prompts/list",
+            Self::Resources => "resources/list",
+            Self::Templates => "resources/templates/list",
+        }
+    }
+
+    fn member(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+            Self::Templates => "uriTemplate",
+        }
+    }
+}
+
+/// Most pages that are asked of one agent.
+pub(super) const PAGES: usize = 64;
+
+/// One page of an agent's list: its items under the aggregate's names, and the cursor of the next page.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) items: Vec<String>,
+    pub(super) next: Option<String>,
+}
+
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// Reads a page from an agent's response; `None` when it is an error or no list.
+pub(super) fn page(kind: ListKind, response: &Message, address: &AgentAddress, names: &Names) -> Option<Page> {
+    let peek = response.peek().ok()?;
+    let result: Members<'_> = serde_json::from_str(peek.result?.get()).ok()?;
+    let items: Vec<&RawValue> = serde_json::from_str(result.get(kind.member())?.get()).ok()?;
+    let rename = |own: &str| match kind {
+        ListKind::Tools | ListKind::Prompts => names.alias(address, own),
+        ListKind::Resources | ListKind::Templates => wrap_uri(address, own),
+    };
+    let items = items.into_iter().filter_map(|item| {
+        let members: Members<'_> = serde_json::from_str(item.get()).ok()?;
+        let value = *members.get(kind.key())?;
+        Some(splice(item, value, &serde_json::Value::from(rename(&text(value)?)).to_string()))
+    });
+    let next = result.get("nextCursor").and_then(|raw| text(raw)).map(Cow::into_owned);
+    Some(Page { items: items.collect(), next })
+}
+
+/// `outer` with its part `part` replaced.
+fn splice(outer: &RawValue, part: &RawValue, by: &str) -> String {
+    let start = part.get().as_ptr() as usize - outer.get().as_ptr() as usize;
+    let (before, rest) = outer.get().split_at(start);
+    [before, by, &rest[part.get().len()..]].concat()
+}
+
+/// The result of a joined list.
+pub(super) fn joined(kind: ListKind, items: &[String], modern: bool) -> String {
+    let extra = if modern { r#","resultType":"complete","ttlMs":0,"cacheScope":"private""# } else { "" };
+    format!(r#"{{"{}":[{}]{extra}}}"#, kind.member(), items.join(","))
+}
+
+/// The parameters of a request for one page.
+pub(super) fn page_params(meta: Option<&RawValue>, cursor: Option<&str>) -> String {
+    let meta = meta.map(|meta| format!(r#""_meta":{}"#, meta.get()));
+    let cursor = cursor.map(|cursor| format!(r#""cursor":{}"#, serde_json::Value::from(cursor)));
+    format!("{{{}}}", [meta, cursor].into_iter().flatten().collect::<Vec<_>>().join(","))
+}
+
+#[derive(Deserialize)]
+struct Carries<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    contents: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    resource: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
+}
+
+/// A message of an agent with the addresses of its resources as the aggregate shows them: in tool results, prompt
+/// messages, read resources and update notifications.
+pub(super) fn wrap_uris(message: Message, address: &AgentAddress) -> Message {
+    if memchr::memmem::find(message.as_bytes(), b"\"uri\"").is_none() {
+        return message;
+    }
+    let mut found = Vec::new();
+    {
+        let Ok(peek) = message.peek() else { return message };
+        let Some(body) = peek.result.or_else(|| peek.params.filter(|_| peek.method() == "notifications/resources/updated")) else {
+            return message.clone();
+        };
+        collect(body, 0, &mut found);
+        if !found.is_empty() {
+            let mut edit = message.edit();
+            for raw in found {
+                if let Some(own) = text(raw) {
+                    edit.replace(raw, serde_json::Value::from(wrap_uri(address, &own)).to_string());
+                }
+            }
+            return edit.finish();
+        }
+    }
+    message
+}
+
+fn collect<'a>(raw: &'a RawValue, depth: usize, found: &mut Vec<&'a RawValue>) {
+    /// result → messages → content → resource.
+    const DEPTH: usize = 6;
+    if depth > DEPTH {
+        return;
+    }
+    if raw.get().starts_with('[') {
+        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else { return };
+        parts.into_iter().for_each(|part| collect(part, depth + 1, found));
+        return;
+    }
+    let Ok(carries) = serde_json::from_str::<Carries<'_>>(raw.get()) else { return };
+    found.extend(carries.uri);
+    for part in [carries.content, carries.contents, carries.messages, carries.resource].into_iter().flatten() {
+        collect(part, depth + 1, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn message(text: &str) -> Message {
+        Message::new(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn items_keep_every_byte_but_their_name() {
+        let response = message(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"x":1.00, "name" : "a", "inputSchema":{"name":"b"}}],"nextCursor":"c"}}"#);
+        let page = page(ListKind::Tools, &response, &"lab:files".parse().unwrap(), &Names::default()).unwrap();
+        assert_eq!(page.items, [r#"{"x":1.00, "name" : "lab__files__a", "inputSchema":{"name":"b"}}"#]);
+        assert_eq!(page.next.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn addresses_in_results_are_wrapped_and_nothing_else() {
+        let source = message(
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"resource","resource":{"uri":"a://x","text":"\"uri\""}},{"type":"resource_link","uri":"b://y"}],"structuredContent":{"uri":"mine"}}}"#,
+        );
+        let wrapped = wrap_uris(source, &"lab:files".parse().unwrap());
+        assert_eq!(
+            wrapped,
+            message(
+                r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"resource","resource":{"uri":"dawn://lab/files/a://x","text":"\"uri\""}},{"type":"resource_link","uri":"dawn://lab/files/b://y"}],"structuredContent":{"uri":"mine"}}}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! The HTTP endpoint: tells the eras apart and hands each request to its door.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::era::{Era, LEGACY_VERSIONS, VERSION_HEADER, header as text_header};
+use super::{Counters, Gateway, Target, exchange, session, stdio};
+use crate::fault::{Fault, FaultCode};
+use crate::jsonrpc::{Message, codes};
+
+pub(super) fn routes(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/mcp", axum::routing::any(all))
+        .route("/mcp/{node}/{agent}", axum::routing::any(one))
+        .with_state(gateway)
+}
+
+async fn all(State(gateway): State<Gateway>, request: Request) -> Response {
+    serve(gateway, Target::All, request).await
+}
+
+async fn one(State(gateway): State<Gateway>, Path((node, agent)): Path<(String, String)>, request: Request) -> Response {
+    match super::target(&node, &agent) {
+        Ok(target) => serve(gateway, target, request).await,
+        Err(fault) => {
+            gateway.counters().fault(fault.code);
+            // The request's id makes the answer readable for its client.
+            let id = match axum::body::to_bytes(request.into_body(), gateway.limits().message_bytes).await {
+                Ok(body) => exchange::raw_id(&Message::new(body)),
+                Err(_) => None,
+            };
+            json(fault.code.http_status(), fault.answer(id.as_deref()))
+        }
+    }
+}
+
+async fn serve(gateway: Gateway, target: Target, request: Request) -> Response {
+    if stdio::is_upgrade(request.headers()) {
+        return stdio::upgrade(&gateway, target, request);
+    }
+    match *request.method() {
+        Method::POST => post(gateway, target, request).await,
+        Method::GET => session::listen(&gateway, &target, request.headers()),
+        Method::DELETE => session::delete(&gateway, &target, request.headers()),
+        _ => refuse(&gateway, StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST, "use POST, GET or DELETE"),
+    }
+}
+
+async fn post(gateway: Gateway, target: Target, request: Request) -> Response {
+    Counters::count(&gateway.counters().posts);
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    if !is_json(&headers) {
+        return refuse(&gateway, StatusCode::UNSUPPORTED_MEDIA_TYPE, codes::INVALID_REQUEST, "Content-Type must be application/json");
+    }
+    let message = match read(&gateway, &headers, body).await {
+        Ok(message) => message,
+        Err(response) => return response,
+    };
+    if message.is_batch() {
+        return session::post_batch(&gateway, &target, &headers, &message).await;
+    }
+    let era = match message.peek() {
+        Ok(peek) => Era::of_http(&headers, &peek),
+        Err(error) => return refuse(&gateway, StatusCode::BAD_REQUEST, error.code(), &error.to_string()),
+    };
+    match era {
+        Era::Modern => exchange::serve(&gateway, target, &headers, message).await,
+        Era::Legacy => session::post(&gateway, target, &headers, message).await,
+    }
+}
+
+async fn read(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Message, Response> {
+    let limit = gateway.limits().message_bytes;
+    let too_large = || {
+        let fault = Fault::new(FaultCode::TooLarge, format!("the message is larger than the limit of {limit} bytes"));
+        gateway.counters().fault(fault.code);
+        json(fault.code.http_status(), fault.answer(None))
+    };
+    let declared = text_header(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    match axum::body::to_bytes(body, limit).await {
+        Ok(bytes) => Ok(Message::new(bytes)),
+        Err(error) if is_length_limit(&error) => Err(too_large()),
+        Err(error) => Err(refuse(gateway, StatusCode::BAD_REQUEST, codes::PARSE_ERROR, &format!("the body broke off: {error}"))),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    text_header(headers, header::CONTENT_TYPE.as_str())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Whether a legacy request names a revision that is not known.
+pub(super) fn unknown_version(headers: &HeaderMap) -> Option<&str> {
+    text_header(headers, VERSION_HEADER).filter(|version| !LEGACY_VERSIONS.contains(version))
+}
+
+/// A JSON response with one message.
+pub(super) fn json(status: StatusCode, message: Message) -> Response {
+    let mut response = Response::new(Body::from(message.into_bytes()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The answer to what needs none.
+pub(super) fn accepted() -> Response {
+    StatusCode::ACCEPTED.into_response()
+}
+
+/// An error about the HTTP request itself.
+pub(super) fn refuse(gateway: &Gateway, status: StatusCode, code: i64, words: &str) -> Response {
+    Counters::count(&gateway.counters().refused);
+    json(status, Message::error(None, code, words, None))
+}

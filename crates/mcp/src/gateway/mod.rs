@@ -1,0 +1,220 @@
+//! The gateway: where MCP clients of this machine meet the agents of the whole network.
+//!
+//! A door is a transport and an era (Streamable HTTP for legacy sessions and for modern exchanges, framed streams for
+//! `dawn mcp`); behind every door stands a [`Target`]: one agent, unchanged, or all agents as one server. The rules of
+//! HTTP (sessions, headers, statuses) of each revision live here and nowhere else.
+//! Source: MCP 2025-11-25 and 2026-07-28, "Streamable HTTP".
+
+mod era;
+mod exchange;
+mod headers;
+mod http;
+mod session;
+mod sse;
+mod stdio;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dawn_identity::{AgentAddress, AgentName, NodeRef};
+use dawn_registry::AgentState;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
+
+use crate::aggregate::Aggregate;
+use crate::fault::{Fault, FaultCode};
+use crate::limits::McpLimits;
+use crate::link::Link;
+use crate::router::Router;
+use crate::wire::Mode;
+use session::Session;
+
+/// What a door leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One agent, nothing changed.
+    Agent(AgentAddress),
+    /// Every agent of the network as one server.
+    All,
+}
+
+/// What went through the gateway since it was made.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// HTTP requests with a JSON-RPC message.
+    pub posts: AtomicU64,
+    /// Legacy sessions opened.
+    pub sessions: AtomicU64,
+    /// Modern exchanges.
+    pub exchanges: AtomicU64,
+    /// Connections of `dawn mcp`.
+    pub bridges: AtomicU64,
+    /// Requests refused before they reached an agent (malformed, wrong headers, too large, unknown session).
+    pub refused: AtomicU64,
+    faults: [AtomicU64; FaultCode::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fault(&self, code: FaultCode) {
+        if let Some(at) = FaultCode::ALL.iter().position(|known| *known == code) {
+            Self::count(&self.faults[at]);
+        }
+    }
+
+    /// How often each fault was told to a client.
+    pub fn faults(&self) -> impl Iterator<Item = (FaultCode, u64)> + '_ {
+        FaultCode::ALL.into_iter().zip(self.faults.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// The gateway of one node. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    router: Router,
+    aggregate: Aggregate,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    counters: Counters,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("sessions", &self.sessions()).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway over a router. It runs tasks until [`shutdown`](Self::shutdown); must be called within a runtime.
+    #[must_use]
+    pub fn new(router: Router) -> Self {
+        let aggregate = Aggregate::new(router.clone());
+        let inner = Inner {
+            router,
+            aggregate,
+            sessions: Mutex::default(),
+            counters: Counters::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let gateway = Self { inner: Arc::new(inner) };
+        let reaper = gateway.clone();
+        gateway.inner.tasks.spawn(async move { reaper.reap_idle_sessions().await });
+        gateway
+    }
+
+    /// The HTTP routes: `/mcp` and `/mcp/{node}/{agent}`. Authentication is the caller's.
+    pub fn routes(&self) -> axum::Router {
+        http::routes(self.clone())
+    }
+
+    /// The router behind the gateway.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.inner.router
+    }
+
+    /// What went through.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// Legacy sessions that are open.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.with_sessions(|sessions| sessions.len())
+    }
+
+    /// Ends every session and task.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.with_sessions(HashMap::clear);
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    fn limits(&self) -> &McpLimits {
+        self.inner.router.limits()
+    }
+
+    fn with_sessions<T>(&self, act: impl FnOnce(&mut HashMap<String, Arc<Session>>) -> T) -> T {
+        act(&mut self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens a link to what stands behind a door.
+    async fn open(&self, target: &Target, mode: Mode, era: Era) -> Result<Link, Fault> {
+        let opened = match target {
+            Target::All => Ok(self.inner.aggregate.open(mode)),
+            Target::Agent(address) => match self.check_era(address, era) {
+                Ok(()) => self.inner.router.open(address, mode).await,
+                Err(fault) => Err(fault),
+            },
+        };
+        opened.inspect_err(|fault| self.inner.counters.fault(fault.code))
+    }
+
+    /// What a client is told when the way to the target breaks.
+    fn lost(&self, target: &Target) -> Fault {
+        match target {
+            Target::Agent(address) => self.inner.router.lost(address),
+            Target::All => Fault::new(FaultCode::SessionLost, "the node is shutting down"),
+        }
+    }
+
+    /// Refuses a client whose era the agent is known not to speak.
+    fn check_era(&self, address: &AgentAddress, era: Era) -> Result<(), Fault> {
+        let node = self.inner.router.directory().resolve(&address.node)?;
+        let agents = self.inner.router.directory().agents();
+        let Some(entry) = agents.iter().find(|entry| entry.node == node && entry.summary.name == address.agent) else {
+            return Ok(());
+        };
+        let summary = &entry.summary;
+        let speaks = match era {
+            Era::Legacy => summary.legacy,
+            Era::Modern => summary.modern,
+        };
+        if summary.state != AgentState::Ready || speaks {
+            return Ok(());
+        }
+        let (client, agent) = match era {
+            Era::Legacy => ("a revision with `initialize` (2025-11-25 or older)", "only 2026-07-28 or newer"),
+            Era::Modern => ("the stateless revision 2026-07-28", "only revisions with `initialize` (2025-11-25 or older)"),
+        };
+        Err(Fault::new(
+            FaultCode::EraMismatch,
+            format!("the client speaks {client}, but agent {address} speaks {agent}; use a client of the agent's era"),
+        ))
+    }
+
+    async fn reap_idle_sessions(self) {
+        let every = (self.limits().session_idle / 4).clamp(Duration::from_millis(100), Duration::from_secs(60));
+        while self.inner.stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            let idle = self.limits().session_idle;
+            self.with_sessions(|sessions| sessions.retain(|_, session| !session.is_idle(idle)));
+        }
+    }
+}
+
+/// Reads `{node}` and `{agent}` of a path.
+fn target(node: &str, agent: &str) -> Result<Target, Fault> {
+    let node: NodeRef = node.parse().map_err(|error| {
+        Fault::new(FaultCode::UnknownNode, format!("{node:?} is neither a node name nor a node id ({error}); see `dawn peers`"))
+    })?;
+    let agent: AgentName = agent.parse().map_err(|error| {
+        Fault::new(FaultCode::UnknownAgent, format!("{agent:?} is no agent name ({error}); see `dawn agent list`"))
+    })?;
+    Ok(Target::Agent(AgentAddress { node, agent }))
+}

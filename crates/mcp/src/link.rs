@@ -1,0 +1,216 @@
+//! A link: a conversation with one agent, wherever the agent is.
+
+use std::fmt;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+use crate::fault::{Fault, FaultCode};
+use crate::frame::{Frame, FrameError, FrameReader, FrameWriter};
+use crate::wire::Reply;
+
+/// A reading half that can be sent between tasks.
+pub type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
+/// A writing half that can be sent between tasks.
+pub type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Why a link does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The other end refused the link, or lost the agent.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Reading or writing frames failed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The other end no longer takes messages.
+    #[error("the other end is closed")]
+    Closed,
+}
+
+impl LinkError {
+    /// The fault to tell a client, given what a broken stream means at this place.
+    #[must_use]
+    pub fn fault(self, broken: &Fault) -> Fault {
+        match self {
+            Self::Fault(fault) => fault,
+            Self::Frame(FrameError::TooLarge { limit }) => {
+                Fault::new(FaultCode::TooLarge, format!("a message is larger than the limit of {limit} bytes"))
+            }
+            Self::Frame(FrameError::BadMark) => Fault::new(FaultCode::Protocol, "the other node sent a malformed frame"),
+            Self::Frame(FrameError::Truncated | FrameError::Io(_)) | Self::Closed => broken.clone(),
+        }
+    }
+}
+
+/// Both directions of a conversation with one agent.
+#[derive(Debug)]
+pub struct Link {
+    /// Towards the agent.
+    pub sender: LinkSender,
+    /// From the agent.
+    pub receiver: LinkReceiver,
+}
+
+impl Link {
+    /// A link over a byte stream's two halves.
+    #[must_use]
+    pub fn from_halves(read: BoxRead, write: BoxWrite, limit: usize) -> Self {
+        Self::from_framed(FrameReader::new(read, limit), FrameWriter::new(write))
+    }
+
+    /// A link over a stream that is already framed.
+    #[must_use]
+    pub fn from_framed(reader: FrameReader<BoxRead>, writer: FrameWriter<BoxWrite>) -> Self {
+        Self {
+            sender: LinkSender(SenderKind::Stream(writer)),
+            receiver: LinkReceiver { kind: ReceiverKind::Stream(reader), awaits_reply: false },
+        }
+    }
+
+    /// A link over a byte stream.
+    #[must_use]
+    pub fn from_stream(stream: impl AsyncRead + AsyncWrite + Send + 'static, limit: usize) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self::from_halves(Box::new(read), Box::new(write), limit)
+    }
+
+    /// The first line that comes is the other node's [`Reply`].
+    #[must_use]
+    pub(crate) fn awaiting_reply(mut self) -> Self {
+        self.receiver.awaits_reply = true;
+        self
+    }
+
+    /// Two links joined by channels: what one sends the other receives.
+    #[must_use]
+    pub fn pair(capacity: usize) -> (Self, Self) {
+        let (near_tx, far_rx) = mpsc::channel(capacity);
+        let (far_tx, near_rx) = mpsc::channel(capacity);
+        (Self::from_channels(near_tx, near_rx), Self::from_channels(far_tx, far_rx))
+    }
+
+    /// A link over channels. An `Err` in the channel ends the link with that fault.
+    #[must_use]
+    pub fn from_channels(sender: mpsc::Sender<Result<Frame, Fault>>, receiver: mpsc::Receiver<Result<Frame, Fault>>) -> Self {
+        Self {
+            sender: LinkSender(SenderKind::Channel(sender)),
+            receiver: LinkReceiver { kind: ReceiverKind::Channel(receiver), awaits_reply: false },
+        }
+    }
+}
+
+/// Sends messages over a link.
+pub struct LinkSender(SenderKind);
+
+enum SenderKind {
+    Stream(FrameWriter<BoxWrite>),
+    Channel(mpsc::Sender<Result<Frame, Fault>>),
+    Closed,
+}
+
+impl LinkSender {
+    /// Hands over a frame; on a stream it may wait for [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub async fn feed(&mut self, frame: Frame) -> Result<(), LinkError> {
+        match &mut self.0 {
+            SenderKind::Stream(writer) => Ok(writer.feed(&frame).await?),
+            SenderKind::Channel(sender) => sender.send(Ok(frame)).await.map_err(|_| LinkError::Closed),
+            SenderKind::Closed => Err(LinkError::Closed),
+        }
+    }
+
+    /// Sends what was fed.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub async fn flush(&mut self) -> Result<(), LinkError> {
+        match &mut self.0 {
+            SenderKind::Stream(writer) => Ok(writer.flush().await?),
+            SenderKind::Channel(_) => Ok(()),
+            SenderKind::Closed => Err(LinkError::Closed),
+        }
+    }
+
+    /// Sends one frame at once.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub async fn send(&mut self, frame: Frame) -> Result<(), LinkError> {
+        self.feed(frame).await?;
+        self.flush().await
+    }
+
+    /// Tells the other end that nothing more comes.
+    pub async fn close(&mut self) {
+        if let SenderKind::Stream(writer) = &mut self.0 {
+            // An end that is already gone needs no telling.
+            let _ = writer.close().await;
+        }
+        self.0 = SenderKind::Closed;
+    }
+}
+
+impl fmt::Debug for LinkSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            SenderKind::Stream(_) => "LinkSender(stream)",
+            SenderKind::Channel(_) => "LinkSender(channel)",
+            SenderKind::Closed => "LinkSender(closed)",
+        })
+    }
+}
+
+/// Receives messages over a link. Cancel safe.
+pub struct LinkReceiver {
+    kind: ReceiverKind,
+    awaits_reply: bool,
+}
+
+enum ReceiverKind {
+    Stream(FrameReader<BoxRead>),
+    Channel(mpsc::Receiver<Result<Frame, Fault>>),
+}
+
+impl LinkReceiver {
+    /// The next frame; `None` when the other end is done.
+    ///
+    /// # Errors
+    /// The other end refused the link, or it broke.
+    pub async fn recv(&mut self) -> Result<Option<Frame>, LinkError> {
+        match &mut self.kind {
+            ReceiverKind::Stream(reader) => {
+                if self.awaits_reply {
+                    let Some(line) = reader.line().await? else { return Err(LinkError::Closed) };
+                    self.awaits_reply = false;
+                    Reply::parse(&line)?;
+                }
+                Ok(reader.frame().await?)
+            }
+            ReceiverKind::Channel(receiver) => Ok(receiver.recv().await.transpose()?),
+        }
+    }
+
+    /// A frame that is already here, without waiting.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn ready(&mut self) -> Result<Option<Frame>, LinkError> {
+        match &mut self.kind {
+            ReceiverKind::Stream(_) if self.awaits_reply => Ok(None),
+            ReceiverKind::Stream(reader) => Ok(reader.buffered_frame()?),
+            ReceiverKind::Channel(receiver) => Ok(receiver.try_recv().ok().transpose()?),
+        }
+    }
+}
+
+impl fmt::Debug for LinkReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            ReceiverKind::Stream(_) => "LinkReceiver(stream)",
+            ReceiverKind::Channel(_) => "LinkReceiver(channel)",
+        })
+    }
+}

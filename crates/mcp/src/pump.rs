@@ -1,0 +1,240 @@
+//! Joins two links: what the client says goes to the agent, and back.
+//!
+//! Requests in flight are remembered, so that a client gets an error instead of silence when the agent or the way to
+//! it is lost.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::fault::{Fault, FaultCode};
+use crate::frame::Frame;
+use crate::jsonrpc::{Id, Kind, Message, MessageError};
+use crate::link::{Link, LinkError, LinkReceiver, LinkSender};
+use crate::wire::Mode;
+
+/// The requests that wait for a response.
+#[derive(Debug, Default)]
+pub struct InFlight(Mutex<HashMap<Id, Bytes>>);
+
+impl InFlight {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<Id, Bytes>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes what the client sends.
+    ///
+    /// # Errors
+    /// It is no JSON-RPC message.
+    pub fn sent(&self, message: &Message) -> Result<(), MessageError> {
+        if message.is_batch() {
+            return message.batch()?.iter().try_for_each(|part| self.sent(part));
+        }
+        let peek = message.peek()?;
+        match peek.kind() {
+            Kind::Request => {
+                if let (Some(id), Some(raw)) = (peek.id(), peek.id) {
+                    self.with(|open| open.insert(id, Bytes::copy_from_slice(raw.get().as_bytes())));
+                }
+            }
+            Kind::Notification if peek.method() == "notifications/cancelled" => {
+                let id = peek.params().and_then(|params| params.request_id).and_then(|raw| Id::parse(raw.get()).ok());
+                if let Some(id) = id {
+                    self.with(|open| open.remove(&id));
+                }
+            }
+            Kind::Notification | Kind::Response => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what the agent answers.
+    ///
+    /// # Errors
+    /// It is no JSON-RPC message.
+    pub fn received(&self, message: &Message) -> Result<(), MessageError> {
+        if message.is_batch() {
+            return message.batch()?.iter().try_for_each(|part| self.received(part));
+        }
+        let peek = message.peek()?;
+        if peek.kind() == Kind::Response
+            && let Some(id) = peek.id()
+        {
+            self.with(|open| open.remove(&id));
+        }
+        Ok(())
+    }
+
+    /// How many requests wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.with(|open| open.len())
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The raw ids of those that wait, which then wait no more.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Bytes> {
+        self.with(|open| open.drain().map(|(_, raw)| raw).collect())
+    }
+}
+
+/// How a pump treats its two ends.
+#[derive(Debug, Clone)]
+pub struct Pumping {
+    /// A session may be half closed by the client; an exchange is cancelled by that.
+    pub mode: Mode,
+    /// What the client is told of its open requests when the agent's side is lost.
+    pub lost: Fault,
+    /// Requests in flight before further ones are answered with `busy`.
+    pub in_flight: usize,
+    /// How long the agent may go on after the client said that nothing more comes.
+    pub linger: Duration,
+}
+
+/// Why a pump ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PumpEnd {
+    /// The client is gone, or the agent ended the conversation with nothing open.
+    Done,
+    /// The agent's side was lost.
+    Lost(Fault),
+}
+
+/// Carries frames both ways until either side ends, then closes both.
+pub async fn pump(client: Link, agent: Link, how: &Pumping) -> PumpEnd {
+    let open = InFlight::default();
+    let Link { sender: to_client, receiver: mut from_client } = client;
+    let Link { sender: mut to_agent, receiver: mut from_agent } = agent;
+    let to_client = tokio::sync::Mutex::new(to_client);
+    let up = async {
+        let end = up(&mut from_client, &mut to_agent, &to_client, &open, how).await;
+        if how.mode == Mode::Exchange || end == UpEnd::ClientGone {
+            return;
+        }
+        to_agent.close().await;
+        let drained = async {
+            while !open.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            tokio::time::sleep(how.linger).await;
+        };
+        // The agent ending (the other branch of the select) is the usual end; this is the bound on it.
+        let _ = tokio::time::timeout(how.linger * 10, drained).await;
+    };
+    let down = down(&mut from_agent, &to_client, &open);
+    let lost = tokio::select! {
+        biased;
+        lost = down => lost,
+        () = up => return PumpEnd::Done,
+    };
+    let fault = match lost {
+        None if open.is_empty() => {
+            to_client.lock().await.close().await;
+            return PumpEnd::Done;
+        }
+        None => how.lost.clone(),
+        Some(error) => error.fault(&how.lost),
+    };
+    let mut to_client = to_client.lock().await;
+    for raw in open.drain() {
+        let raw = String::from_utf8_lossy(&raw);
+        if to_client.feed(fault.answer(Some(&raw)).into()).await.is_err() {
+            break;
+        }
+    }
+    to_client.close().await;
+    PumpEnd::Lost(fault)
+}
+
+#[derive(PartialEq, Eq)]
+enum UpEnd {
+    ClientDone,
+    ClientGone,
+}
+
+async fn up(
+    from: &mut LinkReceiver,
+    to: &mut LinkSender,
+    back: &tokio::sync::Mutex<LinkSender>,
+    open: &InFlight,
+    how: &Pumping,
+) -> UpEnd {
+    loop {
+        let mut next = match from.recv().await {
+            Ok(Some(frame)) => Some(frame),
+            Ok(None) => return UpEnd::ClientDone,
+            Err(error) => {
+                if let LinkError::Frame(crate::frame::FrameError::TooLarge { .. }) = &error {
+                    let fault = error.fault(&how.lost);
+                    // The client may be gone already; the conversation ends either way.
+                    let _ = back.lock().await.send(fault.answer(None).into()).await;
+                }
+                return UpEnd::ClientGone;
+            }
+        };
+        while let Some(frame) = next {
+            if let Some(refusal) = refuse(&frame, open, how) {
+                if back.lock().await.send(refusal.into()).await.is_err() {
+                    return UpEnd::ClientGone;
+                }
+            } else if to.feed(frame).await.is_err() {
+                // The reading side learns why and tells the client.
+                return std::future::pending().await;
+            }
+            next = from.ready().unwrap_or(None);
+        }
+        if to.flush().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// The answer to a frame that does not go on to the agent.
+fn refuse(frame: &Frame, open: &InFlight, how: &Pumping) -> Option<Message> {
+    if open.len() >= how.in_flight
+        && let Ok(peek) = frame.message.peek()
+        && peek.kind() == Kind::Request
+    {
+        let fault = Fault::new(FaultCode::Busy, format!("{} requests are in flight on this session; wait for answers", how.in_flight));
+        return Some(fault.answer(peek.id.map(serde_json::value::RawValue::get)));
+    }
+    match open.sent(&frame.message) {
+        Ok(()) => None,
+        Err(error) => Some(Message::error(None, error.code(), &error.to_string(), None)),
+    }
+}
+
+/// Returns why the agent's side ended; `None` when it ended in order.
+async fn down(from: &mut LinkReceiver, to: &tokio::sync::Mutex<LinkSender>, open: &InFlight) -> Option<LinkError> {
+    loop {
+        let mut next = match from.recv().await {
+            Ok(Some(frame)) => Some(frame),
+            Ok(None) => return None,
+            Err(error) => return Some(error),
+        };
+        let mut to = to.lock().await;
+        while let Some(frame) = next {
+            if let Err(error) = open.received(&frame.message) {
+                tracing::warn!(%error, "an agent sent what is no JSON-RPC message; it is dropped");
+            } else if to.feed(frame).await.is_err() {
+                // The client is gone: the other direction ends the pump.
+                return std::future::pending().await;
+            }
+            next = match from.ready() {
+                Ok(next) => next,
+                Err(error) => return Some(error),
+            };
+        }
+        if to.flush().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Finds the node of an agent's address and opens a link to the agent there.
+
+use std::sync::Arc;
+
+use dawn_identity::{AgentAddress, AgentName, NodeId, NodeName, NodeRef};
+use dawn_mesh::{Incoming, Mesh, OpenError, Protocol};
+use dawn_registry::AgentSummary;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::fault::{Fault, FaultCode};
+use crate::frame::{FrameReader, FrameWriter};
+use crate::host::Host;
+use crate::limits::McpLimits;
+use crate::link::{BoxRead, BoxWrite, Link};
+use crate::pump::{Pumping, pump};
+use crate::wire::{Caller, Header, Mode, PROTOCOL, Reply};
+
+/// An agent that can be called now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentEntry {
+    /// Its node.
+    pub node: NodeId,
+    /// Its node's name.
+    pub node_name: NodeName,
+    /// What its node says about it.
+    pub summary: AgentSummary,
+}
+
+/// Who is in the network, as the router needs it. The node implements it over the registry.
+pub trait Directory: Send + Sync + 'static {
+    /// The node that a name or id means.
+    ///
+    /// # Errors
+    /// [`FaultCode::UnknownNode`].
+    fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault>;
+    /// The agents of all nodes that are online, this one's included.
+    fn agents(&self) -> Vec<AgentEntry>;
+    /// Changes whenever [`agents`](Self::agents) does.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// Opens links to agents anywhere in the network, and serves those of this node to others.
+#[derive(Clone)]
+pub struct Router {
+    mesh: Mesh,
+    host: Host,
+    directory: Arc<dyn Directory>,
+    local: Caller,
+    limits: Arc<McpLimits>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("local", &self.local.node).finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// A router for the node that `local` describes.
+    #[must_use]
+    pub fn new(mesh: Mesh, host: Host, directory: Arc<dyn Directory>, local: Caller, limits: Arc<McpLimits>) -> Self {
+        Self { mesh, host, directory, local, limits }
+    }
+
+    /// Who is in the network.
+    #[must_use]
+    pub fn directory(&self) -> &dyn Directory {
+        &*self.directory
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &McpLimits {
+        &self.limits
+    }
+
+    /// Opens a link to an agent.
+    ///
+    /// # Errors
+    /// The node is unknown or cannot be reached; of a local agent also what [`Host::open`] says. What a remote host
+    /// refuses comes with the first [`recv`](crate::link::LinkReceiver::recv).
+    pub async fn open(&self, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
+        let node = self.directory.resolve(&address.node)?;
+        if node == self.local.node {
+            return self.host.open(&address.agent, mode, &self.local).await;
+        }
+        let stream = tokio::time::timeout(self.limits.open, self.mesh.open(node, Protocol(PROTOCOL)))
+            .await
+            .map_err(|_| Fault::new(FaultCode::Timeout, format!("node {} did not answer in time; see `dawn ping`", address.node)))?
+            .map_err(|error| unreachable_node(&address.node, &error))?;
+        let (read, write) = tokio::io::split(stream);
+        let mut writer = FrameWriter::new(Box::new(write) as BoxWrite);
+        let header = Header { agent: address.agent.clone(), mode };
+        writer.feed_line(&header.line()).await.map_err(|error| lost_node(&address.node, &error.to_string()))?;
+        let reader = FrameReader::new(Box::new(read) as BoxRead, self.limits.message_bytes);
+        Ok(Link::from_framed(reader, writer).awaiting_reply())
+    }
+
+    /// What a client is told when the way to this address is lost.
+    #[must_use]
+    pub fn lost(&self, address: &AgentAddress) -> Fault {
+        match self.directory.resolve(&address.node) {
+            Ok(node) if node == self.local.node => lost_agent(&address.agent),
+            _ => lost_node(&address.node, "the connection broke"),
+        }
+    }
+
+    /// Serves this node's agents to members until `incoming` ends.
+    pub async fn serve(self, mut incoming: Incoming) {
+        let tasks = TaskTracker::new();
+        while let Some(inbound) = incoming.next().await {
+            let Some(membership) = inbound.peer.membership else { continue };
+            let caller = Caller {
+                node: inbound.peer.node,
+                name: membership.name.clone(),
+                roles: membership.roles.iter().map(|role| role.to_string()).collect(),
+                chain: inbound.peer.chain.clone(),
+            };
+            let router = self.clone();
+            tasks.spawn(async move {
+                let (read, write) = tokio::io::split(inbound.stream);
+                if let Err(error) = router.serve_stream(Box::new(read), Box::new(write), &caller).await {
+                    tracing::debug!(%error, caller = %caller.name, "an agent stream ended early");
+                }
+            });
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn serve_stream(&self, read: BoxRead, write: BoxWrite, caller: &Caller) -> Result<(), Fault> {
+        let mut reader = FrameReader::new(read, self.limits.header_bytes);
+        let mut writer = FrameWriter::new(write);
+        let broken = |error: &dyn std::fmt::Display| Fault::new(FaultCode::Protocol, format!("no header came: {error}"));
+        let line = tokio::time::timeout(self.limits.open, reader.line())
+            .await
+            .map_err(|error| broken(&error))?
+            .map_err(|error| broken(&error))?
+            .ok_or_else(|| broken(&"the stream is empty"))?;
+        let opened = match Header::parse(&line) {
+            Ok(header) => match self.host.open(&header.agent, header.mode, caller).await {
+                Ok(link) => Ok((header, link)),
+                Err(fault) => Err(fault),
+            },
+            Err(fault) => Err(fault),
+        };
+        let (header, agent) = match opened {
+            Ok(opened) => opened,
+            Err(fault) => {
+                let reply = Reply::from(fault.clone());
+                writer.feed_line(&reply.line()).await.map_err(|error| broken(&error))?;
+                writer.close().await.map_err(|error| broken(&error))?;
+                return Err(fault);
+            }
+        };
+        writer.feed_line(&Reply::Ok {}.line()).await.map_err(|error| broken(&error))?;
+        reader.set_limit(self.limits.message_bytes);
+        let pumping = Pumping {
+            mode: header.mode,
+            lost: lost_agent(&header.agent),
+            in_flight: self.limits.in_flight,
+            linger: self.limits.kill_after,
+        };
+        pump(Link::from_framed(reader, writer), agent, &pumping).await;
+        Ok(())
+    }
+}
+
+fn unreachable_node(node: &NodeRef, error: &OpenError) -> Fault {
+    Fault::new(FaultCode::NodeOffline, format!("node {node} cannot be reached ({error}); see `dawn peers`"))
+}
+
+fn lost_node(node: &NodeRef, why: &str) -> Fault {
+    Fault::new(FaultCode::NodeOffline, format!("node {node} was lost while it worked ({why}); try again"))
+}
+
+fn lost_agent(agent: &AgentName) -> Fault {
+    Fault::new(FaultCode::AgentFailed, format!("agent {agent} ended while it worked; it is started again by the next call"))
+}

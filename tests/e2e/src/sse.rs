@@ -1,0 +1,35 @@
+//! Reads server-sent events.
+
+use serde_json::Value;
+
+/// The events of a streaming response.
+#[derive(Debug)]
+pub struct Events {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// The events of a response.
+    #[must_use]
+    pub fn new(response: reqwest::Response) -> Self {
+        Self { response, buffer: Vec::new() }
+    }
+
+    /// The next message; `None` at the end.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let event = String::from_utf8(event).expect("UTF-8");
+                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+                if data.is_empty() {
+                    continue;
+                }
+                return Some(serde_json::from_str(&data.join("\n")).expect("JSON"));
+            }
+            let chunk = tokio::time::timeout(crate::PATIENCE, self.response.chunk()).await.expect("an event in time").ok()??;
+            self.buffer.extend_from_slice(&chunk);
+        }
+    }
+}
