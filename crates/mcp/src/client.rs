@@ -70,10 +70,21 @@ impl AgentClient {
     pub async fn connect(router: Router, address: AgentAddress) -> Result<Self, ClientError> {
         let node = router.directory().resolve(&address.node)?;
         let agents = router.directory().agents();
-        let summary = agents.iter().find(|entry| entry.node == node && entry.summary.name == address.agent).map(|entry| &entry.summary);
-        let only_modern = summary.is_some_and(|summary| summary.state == AgentState::Ready && summary.modern && !summary.legacy);
+        let summary = agents
+            .iter()
+            .find(|entry| entry.node == node && entry.summary.name == address.agent)
+            .map(|entry| &entry.summary);
+        let only_modern =
+            summary.is_some_and(|summary| summary.state == AgentState::Ready && summary.modern && !summary.legacy);
         let era = if only_modern { Era::Modern } else { Era::Legacy };
-        let mut client = Self { router, address, era, session: None, server: None, next_id: 0 };
+        let mut client = Self {
+            router,
+            address,
+            era,
+            session: None,
+            server: None,
+            next_id: 0,
+        };
         match era {
             Era::Legacy => client.initialize().await?,
             Era::Modern => client.server = Some(client.request("server/discover", "{}", &mut |_| {}).await?),
@@ -95,12 +106,20 @@ impl AgentClient {
             "clientInfo": { "name": "dawn", "version": env!("CARGO_PKG_VERSION") },
         });
         let probe = self.router.limits().probe;
-        let late = Fault::new(FaultCode::Timeout, format!("agent {} did not answer initialize in time", self.address));
-        let server = tokio::time::timeout(probe, self.request("initialize", &params.to_string(), &mut |_| {})).await.map_err(|_| late)??;
+        let late = Fault::new(
+            FaultCode::Timeout,
+            format!("agent {} did not answer initialize in time", self.address),
+        );
+        let server = tokio::time::timeout(probe, self.request("initialize", &params.to_string(), &mut |_| {}))
+            .await
+            .map_err(|_| late)??;
         self.server = Some(server);
         let lost = self.router.lost(&self.address);
         if let Some(link) = &mut self.session {
-            link.sender.send(Message::notification("notifications/initialized", None).into()).await.map_err(|error| error.fault(&lost))?;
+            link.sender
+                .send(Message::notification("notifications/initialized", None).into())
+                .await
+                .map_err(|error| error.fault(&lost))?;
         }
         Ok(())
     }
@@ -109,7 +128,12 @@ impl AgentClient {
     ///
     /// # Errors
     /// The way or the agent failed.
-    pub async fn request(&mut self, method: &str, params: &str, on_notification: &mut (dyn FnMut(&Message) + Send)) -> Result<Box<RawValue>, ClientError> {
+    pub async fn request(
+        &mut self,
+        method: &str,
+        params: &str,
+        on_notification: &mut (dyn FnMut(&Message) + Send),
+    ) -> Result<Box<RawValue>, ClientError> {
         self.next_id += 1;
         let id = self.next_id.to_string();
         let lost = self.router.lost(&self.address);
@@ -122,15 +146,31 @@ impl AgentClient {
                 (&mut exchange, Message::request(&id, method, &with_meta(params)))
             }
         };
-        link.sender.send(message.into()).await.map_err(|error| error.fault(&lost))?;
+        link.sender
+            .send(message.into())
+            .await
+            .map_err(|error| error.fault(&lost))?;
         loop {
-            let frame = link.receiver.recv().await.map_err(|error| error.fault(&lost))?.ok_or_else(|| lost.clone())?;
+            let frame = link
+                .receiver
+                .recv()
+                .await
+                .map_err(|error| error.fault(&lost))?
+                .ok_or_else(|| lost.clone())?;
             let Ok(peek) = frame.message.peek() else { continue };
             match peek.kind() {
                 Kind::Notification => on_notification(&frame.message),
                 Kind::Request => {
-                    let refusal = Message::error(peek.id.map(RawValue::get), codes::METHOD_NOT_FOUND, "this client answers no requests", None);
-                    link.sender.send(refusal.into()).await.map_err(|error| error.fault(&lost))?;
+                    let refusal = Message::error(
+                        peek.id.map(RawValue::get),
+                        codes::METHOD_NOT_FOUND,
+                        "this client answers no requests",
+                        None,
+                    );
+                    link.sender
+                        .send(refusal.into())
+                        .await
+                        .map_err(|error| error.fault(&lost))?;
                 }
                 Kind::Response if peek.id() == Id::parse(&id).ok() => {
                     return match (peek.result, peek.error) {
@@ -147,9 +187,17 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    pub async fn call_tool(&mut self, tool: &str, arguments: &str, on_notification: &mut (dyn FnMut(&Message) + Send)) -> Result<Box<RawValue>, ClientError> {
+    pub async fn call_tool(
+        &mut self,
+        tool: &str,
+        arguments: &str,
+        on_notification: &mut (dyn FnMut(&Message) + Send),
+    ) -> Result<Box<RawValue>, ClientError> {
         let name = serde_json::Value::from(tool);
-        let params = format!(r#"{{"name":{name},"arguments":{arguments},"_meta":{{"progressToken":{}}}}}"#, self.next_id + 1);
+        let params = format!(
+            r#"{{"name":{name},"arguments":{arguments},"_meta":{{"progressToken":{}}}}}"#,
+            self.next_id + 1
+        );
         self.request("tools/call", &params, on_notification).await
     }
 
@@ -160,13 +208,21 @@ impl AgentClient {
             let result = match self.request(method, &params, &mut |_| {}).await {
                 Ok(result) => result,
                 // An agent without such a list says so.
-                Err(ClientError::Agent { code: codes::METHOD_NOT_FOUND, .. }) => break,
+                Err(ClientError::Agent {
+                    code: codes::METHOD_NOT_FOUND,
+                    ..
+                }) => break,
                 Err(error) => return Err(error),
             };
-            let page: std::collections::HashMap<String, &RawValue> = serde_json::from_str(result.get()).unwrap_or_default();
-            let part = page.get(member).and_then(|raw| serde_json::from_str::<Vec<Box<RawValue>>>(raw.get()).ok());
+            let page: std::collections::HashMap<String, &RawValue> =
+                serde_json::from_str(result.get()).unwrap_or_default();
+            let part = page
+                .get(member)
+                .and_then(|raw| serde_json::from_str::<Vec<Box<RawValue>>>(raw.get()).ok());
             items.extend(part.unwrap_or_default());
-            let Some(cursor) = page.get("nextCursor").and_then(|raw| text(raw)) else { break };
+            let Some(cursor) = page.get("nextCursor").and_then(|raw| text(raw)) else {
+                break;
+            };
             params = serde_json::json!({ "cursor": cursor }).to_string();
         }
         Ok(items)
@@ -198,7 +254,8 @@ fn with_meta(params: &str) -> String {
     let meta = params.entry("_meta").or_insert_with(|| serde_json::json!({}));
     meta["io.modelcontextprotocol/protocolVersion"] = MODERN_VERSIONS[0].into();
     meta["io.modelcontextprotocol/clientCapabilities"] = serde_json::json!({});
-    meta["io.modelcontextprotocol/clientInfo"] = serde_json::json!({ "name": "dawn", "version": env!("CARGO_PKG_VERSION") });
+    meta["io.modelcontextprotocol/clientInfo"] =
+        serde_json::json!({ "name": "dawn", "version": env!("CARGO_PKG_VERSION") });
     serde_json::Value::Object(params).to_string()
 }
 
@@ -210,7 +267,15 @@ fn agent_error(error: Option<&RawValue>) -> ClientError {
     }
     let raw = error.map_or("null", RawValue::get);
     match serde_json::from_str::<Error>(raw) {
-        Ok(Error { code, message }) => ClientError::Agent { code, message, error: raw.to_owned() },
-        Err(_) => Fault::new(FaultCode::AgentFailed, "the agent answered neither a result nor an error").into(),
+        Ok(Error { code, message }) => ClientError::Agent {
+            code,
+            message,
+            error: raw.to_owned(),
+        },
+        Err(_) => Fault::new(
+            FaultCode::AgentFailed,
+            "the agent answered neither a result nor an error",
+        )
+        .into(),
     }
 }

@@ -90,7 +90,10 @@ impl FaultCode {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn retryable(self) -> bool {
-        matches!(self, Self::NodeOffline | Self::AgentFailed | Self::Busy | Self::Timeout | Self::SessionLost)
+        matches!(
+            self,
+            Self::NodeOffline | Self::AgentFailed | Self::Busy | Self::Timeout | Self::SessionLost
+        )
     }
 
     /// The HTTP status under which the gateway sends such an error when nothing was streamed yet.
@@ -101,7 +104,9 @@ impl FaultCode {
     pub fn http_status(self) -> http::StatusCode {
         use http::StatusCode;
         match self {
-            Self::NodeOffline | Self::AgentFailed | Self::SessionLost | Self::Protocol | Self::Timeout => StatusCode::OK,
+            Self::NodeOffline | Self::AgentFailed | Self::SessionLost | Self::Protocol | Self::Timeout => {
+                StatusCode::OK
+            }
             Self::UnknownNode | Self::UnknownAgent => StatusCode::NOT_FOUND,
             Self::EraMismatch => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -124,7 +129,10 @@ pub struct Fault {
 impl Fault {
     /// A fault of this kind with these words.
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// `error.data` of the JSON-RPC error.

@@ -57,7 +57,12 @@ pub struct FrameReader<R> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Lines of at most `limit` bytes.
     pub fn new(stream: R, limit: usize) -> Self {
-        Self { stream, buffer: BytesMut::new(), scanned: 0, limit }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            scanned: 0,
+            limit,
+        }
     }
 
     /// Changes the longest line, bytes.
@@ -77,7 +82,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             // A large message grows the buffer by doubling, so that it is not copied for every chunk.
             self.buffer.reserve(READ_CHUNK.max(self.buffer.len().min(self.limit)));
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.trim_ascii().is_empty() { Ok(None) } else { Err(FrameError::Truncated) };
+                return if self.buffer.trim_ascii().is_empty() {
+                    Ok(None)
+                } else {
+                    Err(FrameError::Truncated)
+                };
             }
         }
     }
@@ -85,7 +94,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn buffered_line(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) else {
             self.scanned = self.buffer.len();
-            return if self.buffer.len() > self.limit { Err(FrameError::TooLarge { limit: self.limit }) } else { Ok(None) };
+            return if self.buffer.len() > self.limit {
+                Err(FrameError::TooLarge { limit: self.limit })
+            } else {
+                Ok(None)
+            };
         };
         let end = self.scanned + at;
         self.scanned = 0;
@@ -135,7 +148,10 @@ fn parse(line: Bytes) -> Result<Option<Frame>, FrameError> {
     let end = mark_end(trimmed).ok_or(FrameError::BadMark)?;
     let related = line.slice_ref(&trimmed[1..end]);
     let message = Message::new(line.slice_ref(&trimmed[end + 1..]));
-    Ok(Some(Frame { message, related: Some(related) }))
+    Ok(Some(Frame {
+        message,
+        related: Some(related),
+    }))
 }
 
 /// Where the space after `@<raw id>` stands; a string id may hold spaces and escaped quotes.
@@ -166,7 +182,10 @@ const GATHER: usize = 32 << 10;
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// A writer with nothing gathered.
     pub fn new(stream: W) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+        }
     }
 
     /// Gathers a frame, writing when enough is there.

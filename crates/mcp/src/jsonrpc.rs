@@ -98,7 +98,8 @@ impl Id {
         }
         match raw.parse::<f64>() {
             // Beyond 2^53 a float no longer tells neighbours apart: the text decides.
-            Ok(float) if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 => {
+            Ok(float) if float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0 =>
+            {
                 #[expect(clippy::cast_possible_truncation, reason = "checked to be an integer below 2^53")]
                 Self::Integer(float as i128)
             }
@@ -257,7 +258,11 @@ impl Message {
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
         let trimmed = bytes.trim_ascii();
-        let bytes = if trimmed.len() == bytes.len() { bytes } else { bytes.slice_ref(trimmed) };
+        let bytes = if trimmed.len() == bytes.len() {
+            bytes
+        } else {
+            bytes.slice_ref(trimmed)
+        };
         if memchr::memchr2(b'\n', b'\r', &bytes).is_none() {
             return Self(bytes);
         }
@@ -324,7 +329,10 @@ impl Message {
         if parts.is_empty() {
             return Err(MessageError::Invalid("an empty batch"));
         }
-        Ok(parts.into_iter().map(|part| Self(self.0.slice_ref(part.get().as_bytes()))).collect())
+        Ok(parts
+            .into_iter()
+            .map(|part| Self(self.0.slice_ref(part.get().as_bytes())))
+            .collect())
     }
 
     /// A response that carries an error.
@@ -334,20 +342,40 @@ impl Message {
         if let Some(data) = data {
             error["data"] = data.clone();
         }
-        Self::from_parts(&[b"{\"jsonrpc\":\"2.0\",\"id\":", id.unwrap_or("null").as_bytes(), b",\"error\":", error.to_string().as_bytes(), b"}"])
+        Self::from_parts(&[
+            b"{\"jsonrpc\":\"2.0\",\"id\":",
+            id.unwrap_or("null").as_bytes(),
+            b",\"error\":",
+            error.to_string().as_bytes(),
+            b"}",
+        ])
     }
 
     /// A response that carries a result given as JSON text.
     #[must_use]
     pub fn result(id: &str, result: &str) -> Self {
-        Self::from_parts(&[b"{\"jsonrpc\":\"2.0\",\"id\":", id.as_bytes(), b",\"result\":", result.as_bytes(), b"}"])
+        Self::from_parts(&[
+            b"{\"jsonrpc\":\"2.0\",\"id\":",
+            id.as_bytes(),
+            b",\"result\":",
+            result.as_bytes(),
+            b"}",
+        ])
     }
 
     /// A request whose id and parameters are given as JSON text.
     #[must_use]
     pub fn request(id: &str, method: &str, params: &str) -> Self {
         let method = serde_json::Value::from(method).to_string();
-        Self::from_parts(&[b"{\"jsonrpc\":\"2.0\",\"id\":", id.as_bytes(), b",\"method\":", method.as_bytes(), b",\"params\":", params.as_bytes(), b"}"])
+        Self::from_parts(&[
+            b"{\"jsonrpc\":\"2.0\",\"id\":",
+            id.as_bytes(),
+            b",\"method\":",
+            method.as_bytes(),
+            b",\"params\":",
+            params.as_bytes(),
+            b"}",
+        ])
     }
 
     /// A notification whose parameters are given as JSON text.
@@ -355,7 +383,12 @@ impl Message {
     pub fn notification(method: &str, params: Option<&str>) -> Self {
         let method = serde_json::Value::from(method).to_string();
         let params = params.map_or_else(String::new, |params| format!(",\"params\":{params}"));
-        Self::from_parts(&[b"{\"jsonrpc\":\"2.0\",\"method\":", method.as_bytes(), params.as_bytes(), b"}"])
+        Self::from_parts(&[
+            b"{\"jsonrpc\":\"2.0\",\"method\":",
+            method.as_bytes(),
+            params.as_bytes(),
+            b"}",
+        ])
     }
 
     fn from_parts(parts: &[&[u8]]) -> Self {
@@ -369,7 +402,10 @@ impl Message {
     /// Begins an edit of single spans.
     #[must_use]
     pub fn edit(&self) -> Edit<'_> {
-        Edit { message: self, spans: Vec::new() }
+        Edit {
+            message: self,
+            spans: Vec::new(),
+        }
     }
 }
 
@@ -438,12 +474,17 @@ mod tests {
         assert_eq!(Id::parse(r#""\u0061""#).unwrap(), Id::parse(r#""a""#).unwrap());
         assert_ne!(Id::parse(r#""1""#).unwrap(), Id::parse("1").unwrap());
         assert_ne!(Id::parse("1.5").unwrap(), Id::parse("1").unwrap());
-        assert_ne!(Id::parse("123456789012345678901").unwrap(), Id::parse("123456789012345678902").unwrap());
+        assert_ne!(
+            Id::parse("123456789012345678901").unwrap(),
+            Id::parse("123456789012345678902").unwrap()
+        );
     }
 
     #[test]
     fn an_edit_changes_only_its_span() {
-        let source = message(r#"{ "id" : 7e0,"x":[1.0, 2],"jsonrpc":"2.0", "method":"a","params":{"_meta":{"progressToken": "p" }}}"#);
+        let source = message(
+            r#"{ "id" : 7e0,"x":[1.0, 2],"jsonrpc":"2.0", "method":"a","params":{"_meta":{"progressToken": "p" }}}"#,
+        );
         let peek = source.peek().unwrap();
         let token = peek.meta().unwrap().progress_token.unwrap();
         let mut edit = source.edit();
@@ -451,7 +492,9 @@ mod tests {
         edit.replace(token, "43");
         assert_eq!(
             edit.finish(),
-            message(r#"{ "id" : 42,"x":[1.0, 2],"jsonrpc":"2.0", "method":"a","params":{"_meta":{"progressToken": 43 }}}"#)
+            message(
+                r#"{ "id" : 42,"x":[1.0, 2],"jsonrpc":"2.0", "method":"a","params":{"_meta":{"progressToken": 43 }}}"#
+            )
         );
     }
 
@@ -462,12 +505,33 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart_and_nonsense_is_refused() {
-        assert_eq!(message(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#).peek().unwrap().kind(), Kind::Response);
-        assert_eq!(message(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#).peek().unwrap().kind(), Kind::Request);
-        assert_eq!(message(r#"{"jsonrpc":"2.0","method":"x"}"#).peek().unwrap().kind(), Kind::Notification);
+        assert_eq!(
+            message(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#)
+                .peek()
+                .unwrap()
+                .kind(),
+            Kind::Response
+        );
+        assert_eq!(
+            message(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#)
+                .peek()
+                .unwrap()
+                .kind(),
+            Kind::Request
+        );
+        assert_eq!(
+            message(r#"{"jsonrpc":"2.0","method":"x"}"#).peek().unwrap().kind(),
+            Kind::Notification
+        );
         assert!(matches!(message("{").peek(), Err(MessageError::Parse(_))));
         assert!(matches!(message("[]").batch(), Err(MessageError::Invalid(_))));
-        for bad in ["{}", "17", r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#, r#"{"jsonrpc":"2.0","id":[],"method":"x"}"#, r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#] {
+        for bad in [
+            "{}",
+            "17",
+            r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":[],"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#,
+        ] {
             assert!(matches!(message(bad).peek(), Err(MessageError::Invalid(_))), "{bad}");
         }
     }

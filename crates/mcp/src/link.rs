@@ -34,10 +34,13 @@ impl LinkError {
     pub fn fault(self, broken: &Fault) -> Fault {
         match self {
             Self::Fault(fault) => fault,
-            Self::Frame(FrameError::TooLarge { limit }) => {
-                Fault::new(FaultCode::TooLarge, format!("a message is larger than the limit of {limit} bytes"))
+            Self::Frame(FrameError::TooLarge { limit }) => Fault::new(
+                FaultCode::TooLarge,
+                format!("a message is larger than the limit of {limit} bytes"),
+            ),
+            Self::Frame(FrameError::BadMark) => {
+                Fault::new(FaultCode::Protocol, "the other node sent a malformed frame")
             }
-            Self::Frame(FrameError::BadMark) => Fault::new(FaultCode::Protocol, "the other node sent a malformed frame"),
             Self::Frame(FrameError::Truncated | FrameError::Io(_)) | Self::Closed => broken.clone(),
         }
     }
@@ -64,7 +67,10 @@ impl Link {
     pub fn from_framed(reader: FrameReader<BoxRead>, writer: FrameWriter<BoxWrite>) -> Self {
         Self {
             sender: LinkSender(SenderKind::Stream(writer)),
-            receiver: LinkReceiver { kind: ReceiverKind::Stream(reader), awaits_reply: false },
+            receiver: LinkReceiver {
+                kind: ReceiverKind::Stream(reader),
+                awaits_reply: false,
+            },
         }
     }
 
@@ -87,15 +93,24 @@ impl Link {
     pub fn pair(capacity: usize) -> (Self, Self) {
         let (near_tx, far_rx) = mpsc::channel(capacity);
         let (far_tx, near_rx) = mpsc::channel(capacity);
-        (Self::from_channels(near_tx, near_rx), Self::from_channels(far_tx, far_rx))
+        (
+            Self::from_channels(near_tx, near_rx),
+            Self::from_channels(far_tx, far_rx),
+        )
     }
 
     /// A link over channels. An `Err` in the channel ends the link with that fault.
     #[must_use]
-    pub fn from_channels(sender: mpsc::Sender<Result<Frame, Fault>>, receiver: mpsc::Receiver<Result<Frame, Fault>>) -> Self {
+    pub fn from_channels(
+        sender: mpsc::Sender<Result<Frame, Fault>>,
+        receiver: mpsc::Receiver<Result<Frame, Fault>>,
+    ) -> Self {
         Self {
             sender: LinkSender(SenderKind::Channel(sender)),
-            receiver: LinkReceiver { kind: ReceiverKind::Channel(receiver), awaits_reply: false },
+            receiver: LinkReceiver {
+                kind: ReceiverKind::Channel(receiver),
+                awaits_reply: false,
+            },
         }
     }
 }
@@ -183,7 +198,9 @@ impl LinkReceiver {
         match &mut self.kind {
             ReceiverKind::Stream(reader) => {
                 if self.awaits_reply {
-                    let Some(line) = reader.line().await? else { return Err(LinkError::Closed) };
+                    let Some(line) = reader.line().await? else {
+                        return Err(LinkError::Closed);
+                    };
                     self.awaits_reply = false;
                     Reply::parse(&line)?;
                 }

@@ -40,7 +40,10 @@ impl InFlight {
                 }
             }
             Kind::Notification if peek.method() == "notifications/cancelled" => {
-                let id = peek.params().and_then(|params| params.request_id).and_then(|raw| Id::parse(raw.get()).ok());
+                let id = peek
+                    .params()
+                    .and_then(|params| params.request_id)
+                    .and_then(|raw| Id::parse(raw.get()).ok());
                 if let Some(id) = id {
                     self.with(|open| open.remove(&id));
                 }
@@ -111,8 +114,14 @@ pub enum PumpEnd {
 /// Carries frames both ways until either side ends, then closes both.
 pub async fn pump(client: Link, agent: Link, how: &Pumping) -> PumpEnd {
     let open = InFlight::default();
-    let Link { sender: to_client, receiver: mut from_client } = client;
-    let Link { sender: mut to_agent, receiver: mut from_agent } = agent;
+    let Link {
+        sender: to_client,
+        receiver: mut from_client,
+    } = client;
+    let Link {
+        sender: mut to_agent,
+        receiver: mut from_agent,
+    } = agent;
     let to_client = tokio::sync::Mutex::new(to_client);
     let up = async {
         let end = up(&mut from_client, &mut to_agent, &to_client, &open, how).await;
@@ -203,7 +212,13 @@ fn refuse(frame: &Frame, open: &InFlight, how: &Pumping) -> Option<Message> {
         && let Ok(peek) = frame.message.peek()
         && peek.kind() == Kind::Request
     {
-        let fault = Fault::new(FaultCode::Busy, format!("{} requests are in flight on this session; wait for answers", how.in_flight));
+        let fault = Fault::new(
+            FaultCode::Busy,
+            format!(
+                "{} requests are in flight on this session; wait for answers",
+                how.in_flight
+            ),
+        );
         return Some(fault.answer(peek.id.map(serde_json::value::RawValue::get)));
     }
     match open.sent(&frame.message) {

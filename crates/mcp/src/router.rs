@@ -52,7 +52,9 @@ pub struct Router {
 
 impl std::fmt::Debug for Router {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Router").field("local", &self.local.node).finish_non_exhaustive()
+        f.debug_struct("Router")
+            .field("local", &self.local.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +62,13 @@ impl Router {
     /// A router for the node that `local` describes.
     #[must_use]
     pub fn new(mesh: Mesh, host: Host, directory: Arc<dyn Directory>, local: Caller, limits: Arc<McpLimits>) -> Self {
-        Self { mesh, host, directory, local, limits }
+        Self {
+            mesh,
+            host,
+            directory,
+            local,
+            limits,
+        }
     }
 
     /// Who is in the network.
@@ -87,12 +95,23 @@ impl Router {
         }
         let stream = tokio::time::timeout(self.limits.open, self.mesh.open(node, Protocol(PROTOCOL)))
             .await
-            .map_err(|_| Fault::new(FaultCode::Timeout, format!("node {} did not answer in time; see `dawn ping`", address.node)))?
+            .map_err(|_| {
+                Fault::new(
+                    FaultCode::Timeout,
+                    format!("node {} did not answer in time; see `dawn ping`", address.node),
+                )
+            })?
             .map_err(|error| unreachable_node(&address.node, &error))?;
         let (read, write) = tokio::io::split(stream);
         let mut writer = FrameWriter::new(Box::new(write) as BoxWrite);
-        let header = Header { agent: address.agent.clone(), mode };
-        writer.feed_line(&header.line()).await.map_err(|error| lost_node(&address.node, &error.to_string()))?;
+        let header = Header {
+            agent: address.agent.clone(),
+            mode,
+        };
+        writer
+            .feed_line(&header.line())
+            .await
+            .map_err(|error| lost_node(&address.node, &error.to_string()))?;
         let reader = FrameReader::new(Box::new(read) as BoxRead, self.limits.message_bytes);
         Ok(Link::from_framed(reader, writer).awaiting_reply())
     }
@@ -110,7 +129,9 @@ impl Router {
     pub async fn serve(self, mut incoming: Incoming) {
         let tasks = TaskTracker::new();
         while let Some(inbound) = incoming.next().await {
-            let Some(membership) = inbound.peer.membership else { continue };
+            let Some(membership) = inbound.peer.membership else {
+                continue;
+            };
             let caller = Caller {
                 node: inbound.peer.node,
                 name: membership.name.clone(),
@@ -132,7 +153,8 @@ impl Router {
     async fn serve_stream(&self, read: BoxRead, write: BoxWrite, caller: &Caller) -> Result<(), Fault> {
         let mut reader = FrameReader::new(read, self.limits.header_bytes);
         let mut writer = FrameWriter::new(write);
-        let broken = |error: &dyn std::fmt::Display| Fault::new(FaultCode::Protocol, format!("no header came: {error}"));
+        let broken =
+            |error: &dyn std::fmt::Display| Fault::new(FaultCode::Protocol, format!("no header came: {error}"));
         let line = tokio::time::timeout(self.limits.open, reader.line())
             .await
             .map_err(|error| broken(&error))?
@@ -154,7 +176,10 @@ impl Router {
                 return Err(fault);
             }
         };
-        writer.feed_line(&Reply::Ok {}.line()).await.map_err(|error| broken(&error))?;
+        writer
+            .feed_line(&Reply::Ok {}.line())
+            .await
+            .map_err(|error| broken(&error))?;
         reader.set_limit(self.limits.message_bytes);
         let pumping = Pumping {
             mode: header.mode,
@@ -168,13 +193,22 @@ impl Router {
 }
 
 fn unreachable_node(node: &NodeRef, error: &OpenError) -> Fault {
-    Fault::new(FaultCode::NodeOffline, format!("node {node} cannot be reached ({error}); see `dawn peers`"))
+    Fault::new(
+        FaultCode::NodeOffline,
+        format!("node {node} cannot be reached ({error}); see `dawn peers`"),
+    )
 }
 
 fn lost_node(node: &NodeRef, why: &str) -> Fault {
-    Fault::new(FaultCode::NodeOffline, format!("node {node} was lost while it worked ({why}); try again"))
+    Fault::new(
+        FaultCode::NodeOffline,
+        format!("node {node} was lost while it worked ({why}); try again"),
+    )
 }
 
 fn lost_agent(agent: &AgentName) -> Fault {
-    Fault::new(FaultCode::AgentFailed, format!("agent {agent} ended while it worked; it is started again by the next call"))
+    Fault::new(
+        FaultCode::AgentFailed,
+        format!("agent {agent} ended while it worked; it is started again by the next call"),
+    )
 }

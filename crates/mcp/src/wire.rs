@@ -55,7 +55,8 @@ impl Header {
     /// # Errors
     /// It is no header.
     pub fn parse(line: &[u8]) -> Result<Self, Fault> {
-        serde_json::from_slice(line).map_err(|error| Fault::new(FaultCode::Protocol, format!("malformed header: {error}")))
+        serde_json::from_slice(line)
+            .map_err(|error| Fault::new(FaultCode::Protocol, format!("malformed header: {error}")))
     }
 }
 
@@ -81,7 +82,10 @@ impl Reply {
 
 impl From<Fault> for Reply {
     fn from(fault: Fault) -> Self {
-        Self::Error { code: fault.code, message: fault.message }
+        Self::Error {
+            code: fault.code,
+            message: fault.message,
+        }
     }
 }
 
@@ -109,7 +113,10 @@ mod tests {
 
     #[test]
     fn lines_are_what_the_architecture_says() {
-        let header = Header { agent: "files".parse().unwrap(), mode: Mode::Session };
+        let header = Header {
+            agent: "files".parse().unwrap(),
+            mode: Mode::Session,
+        };
         assert_eq!(header.line(), br#"{"agent":"files","mode":"session"}"#);
         assert_eq!(Header::parse(&header.line()).unwrap(), header);
         assert_eq!(Reply::Ok {}.line(), br#"{"ok":{}}"#);

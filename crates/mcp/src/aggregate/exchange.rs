@@ -18,7 +18,9 @@ use crate::wire::Mode;
 
 /// Serves the one request that comes.
 pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_client: ToClient) {
-    let Some(Ok(frame)) = from_client.recv().await else { return };
+    let Some(Ok(frame)) = from_client.recv().await else {
+        return;
+    };
     tokio::select! {
         () = answer(&aggregate, frame.message, &to_client) => {}
         // Closing the link cancels whatever was begun.
@@ -55,12 +57,23 @@ async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
 
 /// Refuses a method that only single agents answer, or a version that is not spoken.
 fn unsupported(peek: &Peek<'_>, id: &str) -> Message {
-    let version = peek.meta().and_then(|meta| meta.protocol_version).and_then(crate::jsonrpc::text);
+    let version = peek
+        .meta()
+        .and_then(|meta| meta.protocol_version)
+        .and_then(crate::jsonrpc::text);
     if let Some(version) = version.filter(|version| !MODERN_VERSIONS.contains(&&**version)) {
         let data = serde_json::json!({ "supported": MODERN_VERSIONS, "requested": version });
-        return Message::error(Some(id), codes::UNSUPPORTED_VERSION, "Unsupported protocol version", Some(&data));
+        return Message::error(
+            Some(id),
+            codes::UNSUPPORTED_VERSION,
+            "Unsupported protocol version",
+            Some(&data),
+        );
     }
-    let words = format!("Method not found: {}; a single agent may know it, at /mcp/{{node}}/{{agent}}", peek.method());
+    let words = format!(
+        "Method not found: {}; a single agent may know it, at /mcp/{{node}}/{{agent}}",
+        peek.method()
+    );
     Message::error(Some(id), codes::METHOD_NOT_FOUND, &words, None)
 }
 
@@ -84,22 +97,35 @@ fn discovered(aggregate: &Aggregate) -> String {
 
 /// The items of all agents; those that fail or are late are left out.
 async fn list(aggregate: &Aggregate, kind: ListKind, meta: Option<&RawValue>) -> Vec<String> {
-    let asked = aggregate.agents(Speaks::Modern).into_iter().enumerate().map(|(at, entry)| async move {
-        let address = aggregate.address(&entry);
-        let items = tokio::time::timeout(aggregate.router.limits().aggregate, list_of(aggregate, kind, meta, &address)).await;
-        let items = items.unwrap_or_else(|_| Err(Fault::new(FaultCode::Timeout, "it did not answer in time")));
-        let items = items.unwrap_or_else(|fault| {
-            tracing::warn!(agent = %address, %fault, "left out of a list");
-            Vec::new()
+    let asked = aggregate
+        .agents(Speaks::Modern)
+        .into_iter()
+        .enumerate()
+        .map(|(at, entry)| async move {
+            let address = aggregate.address(&entry);
+            let items = tokio::time::timeout(
+                aggregate.router.limits().aggregate,
+                list_of(aggregate, kind, meta, &address),
+            )
+            .await;
+            let items = items.unwrap_or_else(|_| Err(Fault::new(FaultCode::Timeout, "it did not answer in time")));
+            let items = items.unwrap_or_else(|fault| {
+                tracing::warn!(agent = %address, %fault, "left out of a list");
+                Vec::new()
+            });
+            (at, items)
         });
-        (at, items)
-    });
     let mut parts: Vec<_> = asked.collect::<FuturesUnordered<_>>().collect().await;
     parts.sort_by_key(|(at, _)| *at);
     parts.into_iter().flat_map(|(_, items)| items).collect()
 }
 
-async fn list_of(aggregate: &Aggregate, kind: ListKind, meta: Option<&RawValue>, address: &AgentAddress) -> Result<Vec<String>, Fault> {
+async fn list_of(
+    aggregate: &Aggregate,
+    kind: ListKind,
+    meta: Option<&RawValue>,
+    address: &AgentAddress,
+) -> Result<Vec<String>, Fault> {
     let mut items = Vec::new();
     let mut cursor = None;
     for _ in 0..PAGES {
@@ -112,7 +138,9 @@ async fn list_of(aggregate: &Aggregate, kind: ListKind, meta: Option<&RawValue>,
             }
         };
         // An agent without such a list answers an error: it has nothing to add.
-        let Some(page) = page(kind, &response, address, &aggregate.names) else { break };
+        let Some(page) = page(kind, &response, address, &aggregate.names) else {
+            break;
+        };
         items.extend(page.items);
         cursor = page.next;
         if cursor.is_none() {
@@ -124,7 +152,10 @@ async fn list_of(aggregate: &Aggregate, kind: ListKind, meta: Option<&RawValue>,
 
 async fn open(aggregate: &Aggregate, address: &AgentAddress, message: Message) -> Result<Link, Fault> {
     let mut link = aggregate.router.open(address, Mode::Exchange).await?;
-    link.sender.send(message.into()).await.map_err(|error| error.fault(&aggregate.router.lost(address)))?;
+    link.sender
+        .send(message.into())
+        .await
+        .map_err(|error| error.fault(&aggregate.router.lost(address)))?;
     Ok(link)
 }
 
@@ -158,8 +189,14 @@ struct Filter {
 
 impl Filter {
     fn lists(&self) -> Vec<&'static str> {
-        let all = [(self.tools_list_changed, "tools"), (self.prompts_list_changed, "prompts"), (self.resources_list_changed, "resources")];
-        all.into_iter().filter_map(|(wanted, list)| wanted.then_some(list)).collect()
+        let all = [
+            (self.tools_list_changed, "tools"),
+            (self.prompts_list_changed, "prompts"),
+            (self.resources_list_changed, "resources"),
+        ];
+        all.into_iter()
+            .filter_map(|(wanted, list)| wanted.then_some(list))
+            .collect()
     }
 
     fn json(&self, resources: &[String]) -> serde_json::Value {
@@ -175,16 +212,29 @@ impl Filter {
 }
 
 /// One subscription at the aggregate is one at each agent, and one to the coming and going of agents.
-async fn listen(aggregate: &Aggregate, message: &Message, peek: &Peek<'_>, id: &str, to_client: &ToClient) -> Result<(), Fault> {
+async fn listen(
+    aggregate: &Aggregate,
+    message: &Message,
+    peek: &Peek<'_>,
+    id: &str,
+    to_client: &ToClient,
+) -> Result<(), Fault> {
     #[derive(Deserialize)]
     struct Listen {
         #[serde(default)]
         notifications: Filter,
     }
-    let filter = peek.params.and_then(|raw| serde_json::from_str::<Listen>(raw.get()).ok()).map(|listen| listen.notifications);
-    let filter = filter.ok_or_else(|| Fault::new(FaultCode::Protocol, "the subscription has no valid `notifications`"))?;
+    let filter = peek
+        .params
+        .and_then(|raw| serde_json::from_str::<Listen>(raw.get()).ok())
+        .map(|listen| listen.notifications);
+    let filter =
+        filter.ok_or_else(|| Fault::new(FaultCode::Protocol, "the subscription has no valid `notifications`"))?;
     let meta = format!(r#"{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
-    let acknowledged = format!(r#"{{"_meta":{meta},"notifications":{}}}"#, filter.json(&filter.resource_subscriptions));
+    let acknowledged = format!(
+        r#"{{"_meta":{meta},"notifications":{}}}"#,
+        filter.json(&filter.resource_subscriptions)
+    );
     let acknowledged = Message::notification("notifications/subscriptions/acknowledged", Some(&acknowledged));
     if to_client.send(Ok(acknowledged.into())).await.is_err() {
         return Ok(());
@@ -217,7 +267,10 @@ async fn listen(aggregate: &Aggregate, message: &Message, peek: &Peek<'_>, id: &
         }
         drop(listening);
         for list in filter.lists() {
-            let changed = Message::notification(&format!("notifications/{list}/list_changed"), Some(&format!(r#"{{"_meta":{meta}}}"#)));
+            let changed = Message::notification(
+                &format!("notifications/{list}/list_changed"),
+                Some(&format!(r#"{{"_meta":{meta}}}"#)),
+            );
             if to_client.send(Ok(changed.into())).await.is_err() {
                 return Ok(());
             }
@@ -226,7 +279,14 @@ async fn listen(aggregate: &Aggregate, message: &Message, peek: &Peek<'_>, id: &
 }
 
 /// Subscribes at one agent under the client's own request id, which thereby is the subscription id too.
-async fn listen_to(aggregate: &Aggregate, message: &Message, peek: &Peek<'_>, filter: &Filter, address: AgentAddress, gather: mpsc::Sender<Message>) {
+async fn listen_to(
+    aggregate: &Aggregate,
+    message: &Message,
+    peek: &Peek<'_>,
+    filter: &Filter,
+    address: AgentAddress,
+    gather: mpsc::Sender<Message>,
+) {
     let own: Vec<String> = filter
         .resource_subscriptions
         .iter()
@@ -239,10 +299,17 @@ async fn listen_to(aggregate: &Aggregate, message: &Message, peek: &Peek<'_>, fi
         #[serde(borrow)]
         notifications: &'a RawValue,
     }
-    let Some(raw) = peek.params.and_then(|raw| serde_json::from_str::<Raw<'_>>(raw.get()).ok()) else { return };
+    let Some(raw) = peek
+        .params
+        .and_then(|raw| serde_json::from_str::<Raw<'_>>(raw.get()).ok())
+    else {
+        return;
+    };
     let mut edit = message.edit();
     edit.replace(raw.notifications, filter.json(&own).to_string());
-    let Ok(mut link) = open(aggregate, &address, edit.finish()).await else { return };
+    let Ok(mut link) = open(aggregate, &address, edit.finish()).await else {
+        return;
+    };
     while let Ok(message) = next(aggregate, &address, &mut link).await {
         let Ok(peek) = message.peek() else { continue };
         if peek.kind() == Kind::Response {

@@ -81,10 +81,17 @@ pub(super) fn page(kind: ListKind, response: &Message, address: &AgentAddress, n
     let items = items.into_iter().filter_map(|item| {
         let members: Members<'_> = serde_json::from_str(item.get()).ok()?;
         let value = *members.get(kind.key())?;
-        Some(splice(item, value, &serde_json::Value::from(rename(&text(value)?)).to_string()))
+        Some(splice(
+            item,
+            value,
+            &serde_json::Value::from(rename(&text(value)?)).to_string(),
+        ))
     });
     let next = result.get("nextCursor").and_then(|raw| text(raw)).map(Cow::into_owned);
-    Some(Page { items: items.collect(), next })
+    Some(Page {
+        items: items.collect(),
+        next,
+    })
 }
 
 /// `outer` with its part `part` replaced.
@@ -96,7 +103,11 @@ fn splice(outer: &RawValue, part: &RawValue, by: &str) -> String {
 
 /// The result of a joined list.
 pub(super) fn joined(kind: ListKind, items: &[String], modern: bool) -> String {
-    let extra = if modern { r#","resultType":"complete","ttlMs":0,"cacheScope":"private""# } else { "" };
+    let extra = if modern {
+        r#","resultType":"complete","ttlMs":0,"cacheScope":"private""#
+    } else {
+        ""
+    };
     format!(r#"{{"{}":[{}]{extra}}}"#, kind.member(), items.join(","))
 }
 
@@ -104,7 +115,10 @@ pub(super) fn joined(kind: ListKind, items: &[String], modern: bool) -> String {
 pub(super) fn page_params(meta: Option<&RawValue>, cursor: Option<&str>) -> String {
     let meta = meta.map(|meta| format!(r#""_meta":{}"#, meta.get()));
     let cursor = cursor.map(|cursor| format!(r#""cursor":{}"#, serde_json::Value::from(cursor)));
-    format!("{{{}}}", [meta, cursor].into_iter().flatten().collect::<Vec<_>>().join(","))
+    format!(
+        "{{{}}}",
+        [meta, cursor].into_iter().flatten().collect::<Vec<_>>().join(",")
+    )
 }
 
 #[derive(Deserialize)]
@@ -130,7 +144,10 @@ pub(super) fn wrap_uris(message: Message, address: &AgentAddress) -> Message {
     let mut found = Vec::new();
     {
         let Ok(peek) = message.peek() else { return message };
-        let Some(body) = peek.result.or_else(|| peek.params.filter(|_| peek.method() == "notifications/resources/updated")) else {
+        let Some(body) = peek.result.or_else(|| {
+            peek.params
+                .filter(|_| peek.method() == "notifications/resources/updated")
+        }) else {
             return message.clone();
         };
         collect(body, 0, &mut found);
@@ -154,13 +171,20 @@ fn collect<'a>(raw: &'a RawValue, depth: usize, found: &mut Vec<&'a RawValue>) {
         return;
     }
     if raw.get().starts_with('[') {
-        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else { return };
+        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else {
+            return;
+        };
         parts.into_iter().for_each(|part| collect(part, depth + 1, found));
         return;
     }
-    let Ok(carries) = serde_json::from_str::<Carries<'_>>(raw.get()) else { return };
+    let Ok(carries) = serde_json::from_str::<Carries<'_>>(raw.get()) else {
+        return;
+    };
     found.extend(carries.uri);
-    for part in [carries.content, carries.contents, carries.messages, carries.resource].into_iter().flatten() {
+    for part in [carries.content, carries.contents, carries.messages, carries.resource]
+        .into_iter()
+        .flatten()
+    {
         collect(part, depth + 1, found);
     }
 }
@@ -176,9 +200,20 @@ mod tests {
 
     #[test]
     fn items_keep_every_byte_but_their_name() {
-        let response = message(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"x":1.00, "name" : "a", "inputSchema":{"name":"b"}}],"nextCursor":"c"}}"#);
-        let page = page(ListKind::Tools, &response, &"lab:files".parse().unwrap(), &Names::default()).unwrap();
-        assert_eq!(page.items, [r#"{"x":1.00, "name" : "lab__files__a", "inputSchema":{"name":"b"}}"#]);
+        let response = message(
+            r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"x":1.00, "name" : "a", "inputSchema":{"name":"b"}}],"nextCursor":"c"}}"#,
+        );
+        let page = page(
+            ListKind::Tools,
+            &response,
+            &"lab:files".parse().unwrap(),
+            &Names::default(),
+        )
+        .unwrap();
+        assert_eq!(
+            page.items,
+            [r#"{"x":1.00, "name" : "lab__files__a", "inputSchema":{"name":"b"}}"#]
+        );
         assert_eq!(page.next.as_deref(), Some("c"));
     }
 

@@ -47,7 +47,10 @@ impl Aggregate {
     /// An aggregate over everything the router reaches.
     #[must_use]
     pub fn new(router: Router) -> Self {
-        Self { router, names: Arc::default() }
+        Self {
+            router,
+            names: Arc::default(),
+        }
     }
 
     /// A link to all agents. Dropping it ends what it began.
@@ -83,21 +86,39 @@ impl Aggregate {
     /// How an agent is called in names: by its node's name, or by id where two nodes share a name.
     fn address(&self, entry: &AgentEntry) -> AgentAddress {
         let agents = self.router.directory().agents();
-        let shared = agents.iter().any(|other| other.node_name == entry.node_name && other.node != entry.node);
-        let node = if shared { entry.node.into() } else { entry.node_name.clone().into() };
-        AgentAddress { node, agent: entry.summary.name.clone() }
+        let shared = agents
+            .iter()
+            .any(|other| other.node_name == entry.node_name && other.node != entry.node);
+        let node = if shared {
+            entry.node.into()
+        } else {
+            entry.node_name.clone().into()
+        };
+        AgentAddress {
+            node,
+            agent: entry.summary.name.clone(),
+        }
     }
 
     /// Which agent a request is for, and the request with the agent's own name in it.
     fn route(&self, message: &Message, peek: &Peek<'_>) -> Result<(AgentAddress, Message), Fault> {
-        let unknown = |what: &str| Fault::new(FaultCode::UnknownAgent, format!("{what}; list again to see what there is now"));
+        let unknown = |what: &str| {
+            Fault::new(
+                FaultCode::UnknownAgent,
+                format!("{what}; list again to see what there is now"),
+            )
+        };
         let params = peek.params().ok_or_else(|| unknown("the request has no parameters"))?;
         let by_name = |raw: Option<&serde_json::value::RawValue>| {
             let name = raw.and_then(text).ok_or_else(|| unknown("the request names nothing"))?;
-            self.names.resolve(&name).ok_or_else(|| unknown(&format!("{name:?} is not of the form node__agent__name")))
+            self.names
+                .resolve(&name)
+                .ok_or_else(|| unknown(&format!("{name:?} is not of the form node__agent__name")))
         };
         let by_uri = |raw: Option<&serde_json::value::RawValue>| {
-            let uri = raw.and_then(text).ok_or_else(|| unknown("the request names no resource"))?;
+            let uri = raw
+                .and_then(text)
+                .ok_or_else(|| unknown("the request names no resource"))?;
             names::unwrap_uri(&uri).ok_or_else(|| unknown(&format!("{uri:?} is not of the form dawn://node/agent/…")))
         };
         let (raw, owned) = match peek.method() {
@@ -109,8 +130,12 @@ impl Aggregate {
                     #[serde(borrow, rename = "ref")]
                     reference: crate::jsonrpc::Params<'a>,
                 }
-                let reference = peek.params.and_then(|raw| serde_json::from_str::<Completion<'_>>(raw.get()).ok());
-                let reference = reference.ok_or_else(|| unknown("the completion has no reference"))?.reference;
+                let reference = peek
+                    .params
+                    .and_then(|raw| serde_json::from_str::<Completion<'_>>(raw.get()).ok());
+                let reference = reference
+                    .ok_or_else(|| unknown("the completion has no reference"))?
+                    .reference;
                 match reference.name {
                     Some(name) => (Some(name), by_name(Some(name))?),
                     None => (reference.uri, by_uri(reference.uri)?),
@@ -134,7 +159,13 @@ impl Aggregate {
         );
         for entry in self.agents(speaks) {
             // Writing to a string cannot fail.
-            let _ = write!(words, "\n- {}: {} ({} tools)", self.address(&entry), entry.summary.title, entry.summary.tools_total);
+            let _ = write!(
+                words,
+                "\n- {}: {} ({} tools)",
+                self.address(&entry),
+                entry.summary.title,
+                entry.summary.tools_total
+            );
         }
         words
     }

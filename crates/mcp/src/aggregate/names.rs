@@ -34,7 +34,10 @@ impl Names {
         if fits {
             return plain;
         }
-        let mut alias: String = plain.chars().map(|c| if c.is_ascii() && is_name_byte(c as u8) { c } else { '_' }).collect();
+        let mut alias: String = plain
+            .chars()
+            .map(|c| if c.is_ascii() && is_name_byte(c as u8) { c } else { '_' })
+            .collect();
         alias.truncate(NAME_CHARS - 9);
         alias.push('-');
         alias.push_str(&digest(own));
@@ -42,7 +45,13 @@ impl Names {
         if altered.len() >= REMEMBERED {
             altered.clear();
         }
-        altered.insert(alias.clone(), Owned { address: address.clone(), own: own.to_owned() });
+        altered.insert(
+            alias.clone(),
+            Owned {
+                address: address.clone(),
+                own: own.to_owned(),
+            },
+        );
         alias
     }
 
@@ -53,7 +62,13 @@ impl Names {
         }
         let (node, rest) = alias.split_once(SEPARATOR)?;
         let (agent, own) = rest.split_once(SEPARATOR)?;
-        Some(Owned { address: AgentAddress { node: node.parse().ok()?, agent: agent.parse().ok()? }, own: own.to_owned() })
+        Some(Owned {
+            address: AgentAddress {
+                node: node.parse().ok()?,
+                agent: agent.parse().ok()?,
+            },
+            own: own.to_owned(),
+        })
     }
 }
 
@@ -63,7 +78,9 @@ fn is_name_byte(byte: u8) -> bool {
 
 /// Eight hexadecimal digits that tell names apart (FNV-1a, 32 bits folded from 64).
 fn digest(text: &str) -> String {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
     format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
@@ -78,7 +95,10 @@ pub(super) fn unwrap_uri(uri: &str) -> Option<Owned> {
     let (agent, own) = rest.split_once('/')?;
     let node: NodeRef = node.parse().ok()?;
     let agent: AgentName = agent.parse().ok()?;
-    Some(Owned { address: AgentAddress { node, agent }, own: own.to_owned() })
+    Some(Owned {
+        address: AgentAddress { node, agent },
+        own: own.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +114,13 @@ mod tests {
     fn ordinary_names_are_joined_and_split_again_without_memory() {
         let alias = Names::default().alias(&lab_files(), "read__file.v2");
         assert_eq!(alias, "lab__files__read__file.v2");
-        assert_eq!(Names::default().resolve(&alias).unwrap(), Owned { address: lab_files(), own: "read__file.v2".into() });
+        assert_eq!(
+            Names::default().resolve(&alias).unwrap(),
+            Owned {
+                address: lab_files(),
+                own: "read__file.v2".into()
+            }
+        );
     }
 
     #[test]

@@ -56,10 +56,10 @@ pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_
     loop {
         tokio::select! {
             message = from_client.recv() => match message {
-                Some(Ok(frame)) => session.from_client(frame.message).await,
+                Some(Ok(frame)) => session.hear_client(frame.message).await,
                 Some(Err(_)) | None => return,
             },
-            Some(event) = from_agents.recv() => session.from_agent(event).await,
+            Some(event) = from_agents.recv() => session.hear_agent(event).await,
             Ok(()) = changes.changed() => {
                 tokio::time::sleep(SETTLE).await;
                 changes.mark_unchanged();
@@ -75,7 +75,7 @@ impl Session {
         let _ = self.to_client.send(Ok(message.into())).await;
     }
 
-    async fn from_client(&mut self, message: Message) {
+    async fn hear_client(&mut self, message: Message) {
         let Ok(peek) = message.peek() else { return };
         match peek.kind() {
             Kind::Request => {
@@ -95,7 +95,9 @@ impl Session {
             "initialize" => {
                 let params = peek.params.map_or("{}", RawValue::get);
                 let wanted = peek.params().and_then(|params| params.protocol_version);
-                let version = wanted.and_then(text).and_then(|wanted| LEGACY_VERSIONS.into_iter().find(|known| *known == wanted));
+                let version = wanted
+                    .and_then(text)
+                    .and_then(|wanted| LEGACY_VERSIONS.into_iter().find(|known| *known == wanted));
                 let version = version.unwrap_or(LATEST_LEGACY);
                 let mut own: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
                 if own.get("protocolVersion").is_some_and(|wanted| wanted == version) {
@@ -108,14 +110,24 @@ impl Session {
             }
             "ping" => Some(Message::result(id, "{}")),
             "logging/setLevel" => {
-                self.log_level = Some(Message::request("\"dawn-log-level\"", "logging/setLevel", peek.params.map_or("{}", RawValue::get)));
+                self.log_level = Some(Message::request(
+                    "\"dawn-log-level\"",
+                    "logging/setLevel",
+                    peek.params.map_or("{}", RawValue::get),
+                ));
                 for agent in self.agents.values() {
                     let (asker, params) = (agent.asker(), peek.params.map_or("{}", RawValue::get).to_owned());
-                    self.lists.spawn(async move { asker.ask("logging/setLevel", &params).await });
+                    self.lists
+                        .spawn(async move { asker.ask("logging/setLevel", &params).await });
                 }
                 Some(Message::result(id, "{}"))
             }
-            "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe" | "resources/unsubscribe" | "completion/complete" => {
+            "tools/call"
+            | "prompts/get"
+            | "resources/read"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "completion/complete" => {
                 let (address, message) = match self.aggregate.route(message, peek) {
                     Ok(routed) => routed,
                     Err(fault) => return Some(fault.answer(Some(id))),
@@ -135,7 +147,8 @@ impl Session {
                     None
                 }
                 None => {
-                    let words = format!("Method not found: {method}; a single agent may know it, at /mcp/{{node}}/{{agent}}");
+                    let words =
+                        format!("Method not found: {method}; a single agent may know it, at /mcp/{{node}}/{{agent}}");
                     Some(Message::error(Some(id), codes::METHOD_NOT_FOUND, &words, None))
                 }
             },
@@ -163,20 +176,38 @@ impl Session {
         self.agents.retain(|_, agent| !agent.is_over());
         self.agents.entry(address.clone()).or_insert_with(|| {
             let initialize = self.initialize.clone().unwrap_or_else(|| "{}".to_owned());
-            Upstream::start(self.aggregate.clone(), address.clone(), initialize, self.log_level.clone(), self.events.clone())
+            Upstream::start(
+                self.aggregate.clone(),
+                address.clone(),
+                initialize,
+                self.log_level.clone(),
+                self.events.clone(),
+            )
         })
     }
 
     /// Asks all agents for a list and answers with what came in time.
     fn list(&mut self, kind: ListKind, id: String) {
-        let addresses: Vec<_> = self.aggregate.agents(Speaks::Legacy).iter().map(|entry| self.aggregate.address(entry)).collect();
-        let askers: Vec<_> = addresses.into_iter().map(|address| (self.agent(&address).asker(), address)).collect();
+        let addresses: Vec<_> = self
+            .aggregate
+            .agents(Speaks::Legacy)
+            .iter()
+            .map(|entry| self.aggregate.address(entry))
+            .collect();
+        let askers: Vec<_> = addresses
+            .into_iter()
+            .map(|address| (self.agent(&address).asker(), address))
+            .collect();
         let (aggregate, to_client) = (self.aggregate.clone(), self.to_client.clone());
         self.lists.spawn(async move {
             let asked = askers.into_iter().enumerate().map(|(at, (asker, address))| {
                 let aggregate = &aggregate;
                 async move {
-                    let items = tokio::time::timeout(aggregate.router.limits().aggregate, list_of(aggregate, kind, &asker, &address)).await;
+                    let items = tokio::time::timeout(
+                        aggregate.router.limits().aggregate,
+                        list_of(aggregate, kind, &asker, &address),
+                    )
+                    .await;
                     let items = items.unwrap_or_else(|_| {
                         tracing::warn!(agent = %address, "left out of a list: it did not answer in time");
                         Vec::new()
@@ -188,7 +219,9 @@ impl Session {
             parts.sort_by_key(|(at, _)| *at);
             let items: Vec<String> = parts.into_iter().flat_map(|(_, items)| items).collect();
             // When the client left, nobody needs the list.
-            let _ = to_client.send(Ok(Message::result(&id, &joined(kind, &items, false)).into())).await;
+            let _ = to_client
+                .send(Ok(Message::result(&id, &joined(kind, &items, false)).into()))
+                .await;
         });
     }
 
@@ -196,8 +229,13 @@ impl Session {
         match peek.method() {
             "notifications/initialized" => self.initialized = true,
             "notifications/cancelled" => {
-                let id = peek.params().and_then(|params| params.request_id).and_then(|raw| Id::parse(raw.get()).ok());
-                let agent = id.and_then(|id| self.working.remove(&id)).and_then(|address| self.agents.get(&address));
+                let id = peek
+                    .params()
+                    .and_then(|params| params.request_id)
+                    .and_then(|raw| Id::parse(raw.get()).ok());
+                let agent = id
+                    .and_then(|id| self.working.remove(&id))
+                    .and_then(|address| self.agents.get(&address));
                 if let Some(agent) = agent {
                     agent.send(message.clone()).await;
                 }
@@ -220,7 +258,9 @@ impl Session {
     async fn response(&mut self, message: &Message, peek: &Peek<'_>) {
         let Some(Id::Text(id)) = peek.id() else { return };
         let number = id.strip_prefix("dawn-question-").and_then(|number| number.parse().ok());
-        let Some((address, own)) = number.and_then(|number: u64| self.questions.remove(&number)) else { return };
+        let Some((address, own)) = number.and_then(|number: u64| self.questions.remove(&number)) else {
+            return;
+        };
         if let (Some(agent), Some(raw)) = (self.agents.get(&address), peek.id) {
             let mut edit = message.edit();
             edit.replace(raw, own);
@@ -228,7 +268,7 @@ impl Session {
         }
     }
 
-    async fn from_agent(&mut self, event: FromAgent) {
+    async fn hear_agent(&mut self, event: FromAgent) {
         let FromAgent { address, frame } = event;
         let Some(mut frame) = frame else {
             self.agents.retain(|_, agent| !agent.is_over());
@@ -250,7 +290,8 @@ impl Session {
             Kind::Request => {
                 let Some(raw) = peek.id else { return };
                 self.next_question += 1;
-                self.questions.insert(self.next_question, (address, raw.get().to_owned()));
+                self.questions
+                    .insert(self.next_question, (address, raw.get().to_owned()));
                 let mut edit = message.edit();
                 edit.replace(raw, format!("\"dawn-question-{}\"", self.next_question));
                 edit.finish()
@@ -274,7 +315,11 @@ impl Session {
     fn cancelled_question(&mut self, message: &Message, peek: &Peek<'_>, address: &AgentAddress) -> Option<Message> {
         let raw = peek.params()?.request_id?;
         let own = Id::parse(raw.get()).ok()?;
-        let number = *self.questions.iter().find(|(_, (asker, id))| asker == address && Id::parse(id).is_ok_and(|id| id == own))?.0;
+        let number = *self
+            .questions
+            .iter()
+            .find(|(_, (asker, id))| asker == address && Id::parse(id).is_ok_and(|id| id == own))?
+            .0;
         self.questions.remove(&number);
         let mut edit = message.edit();
         edit.replace(raw, format!("\"dawn-question-{number}\""));
@@ -286,7 +331,11 @@ impl Session {
             return;
         }
         for list in ["tools", "prompts", "resources"] {
-            self.tell(Message::notification(&format!("notifications/{list}/list_changed"), None)).await;
+            self.tell(Message::notification(
+                &format!("notifications/{list}/list_changed"),
+                None,
+            ))
+            .await;
         }
     }
 }
@@ -295,9 +344,13 @@ async fn list_of(aggregate: &Aggregate, kind: ListKind, asker: &Asker, address: 
     let mut items = Vec::new();
     let mut cursor = None;
     for _ in 0..PAGES {
-        let Some(response) = asker.ask(kind.method(), &page_params(None, cursor.as_deref())).await else { break };
+        let Some(response) = asker.ask(kind.method(), &page_params(None, cursor.as_deref())).await else {
+            break;
+        };
         // An agent without such a list answers an error: it has nothing to add.
-        let Some(page) = page(kind, &response, address, &aggregate.names) else { break };
+        let Some(page) = page(kind, &response, address, &aggregate.names) else {
+            break;
+        };
         items.extend(page.items);
         cursor = page.next;
         if cursor.is_none() {

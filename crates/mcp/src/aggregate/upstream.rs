@@ -48,10 +48,22 @@ pub(super) struct Asker {
 
 impl Upstream {
     /// Begins a session with the client's own `initialize` parameters.
-    pub(super) fn start(aggregate: Aggregate, address: AgentAddress, initialize: String, log_level: Option<Message>, events: mpsc::Sender<FromAgent>) -> Self {
+    pub(super) fn start(
+        aggregate: Aggregate,
+        address: AgentAddress,
+        initialize: String,
+        log_level: Option<Message>,
+        events: mpsc::Sender<FromAgent>,
+    ) -> Self {
         let (to_agent, commands) = mpsc::channel(aggregate.router.limits().queue_messages);
         let asked = Asked::default();
-        let run = Run { aggregate, address, asked: asked.clone(), open: InFlight::default(), events };
+        let run = Run {
+            aggregate,
+            address,
+            asked: asked.clone(),
+            open: InFlight::default(),
+            events,
+        };
         tokio::spawn(run.run(initialize, log_level, commands));
         Self { to_agent, asked }
     }
@@ -67,7 +79,10 @@ impl Upstream {
     }
 
     pub(super) fn asker(&self) -> Asker {
-        Asker { to_agent: self.to_agent.clone(), asked: self.asked.clone() }
+        Asker {
+            to_agent: self.to_agent.clone(),
+            asked: self.asked.clone(),
+        }
     }
 }
 
@@ -110,14 +125,21 @@ impl Run {
         self.asked.with(HashMap::clear);
         let fault = fault.unwrap_or_else(|| self.aggregate.router.lost(&self.address));
         for raw in self.open.drain() {
-            self.tell(Some(fault.answer(Some(&String::from_utf8_lossy(&raw))).into())).await;
+            self.tell(Some(fault.answer(Some(&String::from_utf8_lossy(&raw))).into()))
+                .await;
         }
         self.tell(None).await;
     }
 
     async fn tell(&self, frame: Option<Frame>) {
         // A client session that ended takes nothing more.
-        let _ = self.events.send(FromAgent { address: self.address.clone(), frame }).await;
+        let _ = self
+            .events
+            .send(FromAgent {
+                address: self.address.clone(),
+                frame,
+            })
+            .await;
     }
 
     async fn begin(&self, initialize: String, log_level: Option<Message>) -> Result<Link, Fault> {
@@ -126,32 +148,54 @@ impl Run {
         let opening = async {
             let mut link = self.aggregate.router.open(&self.address, Mode::Session).await?;
             let request = Message::request("\"dawn-initialize\"", "initialize", &initialize);
-            link.sender.send(request.into()).await.map_err(|error| error.fault(&lost))?;
+            link.sender
+                .send(request.into())
+                .await
+                .map_err(|error| error.fault(&lost))?;
             loop {
-                let frame = link.receiver.recv().await.map_err(|error| error.fault(&lost))?.ok_or_else(|| lost.clone())?;
+                let frame = link
+                    .receiver
+                    .recv()
+                    .await
+                    .map_err(|error| error.fault(&lost))?
+                    .ok_or_else(|| lost.clone())?;
                 let peek = frame.message.peek().map_err(|_| lost.clone())?;
                 if peek.kind() != Kind::Response {
                     continue;
                 }
                 if peek.result.is_none() {
-                    return Err(Fault::new(FaultCode::AgentFailed, format!("agent {} refused to initialize", self.address)));
+                    return Err(Fault::new(
+                        FaultCode::AgentFailed,
+                        format!("agent {} refused to initialize", self.address),
+                    ));
                 }
                 break;
             }
-            link.sender.feed(Message::notification("notifications/initialized", None).into()).await.map_err(|error| error.fault(&lost))?;
+            link.sender
+                .feed(Message::notification("notifications/initialized", None).into())
+                .await
+                .map_err(|error| error.fault(&lost))?;
             if let Some(message) = log_level {
-                link.sender.feed(message.into()).await.map_err(|error| error.fault(&lost))?;
+                link.sender
+                    .feed(message.into())
+                    .await
+                    .map_err(|error| error.fault(&lost))?;
             }
             link.sender.flush().await.map_err(|error| error.fault(&lost))?;
             Ok(link)
         };
         let words = format!("agent {} did not answer initialize in time", self.address);
-        tokio::time::timeout(limits.probe, opening).await.map_err(|_| Fault::new(FaultCode::Timeout, words))?
+        tokio::time::timeout(limits.probe, opening)
+            .await
+            .map_err(|_| Fault::new(FaultCode::Timeout, words))?
     }
 
     /// Carries messages both ways; `None` when the client's session ended.
     async fn carry(&self, link: Link, commands: &mut mpsc::Receiver<Message>) -> Option<Fault> {
-        let Link { mut sender, mut receiver } = link;
+        let Link {
+            mut sender,
+            mut receiver,
+        } = link;
         let lost = self.aggregate.router.lost(&self.address);
         loop {
             tokio::select! {

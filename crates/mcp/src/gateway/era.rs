@@ -31,7 +31,11 @@ impl Era {
     /// The era of an HTTP request: a version in `_meta` or a header that names no legacy revision makes it modern.
     pub(super) fn of_http(headers: &HeaderMap, peek: &Peek<'_>) -> Self {
         let by_header = || header(headers, VERSION_HEADER).is_some_and(|version| !LEGACY_VERSIONS.contains(&version));
-        if Self::of_message(peek) == Self::Modern || by_header() { Self::Modern } else { Self::Legacy }
+        if Self::of_message(peek) == Self::Modern || by_header() {
+            Self::Modern
+        } else {
+            Self::Legacy
+        }
     }
 
     /// The era of a message on a byte stream.

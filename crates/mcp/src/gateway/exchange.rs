@@ -18,14 +18,24 @@ use crate::wire::Mode;
 pub(super) async fn serve(gateway: &Gateway, target: Target, headers: &HeaderMap, message: Message) -> Response {
     let peek = match message.peek() {
         Ok(peek) => peek,
-        Err(error) => return json(StatusCode::BAD_REQUEST, Message::error(None, error.code(), &error.to_string(), None)),
+        Err(error) => {
+            return json(
+                StatusCode::BAD_REQUEST,
+                Message::error(None, error.code(), &error.to_string(), None),
+            );
+        }
     };
     match peek.kind() {
         Kind::Request => {}
         // The revision defines no client notification on HTTP: closing the stream cancels. Nothing is lost by taking one.
         Kind::Notification => return accepted(),
         Kind::Response => {
-            let error = Message::error(None, crate::jsonrpc::codes::INVALID_REQUEST, "responses are not sent in this revision", None);
+            let error = Message::error(
+                None,
+                crate::jsonrpc::codes::INVALID_REQUEST,
+                "responses are not sent in this revision",
+                None,
+            );
             return json(StatusCode::BAD_REQUEST, error);
         }
     }
@@ -45,7 +55,13 @@ pub(super) async fn serve(gateway: &Gateway, target: Target, headers: &HeaderMap
         gateway.counters().fault(fault.code);
         return json(fault.code.http_status(), fault.answer(Some(&id)));
     }
-    let mut exchange = Exchange { link, id, lost, gateway: gateway.clone(), done: false };
+    let mut exchange = Exchange {
+        link,
+        id,
+        lost,
+        gateway: gateway.clone(),
+        done: false,
+    };
     let keep_alive = gateway.limits().keep_alive;
     match tokio::time::timeout(gateway.limits().sse_after, exchange.next()).await {
         Ok(Answer::Final(message, status)) => json(status, message),
@@ -77,7 +93,10 @@ impl Exchange {
                     Ok(_) => None,
                     Err(error) => {
                         tracing::warn!(%error, "an agent sent what is no JSON-RPC message");
-                        let fault = Fault::new(crate::fault::FaultCode::AgentFailed, "the agent sent what is no JSON-RPC message");
+                        let fault = Fault::new(
+                            crate::fault::FaultCode::AgentFailed,
+                            "the agent sent what is no JSON-RPC message",
+                        );
                         self.gateway.counters().fault(fault.code);
                         return Answer::Final(fault.answer(Some(&self.id)), fault.code.http_status());
                     }
@@ -119,5 +138,8 @@ impl AsyncNext<Exchange> for Events {
 
 /// The raw id of a request, for errors about it.
 pub(super) fn raw_id(message: &Message) -> Option<String> {
-    message.peek().ok().and_then(|peek| peek.id.map(RawValue::get).map(str::to_owned))
+    message
+        .peek()
+        .ok()
+        .and_then(|peek| peek.id.map(RawValue::get).map(str::to_owned))
 }

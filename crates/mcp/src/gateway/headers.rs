@@ -17,7 +17,10 @@ pub(super) struct Refusal {
 }
 
 fn refuse(peek: &Peek<'_>, code: i64, words: &str) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, message: Message::error(peek.id.map(RawValue::get), code, words, None) }
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        message: Message::error(peek.id.map(RawValue::get), code, words, None),
+    }
 }
 
 /// Checks the required `_meta` members and that headers and body agree.
@@ -49,13 +52,22 @@ pub(super) fn check(headers: &HeaderMap, peek: &Peek<'_>) -> Result<(), Refusal>
 }
 
 fn agree(headers: &HeaderMap, peek: &Peek<'_>, name: &str, expected: Option<&str>) -> Result<(), Refusal> {
-    let mismatch = |words: String| Err(refuse(peek, codes::HEADER_MISMATCH, &format!("Header mismatch: {words}")));
+    let mismatch = |words: String| {
+        Err(refuse(
+            peek,
+            codes::HEADER_MISMATCH,
+            &format!("Header mismatch: {words}"),
+        ))
+    };
     let Some(value) = header(headers, name) else {
         return mismatch(format!("the header {name} is missing or not plain ASCII"));
     };
     match decode(value) {
         Some(decoded) if Some(&*decoded) == expected => Ok(()),
-        Some(decoded) => mismatch(format!("{name} is {decoded:?}, the body says {:?}", expected.unwrap_or(""))),
+        Some(decoded) => mismatch(format!(
+            "{name} is {decoded:?}, the body says {:?}",
+            expected.unwrap_or("")
+        )),
         None => mismatch(format!("{name} is not valid Base64")),
     }
 }
@@ -75,7 +87,10 @@ pub(super) fn status(peek: &Peek<'_>) -> StatusCode {
     struct Code {
         code: i64,
     }
-    let code = peek.error.and_then(|raw| serde_json::from_str::<Code>(raw.get()).ok()).map(|error| error.code);
+    let code = peek
+        .error
+        .and_then(|raw| serde_json::from_str::<Code>(raw.get()).ok())
+        .map(|error| error.code);
     match code {
         Some(codes::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
         Some(
@@ -102,10 +117,14 @@ mod tests {
     }
 
     fn headers(version: &str, method: &str, name: &str) -> HeaderMap {
-        [("mcp-protocol-version", version), ("mcp-method", method), ("mcp-name", name)]
-            .into_iter()
-            .map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()))
-            .collect()
+        [
+            ("mcp-protocol-version", version),
+            ("mcp-method", method),
+            ("mcp-name", name),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()))
+        .collect()
     }
 
     fn code_of(result: Result<(), Refusal>) -> Option<i64> {
@@ -119,7 +138,13 @@ mod tests {
     fn headers_that_agree_pass_also_in_base64() {
         let message = request("größe");
         let encoded = format!("=?base64?{}?=", BASE64.encode("größe".as_bytes()));
-        assert_eq!(code_of(check(&headers("2026-07-28", "tools/call", &encoded), &message.peek().unwrap())), None);
+        assert_eq!(
+            code_of(check(
+                &headers("2026-07-28", "tools/call", &encoded),
+                &message.peek().unwrap()
+            )),
+            None
+        );
     }
 
     #[test]
@@ -132,13 +157,26 @@ mod tests {
             headers("2026-07-28", "tools/call", "=?base64?!?="),
             HeaderMap::new(),
         ] {
-            assert_eq!(code_of(check(&bad, &message.peek().unwrap())), Some(codes::HEADER_MISMATCH));
+            assert_eq!(
+                code_of(check(&bad, &message.peek().unwrap())),
+                Some(codes::HEADER_MISMATCH)
+            );
         }
     }
 
     #[test]
     fn missing_meta_is_invalid_params() {
-        let message = Message::request("7", "tools/list", r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#);
-        assert_eq!(code_of(check(&headers("2026-07-28", "tools/list", ""), &message.peek().unwrap())), Some(codes::INVALID_PARAMS));
+        let message = Message::request(
+            "7",
+            "tools/list",
+            r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#,
+        );
+        assert_eq!(
+            code_of(check(
+                &headers("2026-07-28", "tools/list", ""),
+                &message.peek().unwrap()
+            )),
+            Some(codes::INVALID_PARAMS)
+        );
     }
 }

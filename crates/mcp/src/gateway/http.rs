@@ -22,7 +22,11 @@ async fn all(State(gateway): State<Gateway>, request: Request) -> Response {
     serve(gateway, Target::All, request).await
 }
 
-async fn one(State(gateway): State<Gateway>, Path((node, agent)): Path<(String, String)>, request: Request) -> Response {
+async fn one(
+    State(gateway): State<Gateway>,
+    Path((node, agent)): Path<(String, String)>,
+    request: Request,
+) -> Response {
     match super::target(&node, &agent) {
         Ok(target) => serve(gateway, target, request).await,
         Err(fault) => {
@@ -45,7 +49,12 @@ async fn serve(gateway: Gateway, target: Target, request: Request) -> Response {
         Method::POST => post(gateway, target, request).await,
         Method::GET => session::listen(&gateway, &target, request.headers()),
         Method::DELETE => session::delete(&gateway, &target, request.headers()),
-        _ => refuse(&gateway, StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST, "use POST, GET or DELETE"),
+        _ => refuse(
+            &gateway,
+            StatusCode::METHOD_NOT_ALLOWED,
+            codes::INVALID_REQUEST,
+            "use POST, GET or DELETE",
+        ),
     }
 }
 
@@ -54,7 +63,12 @@ async fn post(gateway: Gateway, target: Target, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     if !is_json(&headers) {
-        return refuse(&gateway, StatusCode::UNSUPPORTED_MEDIA_TYPE, codes::INVALID_REQUEST, "Content-Type must be application/json");
+        return refuse(
+            &gateway,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            codes::INVALID_REQUEST,
+            "Content-Type must be application/json",
+        );
     }
     let message = match read(&gateway, &headers, body).await {
         Ok(message) => message,
@@ -76,18 +90,27 @@ async fn post(gateway: Gateway, target: Target, request: Request) -> Response {
 async fn read(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Message, Response> {
     let limit = gateway.limits().message_bytes;
     let too_large = || {
-        let fault = Fault::new(FaultCode::TooLarge, format!("the message is larger than the limit of {limit} bytes"));
+        let fault = Fault::new(
+            FaultCode::TooLarge,
+            format!("the message is larger than the limit of {limit} bytes"),
+        );
         gateway.counters().fault(fault.code);
         json(fault.code.http_status(), fault.answer(None))
     };
-    let declared = text_header(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<usize>().ok());
+    let declared =
+        text_header(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     match axum::body::to_bytes(body, limit).await {
         Ok(bytes) => Ok(Message::new(bytes)),
         Err(error) if is_length_limit(&error) => Err(too_large()),
-        Err(error) => Err(refuse(gateway, StatusCode::BAD_REQUEST, codes::PARSE_ERROR, &format!("the body broke off: {error}"))),
+        Err(error) => Err(refuse(
+            gateway,
+            StatusCode::BAD_REQUEST,
+            codes::PARSE_ERROR,
+            &format!("the body broke off: {error}"),
+        )),
     }
 }
 
@@ -117,7 +140,9 @@ pub(super) fn unknown_version(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn json(status: StatusCode, message: Message) -> Response {
     let mut response = Response::new(Body::from(message.into_bytes()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -71,7 +71,9 @@ impl Counters {
 
     /// How often each fault was told to a client.
     pub fn faults(&self) -> impl Iterator<Item = (FaultCode, u64)> + '_ {
-        FaultCode::ALL.into_iter().zip(self.faults.iter().map(|count| count.load(Ordering::Relaxed)))
+        FaultCode::ALL
+            .into_iter()
+            .zip(self.faults.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 }
 
@@ -92,7 +94,9 @@ struct Inner {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("sessions", &self.sessions()).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("sessions", &self.sessions())
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +115,10 @@ impl Gateway {
         };
         let gateway = Self { inner: Arc::new(inner) };
         let reaper = gateway.clone();
-        gateway.inner.tasks.spawn(async move { reaper.reap_idle_sessions().await });
+        gateway
+            .inner
+            .tasks
+            .spawn(async move { reaper.reap_idle_sessions().await });
         gateway
     }
 
@@ -178,7 +185,10 @@ impl Gateway {
     fn check_era(&self, address: &AgentAddress, era: Era) -> Result<(), Fault> {
         let node = self.inner.router.directory().resolve(&address.node)?;
         let agents = self.inner.router.directory().agents();
-        let Some(entry) = agents.iter().find(|entry| entry.node == node && entry.summary.name == address.agent) else {
+        let Some(entry) = agents
+            .iter()
+            .find(|entry| entry.node == node && entry.summary.name == address.agent)
+        else {
             return Ok(());
         };
         let summary = &entry.summary;
@@ -190,8 +200,14 @@ impl Gateway {
             return Ok(());
         }
         let (client, agent) = match era {
-            Era::Legacy => ("a revision with `initialize` (2025-11-25 or older)", "only 2026-07-28 or newer"),
-            Era::Modern => ("the stateless revision 2026-07-28", "only revisions with `initialize` (2025-11-25 or older)"),
+            Era::Legacy => (
+                "a revision with `initialize` (2025-11-25 or older)",
+                "only 2026-07-28 or newer",
+            ),
+            Era::Modern => (
+                "the stateless revision 2026-07-28",
+                "only revisions with `initialize` (2025-11-25 or older)",
+            ),
         };
         Err(Fault::new(
             FaultCode::EraMismatch,
@@ -201,7 +217,13 @@ impl Gateway {
 
     async fn reap_idle_sessions(self) {
         let every = (self.limits().session_idle / 4).clamp(Duration::from_millis(100), Duration::from_secs(60));
-        while self.inner.stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+        while self
+            .inner
+            .stop
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await
+            .is_some()
+        {
             let idle = self.limits().session_idle;
             self.with_sessions(|sessions| sessions.retain(|_, session| !session.is_idle(idle)));
         }
@@ -211,10 +233,16 @@ impl Gateway {
 /// Reads `{node}` and `{agent}` of a path.
 fn target(node: &str, agent: &str) -> Result<Target, Fault> {
     let node: NodeRef = node.parse().map_err(|error| {
-        Fault::new(FaultCode::UnknownNode, format!("{node:?} is neither a node name nor a node id ({error}); see `dawn peers`"))
+        Fault::new(
+            FaultCode::UnknownNode,
+            format!("{node:?} is neither a node name nor a node id ({error}); see `dawn peers`"),
+        )
     })?;
     let agent: AgentName = agent.parse().map_err(|error| {
-        Fault::new(FaultCode::UnknownAgent, format!("{agent:?} is no agent name ({error}); see `dawn agent list`"))
+        Fault::new(
+            FaultCode::UnknownAgent,
+            format!("{agent:?} is no agent name ({error}); see `dawn agent list`"),
+        )
     })?;
     Ok(Target::Agent(AgentAddress { node, agent }))
 }

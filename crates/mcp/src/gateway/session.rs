@@ -78,10 +78,18 @@ impl Session {
 
     /// Sends requests, notifications and responses of the client to the agent.
     async fn send(&self, messages: Vec<Message>) -> Result<(), Fault> {
-        let lost = || Fault::new(FaultCode::SessionLost, "the agent ended this session; begin a new one with initialize");
+        let lost = || {
+            Fault::new(
+                FaultCode::SessionLost,
+                "the agent ended this session; begin a new one with initialize",
+            )
+        };
         let mut to_agent = self.to_agent.lock().await;
         for message in messages {
-            to_agent.feed(message.into()).await.map_err(|error| error.fault(&lost()))?;
+            to_agent
+                .feed(message.into())
+                .await
+                .map_err(|error| error.fault(&lost()))?;
         }
         to_agent.flush().await.map_err(|error| error.fault(&lost()))
     }
@@ -95,9 +103,15 @@ async fn read(mut from_agent: LinkReceiver, session: &std::sync::Weak<Session>, 
             Ok(None) => return lost.clone(),
             Err(error) => return error.fault(lost),
         };
-        let Some(session) = session.upgrade() else { return lost.clone() };
+        let Some(session) = session.upgrade() else {
+            return lost.clone();
+        };
         let message = frame.message;
-        let parts = if message.is_batch() { message.batch() } else { Ok(vec![message]) };
+        let parts = if message.is_batch() {
+            message.batch()
+        } else {
+            Ok(vec![message])
+        };
         for part in parts.unwrap_or_default() {
             match part.peek() {
                 Ok(peek) => {
@@ -117,10 +131,15 @@ async fn read(mut from_agent: LinkReceiver, session: &std::sync::Weak<Session>, 
 /// Serves one legacy message.
 pub(super) async fn post(gateway: &Gateway, target: Target, headers: &HeaderMap, message: Message) -> Response {
     if let Some(version) = unknown_version(headers) {
-        let words = format!("revision {version} is not supported; supported are {}", super::LEGACY_VERSIONS.join(", "));
+        let words = format!(
+            "revision {version} is not supported; supported are {}",
+            super::LEGACY_VERSIONS.join(", ")
+        );
         return refuse(gateway, StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, &words);
     }
-    let initialize = message.peek().is_ok_and(|peek| peek.method() == "initialize" && peek.kind() == Kind::Request);
+    let initialize = message
+        .peek()
+        .is_ok_and(|peek| peek.method() == "initialize" && peek.kind() == Kind::Request);
     if initialize {
         return open(gateway, target, message).await;
     }
@@ -161,14 +180,23 @@ fn find(
     let raw = message.and_then(super::exchange::raw_id);
     let refuse = |status, words: &str| {
         Counters::count(&gateway.counters().refused);
-        Err(Box::new(json(status, Message::error(raw.as_deref(), codes::INVALID_REQUEST, words, None))))
+        Err(Box::new(json(
+            status,
+            Message::error(raw.as_deref(), codes::INVALID_REQUEST, words, None),
+        )))
     };
     let Some(id) = header(headers, SESSION_HEADER) else {
-        return refuse(StatusCode::BAD_REQUEST, "the header Mcp-Session-Id is missing: begin with initialize and send the id it answers with");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "the header Mcp-Session-Id is missing: begin with initialize and send the id it answers with",
+        );
     };
     match gateway.with_sessions(|sessions| sessions.get(id).cloned()) {
         Some(session) if session.target == *target => Ok(session),
-        _ => refuse(StatusCode::NOT_FOUND, "no such session: it ended or never was; begin a new one with initialize"),
+        _ => refuse(
+            StatusCode::NOT_FOUND,
+            "no such session: it ended or never was; begin a new one with initialize",
+        ),
     }
 }
 
@@ -176,7 +204,10 @@ async fn open(gateway: &Gateway, target: Target, message: Message) -> Response {
     let raw = super::exchange::raw_id(&message);
     let answer = |fault: Fault| json(fault.code.http_status(), fault.answer(raw.as_deref()));
     if gateway.sessions() >= gateway.limits().sessions {
-        let fault = Fault::new(FaultCode::Busy, format!("{} sessions are open, which is the limit", gateway.limits().sessions));
+        let fault = Fault::new(
+            FaultCode::Busy,
+            format!("{} sessions are open, which is the limit", gateway.limits().sessions),
+        );
         gateway.counters().fault(fault.code);
         return answer(fault);
     }
@@ -213,7 +244,10 @@ async fn forward(gateway: &Gateway, session: &Arc<Session>, messages: Vec<Messag
         Ok(registered) => registered,
         Err(fault) => {
             gateway.counters().fault(fault.code);
-            return json(fault.code.http_status(), fault.answer(peeks[0].id.map(serde_json::value::RawValue::get)));
+            return json(
+                fault.code.http_status(),
+                fault.answer(peeks[0].id.map(serde_json::value::RawValue::get)),
+            );
         }
     };
     let raw = peeks.iter().find_map(|peek| peek.id).map(|raw| raw.get().to_owned());
@@ -224,7 +258,9 @@ async fn forward(gateway: &Gateway, session: &Arc<Session>, messages: Vec<Messag
         response.extensions_mut().insert(Failed);
         return response;
     }
-    let Some((stream, mut events)) = registered else { return accepted() };
+    let Some((stream, mut events)) = registered else {
+        return accepted();
+    };
     let first = match tokio::time::timeout(gateway.limits().sse_after, events.recv()).await {
         Ok(Some(event)) if event.last && !batch => {
             let failed = event.message.peek().is_ok_and(|peek: Peek<'_>| peek.error.is_some());
@@ -251,10 +287,20 @@ async fn forward(gateway: &Gateway, session: &Arc<Session>, messages: Vec<Messag
 pub(super) fn listen(gateway: &Gateway, target: &Target, headers: &HeaderMap) -> Response {
     let modern = header(headers, VERSION_HEADER).is_some_and(|version| MODERN_VERSIONS.contains(&version));
     if modern {
-        return refuse(gateway, StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST, "this revision has no GET stream; use subscriptions/listen");
+        return refuse(
+            gateway,
+            StatusCode::METHOD_NOT_ALLOWED,
+            codes::INVALID_REQUEST,
+            "this revision has no GET stream; use subscriptions/listen",
+        );
     }
     if !header(headers, "accept").is_some_and(|accept| accept.contains("text/event-stream") || accept.contains("*/*")) {
-        return refuse(gateway, StatusCode::NOT_ACCEPTABLE, codes::INVALID_REQUEST, "Accept must include text/event-stream");
+        return refuse(
+            gateway,
+            StatusCode::NOT_ACCEPTABLE,
+            codes::INVALID_REQUEST,
+            "Accept must include text/event-stream",
+        );
     }
     let session = match find(gateway, target, headers, None) {
         Ok(session) => session,
@@ -267,7 +313,12 @@ pub(super) fn listen(gateway: &Gateway, target: &Target, headers: &HeaderMap) ->
 /// Ends a session.
 pub(super) fn delete(gateway: &Gateway, target: &Target, headers: &HeaderMap) -> Response {
     if header(headers, VERSION_HEADER).is_some_and(|version| MODERN_VERSIONS.contains(&version)) {
-        return refuse(gateway, StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST, "this revision has no sessions");
+        return refuse(
+            gateway,
+            StatusCode::METHOD_NOT_ALLOWED,
+            codes::INVALID_REQUEST,
+            "this revision has no sessions",
+        );
     }
     match find(gateway, target, headers, None) {
         Ok(session) => {
@@ -279,8 +330,18 @@ pub(super) fn delete(gateway: &Gateway, target: &Target, headers: &HeaderMap) ->
     }
 }
 
-fn stream_events(gateway: &Gateway, session: &Arc<Session>, replay: Vec<Event>, events: mpsc::Receiver<Event>) -> Response {
-    let state = Reading { replay: replay.into(), events, ended: false, _session: Arc::clone(session) };
+fn stream_events(
+    gateway: &Gateway,
+    session: &Arc<Session>,
+    replay: Vec<Event>,
+    events: mpsc::Receiver<Event>,
+) -> Response {
+    let state = Reading {
+        replay: replay.into(),
+        events,
+        ended: false,
+        _session: Arc::clone(session),
+    };
     let response: Response<Body> = sse::response(state, gateway.limits().keep_alive, Events);
     response
 }

@@ -50,8 +50,12 @@ pub(super) fn upgrade(gateway: &Gateway, target: Target, request: Request) -> Re
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(UPGRADE));
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(header::UPGRADE, HeaderValue::from_static(UPGRADE));
     response
 }
 
@@ -110,7 +114,7 @@ async fn serve(gateway: Gateway, target: Target, link: Link) {
 }
 
 impl Bridge {
-    async fn tell(&self, message: Message) {
+    async fn tell(&mut self, message: Message) {
         // A client that is gone needs no answer; its absence ends the loop that reads it.
         let _ = self.client.lock().await.send(message.into()).await;
     }
@@ -121,14 +125,19 @@ impl Bridge {
             Err(_) if message.is_batch() => return self.legacy(message).await,
             Err(error) => {
                 Counters::count(&self.gateway.counters().refused);
-                return self.tell(Message::error(None, error.code(), &error.to_string(), None)).await;
+                return self
+                    .tell(Message::error(None, error.code(), &error.to_string(), None))
+                    .await;
             }
         };
         if peek.kind() == Kind::Request && Era::of_message(&peek) == Era::Modern {
             return self.exchange(message).await;
         }
         if peek.method() == "notifications/cancelled" {
-            let id = peek.params().and_then(|params| params.request_id).and_then(|raw| Id::parse(raw.get()).ok());
+            let id = peek
+                .params()
+                .and_then(|params| params.request_id)
+                .and_then(|raw| Id::parse(raw.get()).ok());
             let exchange = id.and_then(|id| lock(&self.exchanges).remove(&id));
             if let Some(exchange) = exchange {
                 exchange.cancel();
@@ -140,7 +149,12 @@ impl Bridge {
 
     async fn legacy(&mut self, message: Message) {
         let (method, raw_id) = match message.peek() {
-            Ok(peek) => (peek.method().to_owned(), peek.id.filter(|_| peek.kind() == Kind::Request).map(|raw| raw.get().to_owned())),
+            Ok(peek) => (
+                peek.method().to_owned(),
+                peek.id
+                    .filter(|_| peek.kind() == Kind::Request)
+                    .map(|raw| raw.get().to_owned()),
+            ),
             Err(_) => (String::new(), None),
         };
         match method.as_str() {
@@ -164,12 +178,17 @@ impl Bridge {
         }
         let Some(session) = &mut self.session else { return };
         if raw_id.is_some() && session.open.len() >= self.gateway.limits().in_flight {
-            let fault = Fault::new(FaultCode::Busy, "too many requests are in flight on this connection; wait for answers");
+            let fault = Fault::new(
+                FaultCode::Busy,
+                "too many requests are in flight on this connection; wait for answers",
+            );
             return self.tell(fault.answer(raw_id.as_deref())).await;
         }
         let refused = session.open.sent(&message).err();
         if let Some(error) = refused {
-            return self.tell(Message::error(None, error.code(), &error.to_string(), None)).await;
+            return self
+                .tell(Message::error(None, error.code(), &error.to_string(), None))
+                .await;
         }
         // When the agent is gone the reading side answers what is open.
         let _ = session.to_agent.feed(message.into()).await;
@@ -180,24 +199,44 @@ impl Bridge {
         let mut link = self.gateway.open(&self.target, Mode::Session, Era::Legacy).await?;
         let lost = self.gateway.lost(&self.target);
         if !initialising && let Some((initialize, rest)) = self.opening.split_first() {
-            link.sender.send(initialize.clone().into()).await.map_err(|error| error.fault(&lost))?;
+            link.sender
+                .send(initialize.clone().into())
+                .await
+                .map_err(|error| error.fault(&lost))?;
             let answered = tokio::time::timeout(self.gateway.limits().probe, answer(&mut link.receiver)).await;
-            answered.map_err(|_| Fault::new(FaultCode::Timeout, "the agent did not answer initialize"))?.map_err(|error| error.unwrap_or(lost.clone()))?;
+            answered
+                .map_err(|_| Fault::new(FaultCode::Timeout, "the agent did not answer initialize"))?
+                .map_err(|error| error.unwrap_or(lost.clone()))?;
             for message in rest {
-                link.sender.feed(message.clone().into()).await.map_err(|error| error.fault(&lost))?;
+                link.sender
+                    .feed(message.clone().into())
+                    .await
+                    .map_err(|error| error.fault(&lost))?;
             }
         }
-        let session = Session { to_agent: link.sender, open: Arc::default(), lost: CancellationToken::new(), stop: CancellationToken::new() };
+        let session = Session {
+            to_agent: link.sender,
+            open: Arc::default(),
+            lost: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        };
         let (client, open) = (Arc::clone(&self.client), Arc::clone(&session.open));
         let (ended, stop, gateway) = (session.lost.clone(), session.stop.clone(), self.gateway.clone());
         self.tasks.spawn(async move {
-            let Some(fault) = stop.run_until_cancelled(down(link.receiver, &client, &open, &lost)).await else { return };
+            let Some(fault) = stop
+                .run_until_cancelled(down(link.receiver, &client, &open, &lost))
+                .await
+            else {
+                return;
+            };
             ended.cancel();
             let mut client = client.lock().await;
             for raw in open.drain() {
                 gateway.counters().fault(fault.code);
                 // A client that is gone needs no answer.
-                let _ = client.feed(fault.answer(Some(&String::from_utf8_lossy(&raw))).into()).await;
+                let _ = client
+                    .feed(fault.answer(Some(&String::from_utf8_lossy(&raw))).into())
+                    .await;
             }
             let _ = client.flush().await;
         });
@@ -207,23 +246,36 @@ impl Bridge {
 
     async fn exchange(&mut self, message: Message) {
         let Ok(peek) = message.peek() else { return };
-        let (Some(id), Some(raw)) = (peek.id(), peek.id.map(RawValue::get).map(str::to_owned)) else { return };
+        let (Some(id), Some(raw)) = (peek.id(), peek.id.map(RawValue::get).map(str::to_owned)) else {
+            return;
+        };
         let stop = CancellationToken::new();
-        {
+        let admitted = {
             let mut exchanges = lock(&self.exchanges);
-            if exchanges.len() < self.gateway.limits().in_flight && !exchanges.contains_key(&id) {
+            let free = exchanges.len() < self.gateway.limits().in_flight && !exchanges.contains_key(&id);
+            if free {
                 exchanges.insert(id.clone(), stop.clone());
-            } else {
-                drop(exchanges);
-                let fault = Fault::new(FaultCode::Busy, "too many requests in flight, or this id is in use; wait for answers");
-                return self.tell(fault.answer(Some(&raw))).await;
             }
+            free
+        };
+        if !admitted {
+            let fault = Fault::new(
+                FaultCode::Busy,
+                "too many requests in flight, or this id is in use; wait for answers",
+            );
+            return self.tell(fault.answer(Some(&raw))).await;
         }
         Counters::count(&self.gateway.counters().exchanges);
-        let (gateway, target, client, exchanges) =
-            (self.gateway.clone(), self.target.clone(), Arc::clone(&self.client), Arc::clone(&self.exchanges));
+        let (gateway, target, client, exchanges) = (
+            self.gateway.clone(),
+            self.target.clone(),
+            Arc::clone(&self.client),
+            Arc::clone(&self.exchanges),
+        );
         self.tasks.spawn(async move {
-            let served = stop.run_until_cancelled(exchange(&gateway, &target, &client, message)).await;
+            let served = stop
+                .run_until_cancelled(exchange(&gateway, &target, &client, message))
+                .await;
             lock(&exchanges).remove(&id);
             if let Some(Err(fault)) = served {
                 gateway.counters().fault(fault.code);
@@ -255,7 +307,9 @@ impl Bridge {
             None => None,
         };
         if gone {
-            lock(&self.exchanges).drain().for_each(|(_, exchange)| exchange.cancel());
+            lock(&self.exchanges)
+                .drain()
+                .for_each(|(_, exchange)| exchange.cancel());
         }
         let ended = async {
             if let Some(lost) = lost {
@@ -265,7 +319,9 @@ impl Bridge {
         };
         // Subscriptions never end by themselves: the bound ends them with the client's connection.
         if tokio::time::timeout(self.gateway.limits().linger, ended).await.is_err() {
-            lock(&self.exchanges).drain().for_each(|(_, exchange)| exchange.cancel());
+            lock(&self.exchanges)
+                .drain()
+                .for_each(|(_, exchange)| exchange.cancel());
             if let Some(session) = &self.session {
                 session.stop.cancel();
             }
@@ -275,7 +331,9 @@ impl Bridge {
     }
 }
 
-fn lock(exchanges: &Mutex<HashMap<Id, CancellationToken>>) -> std::sync::MutexGuard<'_, HashMap<Id, CancellationToken>> {
+fn lock(
+    exchanges: &Mutex<HashMap<Id, CancellationToken>>,
+) -> std::sync::MutexGuard<'_, HashMap<Id, CancellationToken>> {
     exchanges.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -328,9 +386,17 @@ async fn down(mut from: LinkReceiver, client: &ToClient, open: &InFlight, lost: 
 async fn exchange(gateway: &Gateway, target: &Target, client: &ToClient, message: Message) -> Result<(), Fault> {
     let mut link = gateway.open(target, Mode::Exchange, Era::Modern).await?;
     let lost = gateway.lost(target);
-    link.sender.send(message.into()).await.map_err(|error| error.fault(&lost))?;
+    link.sender
+        .send(message.into())
+        .await
+        .map_err(|error| error.fault(&lost))?;
     loop {
-        let frame = link.receiver.recv().await.map_err(|error| error.fault(&lost))?.ok_or_else(|| lost.clone())?;
+        let frame = link
+            .receiver
+            .recv()
+            .await
+            .map_err(|error| error.fault(&lost))?
+            .ok_or_else(|| lost.clone())?;
         let last = frame.message.peek().is_ok_and(|peek| peek.kind() == Kind::Response);
         if client.lock().await.send(frame.message.into()).await.is_err() || last {
             return Ok(());

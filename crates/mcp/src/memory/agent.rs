@@ -48,7 +48,10 @@ impl MemoryAgent {
     /// An agent over this store.
     #[must_use]
     pub fn new(store: MemoryStore) -> Self {
-        Self { store, subscriptions: Arc::default() }
+        Self {
+            store,
+            subscriptions: Arc::default(),
+        }
     }
 
     /// The notes.
@@ -81,7 +84,9 @@ impl ServerHandler for MemoryAgent {
         let name = Implementation::new("memory", env!("CARGO_PKG_VERSION"))
             .with_title("Memory")
             .with_description("Notes shared by the nodes of a network, found again by full-text search");
-        ServerConfig::new(capabilities).with_server_info(name).with_instructions(INSTRUCTIONS)
+        ServerConfig::new(capabilities)
+            .with_server_info(name)
+            .with_instructions(INSTRUCTIONS)
     }
 
     async fn initialize(
@@ -91,7 +96,9 @@ impl ServerHandler for MemoryAgent {
     ) -> Result<InitializeResult, ErrorData> {
         let result = self.negotiate_initialize(&request)?;
         // Later requests of the session carry no version: they have the one agreed upon, not the one asked for.
-        context.peer.set_peer_info(request.with_protocol_version(result.protocol_version.clone()));
+        context
+            .peer
+            .set_peer_info(request.with_protocol_version(result.protocol_version.clone()));
         Ok(result)
     }
 
@@ -176,7 +183,9 @@ impl ServerHandler for MemoryAgent {
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
         let asked = requested.resource_subscriptions.as_deref().unwrap_or_default();
-        let known = resources::URIS.into_iter().filter(|known| asked.iter().any(|uri| uri == known));
+        let known = resources::URIS
+            .into_iter()
+            .filter(|known| asked.iter().any(|uri| uri == known));
         let mut accepted = SubscriptionFilter::new();
         accepted.resource_subscriptions = Some(known.map(str::to_owned).collect());
         Some(accepted)
@@ -185,8 +194,10 @@ impl ServerHandler for MemoryAgent {
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
         let bounds = subscription.request_context().extensions.get::<ListenBounds>().cloned();
         // Under a server other than `serve` there is no earlier moment to begin at, and only a cancellation ends it.
-        let bounds = bounds
-            .unwrap_or_else(|| ListenBounds { changes: self.store.changes(), ended: CancellationToken::new() });
+        let bounds = bounds.unwrap_or_else(|| ListenBounds {
+            changes: self.store.changes(),
+            ended: CancellationToken::new(),
+        });
         subscriptions::listen(&subscription, bounds).await;
         Ok(())
     }
@@ -197,7 +208,10 @@ pub(super) fn protocol_error(error: MemoryError) -> ErrorData {
     match error {
         MemoryError::Note(error) => ErrorData::invalid_params(error.to_string(), None),
         error => {
-            tracing::error!(error = &error as &dyn std::error::Error, "the memory agent cannot use its store");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the memory agent cannot use its store"
+            );
             ErrorData::internal_error(error.to_string(), None)
         }
     }
@@ -211,7 +225,12 @@ pub(super) fn render(notes: &[Note]) -> String {
         facts.extend(note.key.as_ref().map(|key| format!("key {key}")));
         facts.extend((!note.tags.is_empty()).then(|| format!("tags {}", note.tags.join(", "))));
         facts.extend(note.author.as_ref().map(|author| format!("by {author}")));
-        text.push_str(&format!("## Note {} ({})\n\n{}\n\n", note.id, facts.join("; "), note.text));
+        text.push_str(&format!(
+            "## Note {} ({})\n\n{}\n\n",
+            note.id,
+            facts.join("; "),
+            note.text
+        ));
     }
     text
 }

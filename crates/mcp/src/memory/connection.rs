@@ -39,9 +39,16 @@ pub(super) async fn serve(
 ) -> Result<(), ConnectionError> {
     let (read, write) = tokio::io::split(transport);
     let ended = CancellationToken::new();
-    let read = UntilEnd { read, ended: ended.clone() };
+    let read = UntilEnd {
+        read,
+        ended: ended.clone(),
+    };
     let transport = AsyncRwTransport::<RoleServer, _, _>::new(read, write).with_max_line_length(limits::LINE_BYTES);
-    let connection = Connection { agent, initialized: AtomicBool::new(false), ended };
+    let connection = Connection {
+        agent,
+        initialized: AtomicBool::new(false),
+        ended,
+    };
     match serve_directly(connection, transport, None).waiting().await? {
         QuitReason::JoinError(error) => Err(error.into()),
         _ => Ok(()),
@@ -58,7 +65,10 @@ struct Connection {
 impl Connection {
     /// Refuses a request that belongs to no era.
     fn check_era(&self, request: &ClientRequest, meta: &RequestMetaObject) -> Result<(), ErrorData> {
-        let needs_no_session = matches!(request, ClientRequest::InitializeRequest(_) | ClientRequest::PingRequest(_));
+        let needs_no_session = matches!(
+            request,
+            ClientRequest::InitializeRequest(_) | ClientRequest::PingRequest(_)
+        );
         if needs_no_session || self.initialized.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -66,7 +76,10 @@ impl Connection {
         if missing.is_empty() {
             return Ok(());
         }
-        let message = format!("send `initialize` first, or give each request these fields of _meta: {}", missing.join(", "));
+        let message = format!(
+            "send `initialize` first, or give each request these fields of _meta: {}",
+            missing.join(", ")
+        );
         Err(ErrorData::invalid_params(message, None))
     }
 }
@@ -79,7 +92,10 @@ impl Service<RoleServer> for Connection {
     ) -> Result<ServerResult, ErrorData> {
         self.check_era(&request, &context.meta)?;
         if matches!(request, ClientRequest::SubscriptionsListenRequest(_)) {
-            let bounds = ListenBounds { changes: self.agent.store().changes(), ended: self.ended.clone() };
+            let bounds = ListenBounds {
+                changes: self.agent.store().changes(),
+                ended: self.ended.clone(),
+            };
             // Nothing else puts such a value there, so none is replaced.
             let _ = context.extensions.insert(bounds);
         }
@@ -115,7 +131,11 @@ struct UntilEnd<R> {
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for UntilEnd<R> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let (before, room) = (buffer.filled().len(), buffer.remaining());
         let result = ready!(Pin::new(&mut self.read).poll_read(context, buffer));
         if result.is_err() || (room > 0 && buffer.filled().len() == before) {

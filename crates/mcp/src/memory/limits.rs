@@ -17,8 +17,12 @@ pub const AUTHOR_BYTES: usize = 128;
 pub const QUERY_BYTES: usize = 8 << 10;
 /// Different words of a query that are looked for; further ones are ignored.
 pub const QUERY_WORDS: usize = 32;
+/// Longest query that is also looked for as it stands when none of its words is found, bytes.
+pub const SUBSTRING_BYTES: usize = 256;
 /// Words in the excerpt of a hit.
-pub const SNIPPET_WORDS: i64 = 32;
+pub const SNIPPET_WORDS: usize = 32;
+/// Longest excerpt, bytes, without its marks.
+pub const SNIPPET_BYTES: usize = 480;
 
 /// Most notes in one answer.
 pub const PAGE_NOTES: u32 = 100;

@@ -11,6 +11,7 @@
 //! Notes are attributed to the node that calls, as the host tells it in `_meta["io.dawn/caller"]`.
 
 mod agent;
+mod answer;
 mod connection;
 pub mod limits;
 mod note;
@@ -18,6 +19,7 @@ mod prompts;
 mod query;
 mod resources;
 mod schema;
+mod snippet;
 mod store;
 mod subscriptions;
 mod tools;
@@ -26,7 +28,8 @@ mod tools;
 mod tests;
 
 pub use agent::MemoryAgent;
+pub use answer::{Before, Hit, Hits, Outcome, Page, Remembered, Stats, Tally};
 pub use connection::ConnectionError;
 pub use note::{Draft, Key, Note, NoteError, NoteRef, Tag};
 pub use query::Query;
-pub use store::{Before, Hit, Hits, MemoryError, MemoryStore, Outcome, Page, Remembered, Stats, Tally};
+pub use store::{MemoryError, MemoryStore};

@@ -104,9 +104,7 @@ pub enum NoteError {
     #[error("there is no note with {0}: it may be forgotten already; `recall` and `list` show what is there")]
     NotFound(NoteRef),
     /// The store holds as many notes, or as much text, as it may.
-    #[error(
-        "the memory is full ({notes} notes, {bytes} bytes): forget some notes, or replace old ones by using keys"
-    )]
+    #[error("the memory is full ({notes} notes, {bytes} bytes): forget some notes, or replace old ones by using keys")]
     Full {
         /// Notes in the store.
         notes: u64,
@@ -127,7 +125,9 @@ impl Tag {
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let tag = text.trim().to_lowercase();
         if tag.is_empty() || tag.len() > limits::TAG_BYTES || tag.contains(|c: char| c == ',' || c.is_control()) {
-            return Err(NoteError::BadTag { tag: cut(text, limits::TAG_BYTES).to_owned() });
+            return Err(NoteError::BadTag {
+                tag: cut(text, limits::TAG_BYTES).to_owned(),
+            });
         }
         Ok(Self(tag))
     }
@@ -151,7 +151,9 @@ impl Key {
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let key = text.trim();
         if key.is_empty() || key.len() > limits::KEY_BYTES || key.contains(char::is_control) {
-            return Err(NoteError::BadKey { key: cut(text, limits::KEY_BYTES).to_owned() });
+            return Err(NoteError::BadKey {
+                key: cut(text, limits::KEY_BYTES).to_owned(),
+            });
         }
         Ok(Self(key.to_owned()))
     }
@@ -201,7 +203,11 @@ impl Draft {
         if text.len() > limits::TEXT_BYTES {
             return Err(NoteError::LongText { bytes: text.len() });
         }
-        Ok(Self { text, tags: tags.map(parse_tags).transpose()?, key: key.map(Key::parse).transpose()? })
+        Ok(Self {
+            text,
+            tags: tags.map(parse_tags).transpose()?,
+            key: key.map(Key::parse).transpose()?,
+        })
     }
 
     /// The text.
@@ -249,7 +255,10 @@ mod tests {
     #[test]
     fn tags_are_trimmed_lowered_sorted_and_kept_once() {
         let draft = Draft::new("x".into(), Some(&["Ops ".into(), "b".into(), "ops".into()]), None).unwrap();
-        assert_eq!(draft.tags().unwrap().iter().map(Tag::as_str).collect::<Vec<_>>(), ["b", "ops"]);
+        assert_eq!(
+            draft.tags().unwrap().iter().map(Tag::as_str).collect::<Vec<_>>(),
+            ["b", "ops"]
+        );
     }
 
     #[test]

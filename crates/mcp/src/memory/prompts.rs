@@ -4,10 +4,10 @@ use rmcp::ErrorData;
 use rmcp::model::{GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage, Role};
 
 use super::agent::{protocol_error, render};
+use super::limits;
 use super::note::{NoteError, Tag};
 use super::query::Query;
 use super::store::{MemoryError, MemoryStore};
-use super::limits;
 
 const BRIEF: &str = "brief";
 const CAPTURE: &str = "capture";
@@ -27,10 +27,18 @@ pub(super) fn all() -> Vec<Prompt> {
         .with_description("Tags for every note, separated by commas")
         .with_required(false);
     vec![
-        Prompt::new(BRIEF, Some("A briefing of what is remembered about a topic"), Some(vec![brief]))
-            .with_title("Brief me"),
-        Prompt::new(CAPTURE, Some("Turn a conversation into notes"), Some(vec![conversation, tags]))
-            .with_title("Capture as notes"),
+        Prompt::new(
+            BRIEF,
+            Some("A briefing of what is remembered about a topic"),
+            Some(vec![brief]),
+        )
+        .with_title("Brief me"),
+        Prompt::new(
+            CAPTURE,
+            Some("Turn a conversation into notes"),
+            Some(vec![conversation, tags]),
+        )
+        .with_title("Capture as notes"),
     ]
 }
 
@@ -38,15 +46,14 @@ pub(super) fn all() -> Vec<Prompt> {
 ///
 /// # Errors
 /// An unknown prompt, an argument that is missing or not usable, or the database fails.
-pub(super) async fn get(
-    store: &MemoryStore,
-    name: &str,
-    arguments: &JsonObject,
-) -> Result<GetPromptResult, ErrorData> {
+pub(super) async fn get(store: &MemoryStore, name: &str, arguments: &JsonObject) -> Result<GetPromptResult, ErrorData> {
     match name {
         BRIEF => brief(store, arguments).await,
         CAPTURE => capture(arguments),
-        _ => Err(ErrorData::invalid_params(format!("there is no prompt {name:?}, only {BRIEF} and {CAPTURE}"), None)),
+        _ => Err(ErrorData::invalid_params(
+            format!("there is no prompt {name:?}, only {BRIEF} and {CAPTURE}"),
+            None,
+        )),
     }
 }
 
@@ -54,7 +61,10 @@ async fn brief(store: &MemoryStore, arguments: &JsonObject) -> Result<GetPromptR
     let topic = text(arguments, "topic")?
         .ok_or_else(|| ErrorData::invalid_params("give the argument `topic`: what the briefing is about", None))?;
     let query = Query::parse(topic).map_err(refused)?;
-    let found = store.recall(&query, None, limits::BRIEF_NOTES).await.map_err(protocol_error)?;
+    let found = store
+        .recall(&query, None, limits::BRIEF_NOTES)
+        .await
+        .map_err(protocol_error)?;
     let notes: Vec<_> = found.hits.into_iter().map(|hit| hit.note).collect();
     let message = if notes.is_empty() {
         format!(
@@ -62,7 +72,11 @@ async fn brief(store: &MemoryStore, arguments: &JsonObject) -> Result<GetPromptR
              or to write down what I know about it (`remember`)."
         )
     } else {
-        let more = if found.more { " There are more notes than these: use `recall` for them." } else { "" };
+        let more = if found.more {
+            " There are more notes than these: use `recall` for them."
+        } else {
+            ""
+        };
         format!(
             "Brief me on \"{topic}\" from these notes of the shared memory, the best match first. Begin with what \
              matters most. Name the number of the note each statement comes from. Where notes disagree, say so and \
@@ -76,7 +90,11 @@ async fn brief(store: &MemoryStore, arguments: &JsonObject) -> Result<GetPromptR
 
 fn capture(arguments: &JsonObject) -> Result<GetPromptResult, ErrorData> {
     let tags = text(arguments, "tags")?.unwrap_or_default();
-    let tags = tags.split(',').filter(|tag| !tag.trim().is_empty()).map(Tag::parse).collect::<Result<Vec<_>, _>>();
+    let tags = tags
+        .split(',')
+        .filter(|tag| !tag.trim().is_empty())
+        .map(Tag::parse)
+        .collect::<Result<Vec<_>, _>>();
     let tags = tags.map_err(refused)?;
     if tags.len() > limits::TAGS {
         return Err(refused(NoteError::ManyTags { count: tags.len() }));
@@ -84,10 +102,16 @@ fn capture(arguments: &JsonObject) -> Result<GetPromptResult, ErrorData> {
     let tags = if tags.is_empty() {
         "Choose one to three short tags for each.".to_owned()
     } else {
-        format!("Give each these tags: {}.", tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", "))
+        format!(
+            "Give each these tags: {}.",
+            tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", ")
+        )
     };
     let (source, quoted) = match text(arguments, "conversation")? {
-        Some(conversation) => ("the conversation below", format!("\n\nThe conversation:\n\n{conversation}")),
+        Some(conversation) => (
+            "the conversation below",
+            format!("\n\nThe conversation:\n\n{conversation}"),
+        ),
         None => ("our conversation so far", String::new()),
     };
     Ok(user(format!(

@@ -13,7 +13,7 @@ const PREFIX_CHARS: usize = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     text: String,
-    expression: Option<String>,
+    words: Vec<String>,
 }
 
 impl Query {
@@ -29,7 +29,10 @@ impl Query {
         if text.len() > limits::QUERY_BYTES {
             return Err(NoteError::LongQuery { bytes: text.len() });
         }
-        Ok(Self { text: text.to_owned(), expression: expression(text) })
+        Ok(Self {
+            text: text.to_owned(),
+            words: words_of(text),
+        })
     }
 
     /// The text, trimmed.
@@ -38,15 +41,31 @@ impl Query {
         &self.text
     }
 
-    /// The FTS5 expression; none where the text holds no letter and no digit.
-    pub(super) fn expression(&self) -> Option<&str> {
-        self.expression.as_deref()
+    /// Its words in lower case, each once; none where the text holds no letter and no digit.
+    pub(super) fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    /// The FTS5 expression, where there are words.
+    pub(super) fn expression(&self) -> Option<String> {
+        let quoted = self.words.iter().map(|word| {
+            let prefix = if word.chars().nth(PREFIX_CHARS - 1).is_some() {
+                "*"
+            } else {
+                ""
+            };
+            format!("\"{word}\"{prefix}")
+        });
+        (!self.words.is_empty()).then(|| quoted.collect::<Vec<_>>().join(" OR "))
     }
 }
 
-fn expression(text: &str) -> Option<String> {
+fn words_of(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+    for word in text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
         let word = word.to_lowercase();
         if !words.contains(&word) {
             words.push(word);
@@ -55,11 +74,7 @@ fn expression(text: &str) -> Option<String> {
             }
         }
     }
-    let quoted = words.iter().map(|word| {
-        let prefix = if word.chars().nth(PREFIX_CHARS - 1).is_some() { "*" } else { "" };
-        format!("\"{word}\"{prefix}")
-    });
-    (!words.is_empty()).then(|| quoted.collect::<Vec<_>>().join(" OR "))
+    words
 }
 
 #[cfg(test)]
@@ -67,12 +82,15 @@ mod tests {
     use super::*;
 
     fn expression_of(text: &str) -> Option<String> {
-        Query::parse(text).unwrap().expression
+        Query::parse(text).unwrap().expression()
     }
 
     #[test]
     fn operators_and_punctuation_of_the_query_language_are_only_words() {
-        assert_eq!(expression_of("text: \"deploy\" NOT (x*").unwrap(), "\"text\"* OR \"deploy\"* OR \"not\"* OR \"x\"");
+        assert_eq!(
+            expression_of("text: \"deploy\" NOT (x*").unwrap(),
+            "\"text\"* OR \"deploy\"* OR \"not\"* OR \"x\""
+        );
         assert_eq!(expression_of("a\0b").unwrap(), "\"a\" OR \"b\"");
     }
 
@@ -85,12 +103,18 @@ mod tests {
     fn repeated_words_count_once_and_the_number_of_words_is_bounded() {
         assert_eq!(expression_of("go Go GO").unwrap(), "\"go\"");
         let many = (0..500).map(|n| format!("w{n}")).collect::<Vec<_>>().join(" ");
-        assert_eq!(expression_of(&many).unwrap().matches(" OR ").count(), limits::QUERY_WORDS - 1);
+        assert_eq!(
+            expression_of(&many).unwrap().matches(" OR ").count(),
+            limits::QUERY_WORDS - 1
+        );
     }
 
     #[test]
     fn empty_and_overlong_queries_are_refused() {
         assert_eq!(Query::parse(" \t"), Err(NoteError::EmptyQuery));
-        assert!(matches!(Query::parse(&"x".repeat(9000)), Err(NoteError::LongQuery { bytes: 9000 })));
+        assert!(matches!(
+            Query::parse(&"x".repeat(9000)),
+            Err(NoteError::LongQuery { bytes: 9000 })
+        ));
     }
 }

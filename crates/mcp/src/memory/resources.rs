@@ -50,8 +50,15 @@ pub(super) async fn read(store: &MemoryStore, uri: &'static str) -> Result<ReadR
             .map_err(|error| ErrorData::internal_error(format!("cannot write statistics: {error}"), None))?;
         ResourceContents::text(text, uri).with_mime_type("application/json")
     } else {
-        let page = store.list(None, None, limits::PAGE_NOTES_DEFAULT).await.map_err(protocol_error)?;
-        let text = if page.notes.is_empty() { "Nothing is remembered yet.\n".to_owned() } else { render(&page.notes) };
+        let page = store
+            .list(None, None, limits::PAGE_NOTES_DEFAULT)
+            .await
+            .map_err(protocol_error)?;
+        let text = if page.notes.is_empty() {
+            "Nothing is remembered yet.\n".to_owned()
+        } else {
+            render(&page.notes)
+        };
         ResourceContents::text(text, uri).with_mime_type("text/markdown")
     };
     Ok(ReadResourceResult::new(vec![contents]))

@@ -30,9 +30,18 @@ pub(super) struct Pools {
 
 /// Opens a file, making it readable by its owner alone where it is new.
 pub(super) async fn open(path: &Path) -> Result<Pools, MemoryError> {
-    make_private(path).await.map_err(|source| MemoryError::File { path: path.to_owned(), source })?;
-    let options = common().filename(path).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal);
-    let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    make_private(path).await.map_err(|source| MemoryError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let options = common()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal);
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options.clone())
+        .await?;
     MIGRATIONS.run(&writer).await?;
     let reader = SqlitePoolOptions::new()
         .max_connections(limits::READERS)
@@ -51,11 +60,16 @@ pub(super) async fn open_in_memory() -> Result<Pools, MemoryError> {
         .connect_with(common().in_memory(true))
         .await?;
     MIGRATIONS.run(&pool).await?;
-    Ok(Pools { writer: pool.clone(), reader: pool })
+    Ok(Pools {
+        writer: pool.clone(),
+        reader: pool,
+    })
 }
 
 fn common() -> SqliteConnectOptions {
-    SqliteConnectOptions::new().foreign_keys(true).busy_timeout(limits::LOCK_WAIT)
+    SqliteConnectOptions::new()
+        .foreign_keys(true)
+        .busy_timeout(limits::LOCK_WAIT)
 }
 
 async fn make_private(path: &Path) -> io::Result<()> {

@@ -1,21 +1,18 @@
 //! Where notes are kept: writing, finding, listing and forgetting them. Time is an argument.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Row};
 use tokio::sync::watch;
 
+use super::answer::{Before, Hit, Hits, Outcome, Page, Remembered, Stats, Tally};
 use super::note::{Draft, Note, NoteError, NoteRef, Tag, cut};
 use super::query::Query;
 use super::schema::{self, Pools};
-use super::{limits, note};
+use super::{limits, note, snippet};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,122 +34,6 @@ pub enum MemoryError {
     /// The database cannot be brought to this version's tables.
     #[error("the memory's database cannot be migrated")]
     Migration(#[from] sqlx::migrate::MigrateError),
-}
-
-/// What became of a draft.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// A new note was made.
-    Created,
-    /// The note with this key was replaced.
-    Replaced,
-}
-
-/// A note that was kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Remembered {
-    /// The note as it is kept now.
-    pub note: Note,
-    /// Whether it is new.
-    pub outcome: Outcome,
-}
-
-/// A note that was found.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Hit {
-    /// The note.
-    pub note: Note,
-    /// The part of the text that matches best, with the words found between `**`.
-    pub snippet: String,
-    /// How well the note matches: greater is better; comparable within one answer only.
-    pub score: f64,
-}
-
-/// What a search found.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Hits {
-    /// The best notes, the best first.
-    pub hits: Vec<Hit>,
-    /// Whether more notes match than are given here.
-    pub more: bool,
-}
-
-/// A part of the list of notes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// Notes, the last written first.
-    pub notes: Vec<Note>,
-    /// Where the next page begins; none on the last page.
-    pub next: Option<Before>,
-}
-
-/// A place in the list of notes: only older ones are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Before {
-    updated: Timestamp,
-    id: i64,
-}
-
-impl Before {
-    /// Notes last written before this moment.
-    #[must_use]
-    pub fn time(updated: Timestamp) -> Self {
-        Self { updated, id: i64::MIN }
-    }
-}
-
-impl fmt::Display for Before {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.id == i64::MIN { self.updated.fmt(f) } else { write!(f, "{}/{}", self.updated, self.id) }
-    }
-}
-
-impl FromStr for Before {
-    type Err = NoteError;
-
-    fn from_str(text: &str) -> Result<Self, NoteError> {
-        let bad = || NoteError::BadBefore { value: cut(text, limits::KEY_BYTES).to_owned() };
-        let (updated, id) = match text.split_once('/') {
-            Some((updated, id)) => (updated, id.parse().map_err(|_| bad())?),
-            None => (text, i64::MIN),
-        };
-        Ok(Self { updated: updated.trim().parse().map_err(|_| bad())?, id })
-    }
-}
-
-/// How often something occurs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Tally {
-    /// What occurs.
-    pub name: String,
-    /// In how many notes.
-    pub notes: u64,
-}
-
-/// Statistics of a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Stats {
-    /// Notes in the store.
-    pub notes: u64,
-    /// Text in the store, bytes.
-    pub bytes: u64,
-    /// Notes the store may hold.
-    pub notes_limit: u64,
-    /// Text the store may hold, bytes.
-    pub bytes_limit: u64,
-    /// The most frequent tags.
-    pub tags: Vec<Tally>,
-    /// The nodes that wrote most.
-    pub authors: Vec<Tally>,
-    /// When the oldest note was made (RFC 3339, UTC).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub oldest: Option<Timestamp>,
-    /// When a note was last written (RFC 3339, UTC).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub newest: Option<Timestamp>,
 }
 
 /// Notes in SQLite, in a file or in memory. A clone is another handle on the same store.
@@ -181,7 +62,10 @@ impl MemoryStore {
     }
 
     fn over(pools: Pools) -> Self {
-        Self { pools, changes: watch::Sender::new(0) }
+        Self {
+            pools,
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// Closes the database when what is under way has ended; later calls fail.
@@ -244,7 +128,10 @@ impl MemoryStore {
             .bind(draft.key().map(note::Key::as_str))
         };
         let note = schema::note(&row.fetch_one(&mut *transaction).await?)?;
-        sqlx::query("DELETE FROM note_tags WHERE note = ?").bind(note.id).execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM note_tags WHERE note = ?")
+            .bind(note.id)
+            .execute(&mut *transaction)
+            .await?;
         for tag in tags {
             sqlx::query("INSERT INTO note_tags (tag, note) VALUES (?, ?)")
                 .bind(tag)
@@ -254,7 +141,11 @@ impl MemoryStore {
         }
         transaction.commit().await?;
         self.changed();
-        let outcome = if taken.is_some() { Outcome::Replaced } else { Outcome::Created };
+        let outcome = if taken.is_some() {
+            Outcome::Replaced
+        } else {
+            Outcome::Created
+        };
         Ok(Remembered { note, outcome })
     }
 
@@ -266,8 +157,7 @@ impl MemoryStore {
     pub async fn recall(&self, query: &Query, tag: Option<&Tag>, limit: u32) -> Result<Hits, MemoryError> {
         if let Some(expression) = query.expression() {
             let words = sqlx::query(
-                "SELECT n.id, n.key, n.text, n.tags, n.author, n.created, n.updated, -w.rank AS score,
-                        snippet(note_words, 0, '**', '**', '…', ?4) AS snippet
+                "SELECT n.id, n.key, n.text, n.tags, n.author, n.created, n.updated, -w.rank AS score
                  FROM note_words w CROSS JOIN notes n ON n.id = w.rowid
                  WHERE note_words MATCH ?1 AND w.rank MATCH 'bm25(1.0, 2.0, 2.0, 0.5)'
                    AND (?2 IS NULL OR EXISTS (SELECT 1 FROM note_tags t WHERE t.tag = ?2 AND t.note = n.id))
@@ -275,31 +165,37 @@ impl MemoryStore {
             )
             .bind(expression)
             .bind(tag.map(Tag::as_str))
-            .bind(i64::from(limit) + 1)
-            .bind(limits::SNIPPET_WORDS);
-            let found = self.collect_hits(words, limit).await?;
+            .bind(i64::from(limit) + 1);
+            let excerpt = |text: &str| snippet::of_words(text, query.words());
+            let found = self.collect_hits(words, limit, excerpt).await?;
             if !found.hits.is_empty() {
                 return Ok(found);
             }
         }
+        if query.text().len() > limits::SUBSTRING_BYTES {
+            return Ok(Hits {
+                hits: Vec::new(),
+                more: false,
+            });
+        }
         let as_it_stands = sqlx::query(
-            "SELECT n.id, n.key, n.text, n.tags, n.author, n.created, n.updated, 0.0 AS score,
-                    substr(n.text, max(1, instr(lower(n.text), lower(?1)) - 80), 240) AS snippet
-             FROM notes n
-             WHERE (instr(lower(n.text), lower(?1)) > 0 OR instr(n.text, ?1) > 0)
+            "SELECT n.id, n.key, n.text, n.tags, n.author, n.created, n.updated, 0.0 AS score FROM notes n
+             WHERE instr(lower(n.text), lower(?1)) > 0
                AND (?2 IS NULL OR EXISTS (SELECT 1 FROM note_tags t WHERE t.tag = ?2 AND t.note = n.id))
              ORDER BY n.updated DESC, n.id DESC LIMIT ?3",
         )
         .bind(query.text())
         .bind(tag.map(Tag::as_str))
         .bind(i64::from(limit) + 1);
-        self.collect_hits(as_it_stands, limit).await
+        self.collect_hits(as_it_stands, limit, |text| snippet::of_substring(text, query.text()))
+            .await
     }
 
     async fn collect_hits(
         &self,
         statement: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
         limit: u32,
+        excerpt: impl Fn(&str) -> String,
     ) -> Result<Hits, MemoryError> {
         let mut rows = statement.fetch(&self.pools.reader);
         let mut budget = Budget::new(limit);
@@ -309,7 +205,11 @@ impl MemoryStore {
             if !budget.admits(&note) {
                 return Ok(Hits { hits, more: true });
             }
-            hits.push(Hit { note, snippet: row.try_get("snippet")?, score: row.try_get("score")? });
+            hits.push(Hit {
+                snippet: excerpt(&note.text),
+                note,
+                score: row.try_get("score")?,
+            });
         }
         Ok(Hits { hits, more: false })
     }
@@ -319,7 +219,9 @@ impl MemoryStore {
     /// # Errors
     /// The database fails.
     pub async fn list(&self, tag: Option<&Tag>, before: Option<Before>, limit: u32) -> Result<Page, MemoryError> {
-        let (updated, id) = before.map_or((i64::MAX, i64::MAX), |before| (before.updated.as_millisecond(), before.id));
+        let (updated, id) = before.map_or((i64::MAX, i64::MAX), |before| {
+            (before.updated.as_millisecond(), before.id)
+        });
         let mut rows = sqlx::query(
             "SELECT n.id, n.key, n.text, n.tags, n.author, n.created, n.updated FROM notes n
              WHERE (n.updated, n.id) < (?1, ?2)
@@ -336,7 +238,10 @@ impl MemoryStore {
         while let Some(row) = rows.try_next().await? {
             let note = schema::note(&row)?;
             if !budget.admits(&note) {
-                let next = notes.last().map(|last| Before { updated: last.updated, id: last.id });
+                let next = notes.last().map(|last| Before {
+                    updated: last.updated,
+                    id: last.id,
+                });
                 return Ok(Page { notes, next });
             }
             notes.push(note);
@@ -350,8 +255,13 @@ impl MemoryStore {
     /// [`NoteError::NotFound`], or the database fails.
     pub async fn forget(&self, target: &NoteRef) -> Result<Note, MemoryError> {
         let mut transaction = self.pools.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let note = find(&mut transaction, target).await?.ok_or_else(|| NoteError::NotFound(target.clone()))?;
-        sqlx::query("DELETE FROM notes WHERE id = ?").bind(note.id).execute(&mut *transaction).await?;
+        let note = find(&mut transaction, target)
+            .await?
+            .ok_or_else(|| NoteError::NotFound(target.clone()))?;
+        sqlx::query("DELETE FROM notes WHERE id = ?")
+            .bind(note.id)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         self.changed();
         Ok(note)
@@ -376,9 +286,11 @@ impl MemoryStore {
              GROUP BY author ORDER BY notes DESC, name LIMIT ?",
         )
         .await?;
-        let ends = sqlx::query("SELECT (SELECT min(created) FROM notes) AS oldest, (SELECT max(updated) FROM notes) AS newest")
-            .fetch_one(&mut *moment)
-            .await?;
+        let ends = sqlx::query(
+            "SELECT (SELECT min(created) FROM notes) AS oldest, (SELECT max(updated) FROM notes) AS newest",
+        )
+        .fetch_one(&mut *moment)
+        .await?;
         let end = |column| ends.try_get::<Option<i64>, _>(column)?.map(schema::time).transpose();
         let stats = Stats {
             notes,
@@ -404,7 +316,11 @@ struct Budget {
 
 impl Budget {
     fn new(notes: u32) -> Self {
-        Self { notes, bytes: limits::PAGE_BYTES, begun: false }
+        Self {
+            notes,
+            bytes: limits::PAGE_BYTES,
+            begun: false,
+        }
     }
 
     /// Whether the note fits beside those before it. The first one always does.
@@ -429,7 +345,12 @@ async fn find(connection: &mut SqliteConnection, target: &NoteRef) -> Result<Opt
                 .bind(key.as_str())
         }
     };
-    statement.fetch_optional(connection).await?.as_ref().map(schema::note).transpose()
+    statement
+        .fetch_optional(connection)
+        .await?
+        .as_ref()
+        .map(schema::note)
+        .transpose()
 }
 
 async fn check_room(
@@ -447,13 +368,22 @@ async fn check_room(
 }
 
 async fn totals(connection: &mut SqliteConnection) -> Result<(u64, u64), sqlx::Error> {
-    let row = sqlx::query("SELECT notes, bytes FROM totals").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT notes, bytes FROM totals")
+        .fetch_one(connection)
+        .await?;
     Ok((row.try_get("notes")?, row.try_get("bytes")?))
 }
 
 async fn tallies(connection: &mut SqliteConnection, sql: &'static str) -> Result<Vec<Tally>, sqlx::Error> {
     let rows = sqlx::query(sql).bind(limits::TALLIES).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok(Tally { name: row.try_get("name")?, notes: row.try_get("notes")? })).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Tally {
+                name: row.try_get("name")?,
+                notes: row.try_get("notes")?,
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ impl Subscriptions {
 
 impl fmt::Debug for Subscriptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriptions").field("uris", &*locked(&self.uris)).finish_non_exhaustive()
+        f.debug_struct("Subscriptions")
+            .field("uris", &*locked(&self.uris))
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,7 +51,10 @@ async fn tell(uris: Uris, peer: Peer<RoleServer>, mut changes: watch::Receiver<u
     while changes.changed().await.is_ok() {
         let subscribed = locked(&uris).clone();
         for uri in subscribed {
-            if let Err(error) = peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(uri)).await {
+            if let Err(error) = peer
+                .notify_resource_updated(ResourceUpdatedNotificationParam::new(uri))
+                .await
+            {
                 tracing::debug!(%error, "a subscriber of the memory is gone");
                 return;
             }
@@ -70,7 +75,11 @@ pub(super) struct ListenBounds {
 /// Runs one `subscriptions/listen` to its end.
 pub(super) async fn listen(subscription: &SubscriptionContext, bounds: ListenBounds) {
     let ListenBounds { mut changes, ended } = bounds;
-    let uris = subscription.accepted().resource_subscriptions.clone().unwrap_or_default();
+    let uris = subscription
+        .accepted()
+        .resource_subscriptions
+        .clone()
+        .unwrap_or_default();
     loop {
         tokio::select! {
             () = subscription.cancelled() => return,

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::agent::protocol_error;
+use super::answer::{Hits, Remembered};
 use super::limits;
 use super::note::{Draft, Key, Note, NoteError, NoteRef, Tag};
 use super::query::Query;
-use super::store::{Hits, MemoryError, MemoryStore, Remembered};
+use super::store::{MemoryError, MemoryStore};
 
 /// Where the host tells an agent who calls; what clients send there the host has taken away.
 const CALLER: &str = "io.dawn/caller";
@@ -109,7 +110,12 @@ struct Forgotten {
 pub(super) fn all() -> &'static [Tool] {
     static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
         let reads = || ToolAnnotations::new().read_only(true).open_world(false);
-        let writes = || ToolAnnotations::new().read_only(false).destructive(true).open_world(false);
+        let writes = || {
+            ToolAnnotations::new()
+                .read_only(false)
+                .destructive(true)
+                .open_world(false)
+        };
         vec![
             tool::<RememberArguments, Remembered>(
                 "remember",
@@ -156,7 +162,9 @@ fn tool<Arguments: JsonSchema + 'static, Output: JsonSchema + 'static>(
 /// The calling node, by its name or else by its id, where the host tells.
 pub(super) fn caller(meta: &RequestMetaObject) -> Option<&str> {
     let caller = meta.get(CALLER)?;
-    ["name", "node"].into_iter().find_map(|field| caller.get(field)?.as_str().filter(|text| !text.trim().is_empty()))
+    ["name", "node"]
+        .into_iter()
+        .find_map(|field| caller.get(field)?.as_str().filter(|text| !text.trim().is_empty()))
 }
 
 /// Calls a tool.
@@ -176,7 +184,11 @@ pub(super) async fn call(
         "list" => list(store, arguments).await,
         "forget" => forget(store, arguments).await,
         _ => {
-            let names = all().iter().map(|tool| tool.name.as_ref()).collect::<Vec<_>>().join(", ");
+            let names = all()
+                .iter()
+                .map(|tool| tool.name.as_ref())
+                .collect::<Vec<_>>()
+                .join(", ");
             let message = format!("there is no tool {name:?} here, only {names}");
             return Err(ErrorData::invalid_params(message, None));
         }
@@ -186,9 +198,10 @@ pub(super) async fn call(
         Err(CallError::Arguments(error)) => Ok(refused(format!("the arguments of `{name}` are not usable: {error}"))),
         Err(CallError::Memory(MemoryError::Note(error))) => Ok(refused(error.to_string())),
         Err(CallError::Memory(error)) => Err(protocol_error(error)),
-        Err(CallError::Output(error)) => {
-            Err(ErrorData::internal_error(format!("the answer of `{name}` cannot be written: {error}"), None))
-        }
+        Err(CallError::Output(error)) => Err(ErrorData::internal_error(
+            format!("the answer of `{name}` cannot be written: {error}"),
+            None,
+        )),
     }
 }
 
@@ -232,16 +245,27 @@ async fn list(store: &MemoryStore, arguments: JsonObject) -> Result<Value, CallE
     let tag = tag.as_deref().map(Tag::parse).transpose()?;
     let before = before.as_deref().map(str::parse).transpose()?;
     let page = store.list(tag.as_ref(), before, page_size(limit)?).await?;
-    write(&Listed { notes: page.notes, next: page.next.map(|next| next.to_string()) })
+    write(&Listed {
+        notes: page.notes,
+        next: page.next.map(|next| next.to_string()),
+    })
 }
 
 async fn forget(store: &MemoryStore, arguments: JsonObject) -> Result<Value, CallError> {
     let target = match read(arguments)? {
-        ForgetArguments { id: Some(id), key: None } => NoteRef::Id(id),
-        ForgetArguments { id: None, key: Some(key) } => NoteRef::Key(Key::parse(&key)?),
+        ForgetArguments {
+            id: Some(id),
+            key: None,
+        } => NoteRef::Id(id),
+        ForgetArguments {
+            id: None,
+            key: Some(key),
+        } => NoteRef::Key(Key::parse(&key)?),
         ForgetArguments { .. } => return Err(NoteError::NoTarget.into()),
     };
-    write(&Forgotten { forgotten: store.forget(&target).await? })
+    write(&Forgotten {
+        forgotten: store.forget(&target).await?,
+    })
 }
 
 fn read<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, CallError> {
@@ -254,5 +278,9 @@ fn write(output: &impl Serialize) -> Result<Value, CallError> {
 
 fn page_size(limit: Option<u32>) -> Result<u32, NoteError> {
     let limit = limit.unwrap_or(limits::PAGE_NOTES_DEFAULT);
-    if (1..=limits::PAGE_NOTES).contains(&limit) { Ok(limit) } else { Err(NoteError::BadLimit) }
+    if (1..=limits::PAGE_NOTES).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(NoteError::BadLimit)
+    }
 }

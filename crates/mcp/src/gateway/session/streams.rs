@@ -97,7 +97,10 @@ impl Streams {
 
     pub(super) fn is_idle(&self, idle: Duration, now: Instant) -> bool {
         let state = self.lock();
-        let listened = state.streams.values().any(|stream| stream.sender.as_ref().is_some_and(|sender| !sender.is_closed()));
+        let listened = state
+            .streams
+            .values()
+            .any(|stream| stream.sender.as_ref().is_some_and(|sender| !sender.is_closed()));
         !listened && now.duration_since(state.used) > idle
     }
 
@@ -110,25 +113,50 @@ impl Streams {
             return Ok(None);
         }
         if state.ended {
-            return Err(Fault::new(FaultCode::SessionLost, "the session ended; begin a new one with initialize"));
+            return Err(Fault::new(
+                FaultCode::SessionLost,
+                "the session ended; begin a new one with initialize",
+            ));
         }
         if state.requests.len() + requests.len() > self.in_flight {
-            let words = format!("{} requests are in flight on this session; wait for answers", self.in_flight);
+            let words = format!(
+                "{} requests are in flight on this session; wait for answers",
+                self.in_flight
+            );
             return Err(Fault::new(FaultCode::Busy, words));
         }
-        if requests.iter().filter_map(|peek| peek.id()).any(|id| state.requests.contains_key(&id)) {
-            return Err(Fault::new(FaultCode::Protocol, "a request with this id is still in flight on this session"));
+        if requests
+            .iter()
+            .filter_map(|peek| peek.id())
+            .any(|id| state.requests.contains_key(&id))
+        {
+            return Err(Fault::new(
+                FaultCode::Protocol,
+                "a request with this id is still in flight on this session",
+            ));
         }
         let number = state.number();
         let (sender, receiver) = mpsc::channel(self.queue);
         for peek in &requests {
-            let (Some(id), Some(raw)) = (peek.id(), peek.id) else { continue };
+            let (Some(id), Some(raw)) = (peek.id(), peek.id) else {
+                continue;
+            };
             if let Some(token) = peek.meta().and_then(|meta| meta.progress_token).and_then(parse) {
                 state.tokens.insert(token, id.clone());
             }
-            state.requests.insert(id, (number, Bytes::copy_from_slice(raw.get().as_bytes())));
+            state
+                .requests
+                .insert(id, (number, Bytes::copy_from_slice(raw.get().as_bytes())));
         }
-        state.streams.insert(number, Stream { sender: Some(sender), open: requests.len(), sequence: 0, events: false });
+        state.streams.insert(
+            number,
+            Stream {
+                sender: Some(sender),
+                open: requests.len(),
+                sequence: 0,
+                events: false,
+            },
+        );
         Ok(Some((number, receiver)))
     }
 
@@ -144,10 +172,15 @@ impl Streams {
         let (sender, receiver) = mpsc::channel(self.queue);
         let mut state = self.lock();
         state.used = Instant::now();
-        let seen = last.and_then(|id| id.split_once('-')).and_then(|(stream, sequence)| Some((stream.parse().ok()?, sequence.parse().ok()?)));
+        let seen = last
+            .and_then(|id| id.split_once('-'))
+            .and_then(|(stream, sequence)| Some((stream.parse().ok()?, sequence.parse().ok()?)));
         let mut replay = Vec::new();
         if let Some((stream, after)) = seen {
-            let missed = state.past.iter().filter(|past| past.stream == stream && past.sequence > after);
+            let missed = state
+                .past
+                .iter()
+                .filter(|past| past.stream == stream && past.sequence > after);
             replay.extend(missed.map(|past| past.event.clone()));
             let was_listener = state.listener == Some(stream);
             if let Some(resumed) = state.streams.get_mut(&stream).filter(|_| !was_listener) {
@@ -163,7 +196,12 @@ impl Streams {
         }
         let number = state.number();
         state.listener = Some(number);
-        let mut stream = Stream { sender: Some(sender), open: 0, sequence: 0, events: true };
+        let mut stream = Stream {
+            sender: Some(sender),
+            open: 0,
+            sequence: 0,
+            events: true,
+        };
         let waiting = std::mem::take(&mut state.backlog);
         state.backlog_bytes = 0;
         for message in waiting {
@@ -221,17 +259,32 @@ impl Streams {
             (open, std::mem::take(&mut state.streams))
         };
         for (number, raw) in open {
-            let Some(sender) = streams.get(&number).and_then(|stream| stream.sender.as_ref()) else { continue };
+            let Some(sender) = streams.get(&number).and_then(|stream| stream.sender.as_ref()) else {
+                continue;
+            };
             let message = fault.answer(Some(&String::from_utf8_lossy(&raw)));
             let last = streams.get(&number).is_some_and(|stream| stream.open <= 1);
             // A client that left needs no answer.
-            let _ = sender.send_timeout(Event { id: format!("{number}-0"), message, last }, Duration::from_secs(1)).await;
+            let _ = sender
+                .send_timeout(
+                    Event {
+                        id: format!("{number}-0"),
+                        message,
+                        last,
+                    },
+                    Duration::from_secs(1),
+                )
+                .await;
         }
     }
 
     fn remember(&self, state: &mut State, stream: Number, sequence: u64, event: &Event) {
         state.past_bytes += event.message.len();
-        state.past.push_back(Past { stream, sequence, event: event.clone() });
+        state.past.push_back(Past {
+            stream,
+            sequence,
+            event: event.clone(),
+        });
         while state.past.len() > self.keep_messages || state.past_bytes > self.keep_bytes {
             let Some(dropped) = state.past.pop_front() else { break };
             state.past_bytes -= dropped.event.message.len();
@@ -242,7 +295,9 @@ impl Streams {
         state.backlog_bytes += message.len();
         state.backlog.push_back(message);
         while state.backlog.len() > self.keep_messages || state.backlog_bytes > self.keep_bytes {
-            let Some(dropped) = state.backlog.pop_front() else { break };
+            let Some(dropped) = state.backlog.pop_front() else {
+                break;
+            };
             state.backlog_bytes -= dropped.len();
             tracing::warn!("a client without an open stream lost its oldest message");
         }
@@ -252,7 +307,11 @@ impl Streams {
 impl Stream {
     fn event(&mut self, number: Number, message: Message, last: bool) -> Event {
         self.sequence += 1;
-        Event { id: format!("{number}-{}", self.sequence), message, last }
+        Event {
+            id: format!("{number}-{}", self.sequence),
+            message,
+            last,
+        }
     }
 
     fn is_read(&self) -> bool {
@@ -267,7 +326,9 @@ impl State {
     }
 
     fn stream_for(&self, peek: &Peek<'_>, related: Option<&[u8]>) -> Option<Number> {
-        let related = related.and_then(|raw| std::str::from_utf8(raw).ok()).and_then(|raw| Id::parse(raw).ok());
+        let related = related
+            .and_then(|raw| std::str::from_utf8(raw).ok())
+            .and_then(|raw| Id::parse(raw).ok());
         let by_token = || {
             let token = peek.params().and_then(|params| params.progress_token).and_then(parse)?;
             self.tokens.get(&token).cloned()
@@ -275,9 +336,15 @@ impl State {
         if let Some((number, _)) = related.or_else(by_token).and_then(|id| self.requests.get(&id)) {
             return Some(*number);
         }
-        let listener = self.listener.filter(|number| self.streams.get(number).is_some_and(Stream::is_read));
-        let mut posts: Vec<Number> =
-            self.streams.iter().filter(|(number, stream)| Some(**number) != self.listener && stream.is_read()).map(|(number, _)| *number).collect();
+        let listener = self
+            .listener
+            .filter(|number| self.streams.get(number).is_some_and(Stream::is_read));
+        let mut posts: Vec<Number> = self
+            .streams
+            .iter()
+            .filter(|(number, stream)| Some(**number) != self.listener && stream.is_read())
+            .map(|(number, _)| *number)
+            .collect();
         posts.sort_unstable();
         let newest = posts.last().copied();
         if is_session_wide(peek.method()) {
@@ -292,7 +359,11 @@ impl State {
 
 /// Notifications that concern the session rather than a request.
 fn is_session_wide(method: &str) -> bool {
-    method.ends_with("/list_changed") || matches!(method, "notifications/resources/updated" | "notifications/tasks/status" | "notifications/elicitation/complete")
+    method.ends_with("/list_changed")
+        || matches!(
+            method,
+            "notifications/resources/updated" | "notifications/tasks/status" | "notifications/elicitation/complete"
+        )
 }
 
 fn parse(raw: &RawValue) -> Option<Id> {
@@ -330,7 +401,10 @@ mod tests {
         assert_eq!(place(&streams, &log(), Some(b"\"x\"")).unwrap().1.id, "3-1");
         let (_, event) = place(&streams, &Message::result("1.0", "{}"), None).unwrap();
         assert_eq!((event.id.as_str(), event.last), ("2-2", true));
-        assert!(place(&streams, &Message::result("1", "{}"), None).is_none(), "answered twice");
+        assert!(
+            place(&streams, &Message::result("1", "{}"), None).is_none(),
+            "answered twice"
+        );
     }
 
     #[test]
@@ -352,7 +426,10 @@ mod tests {
         drop(events);
         place(&streams, &Message::result("1", "{}"), None);
         let (replay, _events) = streams.listen(Some("2-1"));
-        assert_eq!(replay.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["2-2", "2-3", "2-4"]);
+        assert_eq!(
+            replay.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(),
+            ["2-2", "2-3", "2-4"]
+        );
         assert!(replay[2].last);
     }
 

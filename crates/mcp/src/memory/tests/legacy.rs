@@ -1,3 +1,5 @@
+#![allow(deprecated, reason = "resources/subscribe belongs to the era under test")]
+
 use std::sync::Arc;
 
 use rmcp::handler::client::ClientHandler;
@@ -39,8 +41,13 @@ async fn session(agent: &MemoryAgent) -> (Session, mpsc::UnboundedReceiver<Strin
 }
 
 async fn call(session: &Session, tool: &'static str, arguments: Value) -> CallToolResult {
-    let Value::Object(arguments) = arguments else { panic!("arguments are an object") };
-    session.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await.unwrap()
+    let Value::Object(arguments) = arguments else {
+        panic!("arguments are an object")
+    };
+    session
+        .call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))
+        .await
+        .unwrap()
 }
 
 async fn done(session: &Session, tool: &'static str, arguments: Value) -> Value {
@@ -71,7 +78,12 @@ async fn a_client_remembers_recalls_lists_and_forgets() {
     let info = session.peer_info().unwrap();
     assert_eq!(info.protocol_version, ProtocolVersion::V_2025_11_25);
 
-    let kept = done(&session, "remember", json!({ "text": "The NAS is called atlas", "tags": ["Home"] })).await;
+    let kept = done(
+        &session,
+        "remember",
+        json!({ "text": "The NAS is called atlas", "tags": ["Home"] }),
+    )
+    .await;
     assert_eq!(kept["outcome"], "created");
     assert_eq!(kept["note"]["tags"], json!(["home"]));
     let found = done(&session, "recall", json!({ "query": "what is the NAS called?" })).await;
@@ -91,7 +103,12 @@ async fn tools_carry_schemas_and_say_what_they_change() {
         .iter()
         .map(|tool| {
             let hints = tool.annotations.as_ref().unwrap();
-            (tool.name.as_ref(), hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint)
+            (
+                tool.name.as_ref(),
+                hints.read_only_hint,
+                hints.destructive_hint,
+                hints.idempotent_hint,
+            )
         })
         .collect();
     assert_eq!(
@@ -111,7 +128,13 @@ async fn tools_carry_schemas_and_say_what_they_change() {
     assert_eq!(tools[0].input_schema["required"], json!(["text"]));
     assert_eq!(tools[1].input_schema["properties"]["limit"]["maximum"], 100);
     assert_eq!(tools[2].input_schema.get("required"), None);
-    assert_eq!(tools[0].output_schema.as_ref().unwrap()["$defs"]["Note"]["required"].as_array().unwrap().len(), 5);
+    assert_eq!(
+        tools[0].output_schema.as_ref().unwrap()["$defs"]["Note"]["required"]
+            .as_array()
+            .unwrap()
+            .len(),
+        5
+    );
 }
 
 #[tokio::test]
@@ -121,7 +144,11 @@ async fn what_a_caller_can_mend_is_a_tool_error_that_says_how() {
         ("remember", json!({}), "missing field `text`"),
         ("remember", json!({ "text": "x", "tag": "y" }), "unknown field `tag`"),
         ("remember", json!({ "text": "  " }), "write what should be remembered"),
-        ("remember", json!({ "text": "x".repeat(70_000) }), "split it into several notes"),
+        (
+            "remember",
+            json!({ "text": "x".repeat(70_000) }),
+            "split it into several notes",
+        ),
         ("recall", json!({ "query": "" }), "use `list`"),
         ("recall", json!({ "query": "x", "limit": 101 }), "from 1 to 100"),
         ("list", json!({ "before": "yesterday" }), "2026-01-31T12:00:00Z"),
@@ -142,7 +169,11 @@ async fn an_unknown_name_is_an_error_of_the_protocol() {
     assert_eq!((tool.code.0, tool.message.contains("remember, recall")), (-32602, true));
     let prompt = protocol_error(session.get_prompt(GetPromptRequestParams::new("x")).await);
     assert_eq!(prompt.code.0, -32602);
-    let resource = protocol_error(session.read_resource(ReadResourceRequestParams::new("memory://x")).await);
+    let resource = protocol_error(
+        session
+            .read_resource(ReadResourceRequestParams::new("memory://x"))
+            .await,
+    );
     assert_eq!(resource.code.0, -32002);
     let subscription = protocol_error(session.subscribe(SubscribeRequestParams::new("memory://x")).await);
     assert_eq!(subscription.code.0, -32002);
@@ -168,9 +199,18 @@ async fn the_host_says_who_wrote_a_note() {
 }
 
 async fn read(session: &Session, uri: &str) -> (String, String) {
-    let result = session.read_resource(ReadResourceRequestParams::new(uri)).await.unwrap();
+    let result = session
+        .read_resource(ReadResourceRequestParams::new(uri))
+        .await
+        .unwrap();
     match &result.contents[..] {
-        [ResourceContents::TextResourceContents { mime_type: Some(mime), text, .. }] => (mime.clone(), text.clone()),
+        [
+            ResourceContents::TextResourceContents {
+                mime_type: Some(mime),
+                text,
+                ..
+            },
+        ] => (mime.clone(), text.clone()),
         other => panic!("expected one text, got {other:?}"),
     }
 }
@@ -179,10 +219,23 @@ async fn read(session: &Session, uri: &str) -> (String, String) {
 async fn resources_show_recent_notes_and_statistics() {
     let (session, _updates) = session(&agent().await).await;
     let resources = session.list_all_resources().await.unwrap();
-    assert_eq!(resources.iter().map(|r| r.uri.as_str()).collect::<Vec<_>>(), ["memory://recent", "memory://stats"]);
-    assert!(read(&session, "memory://recent").await.1.contains("Nothing is remembered yet"));
+    assert_eq!(
+        resources.iter().map(|r| r.uri.as_str()).collect::<Vec<_>>(),
+        ["memory://recent", "memory://stats"]
+    );
+    assert!(
+        read(&session, "memory://recent")
+            .await
+            .1
+            .contains("Nothing is remembered yet")
+    );
 
-    done(&session, "remember", json!({ "text": "milk", "tags": ["shop"], "key": "list" })).await;
+    done(
+        &session,
+        "remember",
+        json!({ "text": "milk", "tags": ["shop"], "key": "list" }),
+    )
+    .await;
     let (mime, text) = read(&session, "memory://recent").await;
     assert_eq!(mime, "text/markdown");
     assert!(text.contains("## Note 1 (") && text.contains("key list; tags shop") && text.contains("\n\nmilk\n"));
@@ -201,16 +254,29 @@ async fn prompt(session: &Session, name: &str, arguments: Value) -> String {
 async fn prompts_brief_on_a_topic_and_capture_a_conversation() {
     let (session, _updates) = session(&agent().await).await;
     assert_eq!(session.list_all_prompts().await.unwrap().len(), 2);
-    assert!(prompt(&session, "brief", json!({ "topic": "atlas" })).await.contains("Nothing in the shared memory"));
+    assert!(
+        prompt(&session, "brief", json!({ "topic": "atlas" }))
+            .await
+            .contains("Nothing in the shared memory")
+    );
     done(&session, "remember", json!({ "text": "atlas has 8 TB" })).await;
     let brief = prompt(&session, "brief", json!({ "topic": "atlas" })).await;
     assert!(brief.contains("## Note 1") && brief.contains("atlas has 8 TB"));
     let missing = protocol_error(session.get_prompt(GetPromptRequestParams::new("brief")).await);
     assert!(missing.message.contains("`topic`"));
 
-    let capture = prompt(&session, "capture", json!({ "conversation": "A: tea? B: yes", "tags": "Tea, home" })).await;
+    let capture = prompt(
+        &session,
+        "capture",
+        json!({ "conversation": "A: tea? B: yes", "tags": "Tea, home" }),
+    )
+    .await;
     assert!(capture.contains("A: tea? B: yes") && capture.contains("these tags: tea, home."));
-    assert!(prompt(&session, "capture", json!({})).await.contains("our conversation so far"));
+    assert!(
+        prompt(&session, "capture", json!({}))
+            .await
+            .contains("our conversation so far")
+    );
 }
 
 #[tokio::test]
@@ -218,13 +284,22 @@ async fn subscribers_hear_of_changes_that_others_make() {
     let agent = agent().await;
     let (reader, mut updates) = session(&agent).await;
     let (writer, _) = session(&agent).await;
-    reader.subscribe(SubscribeRequestParams::new("memory://recent")).await.unwrap();
-    reader.subscribe(SubscribeRequestParams::new("memory://stats")).await.unwrap();
+    reader
+        .subscribe(SubscribeRequestParams::new("memory://recent"))
+        .await
+        .unwrap();
+    reader
+        .subscribe(SubscribeRequestParams::new("memory://stats"))
+        .await
+        .unwrap();
     done(&writer, "remember", json!({ "text": "x" })).await;
     assert_eq!(updates.recv().await.unwrap(), "memory://recent");
     assert_eq!(updates.recv().await.unwrap(), "memory://stats");
 
-    reader.unsubscribe(UnsubscribeRequestParams::new("memory://recent")).await.unwrap();
+    reader
+        .unsubscribe(UnsubscribeRequestParams::new("memory://recent"))
+        .await
+        .unwrap();
     done(&writer, "forget", json!({ "id": 1 })).await;
     assert_eq!(updates.recv().await.unwrap(), "memory://stats");
 }
@@ -235,12 +310,18 @@ async fn the_end_of_one_connection_leaves_the_others_and_the_store_alone() {
     let (stream, served) = connect(&agent);
     let (sender, _updates) = mpsc::unbounded_channel();
     let leaving = Client { updates: sender }.serve(stream).await.unwrap();
-    leaving.subscribe(SubscribeRequestParams::new("memory://stats")).await.unwrap();
+    leaving
+        .subscribe(SubscribeRequestParams::new("memory://stats"))
+        .await
+        .unwrap();
     leaving.cancel().await.unwrap();
     served.await.unwrap().unwrap();
 
     let (staying, mut updates) = session(&agent).await;
-    staying.subscribe(SubscribeRequestParams::new("memory://stats")).await.unwrap();
+    staying
+        .subscribe(SubscribeRequestParams::new("memory://stats"))
+        .await
+        .unwrap();
     agent.store().remember(&draft("x"), None, super::at(0)).await.unwrap();
     assert_eq!(updates.recv().await.unwrap(), "memory://stats");
 }

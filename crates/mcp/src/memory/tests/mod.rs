@@ -52,7 +52,11 @@ impl Raw {
     fn connect(agent: &MemoryAgent) -> Self {
         let (client, served) = connect(agent);
         let (read, write) = tokio::io::split(client);
-        Self { lines: BufReader::new(read).lines(), write, served }
+        Self {
+            lines: BufReader::new(read).lines(),
+            write,
+            served,
+        }
     }
 
     async fn line(&mut self, line: &str) {
@@ -70,7 +74,8 @@ impl Raw {
 
     /// A request of the legacy era, or of none.
     async fn bare(&mut self, id: i64, method: &str, params: Value) -> Value {
-        self.send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await;
+        self.send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            .await;
         self.answer(id).await
     }
 

@@ -19,7 +19,11 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() })
+    TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
 }
 
 fn store(runtime: &Runtime) -> MemoryStore {
@@ -40,7 +44,10 @@ fn whatever_the_arguments_are_a_tool_succeeds_or_says_what_is_wrong() {
     let arguments = proptest::collection::btree_map(fields, any_value, 0..4);
     let tool = proptest::sample::select(vec!["remember", "recall", "list", "forget"]);
     let case = |(name, arguments): (&str, std::collections::BTreeMap<&str, Value>)| {
-        let arguments = arguments.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let arguments = arguments
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
         let result = runtime.block_on(tools::call(&store, name, arguments, None, at(0)));
         prop_assert!(result.is_ok(), "{result:?}");
         Ok(())
@@ -55,7 +62,9 @@ fn any_text_is_kept_as_it_is_and_any_query_is_answered() {
     let case = |(text, query, tag): (String, String, Option<String>)| {
         let call = |name: &'static str, arguments: Value| {
             let arguments = arguments.as_object().unwrap().clone();
-            runtime.block_on(tools::call(&store, name, arguments, Some(&query), at(0))).unwrap()
+            runtime
+                .block_on(tools::call(&store, name, arguments, Some(&query), at(0)))
+                .unwrap()
         };
         let tags: Vec<_> = tag.iter().collect();
         let kept = call("remember", json!({ "text": text, "tags": tags }));
@@ -69,7 +78,9 @@ fn any_text_is_kept_as_it_is_and_any_query_is_answered() {
         }
         Ok(())
     };
-    runner(300).run(&(any_text(), any_text(), proptest::option::of(any_text())), case).unwrap();
+    runner(300)
+        .run(&(any_text(), any_text(), proptest::option::of(any_text())), case)
+        .unwrap();
 }
 
 #[test]
@@ -78,14 +89,20 @@ fn a_note_is_found_by_any_of_its_words() {
     let case = |words: Vec<String>| {
         let store = store(&runtime);
         let text = words.join(" ");
-        runtime.block_on(store.remember(&tagged(&text, &[]), None, at(0))).unwrap();
+        runtime
+            .block_on(store.remember(&tagged(&text, &[]), None, at(0)))
+            .unwrap();
         for word in &words {
-            let found = runtime.block_on(store.recall(&Query::parse(word).unwrap(), None, 5)).unwrap();
+            let found = runtime
+                .block_on(store.recall(&Query::parse(word).unwrap(), None, 5))
+                .unwrap();
             prop_assert_eq!(found.hits.len(), 1, "{}", word);
         }
         Ok(())
     };
-    runner(60).run(&proptest::collection::vec("[a-zäöüéñčж0-9]{1,10}", 1..8), case).unwrap();
+    runner(60)
+        .run(&proptest::collection::vec("[a-zäöüéñčж0-9]{1,10}", 1..8), case)
+        .unwrap();
 }
 
 #[test]
@@ -96,14 +113,18 @@ fn pages_of_any_size_hold_every_note_of_a_tag_once() {
         let mut wanted = BTreeSet::new();
         for (second, chosen) in notes {
             let tag = if chosen { "chosen" } else { "other" };
-            let kept = runtime.block_on(store.remember(&tagged("x", &[tag]), None, at(second))).unwrap();
+            let kept = runtime
+                .block_on(store.remember(&tagged("x", &[tag]), None, at(second)))
+                .unwrap();
             if chosen {
                 wanted.insert(kept.note.id);
             }
         }
         let (mut seen, mut before) = (Vec::new(), None);
         loop {
-            let page = runtime.block_on(store.list(Some(&Tag::parse("chosen").unwrap()), before, size)).unwrap();
+            let page = runtime
+                .block_on(store.list(Some(&Tag::parse("chosen").unwrap()), before, size))
+                .unwrap();
             seen.extend(page.notes.into_iter().map(|note| note.id));
             before = page.next.map(|next| next.to_string().parse().unwrap());
             if before.is_none() {
@@ -114,7 +135,12 @@ fn pages_of_any_size_hold_every_note_of_a_tag_once() {
         prop_assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), wanted);
         Ok(())
     };
-    runner(40).run(&(proptest::collection::vec((0..5i64, any::<bool>()), 0..30), 1..8u32), case).unwrap();
+    runner(40)
+        .run(
+            &(proptest::collection::vec((0..5i64, any::<bool>()), 0..30), 1..8u32),
+            case,
+        )
+        .unwrap();
 }
 
 #[test]
@@ -139,5 +165,7 @@ fn lines_of_nonsense_do_not_end_a_connection() {
             Ok(())
         })
     };
-    runner(60).run(&proptest::collection::vec(nonsense, 0..6), case).unwrap();
+    runner(60)
+        .run(&proptest::collection::vec(nonsense, 0..6), case)
+        .unwrap();
 }

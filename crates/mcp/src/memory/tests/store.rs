@@ -1,9 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::{at, draft, keyed, tagged};
-use crate::memory::{
-    Before, Key, MemoryError, MemoryStore, NoteError, NoteRef, Outcome, Query, Tag, Tally, limits,
-};
+use crate::memory::{Before, Key, MemoryError, MemoryStore, NoteError, NoteRef, Outcome, Query, Tag, Tally, limits};
 
 async fn recalled(store: &MemoryStore, query: &str) -> Vec<String> {
     let hits = store.recall(&Query::parse(query).unwrap(), None, 10).await.unwrap();
@@ -15,7 +13,11 @@ async fn notes_survive_a_reopen() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("memory.sqlite");
     let store = MemoryStore::open(&path).await.unwrap();
-    let note = store.remember(&tagged("the router is in the attic", &["home"]), Some("den"), at(0)).await.unwrap().note;
+    let note = store
+        .remember(&tagged("the router is in the attic", &["home"]), Some("den"), at(0))
+        .await
+        .unwrap()
+        .note;
     store.close().await;
 
     let store = MemoryStore::open(&path).await.unwrap();
@@ -47,8 +49,14 @@ async fn a_missing_folder_is_named_in_the_error() {
 #[tokio::test]
 async fn a_note_under_a_taken_key_replaces_the_one_there() {
     let store = MemoryStore::in_memory().await.unwrap();
-    let first = store.remember(&keyed("version one", "deploy"), Some("den"), at(0)).await.unwrap();
-    let second = store.remember(&keyed("version two", "deploy"), Some("lab"), at(9)).await.unwrap();
+    let first = store
+        .remember(&keyed("version one", "deploy"), Some("den"), at(0))
+        .await
+        .unwrap();
+    let second = store
+        .remember(&keyed("version two", "deploy"), Some("lab"), at(9))
+        .await
+        .unwrap();
     assert_eq!((first.outcome, second.outcome), (Outcome::Created, Outcome::Replaced));
     assert_eq!(second.note.id, first.note.id);
     assert_eq!((second.note.created, second.note.updated), (at(0), at(9)));
@@ -65,16 +73,41 @@ async fn a_replaced_note_keeps_its_tags_unless_others_are_given() {
         let tags = tags.map(|tags| tags.iter().map(|&tag| tag.to_owned()).collect::<Vec<_>>());
         crate::memory::Draft::new("x".into(), tags.as_deref(), Some("k")).unwrap()
     };
-    store.remember(&with_tags(Some(&["a", "b"])), None, at(0)).await.unwrap();
-    assert_eq!(store.remember(&with_tags(None), None, at(1)).await.unwrap().note.tags, ["a", "b"]);
-    assert_eq!(store.remember(&with_tags(Some(&["c"])), None, at(2)).await.unwrap().note.tags, ["c"]);
-    assert!(store.list(Some(&Tag::parse("a").unwrap()), None, 10).await.unwrap().notes.is_empty());
+    store
+        .remember(&with_tags(Some(&["a", "b"])), None, at(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.remember(&with_tags(None), None, at(1)).await.unwrap().note.tags,
+        ["a", "b"]
+    );
+    assert_eq!(
+        store
+            .remember(&with_tags(Some(&["c"])), None, at(2))
+            .await
+            .unwrap()
+            .note
+            .tags,
+        ["c"]
+    );
+    assert!(
+        store
+            .list(Some(&Tag::parse("a").unwrap()), None, 10)
+            .await
+            .unwrap()
+            .notes
+            .is_empty()
+    );
 }
 
 #[tokio::test]
 async fn the_note_that_shares_more_words_is_the_better_hit() {
     let store = MemoryStore::in_memory().await.unwrap();
-    for text in ["the staging database is slow", "deploy staging from the release branch", "lunch is at noon"] {
+    for text in [
+        "the staging database is slow",
+        "deploy staging from the release branch",
+        "lunch is at noon",
+    ] {
         store.remember(&draft(text), None, at(0)).await.unwrap();
     }
     let query = Query::parse("How do we deploy to staging?").unwrap();
@@ -87,7 +120,14 @@ async fn the_note_that_shares_more_words_is_the_better_hit() {
 #[tokio::test]
 async fn words_are_found_in_other_forms_by_their_beginning_and_without_accents() {
     let store = MemoryStore::in_memory().await.unwrap();
-    store.remember(&tagged("Réunions are scheduled on Mondays", &["calendar"]), Some("atelier"), at(0)).await.unwrap();
+    store
+        .remember(
+            &tagged("Réunions are scheduled on Mondays", &["calendar"]),
+            Some("atelier"),
+            at(0),
+        )
+        .await
+        .unwrap();
     for query in ["scheduling", "mond", "reunion", "calendar", "atelier"] {
         assert_eq!(recalled(&store, query).await.len(), 1, "{query}");
     }
@@ -96,7 +136,10 @@ async fn words_are_found_in_other_forms_by_their_beginning_and_without_accents()
 #[tokio::test]
 async fn text_that_is_no_word_of_the_index_is_found_as_it_stands() {
     let store = MemoryStore::in_memory().await.unwrap();
-    store.remember(&draft("明日は東京で会議があります"), None, at(0)).await.unwrap();
+    store
+        .remember(&draft("明日は東京で会議があります"), None, at(0))
+        .await
+        .unwrap();
     store.remember(&draft("shipped 🎉 at last"), None, at(0)).await.unwrap();
     assert_eq!(recalled(&store, "東京").await.len(), 1);
     assert_eq!(recalled(&store, "🎉").await, ["shipped 🎉 at last"]);
@@ -106,17 +149,59 @@ async fn text_that_is_no_word_of_the_index_is_found_as_it_stands() {
 #[tokio::test]
 async fn a_tag_narrows_a_search() {
     let store = MemoryStore::in_memory().await.unwrap();
-    store.remember(&tagged("blue paint", &["home"]), None, at(0)).await.unwrap();
-    store.remember(&tagged("blue logo", &["work"]), None, at(0)).await.unwrap();
-    let hits = store.recall(&Query::parse("blue").unwrap(), Some(&Tag::parse("Work").unwrap()), 10).await.unwrap();
-    assert_eq!(hits.hits.iter().map(|hit| hit.note.text.as_str()).collect::<Vec<_>>(), ["blue logo"]);
+    store
+        .remember(&tagged("blue paint", &["home"]), None, at(0))
+        .await
+        .unwrap();
+    store
+        .remember(&tagged("blue logo", &["work"]), None, at(0))
+        .await
+        .unwrap();
+    let hits = store
+        .recall(&Query::parse("blue").unwrap(), Some(&Tag::parse("Work").unwrap()), 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        hits.hits.iter().map(|hit| hit.note.text.as_str()).collect::<Vec<_>>(),
+        ["blue logo"]
+    );
+}
+
+#[tokio::test]
+async fn a_word_among_the_tags_counts_more_than_one_in_the_text() {
+    let store = MemoryStore::in_memory().await.unwrap();
+    store
+        .remember(&tagged("copper pipe", &["kitchen"]), None, at(0))
+        .await
+        .unwrap();
+    store
+        .remember(&tagged("kitchen pipe", &["copper"]), None, at(1))
+        .await
+        .unwrap();
+    store
+        .remember(&tagged("kitchen pipe", &["tin"]), None, at(2))
+        .await
+        .unwrap();
+    store
+        .remember(&tagged("garden hose", &["tin"]), None, at(3))
+        .await
+        .unwrap();
+    let hits = store
+        .recall(&Query::parse("copper").unwrap(), None, 10)
+        .await
+        .unwrap()
+        .hits;
+    assert_eq!(hits.iter().map(|hit| hit.note.id).collect::<Vec<_>>(), [2, 1]);
 }
 
 #[tokio::test]
 async fn pages_hold_every_note_once_also_where_times_are_equal() {
     let store = MemoryStore::in_memory().await.unwrap();
     for n in 0..25 {
-        store.remember(&draft(&format!("note {n}")), None, at(n / 10)).await.unwrap();
+        store
+            .remember(&draft(&format!("note {n}")), None, at(n / 10))
+            .await
+            .unwrap();
     }
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
@@ -127,7 +212,10 @@ async fn pages_hold_every_note_once_also_where_times_are_equal() {
         before = Some(next);
     }
     assert_eq!(seen, (1..=25).rev().collect::<Vec<_>>());
-    let older = store.list(None, Some("2027-01-15T08:00:01Z".parse().unwrap()), 100).await.unwrap();
+    let older = store
+        .list(None, Some("2027-01-15T08:00:01Z".parse().unwrap()), 100)
+        .await
+        .unwrap();
     assert_eq!(at(1).to_string(), "2027-01-15T08:00:01Z");
     assert_eq!(older.notes.len(), 10);
 }
@@ -148,7 +236,11 @@ async fn an_answer_ends_where_its_text_would_be_too_much() {
 #[tokio::test]
 async fn a_forgotten_note_is_gone_from_every_view_and_its_id_is_not_given_again() {
     let store = MemoryStore::in_memory().await.unwrap();
-    let note = store.remember(&keyed("old wifi password hint", "wifi"), None, at(0)).await.unwrap().note;
+    let note = store
+        .remember(&keyed("old wifi password hint", "wifi"), None, at(0))
+        .await
+        .unwrap()
+        .note;
     let key = NoteRef::Key(Key::parse("wifi").unwrap());
     assert_eq!(store.forget(&key).await.unwrap(), note);
     let error = store.forget(&key).await.unwrap_err();
@@ -162,13 +254,37 @@ async fn a_forgotten_note_is_gone_from_every_view_and_its_id_is_not_given_again(
 #[tokio::test]
 async fn statistics_count_notes_tags_and_authors() {
     let store = MemoryStore::in_memory().await.unwrap();
-    store.remember(&tagged("one", &["a", "b"]), Some("den"), at(5)).await.unwrap();
-    store.remember(&tagged("three", &["b"]), Some("den"), at(7)).await.unwrap();
+    store
+        .remember(&tagged("one", &["a", "b"]), Some("den"), at(5))
+        .await
+        .unwrap();
+    store
+        .remember(&tagged("three", &["b"]), Some("den"), at(7))
+        .await
+        .unwrap();
     store.remember(&draft("x"), None, at(6)).await.unwrap();
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.notes, stats.bytes), (3, 9));
-    assert_eq!(stats.tags, [Tally { name: "b".into(), notes: 2 }, Tally { name: "a".into(), notes: 1 }]);
-    assert_eq!(stats.authors, [Tally { name: "den".into(), notes: 2 }]);
+    assert_eq!(
+        stats.tags,
+        [
+            Tally {
+                name: "b".into(),
+                notes: 2
+            },
+            Tally {
+                name: "a".into(),
+                notes: 1
+            }
+        ]
+    );
+    assert_eq!(
+        stats.authors,
+        [Tally {
+            name: "den".into(),
+            notes: 2
+        }]
+    );
     assert_eq!((stats.oldest, stats.newest), (Some(at(5)), Some(at(7))));
 }
 
@@ -192,8 +308,14 @@ async fn writers_and_readers_at_once_lose_nothing() {
         let store = store.clone();
         tokio::spawn(async move {
             for n in 0..15 {
-                store.remember(&draft(&format!("writer {writer} note {n}")), None, at(n)).await.unwrap();
-                store.remember(&keyed(&format!("last of {writer}"), "shared"), None, at(n)).await.unwrap();
+                store
+                    .remember(&draft(&format!("writer {writer} note {n}")), None, at(n))
+                    .await
+                    .unwrap();
+                store
+                    .remember(&keyed(&format!("last of {writer}"), "shared"), None, at(n))
+                    .await
+                    .unwrap();
                 store.recall(&Query::parse("writer").unwrap(), None, 5).await.unwrap();
             }
         })
@@ -205,9 +327,39 @@ async fn writers_and_readers_at_once_lose_nothing() {
     let texts: BTreeSet<_> = {
         let first = store.list(None, None, 100).await.unwrap();
         let rest = store.list(None, first.next, 100).await.unwrap();
-        first.notes.into_iter().chain(rest.notes).map(|note| note.text).collect()
+        first
+            .notes
+            .into_iter()
+            .chain(rest.notes)
+            .map(|note| note.text)
+            .collect()
     };
     assert_eq!(texts.len(), 8 * 15 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_stores_on_one_file_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory.sqlite");
+    let stores = [
+        MemoryStore::open(&path).await.unwrap(),
+        MemoryStore::open(&path).await.unwrap(),
+    ];
+    let writers = stores.clone().map(|store| {
+        tokio::spawn(async move {
+            for n in 0..40 {
+                store
+                    .remember(&keyed(&format!("note {n}"), &format!("key {}", n % 7)), None, at(n))
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(stores[0].stats().await.unwrap(), stores[1].stats().await.unwrap());
+    assert_eq!(stores[0].stats().await.unwrap().notes, 7);
 }
 
 #[tokio::test]

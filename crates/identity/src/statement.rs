@@ -1,0 +1,252 @@
+//! What certificates and revocations have in common: a CWT claims set (RFC 8392) in a tagged COSE_Sign1 (RFC 9052),
+//! signed with EdDSA, and the statement of an admin going together with the certificate of that admin.
+//!
+//! The protected header holds the algorithm and the type of the statement (RFC 9596), so that one kind is never taken
+//! for the other. Only the one encoding that Dawn itself makes is read.
+
+use std::fmt;
+
+use ciborium::Value;
+use coset::cwt::{ClaimsSet, Timestamp};
+use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, HeaderBuilder, TaggedCborSerializable, iana};
+
+use crate::key::{SIGNATURE_BYTES, verify};
+use crate::{Keypair, NetworkId, NodeId, UnixTime};
+
+/// The COSE header parameter `typ` (RFC 9596).
+const TYPE_LABEL: i64 = 16;
+
+/// What a statement says; it is part of what is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Certificate,
+    Revocation,
+}
+
+impl Kind {
+    fn header(self) -> Header {
+        let media_type = match self {
+            Self::Certificate => "application/dawn-membership+cwt",
+            Self::Revocation => "application/dawn-revocation+cwt",
+        };
+        HeaderBuilder::new()
+            .algorithm(iana::Algorithm::EdDSA)
+            .value(TYPE_LABEL, Value::Text(media_type.to_owned()))
+            .build()
+    }
+}
+
+/// Whose key signed a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Issuer {
+    /// The network key.
+    Network(NetworkId),
+    /// The key of a node, an admin.
+    Node(NodeId),
+}
+
+impl Issuer {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text.parse() {
+            Ok(network) => Some(Self::Network(network)),
+            Err(_) => text.parse().ok().map(Self::Node),
+        }
+    }
+}
+
+/// The id of the network or of the node.
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::Node(node) => node.fmt(f),
+        }
+    }
+}
+
+/// Why bytes are no statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// The bytes of a statement with what is needed to check its signature. Its key decides whether it is to be believed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Signed {
+    bytes: Vec<u8>,
+    to_be_signed: Vec<u8>,
+    signature: [u8; SIGNATURE_BYTES],
+}
+
+impl Signed {
+    /// Signs `claims` with `key`.
+    pub(crate) fn sign(kind: Kind, claims: ClaimsSet, key: &Keypair) -> Result<Self, Malformed> {
+        let payload = claims.to_vec().map_err(|_| Malformed("the claims cannot be encoded"))?;
+        let unsigned = CoseSign1Builder::new()
+            .protected(kind.header())
+            .payload(payload)
+            .build();
+        let to_be_signed = unsigned.tbs_data(&[]);
+        let signature = key.sign(&to_be_signed);
+        let signed = CoseSign1 {
+            signature: signature.to_vec(),
+            ..unsigned
+        };
+        let bytes = signed
+            .to_tagged_vec()
+            .map_err(|_| Malformed("the statement cannot be encoded"))?;
+        Ok(Self {
+            bytes,
+            to_be_signed,
+            signature,
+        })
+    }
+
+    /// Reads a statement of this kind. The signature is not checked yet.
+    pub(crate) fn parse(kind: Kind, bytes: &[u8]) -> Result<(Self, ClaimsSet), Malformed> {
+        let message = CoseSign1::from_tagged_slice(bytes).map_err(|_| Malformed("not a COSE_Sign1"))?;
+        if message.protected.header != kind.header() {
+            return Err(Malformed("another kind of statement, or another algorithm"));
+        }
+        if !message.unprotected.is_empty() {
+            return Err(Malformed("an unprotected header"));
+        }
+        let signature = message
+            .signature
+            .as_slice()
+            .try_into()
+            .map_err(|_| Malformed("a signature of a wrong length"))?;
+        let claims = message
+            .payload
+            .as_deref()
+            .and_then(|payload| ClaimsSet::from_slice(payload).ok())
+            .ok_or(Malformed("not a CWT claims set"))?;
+        let to_be_signed = message.tbs_data(&[]);
+        // The same content has other encodings (longer integers, indefinite lengths); they are refused, or somebody
+        // could alter the bytes without breaking the signature.
+        if message.to_tagged_vec().ok().as_deref() != Some(bytes) {
+            return Err(Malformed("not in its shortest encoding"));
+        }
+        let signed = Self {
+            bytes: bytes.to_vec(),
+            to_be_signed,
+            signature,
+        };
+        Ok((signed, claims))
+    }
+
+    /// Whether the holder of `public` made this statement.
+    pub(crate) fn is_signed_by(&self, public: &[u8; 32]) -> bool {
+        verify(public, &self.to_be_signed, &self.signature).is_ok()
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A time as a CWT numeric date.
+pub(crate) fn date(time: UnixTime) -> Result<Timestamp, Malformed> {
+    i64::try_from(time.0)
+        .map(Timestamp::WholeSeconds)
+        .map_err(|_| Malformed("a time beyond what a certificate can say"))
+}
+
+/// The time of a CWT numeric date.
+pub(crate) fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<UnixTime, Malformed> {
+    match date {
+        Some(Timestamp::WholeSeconds(seconds)) => u64::try_from(*seconds).map(UnixTime).map_err(|_| Malformed(missing)),
+        _ => Err(Malformed(missing)),
+    }
+}
+
+/// The value that the text of a claim stands for.
+pub(crate) fn parsed<T: std::str::FromStr>(text: Option<String>, missing: &'static str) -> Result<T, Malformed> {
+    text.and_then(|text| text.parse().ok()).ok_or(Malformed(missing))
+}
+
+/// CBOR of `[statement]` or `[statement, issuer's certificate]`.
+pub(crate) fn encode_pair(statement: &[u8], issuer: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(statement.len() + issuer.map_or(0, <[u8]>::len) + 8);
+    bytes.push(if issuer.is_some() { 0x82 } else { 0x81 });
+    for item in [Some(statement), issuer].into_iter().flatten() {
+        // RFC 8949, section 3: a byte string, major type 2, its length in the fewest bytes. A statement is
+        // some hundred bytes long, as its parts have bounds; what is read has less than 4 KiB.
+        match item.len() {
+            length @ 0..=23 => bytes.push(0x40 | length as u8),
+            length @ 24..=0xff => bytes.extend([0x58, length as u8]),
+            length => {
+                bytes.push(0x59);
+                bytes.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+            }
+        }
+        bytes.extend(item);
+    }
+    bytes
+}
+
+/// The parts of what [`encode_pair`] made.
+pub(crate) fn decode_pair(bytes: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), Malformed> {
+    let mut rest = bytes;
+    let value: Value = ciborium::from_reader(&mut rest).map_err(|_| Malformed("not CBOR"))?;
+    let mut items = value
+        .into_array()
+        .map_err(|_| Malformed("not a list"))?
+        .into_iter()
+        .map(Value::into_bytes);
+    let pair = match (items.next(), items.next(), items.next()) {
+        (Some(Ok(statement)), None, None) => (statement, None),
+        (Some(Ok(statement)), Some(Ok(issuer)), None) => (statement, Some(issuer)),
+        _ => return Err(Malformed("not one or two byte strings")),
+    };
+    if encode_pair(&pair.0, pair.1.as_deref()) != bytes {
+        return Err(Malformed("not in its shortest encoding"));
+    }
+    Ok(pair)
+}
+
+/// Serde as unpadded base64url where a person reads, as a byte string elsewhere. The type has `encode(&self) ->
+/// Vec<u8>` and `decode(&[u8]) -> Result<Self, _>`.
+macro_rules! serde_encoded {
+    ($type:ident, $expecting:literal) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.serialize_str(&data_encoding::BASE64URL_NOPAD.encode(&self.encode()))
+                } else {
+                    serializer.serialize_bytes(&self.encode())
+                }
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+
+                impl serde::de::Visitor<'_> for Visitor {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expecting)
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        let bytes = data_encoding::BASE64URL_NOPAD
+                            .decode(text.as_bytes())
+                            .map_err(E::custom)?;
+                        self.visit_bytes(&bytes)
+                    }
+
+                    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<$type, E> {
+                        $type::decode(bytes).map_err(E::custom)
+                    }
+                }
+
+                if deserializer.is_human_readable() {
+                    deserializer.deserialize_str(Visitor)
+                } else {
+                    deserializer.deserialize_byte_buf(Visitor)
+                }
+            }
+        }
+    };
+}
+pub(crate) use serde_encoded;

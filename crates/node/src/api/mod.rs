@@ -1,0 +1,71 @@
+//! The local API: `/api/*`, the MCP gateway, metrics and health, on one listener.
+//!
+//! Loopback only unless told otherwise. Everything but `/healthz` and `/readyz` needs the token; `Host` and `Origin`
+//! are checked, so that no web page can reach it by DNS rebinding or a cross-site request.
+
+mod agents;
+mod error;
+mod events;
+mod guard;
+mod health;
+mod invites;
+mod peers;
+mod status;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use error::ApiError;
+pub use guard::Guarded;
+
+use crate::node::NodeState;
+
+/// Longest body of an `/api` request, bytes. Messages to agents have their own limit.
+const BODY_BYTES: usize = 16 << 20;
+
+/// All routes of the local API.
+pub fn routes(state: NodeState, guarded: Guarded) -> Router {
+    let api = Router::new()
+        .route("/api/status", get(status::status))
+        .route("/api/peers", get(peers::list))
+        .route("/api/peers/{node}/ping", post(peers::ping))
+        .route("/api/peers/{node}/revoke", post(peers::revoke))
+        .route("/api/agents", get(agents::list).post(agents::add))
+        .route("/api/agents/{name}", delete(agents::remove))
+        .route("/api/agents/{name}/restart", post(agents::restart))
+        .route("/api/inspect/{node}/{agent}", get(agents::inspect))
+        .route("/api/call", post(agents::call))
+        .route("/api/invites", get(invites::list).post(invites::create))
+        .route("/api/invites/{id}", delete(invites::revoke))
+        .route("/api/requests", get(invites::requests))
+        .route("/api/requests/{id}/approve", post(invites::approve))
+        .route("/api/requests/{id}/deny", post(invites::deny))
+        .route("/api/joins", get(invites::joins))
+        .route("/api/events", get(events::stream))
+        .route("/api/shutdown", post(status::shutdown))
+        .route("/api/openapi.json", get(health::openapi))
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .fallback(error::unknown_route)
+        .with_state(state.clone());
+    let gateway = state.gateway.routes();
+    gateway.merge(api).layer(axum::middleware::from_fn_with_state(guarded, guard::check))
+}
+
+/// Serves the API until `stop`.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(state: NodeState, guarded: Guarded, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+    });
+    axum::serve(listener, routes(state, guarded)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
