@@ -1,1 +1,21 @@
-//! dawn-mesh
+//! The mesh: one handle over the libp2p swarm, or over an in-memory network.
+//!
+//! The only crate that names libp2p. Above it there are byte streams to members under a protocol name, published
+//! messages, and peers that come and go.
+
+mod backoff;
+mod config;
+mod error;
+mod handle;
+mod membership;
+pub mod memory;
+mod stream;
+mod swarm;
+
+pub use backoff::Backoff;
+pub use config::{MeshConfig, MeshLimits};
+pub use error::{AcceptError, OpenError, StartError};
+pub use handle::{
+    Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Published, Refusal, Route, Transport,
+};
+pub use stream::MeshStream;

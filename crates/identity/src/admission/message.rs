@@ -187,7 +187,7 @@ impl AdmissionMessage {
         Ok(bytes)
     }
 
-    /// Reads a message.
+    /// Reads a message: exactly what [`Self::encode`] makes. A new field needs a new version.
     ///
     /// # Errors
     /// [`AdmissionError::TooLarge`], [`AdmissionError::UnsupportedVersion`] or [`AdmissionError::Malformed`].
@@ -200,6 +200,10 @@ impl AdmissionMessage {
             return Err(AdmissionError::UnsupportedVersion(v));
         }
         let Received { m } = whole(bytes)?;
+        // The same message has other encodings; like everything signed here, it is read in one only.
+        if m.encode()? != bytes {
+            return Err(AdmissionError::Malformed);
+        }
         Ok(m)
     }
 }

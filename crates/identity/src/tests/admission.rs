@@ -207,11 +207,10 @@ fn messages_out_of_order_end_the_admission() {
 
 #[test]
 fn a_message_of_another_version_is_known_as_such() {
-    let mut bytes = Vec::new();
-    let other = ciborium::cbor!({"v" => 2, "m" => {"greeting" => [1, 2, 3]}}).unwrap();
-    ciborium::into_writer(&other, &mut bytes).unwrap();
+    // {"v": 2, "m": {"greeting": [1]}}
+    let bytes = b"\xa2\x61v\x02\x61m\xa1\x68greeting\x81\x01";
     assert_eq!(
-        AdmissionMessage::decode(&bytes),
+        AdmissionMessage::decode(bytes),
         Err(AdmissionError::UnsupportedVersion(2))
     );
 }

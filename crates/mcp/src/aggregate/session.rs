@@ -76,6 +76,15 @@ impl Session {
     }
 
     async fn hear_client(&mut self, message: Message) {
+        if !message.is_batch() {
+            return self.hear_one(message).await;
+        }
+        for part in message.batch().unwrap_or_default() {
+            self.hear_one(part).await;
+        }
+    }
+
+    async fn hear_one(&mut self, message: Message) {
         let Ok(peek) = message.peek() else { return };
         match peek.kind() {
             Kind::Request => {
@@ -138,8 +147,8 @@ impl Session {
                 if let Some(id) = peek.id() {
                     self.working.insert(id, address.clone());
                 }
-                self.agent(&address).send(message).await;
-                None
+                let sent = self.agent(&address).send(message).await;
+                (!sent).then(|| self.aggregate.router.lost(&address).answer(Some(id)))
             }
             method => match ListKind::of(method) {
                 Some(kind) => {
@@ -237,12 +246,9 @@ impl Session {
                     .and_then(|id| self.working.remove(&id))
                     .and_then(|address| self.agents.get(&address));
                 if let Some(agent) = agent {
-                    agent.send(message.clone()).await;
+                    // A session that is over has nothing left to cancel.
+                    let _ = agent.send(message.clone()).await;
                 }
-            }
-            "notifications/progress" => {
-                // Progress on an agent's question: its token is the agent's own, so all may see it; only one knows it.
-                self.tell_agents(message).await;
             }
             _ => self.tell_agents(message).await,
         }
@@ -250,7 +256,8 @@ impl Session {
 
     async fn tell_agents(&self, message: &Message) {
         for agent in self.agents.values() {
-            agent.send(message.clone()).await;
+            // A session that is over needs to hear nothing.
+            let _ = agent.send(message.clone()).await;
         }
     }
 
@@ -264,7 +271,8 @@ impl Session {
         if let (Some(agent), Some(raw)) = (self.agents.get(&address), peek.id) {
             let mut edit = message.edit();
             edit.replace(raw, own);
-            agent.send(edit.finish()).await;
+            // An agent whose session is over waits for no answer.
+            let _ = agent.send(edit.finish()).await;
         }
     }
 

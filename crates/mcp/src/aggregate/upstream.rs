@@ -68,10 +68,9 @@ impl Upstream {
         Self { to_agent, asked }
     }
 
-    /// Sends a message of the client.
-    pub(super) async fn send(&self, message: Message) {
-        // A session that ended answers what it was sent before; the next request begins a new one.
-        let _ = self.to_agent.send(message).await;
+    /// Sends a message of the client; `false` when the session is over.
+    pub(super) async fn send(&self, message: Message) -> bool {
+        self.to_agent.send(message).await.is_ok()
     }
 
     pub(super) fn is_over(&self) -> bool {

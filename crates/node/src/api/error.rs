@@ -46,16 +46,23 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The body of the answer.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let mut error = serde_json::json!({ "code": self.code, "message": self.message });
+        if let Some(next) = &self.next {
+            error["next"] = next.as_str().into();
+        }
+        if let Some(data) = &self.data {
+            error["data"] = data.clone();
+        }
+        serde_json::json!({ "error": error })
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut error = serde_json::json!({ "code": self.code, "message": self.message });
-        if let Some(next) = self.next {
-            error["next"] = next.into();
-        }
-        if let Some(data) = self.data {
-            error["data"] = data;
-        }
-        (self.status, Json(serde_json::json!({ "error": error }))).into_response()
+        (self.status, Json(self.json())).into_response()
     }
 }
 

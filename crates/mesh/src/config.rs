@@ -1,0 +1,84 @@
+//! What a mesh is told when it starts.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::backoff::Backoff;
+
+/// Limits of a mesh.
+#[derive(Debug, Clone)]
+pub struct MeshLimits {
+    /// Connections at once.
+    pub connections: u32,
+    /// Connections to one peer at once.
+    pub connections_per_peer: u32,
+    /// Connections being established at once, each way.
+    pub pending: u32,
+    /// Streams of one peer that are open here at once.
+    pub streams_per_peer: usize,
+    /// Streams of all peers that are open here at once.
+    pub streams: usize,
+    /// Published messages that wait for one peer before further ones are dropped.
+    pub queue: usize,
+    /// Longest published message, bytes.
+    pub published_bytes: usize,
+    /// Longest certificate chain, bytes.
+    pub chain_bytes: usize,
+    /// How long the membership handshake may take.
+    pub handshake: Duration,
+    /// How long opening a stream or dialling may take.
+    pub open: Duration,
+    /// A stranger's connection is closed after this.
+    pub stranger: Duration,
+}
+
+impl Default for MeshLimits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_peer: 4,
+            pending: 64,
+            streams_per_peer: 4096,
+            streams: 32_768,
+            queue: 1024,
+            published_bytes: 1 << 20,
+            chain_bytes: 4 << 10,
+            handshake: Duration::from_secs(10),
+            open: Duration::from_secs(10),
+            stranger: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How a mesh is made.
+#[derive(Debug, Clone)]
+pub struct MeshConfig {
+    /// The node's secret seed.
+    pub seed: Zeroizing<[u8; 32]>,
+    /// Multiaddresses to listen on; none for a node that only dials.
+    pub listen: Vec<String>,
+    /// Whether to find and be found on the local network.
+    pub mdns: bool,
+    /// Limits in force.
+    pub limits: MeshLimits,
+    /// Between tries to reach a node that is to be kept.
+    pub backoff: Backoff,
+    /// Between pings of an idle connection; a missed one closes it.
+    pub ping: Duration,
+}
+
+impl MeshConfig {
+    /// Defaults for a node with this seed.
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self {
+            seed: Zeroizing::new(seed),
+            listen: Vec::new(),
+            mdns: false,
+            limits: MeshLimits::default(),
+            backoff: Backoff::default(),
+            ping: Duration::from_secs(3),
+        }
+    }
+}

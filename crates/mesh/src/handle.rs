@@ -1,0 +1,686 @@
+//! The handle of a mesh, the same over the swarm and over the in-memory network.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dawn_identity::{Membership, NodeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{MeshConfig, MeshLimits};
+use crate::error::{AcceptError, OpenError, StartError};
+use crate::memory;
+use crate::stream::MeshStream;
+use crate::swarm;
+
+/// A protocol's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Protocol(pub &'static str);
+
+/// Round trips are measured over it.
+pub(crate) const PING: Protocol = Protocol("/dawn/ping/1");
+/// Published messages go over it.
+pub(crate) const PUBSUB: Protocol = Protocol("/dawn/pubsub/1");
+
+/// Who may open a protocol's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Peers with a verified membership.
+    Members,
+    /// Strangers too.
+    Anyone,
+}
+
+/// Why the gate refuses a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// A stable code.
+    pub code: String,
+    /// In words.
+    pub message: String,
+}
+
+/// Decides who is a member. The node implements it over its certificates.
+pub trait Gate: Send + Sync + 'static {
+    /// The chain this node shows; empty before it is a member.
+    fn own_chain(&self) -> Vec<u8>;
+    /// Whether the chain that a peer showed makes it a member.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal>;
+}
+
+/// A peer as a stream's acceptor sees it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its id, authenticated by the transport.
+    pub node: NodeId,
+    /// What its certificates say; `None` for a stranger.
+    pub membership: Option<Membership>,
+    /// The chain it showed; empty for a stranger.
+    pub chain: Bytes,
+}
+
+/// A stream that a peer opened.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Who opened it.
+    pub peer: Peer,
+    /// The stream.
+    pub stream: MeshStream,
+}
+
+/// The streams of one protocol that peers open.
+#[derive(Debug)]
+pub struct Incoming(pub(crate) mpsc::Receiver<Inbound>);
+
+impl Incoming {
+    /// The next stream; `None` when the mesh is shut down.
+    pub async fn next(&mut self) -> Option<Inbound> {
+        self.0.recv().await
+    }
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// A connection from node to node.
+    Direct,
+}
+
+/// Over which transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// QUIC over UDP.
+    Quic,
+    /// TCP with Noise and Yamux.
+    Tcp,
+    /// WebSocket over TCP with Noise and Yamux.
+    WebSocket,
+    /// In memory.
+    Memory,
+}
+
+/// A connected member.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// Its id.
+    pub node: NodeId,
+    /// What its certificates say.
+    pub membership: Membership,
+    /// The multiaddress of the connection.
+    pub address: String,
+    /// The connection's transport.
+    pub transport: Transport,
+    /// How it is reached.
+    pub route: Route,
+    /// The last measured round trip.
+    pub rtt: Option<Duration>,
+    /// When it became a connected member.
+    pub since: Instant,
+}
+
+/// What happens in the mesh.
+#[derive(Debug, Clone)]
+pub enum PeerEvent {
+    /// A peer showed a valid membership.
+    MemberUp(Peer),
+    /// A member's last connection ended, or its membership did.
+    MemberDown {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node was found on the local network.
+    Discovered {
+        /// Which.
+        node: NodeId,
+        /// Where.
+        addresses: Vec<String>,
+    },
+    /// This node listens on an address.
+    Listening {
+        /// The multiaddress.
+        address: String,
+    },
+}
+
+/// A published message.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The member it came from.
+    pub from: NodeId,
+    /// The message.
+    pub bytes: Bytes,
+}
+
+/// What the mesh counted since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections established.
+    pub connections: AtomicU64,
+    /// Peers whose membership was refused.
+    pub refused_members: AtomicU64,
+    /// Streams of strangers to protocols of members.
+    pub refused_strangers: AtomicU64,
+    /// Streams over a limit.
+    pub refused_streams: AtomicU64,
+    /// Published messages dropped because a peer was slow.
+    pub dropped_messages: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The mesh of one node. Clones share it.
+#[derive(Clone)]
+pub struct Mesh {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) backend: Backend,
+}
+
+#[derive(Clone)]
+pub(crate) enum Backend {
+    Swarm(swarm::Control),
+    Memory(memory::Port),
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh").field("node", &self.shared.local).finish_non_exhaustive()
+    }
+}
+
+/// A member that is connected.
+pub(crate) struct Member {
+    pub(crate) peer: Peer,
+    pub(crate) membership: Membership,
+    pub(crate) since: Instant,
+    pub(crate) address: String,
+    pub(crate) transport: Transport,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) cut: CancellationToken,
+    outbox: mpsc::Sender<(&'static str, Bytes)>,
+    streams: Arc<Semaphore>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) local: NodeId,
+    pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) limits: MeshLimits,
+    pub(crate) counters: Counters,
+    pub(crate) events: broadcast::Sender<PeerEvent>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) changed: Notify,
+    members: Mutex<HashMap<NodeId, Member>>,
+    acceptors: Mutex<HashMap<&'static str, (Audience, mpsc::Sender<Inbound>)>>,
+    topics: Mutex<HashMap<&'static str, broadcast::Sender<Published>>>,
+    streams: Arc<Semaphore>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(local: NodeId, gate: Arc<dyn Gate>, limits: MeshLimits) -> Arc<Self> {
+        const EVENTS: usize = 1024;
+        let streams = Arc::new(Semaphore::new(limits.streams));
+        Arc::new(Self {
+            local,
+            gate,
+            limits,
+            counters: Counters::default(),
+            events: broadcast::channel(EVENTS).0,
+            stop: CancellationToken::new(),
+            changed: Notify::new(),
+            members: Mutex::default(),
+            acceptors: Mutex::default(),
+            topics: Mutex::default(),
+            streams,
+        })
+    }
+
+    pub(crate) fn say(&self, event: PeerEvent) {
+        // Nobody needs to listen.
+        let _ = self.events.send(event);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn with_members<T>(&self, act: impl FnOnce(&mut HashMap<NodeId, Member>) -> T) -> T {
+        act(&mut lock(&self.members))
+    }
+
+    pub(crate) fn peer(&self, node: NodeId) -> Option<(Peer, CancellationToken)> {
+        self.with_members(|members| members.get(&node).map(|member| (member.peer.clone(), member.cut.clone())))
+    }
+
+    pub(crate) fn is_served(&self, protocol: &str) -> Option<Audience> {
+        lock(&self.acceptors).get(protocol).map(|(audience, _)| *audience)
+    }
+
+    /// Hands an inbound stream to whoever serves its protocol.
+    pub(crate) async fn deliver(&self, protocol: &'static str, node: NodeId, make: impl FnOnce(CancellationToken, Vec<OwnedSemaphorePermit>) -> MeshStream) {
+        let Some((audience, sender)) = lock(&self.acceptors).get(protocol).cloned() else { return };
+        let known = match audience {
+            Audience::Members => self.wait_for_member(node).await,
+            Audience::Anyone => self.peer(node),
+        };
+        let (peer, cut) = match (known, audience) {
+            (Some(known), _) => known,
+            (None, Audience::Anyone) => (Peer { node, membership: None, chain: Bytes::new() }, self.stop.child_token()),
+            (None, Audience::Members) => return Counters::count(&self.counters.refused_strangers),
+        };
+        let own = self.with_members(|members| members.get(&node).map(|member| Arc::clone(&member.streams)));
+        let mut permits = Vec::new();
+        for semaphore in own.iter().chain([&self.streams]) {
+            match Arc::clone(semaphore).try_acquire_owned() {
+                Ok(permit) => permits.push(permit),
+                Err(_) => return Counters::count(&self.counters.refused_streams),
+            }
+        }
+        let stream = make(cut, permits);
+        if sender.send(Inbound { peer, stream }).await.is_err() {
+            tracing::debug!(protocol, "nobody serves this protocol any more");
+        }
+    }
+
+    /// A member's first streams may arrive before the answer to the membership handshake does.
+    async fn wait_for_member(&self, node: NodeId) -> Option<(Peer, CancellationToken)> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(peer) = self.peer(node) {
+                    return peer;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.ok()
+    }
+
+    fn topic(&self, topic: &'static str) -> broadcast::Sender<Published> {
+        const WAITING: usize = 4096;
+        lock(&self.topics).entry(topic).or_insert_with(|| broadcast::channel(WAITING).0).clone()
+    }
+
+    fn publish_locally(&self, topic: &str, published: Published) {
+        if let Some(sender) = lock(&self.topics).get(topic) {
+            // Nobody needs to listen.
+            let _ = sender.send(published);
+        }
+    }
+}
+
+impl Mesh {
+    /// Starts the libp2p swarm of a node.
+    ///
+    /// # Errors
+    /// A transport cannot be made or an address cannot be listened on.
+    pub async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Self, StartError> {
+        swarm::start(config, gate).await
+    }
+
+    /// Serves what every mesh serves.
+    pub(crate) fn begin(&self) {
+        let ping = self.accept(PING, Audience::Members);
+        let pubsub = self.accept(PUBSUB, Audience::Members);
+        let (Ok(mut ping), Ok(mut pubsub)) = (ping, pubsub) else { return };
+        tokio::spawn(async move {
+            while let Some(mut inbound) = ping.next().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 32];
+                    while inbound.stream.read_exact(&mut bytes).await.is_ok() {
+                        if inbound.stream.write_all(&bytes).await.is_err() || inbound.stream.flush().await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            while let Some(inbound) = pubsub.next().await {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    if let Err(error) = read_published(&shared, inbound).await {
+                        tracing::debug!(%error, "a peer's published messages ended");
+                    }
+                });
+            }
+        });
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.shared.local
+    }
+
+    /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known.
+    ///
+    /// # Errors
+    /// It cannot be reached, is no member, or does not serve the protocol.
+    pub async fn open(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
+        let cut = match self.shared.peer(node) {
+            Some((_, cut)) => cut,
+            None => {
+                self.backend_connect(node).await?;
+                self.shared.wait_for_member(node).await.ok_or(OpenError::NotAMember(node))?.1
+            }
+        };
+        self.backend_open(node, protocol, cut).await
+    }
+
+    /// Opens a stream to a connected peer whether or not it is a member.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_stranger(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
+        self.backend_open(node, protocol, self.shared.stop.child_token()).await
+    }
+
+    async fn backend_open(&self, node: NodeId, protocol: Protocol, cut: CancellationToken) -> Result<MeshStream, OpenError> {
+        let opening = async {
+            match &self.backend {
+                Backend::Swarm(control) => control.open(node, protocol, cut).await,
+                Backend::Memory(port) => port.open(node, protocol, cut).await,
+            }
+        };
+        tokio::time::timeout(self.shared.limits.open, opening).await.map_err(|_| OpenError::Timeout(node))?
+    }
+
+    async fn backend_connect(&self, node: NodeId) -> Result<(), OpenError> {
+        match &self.backend {
+            Backend::Swarm(control) => control.connect(node, Vec::new()).await,
+            Backend::Memory(port) => port.connect(node),
+        }
+    }
+
+    /// Connects to a node at one of these addresses.
+    ///
+    /// # Errors
+    /// None of them answers as this node.
+    pub async fn dial_stranger(&self, addresses: Vec<String>, node: NodeId) -> Result<(), OpenError> {
+        match &self.backend {
+            Backend::Swarm(control) => {
+                let dialling = control.connect(node, addresses);
+                tokio::time::timeout(self.shared.limits.open, dialling).await.map_err(|_| OpenError::Timeout(node))?
+            }
+            Backend::Memory(port) => port.connect(node),
+        }
+    }
+
+    /// Serves a protocol.
+    ///
+    /// # Errors
+    /// It is served already.
+    pub fn accept(&self, protocol: Protocol, audience: Audience) -> Result<Incoming, AcceptError> {
+        const WAITING: usize = 256;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        {
+            let mut acceptors = lock(&self.shared.acceptors);
+            if acceptors.get(protocol.0).is_some_and(|(_, sender)| !sender.is_closed()) {
+                return Err(AcceptError::Taken(protocol.0));
+            }
+            acceptors.insert(protocol.0, (audience, sender));
+        }
+        if let Backend::Swarm(control) = &self.backend {
+            control.accept(protocol, &self.shared)?;
+        }
+        Ok(Incoming(receiver))
+    }
+
+    /// Sends a message to every connected member. A member that is too slow misses it, which is counted.
+    pub fn publish(&self, topic: &'static str, bytes: &Bytes) {
+        self.shared.with_members(|members| {
+            for member in members.values() {
+                if member.outbox.try_send((topic, bytes.clone())).is_err() {
+                    Counters::count(&self.shared.counters.dropped_messages);
+                }
+            }
+        });
+    }
+
+    /// Sends a message to one connected member; `false` when it is not connected or too slow.
+    pub fn send_to(&self, node: NodeId, topic: &'static str, bytes: Bytes) -> bool {
+        let sent = self.shared.with_members(|members| members.get(&node).is_some_and(|member| member.outbox.try_send((topic, bytes)).is_ok()));
+        if !sent {
+            Counters::count(&self.shared.counters.dropped_messages);
+        }
+        sent
+    }
+
+    /// The messages that members publish under a topic.
+    #[must_use]
+    pub fn subscribe(&self, topic: &'static str) -> broadcast::Receiver<Published> {
+        self.shared.topic(topic).subscribe()
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// The connected members.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.shared.with_members(|members| {
+            let info = |member: &Member| PeerInfo {
+                node: member.peer.node,
+                membership: member.membership.clone(),
+                address: member.address.clone(),
+                transport: member.transport,
+                route: Route::Direct,
+                rtt: member.rtt,
+                since: member.since,
+            };
+            members.values().map(info).collect()
+        })
+    }
+
+    /// The addresses at which this node can be dialled.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<String> {
+        match &self.backend {
+            Backend::Swarm(control) => control.addresses(),
+            Backend::Memory(_) => vec![format!("/memory/{}", self.shared.local)],
+        }
+    }
+
+    /// Stays connected to a node: dials it again, with growing pauses, whenever it is not.
+    pub fn keep(&self, node: NodeId, addresses: Vec<String>) {
+        match &self.backend {
+            Backend::Swarm(control) => control.keep(node, addresses),
+            Backend::Memory(port) => port.keep(node),
+        }
+    }
+
+    /// Stops staying connected to a node.
+    pub fn forget(&self, node: NodeId) {
+        match &self.backend {
+            Backend::Swarm(control) => control.forget(node),
+            Backend::Memory(port) => port.forget(node),
+        }
+    }
+
+    /// Closes every connection to a node.
+    pub fn disconnect(&self, node: NodeId) {
+        self.member_gone(node);
+        if let Backend::Swarm(control) = &self.backend {
+            control.disconnect(node);
+        }
+    }
+
+    /// Measures a round trip to a member.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub async fn ping(&self, node: NodeId) -> Result<Duration, OpenError> {
+        let mut stream = self.open(node, PING).await?;
+        let round = async {
+            // The first message carries the stream's negotiation with it; the second is the round trip.
+            let mut bytes = [7; 32];
+            for begun in [None, Some(Instant::now)] {
+                let begun = begun.map(|now| now());
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+                let _ = stream.read_exact(&mut bytes).await?;
+                if let Some(begun) = begun {
+                    return Ok(begun.elapsed());
+                }
+            }
+            Err(std::io::ErrorKind::Other.into())
+        };
+        let rtt = tokio::time::timeout(self.shared.limits.open, round).await.map_err(|_| OpenError::Timeout(node))?;
+        let rtt = rtt.map_err(|error: std::io::Error| OpenError::NotConnected { node, reason: error.to_string() })?;
+        self.shared.with_members(|members| {
+            if let Some(member) = members.get_mut(&node) {
+                member.rtt = Some(rtt);
+            }
+        });
+        Ok(rtt)
+    }
+
+    /// Asks the gate again about every connected member, and cuts those that it refuses now.
+    pub fn recheck(&self) {
+        let shown: Vec<(NodeId, Bytes)> =
+            self.shared.with_members(|members| members.values().map(|member| (member.peer.node, member.peer.chain.clone())).collect());
+        for (node, chain) in shown {
+            if let Err(refusal) = self.shared.gate.verify(node, &chain) {
+                tracing::info!(%node, %refusal, "a member is cut");
+                self.disconnect(node);
+            }
+        }
+    }
+
+    /// Shows this node's chain to every connected member again, after it was renewed.
+    pub fn refresh_own_chain(&self) {
+        let nodes: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
+        for node in nodes {
+            if let Backend::Swarm(control) = &self.backend {
+                control.show_chain(node, self.clone());
+            }
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Closes listeners, connections and streams.
+    pub async fn shutdown(&self) {
+        let nodes: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
+        for node in nodes {
+            self.member_gone(node);
+        }
+        lock(&self.shared.acceptors).clear();
+        if let Backend::Swarm(control) = &self.backend {
+            control.shutdown().await;
+        }
+        self.shared.stop.cancel();
+    }
+
+    /// Notes that a peer showed a valid chain.
+    pub(crate) fn member_shown(&self, membership: Membership, chain: Bytes, address: String, transport: Transport) {
+        let node = membership.node;
+        let peer = Peer { node, membership: Some(membership.clone()), chain };
+        let (outbox, queue) = mpsc::channel(self.shared.limits.queue);
+        let is_new = self.shared.with_members(|members| match members.get_mut(&node) {
+            Some(member) => {
+                member.peer = peer.clone();
+                member.membership = membership;
+                false
+            }
+            None => {
+                let streams = Arc::new(Semaphore::new(self.shared.limits.streams_per_peer));
+                let member = Member {
+                    peer: peer.clone(),
+                    membership,
+                    since: Instant::now(),
+                    address,
+                    transport,
+                    rtt: None,
+                    cut: self.shared.stop.child_token(),
+                    outbox,
+                    streams,
+                };
+                members.insert(node, member);
+                true
+            }
+        });
+        if is_new {
+            let mesh = self.clone();
+            tokio::spawn(async move { mesh.write_published(node, queue).await });
+            self.shared.say(PeerEvent::MemberUp(peer));
+        }
+    }
+
+    /// Notes that a member is gone: its streams end.
+    pub(crate) fn member_gone(&self, node: NodeId) {
+        if let Some(member) = self.shared.with_members(|members| members.remove(&node)) {
+            member.cut.cancel();
+            self.shared.say(PeerEvent::MemberDown { node });
+        }
+    }
+
+    async fn write_published(&self, node: NodeId, mut queue: mpsc::Receiver<(&'static str, Bytes)>) {
+        let mut stream = None;
+        while let Some((topic, bytes)) = queue.recv().await {
+            if stream.is_none() {
+                match self.open(node, PUBSUB).await {
+                    Ok(opened) => stream = Some(opened),
+                    Err(error) => {
+                        tracing::debug!(%node, %error, "a published message was not sent");
+                        Counters::count(&self.shared.counters.dropped_messages);
+                        continue;
+                    }
+                }
+            }
+            let Some(open) = &mut stream else { continue };
+            if let Err(error) = write_one(open, topic, &bytes, queue.is_empty()).await {
+                tracing::debug!(%node, %error, "a published message was not sent");
+                stream = None;
+            }
+        }
+    }
+}
+
+async fn write_one(stream: &mut MeshStream, topic: &str, bytes: &[u8], flush: bool) -> std::io::Result<()> {
+    let too_long = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
+    let mut frame = Vec::with_capacity(5 + topic.len() + bytes.len());
+    frame.push(u8::try_from(topic.len()).map_err(too_long)?);
+    frame.extend_from_slice(topic.as_bytes());
+    frame.extend_from_slice(&u32::try_from(bytes.len()).map_err(too_long)?.to_be_bytes());
+    frame.extend_from_slice(bytes);
+    stream.write_all(&frame).await?;
+    if flush { stream.flush().await } else { Ok(()) }
+}
+
+async fn read_published(shared: &Shared, inbound: Inbound) -> std::io::Result<()> {
+    let Inbound { peer, mut stream } = inbound;
+    loop {
+        let mut topic = vec![0; usize::from(stream.read_u8().await?)];
+        let _ = stream.read_exact(&mut topic).await?;
+        let length = stream.read_u32().await? as usize;
+        if length > shared.limits.published_bytes {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("a published message of {length} bytes")));
+        }
+        let mut bytes = vec![0; length];
+        let _ = stream.read_exact(&mut bytes).await?;
+        let topic = String::from_utf8_lossy(&topic);
+        shared.publish_locally(&topic, Published { from: peer.node, bytes: bytes.into() });
+    }
+}

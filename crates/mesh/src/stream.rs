@@ -1,0 +1,95 @@
+//! A byte stream to a node.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use dawn_identity::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::compat::Compat;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A byte stream to a node; what limits it is released when it is dropped.
+pub struct MeshStream {
+    kind: Kind,
+    peer: NodeId,
+    /// Ends the stream when the peer's membership does.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_cut: bool,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+enum Kind {
+    Libp2p(Compat<libp2p::Stream>),
+    Memory(DuplexStream),
+}
+
+impl MeshStream {
+    pub(crate) fn libp2p(stream: Compat<libp2p::Stream>, peer: NodeId, cut: CancellationToken, permits: Vec<OwnedSemaphorePermit>) -> Self {
+        Self { kind: Kind::Libp2p(stream), peer, cut: Box::pin(cut.cancelled_owned()), is_cut: false, _permits: permits }
+    }
+
+    pub(crate) fn memory(stream: DuplexStream, peer: NodeId, cut: CancellationToken) -> Self {
+        Self { kind: Kind::Memory(stream), peer, cut: Box::pin(cut.cancelled_owned()), is_cut: false, _permits: Vec::new() }
+    }
+
+    /// The node at the other end.
+    #[must_use]
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        use std::future::Future;
+        if !self.is_cut && self.cut.as_mut().poll(context).is_ready() {
+            self.is_cut = true;
+        }
+        if self.is_cut { Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is no member any more")) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for MeshStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshStream").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for MeshStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        match &mut this.kind {
+            Kind::Libp2p(stream) => Pin::new(stream).poll_read(context, buffer),
+            Kind::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for MeshStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        match &mut this.kind {
+            Kind::Libp2p(stream) => Pin::new(stream).poll_write(context, bytes),
+            Kind::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        match &mut this.kind {
+            Kind::Libp2p(stream) => Pin::new(stream).poll_flush(context),
+            Kind::Memory(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().kind {
+            Kind::Libp2p(stream) => Pin::new(stream).poll_shutdown(context),
+            Kind::Memory(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

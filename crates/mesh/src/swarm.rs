@@ -1,0 +1,558 @@
+//! The libp2p swarm as one actor.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU8;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dawn_identity::NodeId;
+use futures::StreamExt as _;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol as Part;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, mdns, noise, ping, tcp, yamux};
+use libp2p_stream as streams;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::config::MeshConfig;
+use crate::error::{AcceptError, OpenError, StartError};
+use crate::handle::{Backend, Counters, Gate, Mesh, PeerEvent, Protocol, Shared, Transport, lock};
+use crate::membership;
+use crate::stream::MeshStream;
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    streams: streams::Behaviour,
+}
+
+enum Command {
+    Connect { node: NodeId, addresses: Vec<String>, reply: oneshot::Sender<Result<(), String>> },
+    Keep { node: NodeId, addresses: Vec<String> },
+    Forget(NodeId),
+    Disconnect(NodeId),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// How the handle speaks to the actor.
+#[derive(Clone)]
+pub(crate) struct Control {
+    commands: mpsc::UnboundedSender<Command>,
+    streams: streams::Control,
+    addresses: Arc<Mutex<HashMap<ListenerId, Vec<Multiaddr>>>>,
+    /// Where each connected peer is reached.
+    connections: Arc<Mutex<HashMap<NodeId, (String, Transport)>>>,
+}
+
+pub(crate) fn peer_id(node: NodeId) -> Option<PeerId> {
+    let key = libp2p::identity::ed25519::PublicKey::try_from_bytes(node.as_bytes()).ok()?;
+    Some(libp2p::identity::PublicKey::from(key).to_peer_id())
+}
+
+fn node_id(peer: PeerId) -> Option<NodeId> {
+    peer.to_string().parse().ok()
+}
+
+impl Control {
+    fn command(&self, command: Command) {
+        // After a shutdown nothing is to be done.
+        let _ = self.commands.send(command);
+    }
+
+    pub(crate) async fn connect(&self, node: NodeId, addresses: Vec<String>) -> Result<(), OpenError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Connect { node, addresses, reply });
+        answer.await.map_err(|_| OpenError::Closed)?.map_err(|reason| OpenError::NotConnected { node, reason })
+    }
+
+    pub(crate) async fn open(&self, node: NodeId, protocol: Protocol, cut: CancellationToken) -> Result<MeshStream, OpenError> {
+        let not_connected = |reason: String| OpenError::NotConnected { node, reason };
+        let peer = peer_id(node).ok_or_else(|| not_connected("its id is no key".into()))?;
+        let opened = self.streams.clone().open_stream(peer, StreamProtocol::new(protocol.0)).await;
+        match opened {
+            Ok(stream) => Ok(MeshStream::libp2p(stream.compat(), node, cut, Vec::new())),
+            Err(streams::OpenStreamError::UnsupportedProtocol(_)) => Err(OpenError::Unsupported { node, protocol: protocol.0 }),
+            Err(error) => Err(not_connected(error.to_string())),
+        }
+    }
+
+    pub(crate) fn accept(&self, protocol: Protocol, shared: &Arc<Shared>) -> Result<(), AcceptError> {
+        let incoming = self.streams.clone().accept(StreamProtocol::new(protocol.0)).map_err(|_| AcceptError::Taken(protocol.0))?;
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            let stop = shared.stop.clone();
+            let mut incoming = std::pin::pin!(incoming.take_until(stop.cancelled_owned()));
+            while let Some((peer, stream)) = incoming.next().await {
+                let Some(node) = node_id(peer) else { continue };
+                if shared.is_served(protocol.0).is_none() {
+                    continue;
+                }
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    shared.deliver(protocol.0, node, |cut, permits| MeshStream::libp2p(stream.compat(), node, cut, permits)).await;
+                });
+            }
+        });
+        Ok(())
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        lock(&self.addresses).values().flatten().map(ToString::to_string).collect()
+    }
+
+    pub(crate) fn keep(&self, node: NodeId, addresses: Vec<String>) {
+        self.command(Command::Keep { node, addresses });
+    }
+
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.command(Command::Forget(node));
+    }
+
+    pub(crate) fn disconnect(&self, node: NodeId) {
+        self.command(Command::Disconnect(node));
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        let (reply, done) = oneshot::channel();
+        self.command(Command::Shutdown(reply));
+        // An actor that is already gone has closed everything.
+        let _ = done.await;
+    }
+
+    /// Shows this node's chain to a connected peer, as the dialler's side of the membership handshake.
+    pub(crate) fn show_chain(&self, node: NodeId, mesh: Mesh) {
+        let control = self.clone();
+        tokio::spawn(async move {
+            let limits = mesh.shared.limits.clone();
+            let shown = async {
+                let mut stream = control.open(node, Protocol(membership::PROTOCOL), mesh.shared.stop.child_token()).await.map_err(|error| error.to_string())?;
+                membership::show(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes).await.map_err(|error| error.to_string())
+            };
+            let shown = tokio::time::timeout(limits.handshake, shown).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            match shown {
+                Ok((membership, chain)) => {
+                    let (address, transport) = control.address_of(node);
+                    mesh.member_shown(membership, chain, address, transport);
+                }
+                Err(error) => {
+                    Counters::count(&mesh.shared.counters.refused_members);
+                    tracing::debug!(%node, %error, "no membership");
+                    mesh.disconnect(node);
+                }
+            }
+        });
+    }
+
+    fn address_of(&self, node: NodeId) -> (String, Transport) {
+        lock(&self.connections).get(&node).cloned().unwrap_or((String::new(), Transport::Quic))
+    }
+}
+
+fn transport_of(address: &Multiaddr) -> Transport {
+    let mut transport = Transport::Tcp;
+    for part in address {
+        match part {
+            Part::QuicV1 | Part::Quic => return Transport::Quic,
+            Part::Ws(_) | Part::Wss(_) => transport = Transport::WebSocket,
+            _ => {}
+        }
+    }
+    transport
+}
+
+/// QUIC first, then TCP, then WebSocket.
+fn preference(address: &Multiaddr) -> u8 {
+    match transport_of(address) {
+        Transport::Quic => 0,
+        Transport::Tcp | Transport::Memory => 1,
+        Transport::WebSocket => 2,
+    }
+}
+
+fn parse(addresses: &[String]) -> Vec<Multiaddr> {
+    let mut parsed: Vec<Multiaddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    parsed.sort_by_key(preference);
+    parsed
+}
+
+/// A node that is to stay connected.
+struct Kept {
+    addresses: Vec<Multiaddr>,
+    attempt: u32,
+    next: Instant,
+}
+
+struct Actor {
+    swarm: Swarm<Behaviour>,
+    mesh: Mesh,
+    control: Control,
+    commands: mpsc::UnboundedReceiver<Command>,
+    kept: HashMap<NodeId, Kept>,
+    known: HashMap<NodeId, Vec<Multiaddr>>,
+    dialling: HashMap<NodeId, Vec<oneshot::Sender<Result<(), String>>>>,
+    strangers: HashMap<NodeId, Instant>,
+    backoff: Backoff,
+    local: PeerId,
+    unreachable: HashSet<NodeId>,
+}
+
+/// Starts the swarm and its actor.
+pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mesh, StartError> {
+    let mut seed = *config.seed;
+    let keypair = libp2p::identity::Keypair::ed25519_from_bytes(&mut seed).map_err(|error| StartError::Key(error.to_string()))?;
+    let local = keypair.public().to_peer_id();
+    let node = node_id(local).ok_or_else(|| StartError::Key("no node id".into()))?;
+    let transport = |error: &dyn std::fmt::Display| StartError::Transport(error.to_string());
+    let limits = &config.limits;
+    let connection_limits = ConnectionLimits::default()
+        .with_max_established(Some(limits.connections))
+        .with_max_established_per_peer(Some(limits.connections_per_peer))
+        .with_max_pending_incoming(Some(limits.pending))
+        .with_max_pending_outgoing(Some(limits.pending));
+    let (interval, use_mdns) = (config.ping, config.mdns);
+    let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .map_err(|error| transport(&error))?
+        .with_quic_config(|mut quic| {
+            // A dead peer is noticed within ten seconds.
+            quic.max_idle_timeout = 10_000;
+            quic.keep_alive_interval = Duration::from_secs(3);
+            quic
+        })
+        .with_dns()
+        .map_err(|error| transport(&error))?
+        .with_websocket(noise::Config::new, yamux::Config::default)
+        .await
+        .map_err(|error| transport(&error))?
+        .with_behaviour(|key| {
+            let mdns = if use_mdns { Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local)?) } else { None };
+            Ok(Behaviour {
+                limits: connection_limits::Behaviour::new(connection_limits),
+                identify: identify::Behaviour::new(
+                    identify::Config::new("/dawn/1".into(), key.public()).with_agent_version("dawn".into()).with_hide_listen_addrs(true),
+                ),
+                ping: ping::Behaviour::new(ping::Config::new().with_interval(interval).with_timeout(Duration::from_secs(5))),
+                mdns: mdns.into(),
+                streams: streams::Behaviour::new(),
+            })
+        })
+        .map_err(|error| transport(&error))?
+        .with_swarm_config(|swarm| {
+            swarm
+                // Members stay connected; strangers are closed by the actor.
+                .with_idle_connection_timeout(Duration::from_secs(u64::from(u32::MAX)))
+                .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
+                .with_max_negotiating_inbound_streams(4096)
+                .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(3))
+        })
+        .build();
+    let (sender, commands) = mpsc::unbounded_channel();
+    let control =
+        Control { commands: sender, streams: swarm.behaviour().streams.new_control(), addresses: Arc::default(), connections: Arc::default() };
+    let shared = Shared::new(node, gate, config.limits.clone());
+    let mesh = Mesh { shared, backend: Backend::Swarm(control.clone()) };
+    let mut actor = Actor {
+        swarm,
+        mesh: mesh.clone(),
+        control: control.clone(),
+        commands,
+        kept: HashMap::new(),
+        known: HashMap::new(),
+        dialling: HashMap::new(),
+        strangers: HashMap::new(),
+        backoff: config.backoff,
+        local,
+        unreachable: HashSet::new(),
+    };
+    let mut waiting = HashSet::new();
+    for address in &config.listen {
+        let refuse = |reason: String| StartError::Listen { address: address.clone(), reason };
+        let parsed: Multiaddr = address.parse().map_err(|error: libp2p::multiaddr::Error| refuse(error.to_string()))?;
+        waiting.insert(actor.swarm.listen_on(parsed).map_err(|error| refuse(error.to_string()))?);
+    }
+    actor.first_addresses(waiting).await?;
+    serve_membership(&mesh, &control)?;
+    mesh.begin();
+    tokio::spawn(actor.run());
+    Ok(mesh)
+}
+
+/// Answers the membership handshake of those who dial.
+fn serve_membership(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
+    let incoming = control.streams.clone().accept(StreamProtocol::new(membership::PROTOCOL));
+    let incoming = incoming.map_err(|error| StartError::Transport(error.to_string()))?;
+    let (mesh, control) = (mesh.clone(), control.clone());
+    tokio::spawn(async move {
+        let mut incoming = std::pin::pin!(incoming.take_until(mesh.shared.stop.clone().cancelled_owned()));
+        while let Some((peer, stream)) = incoming.next().await {
+            let Some(node) = node_id(peer) else { continue };
+            let (mesh, control) = (mesh.clone(), control.clone());
+            tokio::spawn(async move {
+                let mut stream = stream.compat();
+                let limits = &mesh.shared.limits;
+                let answered = membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes);
+                match tokio::time::timeout(limits.handshake, answered).await {
+                    Ok(Ok((membership, chain))) => {
+                        let (address, transport) = control.address_of(node);
+                        mesh.member_shown(membership, chain, address, transport);
+                    }
+                    Ok(Err(error)) => {
+                        Counters::count(&mesh.shared.counters.refused_members);
+                        tracing::debug!(%node, %error, "no membership");
+                        // The reason is on its way; then the connection ends.
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                        mesh.disconnect(node);
+                    }
+                    Err(_) => mesh.disconnect(node),
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+impl Actor {
+    /// Waits until every listener has an address, so that a started mesh can say where it listens.
+    async fn first_addresses(&mut self, mut waiting: HashSet<ListenerId>) -> Result<(), StartError> {
+        while !waiting.is_empty() {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, address } => {
+                    waiting.remove(&listener_id);
+                    lock(&self.control.addresses).entry(listener_id).or_default().push(address);
+                }
+                SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                    let address = addresses.first().map(ToString::to_string).unwrap_or_default();
+                    return Err(StartError::Listen { address, reason: format!("{reason:?}") });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(mut self) {
+        loop {
+            let next = self.kept.values().map(|kept| kept.next).chain(self.strangers.values().copied()).min();
+            let sleep = tokio::time::sleep_until(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)).into());
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.event(event),
+                command = self.commands.recv() => match command {
+                    Some(Command::Shutdown(done)) => {
+                        self.close();
+                        // Whoever asked may have left.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                () = sleep => self.due(),
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // Already gone is as good.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Connect { node, addresses, reply } => self.connect(node, &addresses, reply),
+            Command::Keep { node, addresses } => {
+                let addresses = parse(&addresses);
+                let fresh = self.kept.get(&node).is_none_or(|kept| addresses.iter().any(|address| !kept.addresses.contains(address)));
+                let kept = self.kept.entry(node).or_insert_with(|| Kept { addresses: Vec::new(), attempt: 0, next: Instant::now() });
+                if !addresses.is_empty() {
+                    kept.addresses = addresses;
+                }
+                if fresh && !self.unreachable.contains(&node) {
+                    kept.attempt = 0;
+                    kept.next = Instant::now();
+                }
+            }
+            Command::Forget(node) => {
+                self.kept.remove(&node);
+            }
+            Command::Disconnect(node) => {
+                if let Some(peer) = peer_id(node) {
+                    // Already gone is as good.
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+            }
+            Command::Shutdown(_) => {}
+        }
+    }
+
+    fn connect(&mut self, node: NodeId, addresses: &[String], reply: oneshot::Sender<Result<(), String>>) {
+        let answer = |reply: oneshot::Sender<_>, result| drop(reply.send(result));
+        let Some(peer) = peer_id(node) else { return answer(reply, Err("its id is no key".to_owned())) };
+        if self.swarm.is_connected(&peer) {
+            return answer(reply, Ok(()));
+        }
+        let mut addresses = parse(addresses);
+        addresses.extend(self.kept.get(&node).into_iter().flat_map(|kept| kept.addresses.clone()));
+        addresses.extend(self.known.get(&node).into_iter().flatten().cloned());
+        if addresses.is_empty() {
+            return answer(reply, Err("no address is known".to_owned()));
+        }
+        self.dialling.entry(node).or_default().push(reply);
+        self.dial(node, peer, addresses);
+    }
+
+    fn dial(&mut self, node: NodeId, peer: PeerId, mut addresses: Vec<Multiaddr>) {
+        addresses.sort_by_key(preference);
+        addresses.dedup();
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addresses).build();
+        match self.swarm.dial(options) {
+            Ok(()) | Err(libp2p::swarm::DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => self.dialled(node, &Err(error.to_string())),
+        }
+    }
+
+    fn dialled(&mut self, node: NodeId, result: &Result<(), String>) {
+        for reply in self.dialling.remove(&node).unwrap_or_default() {
+            // Whoever asked may have given up.
+            let _ = reply.send(result.clone());
+        }
+        match (result, self.kept.get_mut(&node)) {
+            (Ok(()), _) => {
+                self.unreachable.remove(&node);
+            }
+            (Err(error), Some(kept)) => {
+                tracing::debug!(%node, %error, attempt = kept.attempt, "a node could not be dialled");
+                self.unreachable.insert(node);
+                kept.next = Instant::now() + self.backoff.delay(kept.attempt, rand::random());
+                kept.attempt = kept.attempt.saturating_add(1);
+            }
+            (Err(_), None) => {}
+        }
+    }
+
+    /// Dials what is due and closes strangers whose time is up.
+    fn due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<NodeId> = self.kept.iter().filter(|(_, kept)| kept.next <= now).map(|(node, _)| *node).collect();
+        for node in due {
+            let Some(peer) = peer_id(node) else { continue };
+            let is_connected = self.swarm.is_connected(&peer);
+            let Some(kept) = self.kept.get_mut(&node) else { continue };
+            // While it is connected or being dialled there is nothing to do; the event that ends this sets the next time.
+            kept.next = now + Duration::from_secs(30);
+            if is_connected {
+                continue;
+            }
+            let mut addresses = kept.addresses.clone();
+            addresses.extend(self.known.get(&node).into_iter().flatten().cloned());
+            if !addresses.is_empty() {
+                self.dial(node, peer, addresses);
+            }
+        }
+        let late: Vec<NodeId> = self.strangers.iter().filter(|(_, end)| **end <= now).map(|(node, _)| *node).collect();
+        for node in late {
+            self.strangers.remove(&node);
+            if self.mesh.shared.peer(node).is_none() {
+                self.command(Command::Disconnect(node));
+            }
+        }
+    }
+
+    fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                let text = address.to_string();
+                lock(&self.control.addresses).entry(listener_id).or_default().push(address);
+                self.mesh.shared.say(PeerEvent::Listening { address: text });
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                if let Some(addresses) = lock(&self.control.addresses).get_mut(&listener_id) {
+                    addresses.retain(|known| *known != address);
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                lock(&self.control.addresses).remove(&listener_id);
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+                Counters::count(&self.mesh.shared.counters.connections);
+                let Some(node) = node_id(peer_id) else { return };
+                let address = endpoint.get_remote_address().clone();
+                if num_established.get() == 1 {
+                    lock(&self.control.connections).insert(node, (address.to_string(), transport_of(&address)));
+                    self.strangers.insert(node, Instant::now() + self.mesh.shared.limits.stranger);
+                }
+                self.dialled(node, &Ok(()));
+                if endpoint.is_dialer() && !self.mesh.shared.gate.own_chain().is_empty() {
+                    self.control.show_chain(node, self.mesh.clone());
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                let Some(node) = node_id(peer_id) else { return };
+                lock(&self.control.connections).remove(&node);
+                self.strangers.remove(&node);
+                let was_member = self.mesh.shared.peer(node).is_some();
+                self.mesh.member_gone(node);
+                if let Some(kept) = self.kept.get_mut(&node) {
+                    if was_member {
+                        kept.attempt = 0;
+                    }
+                    kept.next = Instant::now() + self.backoff.delay(kept.attempt, rand::random());
+                    kept.attempt = kept.attempt.saturating_add(1);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                if let Some(node) = node_id(peer) {
+                    self.dialled(node, &Err(error.to_string()));
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result })) => match result {
+                Ok(rtt) => {
+                    if let Some(node) = node_id(peer) {
+                        self.mesh.shared.with_members(|members| {
+                            if let Some(member) = members.get_mut(&node) {
+                                member.rtt = Some(rtt);
+                            }
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "a ping failed; the connection is closed");
+                    self.swarm.close_connection(connection);
+                }
+            },
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                for (peer, address) in found {
+                    let Some(node) = node_id(peer).filter(|_| peer != self.local) else { continue };
+                    let known = self.known.entry(node).or_default();
+                    if !known.contains(&address) {
+                        known.push(address.clone());
+                    }
+                    if let Some(kept) = self.kept.get_mut(&node) {
+                        kept.next = Instant::now();
+                    }
+                    self.mesh.shared.say(PeerEvent::Discovered { node, addresses: vec![address.to_string()] });
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Expired(gone))) => {
+                for (peer, address) in gone {
+                    if let Some(known) = node_id(peer).and_then(|node| self.known.get_mut(&node)) {
+                        known.retain(|known| *known != address);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The mesh from outside, over real transports on loopback and in memory.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dawn_identity::{Authority, CertificateChain, Keypair, Membership, NetworkId, NodeId, Request, Revocations, Role, Roles, Serial, UnixTime};
+use dawn_mesh::{Audience, Gate, Mesh, MeshConfig, OpenError, PeerEvent, Protocol, Refusal, memory};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const ECHO: Protocol = Protocol("/test/echo/1");
+const OPEN: Protocol = Protocol("/test/open/1");
+const NOW: UnixTime = UnixTime(1_800_000_000);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Members of one network; what is in `revoked` is refused.
+struct Members {
+    network: NetworkId,
+    chain: Vec<u8>,
+    revoked: Mutex<Vec<NodeId>>,
+}
+
+impl Gate for Members {
+    fn own_chain(&self) -> Vec<u8> {
+        self.chain.clone()
+    }
+
+    fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal> {
+        let refuse = |message: String| Refusal { code: "refused".into(), message };
+        let chain = CertificateChain::decode(chain).map_err(|error| refuse(error.to_string()))?;
+        let member = chain.verify(&self.network, NOW, Duration::from_secs(60), &Revocations::new()).map_err(|error| refuse(error.to_string()))?;
+        if member.node != peer || self.revoked.lock().unwrap().contains(&peer) {
+            return Err(refuse("not this node, or revoked".into()));
+        }
+        Ok(member)
+    }
+}
+
+fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
+    let authority = Authority::Root { key: Keypair::from_seed([network_seed; 32]) };
+    let request = Request {
+        subject: Keypair::from_seed([node_seed; 32]).node_id(),
+        name: format!("node-{node_seed}").parse().unwrap(),
+        roles: Roles::from(Role::Member),
+        not_before: NOW,
+        expires: NOW + Duration::from_secs(3600),
+        serial: Serial::from_bytes([node_seed; 16]),
+    };
+    let chain = authority.issue(request, NOW).unwrap().encode();
+    Arc::new(Members { network: authority.network(), chain, revoked: Mutex::default() })
+}
+
+async fn node(seed: u8, listen: &str, gate: Arc<dyn Gate>) -> Mesh {
+    let config = MeshConfig { listen: vec![listen.to_owned()], ..MeshConfig::new([seed; 32]) };
+    let mesh = Mesh::start(config, gate).await.unwrap();
+    echo(&mesh, ECHO, Audience::Members);
+    echo(&mesh, OPEN, Audience::Anyone);
+    mesh
+}
+
+fn echo(mesh: &Mesh, protocol: Protocol, audience: Audience) {
+    let mut incoming = mesh.accept(protocol, audience).unwrap();
+    tokio::spawn(async move {
+        while let Some(inbound) = incoming.next().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = tokio::io::split(inbound.stream);
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            });
+        }
+    });
+}
+
+async fn up(mesh: &Mesh, other: NodeId) {
+    let wait = async {
+        while !mesh.peers().iter().any(|peer| peer.node == other) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("a member in time");
+}
+
+async fn pair(listen: &str) -> (Mesh, Mesh) {
+    let a = node(1, listen, gate(9, 1)).await;
+    let b = node(2, listen, gate(9, 2)).await;
+    b.keep(a.node_id(), a.listen_addresses());
+    up(&a, b.node_id()).await;
+    up(&b, a.node_id()).await;
+    (a, b)
+}
+
+async fn echoes(mesh: &Mesh, other: NodeId, length: usize) {
+    let stream = mesh.open(other, ECHO).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sent: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+        write.shutdown().await.unwrap();
+        write
+    });
+    let mut came = Vec::new();
+    read.read_to_end(&mut came).await.unwrap();
+    assert!(came == expected, "{} of {length} bytes came back", came.len());
+    drop(writing.await.unwrap());
+}
+
+#[tokio::test]
+async fn members_exchange_bytes_over_every_transport() {
+    for (listen, transport) in
+        [("/ip4/127.0.0.1/udp/0/quic-v1", "Quic"), ("/ip4/127.0.0.1/tcp/0", "Tcp"), ("/ip4/127.0.0.1/tcp/0/ws", "WebSocket")]
+    {
+        let (a, b) = pair(listen).await;
+        assert_eq!(format!("{:?}", b.peers()[0].transport), transport);
+        echoes(&a, b.node_id(), 64).await;
+        echoes(&b, a.node_id(), 20 << 20).await;
+        assert!(b.ping(a.node_id()).await.unwrap() < PATIENCE);
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
+    let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
+    struct Nobody;
+    impl Gate for Nobody {
+        fn own_chain(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
+            Err(Refusal { code: "none".into(), message: "trusts nobody".into() })
+        }
+    }
+    let stranger = Mesh::start(MeshConfig::new([3; 32]), Arc::new(Nobody)).await.unwrap();
+    stranger.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
+    let mut stream = stranger.open_stranger(a.node_id(), OPEN).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"hello");
+    let mut stream = stranger.open_stranger(a.node_id(), ECHO).await.unwrap();
+    let _ = stream.write_all(b"hello").await;
+    let _ = stream.flush().await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.is_empty());
+    assert!(a.peers().is_empty());
+}
+
+#[tokio::test]
+async fn a_member_of_another_network_is_refused_and_closed() {
+    let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
+    let b = node(2, "/ip4/127.0.0.1/tcp/0", gate(8, 2)).await;
+    b.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
+    assert!(matches!(b.open(a.node_id(), ECHO).await, Err(OpenError::NotAMember(_) | OpenError::NotConnected { .. })));
+    assert!(a.peers().is_empty() && b.peers().is_empty());
+}
+
+#[tokio::test]
+async fn rechecking_cuts_a_live_stream_of_who_is_no_member_any_more() {
+    let members = gate(9, 1);
+    let a = node(1, "/ip4/127.0.0.1/udp/0/quic-v1", members.clone()).await;
+    let b = node(2, "/ip4/127.0.0.1/udp/0/quic-v1", gate(9, 2)).await;
+    b.keep(a.node_id(), a.listen_addresses());
+    up(&b, a.node_id()).await;
+    let mut stream = b.open(a.node_id(), ECHO).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.unwrap();
+    members.revoked.lock().unwrap().push(b.node_id());
+    a.recheck();
+    let ended = tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await.expect("cut in time");
+    assert!(matches!(ended, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_node_that_went_away_is_noticed_and_found_again() {
+    let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
+    let address = a.listen_addresses();
+    let b = node(2, "/ip4/127.0.0.1/tcp/0", gate(9, 2)).await;
+    b.keep(a.node_id(), address.clone());
+    up(&b, a.node_id()).await;
+    let mut events = b.events();
+    a.shutdown().await;
+    let gone = async {
+        while !matches!(events.recv().await, Ok(PeerEvent::MemberDown { .. })) {}
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("noticed in time");
+    let again = node(1, &address[0], gate(9, 1)).await;
+    up(&b, again.node_id()).await;
+}
+
+#[tokio::test]
+async fn published_messages_reach_every_member_over_the_swarm_and_in_memory() {
+    let (a, b) = pair("/ip4/127.0.0.1/udp/0/quic-v1").await;
+    let network = memory::Network::new(7);
+    network.set_latency(Duration::from_millis(1)..Duration::from_millis(5));
+    let c = network.node(Keypair::from_seed([1; 32]).node_id(), gate(9, 1));
+    let d = network.node(Keypair::from_seed([2; 32]).node_id(), gate(9, 2));
+    c.keep(d.node_id(), Vec::new());
+    up(&c, d.node_id()).await;
+    up(&d, c.node_id()).await;
+    for (from, to) in [(&a, &b), (&c, &d)] {
+        let mut heard = to.subscribe("news");
+        for at in 0..100_u8 {
+            from.publish("news", &Bytes::from(vec![at; 100]));
+        }
+        for at in 0..100_u8 {
+            let message = tokio::time::timeout(PATIENCE, heard.recv()).await.expect("in time").unwrap();
+            assert_eq!((message.from, message.bytes[0]), (from.node_id(), at));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_partition_in_memory_cuts_and_heals() {
+    let network = memory::Network::new(7);
+    let (a, b) = (Keypair::from_seed([1; 32]).node_id(), Keypair::from_seed([2; 32]).node_id());
+    let here = network.node(a, gate(9, 1));
+    let there = network.node(b, gate(9, 2));
+    echo(&there, ECHO, Audience::Members);
+    here.keep(b, Vec::new());
+    up(&here, b).await;
+    up(&there, a).await;
+    echoes(&here, b, 1 << 20).await;
+    network.partition(&[&[a], &[b]]);
+    assert!(here.peers().is_empty());
+    assert!(here.open(b, ECHO).await.is_err());
+    network.heal();
+    up(&here, b).await;
+    up(&there, a).await;
+    echoes(&here, b, 1000).await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_listening_ports_does_not_stop_a_node() {
+    for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        let (a, b) = pair(listen).await;
+        let address = a.listen_addresses()[0].clone();
+        let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();
+        for at in 0..100_u8 {
+            let garbage = vec![at; 1200];
+            if listen.contains("udp") {
+                let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                socket.send_to(&garbage, ("127.0.0.1", port)).await.unwrap();
+            } else {
+                let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = socket.write_all(&garbage).await;
+            }
+        }
+        echoes(&b, a.node_id(), 1000).await;
+    }
+}
