@@ -1,5 +1,17 @@
 //! The nodes and agents that a network knows.
+//!
+//! Floor 1: signed records and beats come in with the time, a view and events come out; there is no clock and no
+//! socket here. A record replaces an older one of the same node, whatever way and however often it comes; a node is
+//! online while it beats. A CRDT can take the place of the map behind the same interface.
+#![deny(unsafe_code, missing_docs)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod record;
+mod registry;
 mod summary;
+#[cfg(test)]
+mod tests;
 
+pub use record::{Beat, Digest, MAX_BEAT_BYTES, MAX_RECORD_BYTES, NodeRecord, RecordError, Version};
+pub use registry::{Applied, Instant, Limits, NodeView, Registry, RegistryEvent};
 pub use summary::{AgentState, AgentSummary, ToolSummary};

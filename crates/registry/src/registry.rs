@@ -1,0 +1,220 @@
+//! The state machine: records and beats in, a view and events out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dawn_identity::{NetworkId, NodeId};
+
+use crate::record::{Beat, Digest, NodeRecord, RecordError, Version};
+
+/// Time since an arbitrary start, as the caller's monotonic clock tells it.
+pub type Instant = Duration;
+
+/// How the registry treats time and size.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A node that does not beat for this long is offline.
+    pub ttl: Duration,
+    /// A node whose connection was lost is offline after this, unless it beats.
+    pub suspicion: Duration,
+    /// Nodes known at once.
+    pub nodes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(10), suspicion: Duration::from_secs(2), nodes: 4096 }
+    }
+}
+
+/// What became of a record or beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It is news: others should get it too.
+    New,
+    /// It was known, or something newer is.
+    Known,
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryEvent {
+    /// A node came online.
+    Online(NodeId),
+    /// A node went offline.
+    Offline(NodeId),
+    /// A node said something new about itself.
+    Changed(NodeId),
+}
+
+/// A node as it is known now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// What it said last.
+    pub record: NodeRecord,
+    /// Whether it beats.
+    pub online: bool,
+    /// When it was last heard of; `None` when only its record is known.
+    pub last_seen: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Option<(NodeRecord, Vec<u8>)>,
+    beat: Option<Version>,
+    left: bool,
+    online_until: Option<Instant>,
+    last_seen: Option<Instant>,
+}
+
+/// The nodes and agents known in one network.
+#[derive(Debug)]
+pub struct Registry {
+    network: NetworkId,
+    local: NodeId,
+    limits: Limits,
+    entries: BTreeMap<NodeId, Entry>,
+    removed: Vec<NodeId>,
+    events: Vec<RegistryEvent>,
+}
+
+impl Registry {
+    /// An empty registry of the node `local`.
+    #[must_use]
+    pub fn new(network: NetworkId, local: NodeId, limits: Limits) -> Self {
+        Self { network, local, limits, entries: BTreeMap::new(), removed: Vec::new(), events: Vec::new() }
+    }
+
+    fn entry(&mut self, network: NetworkId, node: NodeId) -> Result<&mut Entry, RecordError> {
+        if network != self.network {
+            return Err(RecordError::OtherNetwork);
+        }
+        if self.removed.contains(&node) {
+            return Err(RecordError::Removed);
+        }
+        if !self.entries.contains_key(&node) && self.entries.len() >= self.limits.nodes {
+            return Err(RecordError::Full(self.limits.nodes));
+        }
+        Ok(self.entries.entry(node).or_insert_with(|| Entry { record: None, beat: None, left: false, online_until: None, last_seen: None }))
+    }
+
+    /// Takes a signed record from anywhere.
+    ///
+    /// # Errors
+    /// It is malformed, forged, of another network or of a removed node.
+    pub fn apply_record(&mut self, bytes: &[u8]) -> Result<Applied, RecordError> {
+        let record = NodeRecord::open(bytes)?;
+        let node = record.node;
+        let entry = self.entry(record.network, node)?;
+        if entry.record.as_ref().is_some_and(|(known, _)| known.version >= record.version) {
+            return Ok(Applied::Known);
+        }
+        entry.record = Some((record, bytes.to_vec()));
+        self.events.push(RegistryEvent::Changed(node));
+        Ok(Applied::New)
+    }
+
+    /// Takes a signed beat from anywhere.
+    ///
+    /// # Errors
+    /// As [`apply_record`](Self::apply_record).
+    pub fn apply_beat(&mut self, bytes: &[u8], now: Instant) -> Result<Applied, RecordError> {
+        let beat = Beat::open(bytes)?;
+        let ttl = self.limits.ttl;
+        let local = self.local;
+        let entry = self.entry(beat.network, beat.node)?;
+        if beat.node == local || entry.beat.is_some_and(|known| known >= beat.version) {
+            return Ok(Applied::Known);
+        }
+        entry.beat = Some(beat.version);
+        entry.last_seen = Some(now);
+        let was_online = entry.online_until.is_some();
+        entry.left = beat.leaving;
+        entry.online_until = (!beat.leaving).then_some(now + ttl);
+        match (was_online, beat.leaving) {
+            (true, true) => self.events.push(RegistryEvent::Offline(beat.node)),
+            (false, false) => self.events.push(RegistryEvent::Online(beat.node)),
+            _ => {}
+        }
+        Ok(Applied::New)
+    }
+
+    /// The connection to a node was lost: it has little time to beat by another way.
+    pub fn suspect(&mut self, node: NodeId, now: Instant) {
+        let deadline = now + self.limits.suspicion;
+        if let Some(until) = self.entries.get_mut(&node).and_then(|entry| entry.online_until.as_mut()) {
+            *until = (*until).min(deadline);
+        }
+    }
+
+    /// Forgets a node that was removed from the network; what is said of it later is refused.
+    pub fn remove(&mut self, node: NodeId) {
+        if let Some(entry) = self.entries.remove(&node)
+            && entry.online_until.is_some()
+        {
+            self.events.push(RegistryEvent::Offline(node));
+        }
+        if !self.removed.contains(&node) {
+            self.removed.push(node);
+        }
+    }
+
+    /// Lets a node back in that was removed and admitted again.
+    pub fn readmit(&mut self, node: NodeId) {
+        self.removed.retain(|removed| *removed != node);
+    }
+
+    /// Marks nodes that were silent for too long.
+    pub fn tick(&mut self, now: Instant) {
+        for (node, entry) in &mut self.entries {
+            if entry.online_until.is_some_and(|until| until <= now) {
+                entry.online_until = None;
+                self.events.push(RegistryEvent::Offline(*node));
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.online_until).min()
+    }
+
+    /// What changed since this was last asked.
+    pub fn events(&mut self) -> Vec<RegistryEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The versions of all records here.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let version = |(node, entry): (&NodeId, &Entry)| Some((*node, entry.record.as_ref()?.0.version));
+        Digest(self.entries.iter().filter_map(version).collect())
+    }
+
+    /// The signed records that the owner of a digest lacks.
+    #[must_use]
+    pub fn missing_for(&self, digest: &Digest) -> Vec<Vec<u8>> {
+        let theirs: BTreeMap<NodeId, Version> = digest.0.iter().copied().collect();
+        let lacks = |record: &NodeRecord| theirs.get(&record.node).is_none_or(|known| *known < record.version);
+        let records = self.entries.values().filter_map(|entry| entry.record.as_ref());
+        records.filter(|(record, _)| lacks(record)).map(|(_, bytes)| bytes.clone()).collect()
+    }
+
+    /// All signed records, to keep them over a restart.
+    #[must_use]
+    pub fn signed_records(&self) -> Vec<(NodeId, Vec<u8>)> {
+        self.entries.iter().filter_map(|(node, entry)| Some((*node, entry.record.as_ref()?.1.clone()))).collect()
+    }
+
+    /// Every node with a record.
+    #[must_use]
+    pub fn view(&self) -> Vec<NodeView> {
+        let shown = |(node, entry): (&NodeId, &Entry)| {
+            let (record, _) = entry.record.as_ref()?;
+            let online = *node == self.local || (entry.online_until.is_some() && !entry.left);
+            Some(NodeView { record: record.clone(), online, last_seen: entry.last_seen })
+        };
+        self.entries.iter().filter_map(shown).collect()
+    }
+}

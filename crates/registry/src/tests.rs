@@ -1,0 +1,163 @@
+//! What the registry promises, from outside.
+
+use std::time::Duration;
+
+use dawn_identity::{Keypair, NetworkId};
+use proptest::prelude::*;
+
+use crate::{AgentSummary, Applied, Beat, Digest, Limits, NodeRecord, RecordError, Registry, RegistryEvent, Version};
+
+fn network() -> NetworkId {
+    Keypair::from_seed([9; 32]).network_id()
+}
+
+fn key(node: u8) -> Keypair {
+    Keypair::from_seed([node; 32])
+}
+
+fn registry(local: u8) -> Registry {
+    Registry::new(network(), key(local).node_id(), Limits::default())
+}
+
+fn record(node: u8, epoch: u64, sequence: u64) -> NodeRecord {
+    NodeRecord {
+        network: network(),
+        node: key(node).node_id(),
+        name: format!("node-{node}").parse().unwrap(),
+        version: Version { epoch, sequence },
+        software: "test".into(),
+        addresses: vec!["/ip4/127.0.0.1/tcp/1".into()],
+        agents: vec![AgentSummary::starting("memory".parse().unwrap())],
+    }
+}
+
+fn beat(node: u8, epoch: u64, sequence: u64, leaving: bool) -> Vec<u8> {
+    Beat { network: network(), node: key(node).node_id(), version: Version { epoch, sequence }, leaving }.sign(&key(node))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_node_is_online_while_it_beats_and_offline_when_it_stops_leaves_or_is_suspected() {
+    let mut registry = registry(1);
+    registry.apply_record(&record(2, 1, 1).sign(&key(2))).unwrap();
+    assert!(!registry.view()[0].online);
+    registry.apply_beat(&beat(2, 1, 1, false), SECOND).unwrap();
+    assert!(registry.view()[0].online);
+    registry.tick(SECOND * 10);
+    assert!(registry.view()[0].online);
+    registry.tick(SECOND * 11);
+    assert!(!registry.view()[0].online);
+    registry.apply_beat(&beat(2, 1, 2, false), SECOND * 20).unwrap();
+    registry.suspect(key(2).node_id(), SECOND * 20);
+    registry.tick(SECOND * 22);
+    assert!(!registry.view()[0].online);
+    registry.apply_beat(&beat(2, 1, 3, false), SECOND * 30).unwrap();
+    registry.apply_beat(&beat(2, 1, 4, true), SECOND * 31).unwrap();
+    assert!(!registry.view()[0].online);
+    assert_eq!(registry.apply_beat(&beat(2, 1, 3, false), SECOND * 32).unwrap(), Applied::Known, "an old beat wakes nobody");
+    let node = key(2).node_id();
+    let (on, off) = (RegistryEvent::Online(node), RegistryEvent::Offline(node));
+    assert_eq!(
+        registry.events(),
+        [RegistryEvent::Changed(node), on.clone(), off.clone(), on.clone(), off.clone(), on, off]
+    );
+}
+
+#[test]
+fn a_restarted_node_wins_over_what_it_said_before() {
+    let mut registry = registry(1);
+    registry.apply_record(&record(2, 1, 90).sign(&key(2))).unwrap();
+    assert_eq!(registry.apply_record(&record(2, 2, 1).sign(&key(2))).unwrap(), Applied::New);
+    assert_eq!(registry.apply_record(&record(2, 1, 91).sign(&key(2))).unwrap(), Applied::Known);
+}
+
+#[test]
+fn forged_foreign_and_removed_are_refused() {
+    let mut registry = registry(1);
+    assert_eq!(registry.apply_record(&record(2, 1, 1).sign(&key(3))), Err(RecordError::BadSignature));
+    let mut foreign = record(2, 1, 1);
+    foreign.network = key(8).network_id();
+    assert_eq!(registry.apply_record(&foreign.sign(&key(2))), Err(RecordError::OtherNetwork));
+    registry.apply_record(&record(2, 1, 1).sign(&key(2))).unwrap();
+    registry.remove(key(2).node_id());
+    assert!(registry.view().is_empty());
+    assert_eq!(registry.apply_record(&record(2, 1, 2).sign(&key(2))), Err(RecordError::Removed));
+    registry.readmit(key(2).node_id());
+    assert_eq!(registry.apply_record(&record(2, 1, 2).sign(&key(2))), Ok(Applied::New));
+}
+
+#[test]
+fn the_registry_is_bounded() {
+    let mut registry = Registry::new(network(), key(1).node_id(), Limits { nodes: 2, ..Limits::default() });
+    for node in 2..4 {
+        registry.apply_record(&record(node, 1, 1).sign(&key(node))).unwrap();
+    }
+    assert_eq!(registry.apply_record(&record(4, 1, 1).sign(&key(4))), Err(RecordError::Full(2)));
+    let mut long = record(2, 1, 2);
+    long.addresses = vec!["x".repeat(300 << 10)];
+    assert!(matches!(registry.apply_record(&long.sign(&key(2))), Err(RecordError::TooLong { .. })));
+}
+
+#[test]
+fn two_registries_settle_by_exchanging_digests() {
+    let (mut a, mut b) = (registry(1), registry(2));
+    for node in 3..8 {
+        a.apply_record(&record(node, 1, 1).sign(&key(node))).unwrap();
+    }
+    b.apply_record(&record(3, 1, 2).sign(&key(3))).unwrap();
+    let digest = Digest::decode(&b.digest().encode()).unwrap();
+    for bytes in a.missing_for(&digest) {
+        b.apply_record(&bytes).unwrap();
+    }
+    for bytes in b.missing_for(&a.digest()) {
+        a.apply_record(&bytes).unwrap();
+    }
+    assert_eq!(a.view(), b.view());
+    assert!(a.missing_for(&b.digest()).is_empty());
+}
+
+#[test]
+fn the_wire_format_is_what_it_was() {
+    let hex: String = beat(2, 1, 3, false).iter().map(|byte| format!("{byte:02x}")).collect();
+    insta::assert_snapshot!("beat", hex);
+    let hex: String = record(2, 1, 3).sign(&key(2)).iter().map(|byte| format!("{byte:02x}")).collect();
+    insta::assert_snapshot!("record", hex);
+}
+
+proptest! {
+    #[test]
+    fn records_settle_to_one_view_in_whatever_order_and_however_often_they_come(
+        versions in proptest::collection::vec((2u8..5, 0u64..3, 0u64..4), 1..20),
+        shuffle in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
+    ) {
+        let signed: Vec<Vec<u8>> = versions.iter().map(|(node, epoch, sequence)| record(*node, *epoch, *sequence).sign(&key(*node))).collect();
+        let (mut straight, mut shuffled) = (registry(1), registry(1));
+        for bytes in &signed {
+            straight.apply_record(bytes).unwrap();
+        }
+        for index in &shuffle {
+            shuffled.apply_record(index.get::<Vec<u8>>(&signed)).unwrap();
+        }
+        for bytes in signed.iter().rev() {
+            shuffled.apply_record(bytes).unwrap();
+        }
+        prop_assert_eq!(straight.view(), shuffled.view());
+    }
+
+    #[test]
+    fn any_flipped_bit_is_refused(at: prop::sample::Index, bit in 0u8..8) {
+        let mut bytes = record(2, 1, 1).sign(&key(2));
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        prop_assert!(registry(1).apply_record(&bytes).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let mut registry = registry(1);
+        prop_assert!(registry.apply_record(&bytes).is_err());
+        prop_assert!(registry.apply_beat(&bytes, SECOND).is_err());
+        let _ = Digest::decode(&bytes);
+    }
+}
