@@ -431,6 +431,12 @@ impl Edit<'_> {
         self.replace_range(start..start + part.get().len(), by)
     }
 
+    /// Puts text right after the opening bracket of an object or array that is a part of this very message.
+    pub fn insert_within(&mut self, part: &RawValue, text: impl Into<Bytes>) -> &mut Self {
+        let start = part.get().as_ptr() as usize - self.message.0.as_ptr() as usize + 1;
+        self.replace_range(start..start, text)
+    }
+
     /// Replaces a byte range.
     pub fn replace_range(&mut self, range: Range<usize>, by: impl Into<Bytes>) -> &mut Self {
         debug_assert!(range.end <= self.message.0.len(), "a span of another message");

@@ -1,18 +1,23 @@
 //! A link: a conversation with one agent, wherever the agent is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::fault::{Fault, FaultCode};
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter};
+use crate::jsonrpc::Message;
 use crate::wire::Reply;
 
 /// A reading half that can be sent between tasks.
 pub type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
 /// A writing half that can be sent between tasks.
 pub type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// What every message towards an agent passes through.
+pub type Filter = Arc<dyn Fn(Message) -> Message + Send + Sync>;
 
 /// Why a link does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +71,7 @@ impl Link {
     #[must_use]
     pub fn from_framed(reader: FrameReader<BoxRead>, writer: FrameWriter<BoxWrite>) -> Self {
         Self {
-            sender: LinkSender(SenderKind::Stream(writer)),
+            sender: LinkSender { kind: SenderKind::Stream(writer), filter: None },
             receiver: LinkReceiver {
                 kind: ReceiverKind::Stream(reader),
                 awaits_reply: false,
@@ -79,6 +84,13 @@ impl Link {
     pub fn from_stream(stream: impl AsyncRead + AsyncWrite + Send + 'static, limit: usize) -> Self {
         let (read, write) = tokio::io::split(stream);
         Self::from_halves(Box::new(read), Box::new(write), limit)
+    }
+
+    /// The same link, with every message towards the agent passing through a filter.
+    #[must_use]
+    pub fn with_filter(mut self, filter: Filter) -> Self {
+        self.sender.filter = Some(filter);
+        self
     }
 
     /// The first line that comes is the other node's [`Reply`].
@@ -106,7 +118,7 @@ impl Link {
         receiver: mpsc::Receiver<Result<Frame, Fault>>,
     ) -> Self {
         Self {
-            sender: LinkSender(SenderKind::Channel(sender)),
+            sender: LinkSender { kind: SenderKind::Channel(sender), filter: None },
             receiver: LinkReceiver {
                 kind: ReceiverKind::Channel(receiver),
                 awaits_reply: false,
@@ -116,7 +128,10 @@ impl Link {
 }
 
 /// Sends messages over a link.
-pub struct LinkSender(SenderKind);
+pub struct LinkSender {
+    kind: SenderKind,
+    filter: Option<Filter>,
+}
 
 enum SenderKind {
     Stream(FrameWriter<BoxWrite>),
@@ -129,8 +144,11 @@ impl LinkSender {
     ///
     /// # Errors
     /// The other end is gone.
-    pub async fn feed(&mut self, frame: Frame) -> Result<(), LinkError> {
-        match &mut self.0 {
+    pub async fn feed(&mut self, mut frame: Frame) -> Result<(), LinkError> {
+        if let Some(filter) = &self.filter {
+            frame.message = filter(frame.message);
+        }
+        match &mut self.kind {
             SenderKind::Stream(writer) => Ok(writer.feed(&frame).await?),
             SenderKind::Channel(sender) => sender.send(Ok(frame)).await.map_err(|_| LinkError::Closed),
             SenderKind::Closed => Err(LinkError::Closed),
@@ -142,7 +160,7 @@ impl LinkSender {
     /// # Errors
     /// The other end is gone.
     pub async fn flush(&mut self) -> Result<(), LinkError> {
-        match &mut self.0 {
+        match &mut self.kind {
             SenderKind::Stream(writer) => Ok(writer.flush().await?),
             SenderKind::Channel(_) => Ok(()),
             SenderKind::Closed => Err(LinkError::Closed),
@@ -160,17 +178,17 @@ impl LinkSender {
 
     /// Tells the other end that nothing more comes.
     pub async fn close(&mut self) {
-        if let SenderKind::Stream(writer) = &mut self.0 {
+        if let SenderKind::Stream(writer) = &mut self.kind {
             // An end that is already gone needs no telling.
             let _ = writer.close().await;
         }
-        self.0 = SenderKind::Closed;
+        self.kind = SenderKind::Closed;
     }
 }
 
 impl fmt::Debug for LinkSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.kind {
             SenderKind::Stream(_) => "LinkSender(stream)",
             SenderKind::Channel(_) => "LinkSender(channel)",
             SenderKind::Closed => "LinkSender(closed)",

@@ -1,1 +1,14 @@
-//! dawn-node
+//! A node: configuration, storage, membership, directory, agents and the local API, put together.
+
+pub mod api;
+pub mod client;
+pub mod config;
+pub mod directory;
+pub mod error;
+pub mod home;
+pub mod members;
+mod metrics;
+pub mod node;
+pub mod setup;
+pub mod store;
+pub mod time;

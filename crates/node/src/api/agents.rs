@@ -144,10 +144,11 @@ pub(super) async fn call(
     }
     let (sender, mut receiver) = mpsc::unbounded_channel::<Message>();
     let stream = async_stream(move |yielder| async move {
-        let run = call.run(&state, &mut |message| {
+        let mut pass_on = |message: &Message| {
             // The reader below lives as long as this call.
             let _ = sender.send(message.clone());
-        });
+        };
+        let run = call.run(&state, &mut pass_on);
         tokio::pin!(run);
         loop {
             tokio::select! {

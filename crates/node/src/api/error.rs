@@ -100,3 +100,19 @@ impl From<ClientError> for ApiError {
 pub(super) async fn unknown_route(uri: Uri) -> ApiError {
     ApiError::not_found("unknown_route", format!("there is no {}", uri.path())).next("see /api/openapi.json")
 }
+
+impl From<crate::error::NodeError> for ApiError {
+    fn from(error: crate::error::NodeError) -> Self {
+        use crate::error::NodeError;
+        let status = match &error {
+            NodeError::NotAllowed(_) | NodeError::Issue(_) => StatusCode::FORBIDDEN,
+            NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
+            NodeError::Exists { .. } => StatusCode::CONFLICT,
+            NodeError::Config(_) => StatusCode::BAD_REQUEST,
+            _ => return Self::internal(&error),
+        };
+        let mut answer = Self::new(status, error.code(), error.to_string());
+        answer.next = error.next();
+        answer
+    }
+}

@@ -18,7 +18,9 @@ use axum::routing::{delete, get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use agents::source;
 pub use error::ApiError;
+pub use events::{Events, NodeEvent};
 pub use guard::Guarded;
 
 use crate::node::NodeState;

@@ -1,0 +1,417 @@
+//! `dawn agent`: what this node shares, and what the network offers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use dawn_identity::{AgentAddress, AgentName};
+use dawn_node::client::{Client, ClientError, segment};
+use dawn_node::config::{AgentConfig, CallerHint, Isolation, edit};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::table::{Rows, plain};
+use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, understood, words};
+
+/// How long several changes may take to be shown as one.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Longest description that a list shows, characters.
+const SUMMARY_CHARS: usize = 100;
+
+/// The agents (MCP servers) of this node and of the network
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    command: AgentCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    Add(AddArgs),
+    /// Every agent of the network
+    List {
+        /// Show it again whenever something changes
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Stop sharing an agent of this node
+    Remove {
+        /// Its name
+        name: AgentName,
+    },
+    /// End an agent's processes and start it anew
+    Restart {
+        /// Its name
+        name: AgentName,
+    },
+    /// Everything that an agent says about itself; --json gives the full schemas of its tools
+    Inspect {
+        /// Its address, node:agent
+        address: AgentAddress,
+    },
+}
+
+/// Share an MCP server with the network
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git")]
+struct AddArgs {
+    /// Its name on this node
+    name: AgentName,
+    /// A variable of the program's environment, repeatable
+    #[arg(long, value_name = "K=V", value_parser = variable, conflicts_with = "url")]
+    env: Vec<(String, String)>,
+    /// A header sent to the server, repeatable
+    #[arg(long, value_name = "K:V", value_parser = header, requires = "url")]
+    header: Vec<(String, String)>,
+    /// The program's working directory
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    directory: Option<PathBuf>,
+    /// Whether clients share one process
+    #[arg(long, value_enum, default_value_t = Isolated::Session)]
+    isolation: Isolated,
+    /// How the agent is told who calls
+    #[arg(long, value_enum, default_value_t = Caller::Auto)]
+    caller: Caller,
+    /// The address of a Streamable HTTP server
+    #[arg(long, value_name = "URL", required_unless_present = "command", conflicts_with = "command")]
+    url: Option<String>,
+    /// A program that speaks MCP over standard I/O, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Isolated {
+    /// A process for each session
+    Session,
+    /// One process for all
+    Shared,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Caller {
+    /// By environment, headers or `_meta`, as fits the agent
+    Auto,
+    /// By `_meta` always
+    Meta,
+    /// Not at all
+    None,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("write it as NAME: VALUE".to_owned()),
+    }
+}
+
+pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
+    match args.command {
+        AgentCommand::Add(args) => add(context, args),
+        AgentCommand::List { watch: false } => list(context),
+        AgentCommand::List { watch: true } => watch(context),
+        AgentCommand::Remove { name } => remove(context, &name),
+        AgentCommand::Restart { name } => restart(context, &name),
+        AgentCommand::Inspect { address } => inspect(context, &address),
+    }
+}
+
+/// The node has another working directory: what is relative here is made absolute.
+fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|error| Failure::io(&format!("{} could not be found", path.display()), &error))
+    };
+    let mut command = args.command;
+    if let Some(program) = command.first_mut()
+        && program.contains('/')
+    {
+        *program = absolute(PathBuf::from(program.as_str()))?.to_string_lossy().into_owned();
+    }
+    let config = AgentConfig {
+        command: (!command.is_empty()).then_some(command),
+        url: args.url,
+        env: args.env.into_iter().collect(),
+        headers: args.header.into_iter().collect::<BTreeMap<_, _>>(),
+        directory: args.directory.map(absolute).transpose()?,
+        isolation: match args.isolation {
+            Isolated::Session => Isolation::Session,
+            Isolated::Shared => Isolation::Shared,
+        },
+        caller: match args.caller {
+            Caller::Auto => CallerHint::Auto,
+            Caller::Meta => CallerHint::Meta,
+            Caller::None => CallerHint::None,
+        },
+    };
+    config.check()?;
+    Ok(config)
+}
+
+fn add(context: &Context, args: AddArgs) -> Result<(), Failure> {
+    let name = args.name.clone();
+    let config = configured(args)?;
+    let out = context.out;
+    let client = match Client::connect(&context.home) {
+        Ok(client) => client,
+        Err(ClientError::NotRunning) => {
+            context.home.create()?;
+            edit::add_agent(&context.home, &name, &config)?;
+            if out.json {
+                return out.document(&json!({ "name": name, "state": "configured" }));
+            }
+            return out.line(format!("agent {name} is configured; it starts with `dawn up`"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut body = serde_json::to_value(&config)
+        .map_err(|error| Failure::new(Exit::Failed, "internal", format!("the agent could not be expressed: {error}")))?;
+    body["name"] = json!(name);
+    let added: Box<RawValue> = context.wait(async { Ok(client.post("/api/agents", &body).await?) })?;
+    out.answer(&added, |agent: Added| {
+        let address = words::clean(&agent.address);
+        out.line(format!("{} agent {} is {}", styled(GOOD, "✓"), styled(STRONG, &address), agent.state))?;
+        out.note(format!("Next: dawn agent inspect {address}"));
+        Ok(())
+    })
+}
+
+#[derive(Deserialize)]
+struct Added {
+    address: String,
+    state: String,
+}
+
+#[derive(Deserialize)]
+struct Agents {
+    agents: Vec<Agent>,
+}
+
+#[derive(Deserialize)]
+struct Agent {
+    address: String,
+    title: Option<String>,
+    version: Option<String>,
+    state: String,
+    eras: Vec<String>,
+    tools: u64,
+    resources: u64,
+    prompts: u64,
+    latency_ms: Option<f64>,
+    error: Option<String>,
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let listed: Box<RawValue> = context.wait(async { Ok(client.get("/api/agents").await?) })?;
+    context.out.answer(&listed, |agents| show(context, agents))
+}
+
+fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
+    let out = context.out;
+    if agents.is_empty() {
+        return out.line("no agents; `dawn agent add NAME -- COMMAND` shares one");
+    }
+    let header = ["ADDRESS", "STATE", "TOOLS", "RESOURCES", "PROMPTS", "LATENCY", "ERAS", "SERVER"];
+    let mut rows = Rows::new(out.on_terminal(), &header);
+    for agent in agents {
+        let style = match agent.state.as_str() {
+            "ready" => GOOD,
+            "failed" => BAD,
+            _ => CAUTION,
+        };
+        let server = [agent.title, agent.version].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        rows.row([
+            (agent.address, STRONG),
+            (agent.state, style),
+            plain(agent.tools.to_string()),
+            plain(agent.resources.to_string()),
+            plain(agent.prompts.to_string()),
+            plain(words::milliseconds(agent.latency_ms)),
+            plain(words::list(&agent.eras)),
+            (agent.error.unwrap_or(server), FAINT),
+        ]);
+    }
+    out.line(rows.render())
+}
+
+fn watch(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let out = context.out;
+    context.wait(async {
+        let mut events = client.events("/api/events").await?;
+        loop {
+            let listed: Box<RawValue> = client.get("/api/agents").await?;
+            if out.json {
+                out.json_line(&listed)?;
+            } else {
+                if out.on_terminal() {
+                    // Clears the screen and begins at its top.
+                    out.bytes(b"\x1b[2J\x1b[H")?;
+                }
+                show(context, understood(&listed)?)?;
+            }
+            let ended = || Failure::new(Exit::NotRunning, "not_running", "the node has ended").next("start it with `dawn up`");
+            events.next().await?.ok_or_else(ended)?;
+            // What comes together is shown together.
+            while let Ok(event) = tokio::time::timeout(SETTLE, events.next()).await {
+                event?.ok_or_else(ended)?;
+            }
+        }
+    })
+}
+
+fn remove(context: &Context, name: &AgentName) -> Result<(), Failure> {
+    match Client::connect(&context.home) {
+        Ok(client) => {
+            let path = format!("/api/agents/{}", segment(name.as_str()));
+            context.wait(async { Ok(client.delete::<Value>(&path).await?) })?;
+        }
+        Err(ClientError::NotRunning) => edit::remove_agent(&context.home, name)?,
+        Err(error) => return Err(error.into()),
+    }
+    if context.out.json {
+        return context.out.document(&json!({ "name": name, "removed": true }));
+    }
+    context.out.line(format!("agent {name} is no longer shared"))
+}
+
+fn restart(context: &Context, name: &AgentName) -> Result<(), Failure> {
+    let client = context.client()?;
+    let path = format!("/api/agents/{}/restart", segment(name.as_str()));
+    context.wait(async { Ok(client.post::<Value>(&path, &json!({})).await?) })?;
+    if context.out.json {
+        return context.out.document(&json!({ "name": name, "restarted": true }));
+    }
+    context.out.line(format!("agent {name} starts anew"))
+}
+
+#[derive(Deserialize)]
+struct Inspection {
+    #[serde(default)]
+    server: Value,
+    #[serde(default)]
+    protocol: Value,
+    #[serde(default)]
+    instructions: Option<String>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    #[serde(default)]
+    resources: Vec<Value>,
+    #[serde(default)]
+    resource_templates: Vec<Value>,
+    #[serde(default)]
+    prompts: Vec<Value>,
+}
+
+fn inspect(context: &Context, address: &AgentAddress) -> Result<(), Failure> {
+    let client = context.client()?;
+    let path = format!("/api/inspect/{}/{}", segment(&address.node.to_string()), segment(address.agent.as_str()));
+    let inspected: Box<RawValue> = context.wait(async { Ok(client.get(&path).await?) })?;
+    let out = context.out;
+    out.answer(&inspected, |agent: Inspection| {
+        let text = |value: &Value, key: &str| value[key].as_str().map(|text| words::clean(text).into_owned());
+        let server = [text(&agent.server, "title").or_else(|| text(&agent.server, "name")), text(&agent.server, "version")];
+        let server: Vec<String> = server.into_iter().flatten().collect();
+        let protocol = agent.protocol.as_str().map(|protocol| format!(" (MCP {})", words::clean(protocol)));
+        out.line(format!("{}  {}{}", styled(STRONG, address), server.join(" "), protocol.unwrap_or_default()))?;
+        if let Some(instructions) = &agent.instructions {
+            out.line(format!("\n{}", words::clean(instructions.trim())))?;
+        }
+        section(context, "Tools", &agent.tools, "name", parameters)?;
+        section(context, "Resources", &agent.resources, "uri", |_| String::new())?;
+        section(context, "Resource templates", &agent.resource_templates, "uriTemplate", |_| String::new())?;
+        section(context, "Prompts", &agent.prompts, "name", arguments)?;
+        Ok(())
+    })
+}
+
+fn section(
+    context: &Context,
+    title: &str,
+    items: &[Value],
+    key: &str,
+    takes: impl Fn(&Value) -> String,
+) -> Result<(), Failure> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    context.out.line(format!("\n{}", styled(STRONG, format!("{title} ({})", items.len()))))?;
+    let mut rows = Rows::new(context.out.on_terminal(), &["NAME", "TAKES", "WHAT"]);
+    for item in items {
+        let what = item["description"].as_str().or(item["title"].as_str()).or(item["name"].as_str());
+        rows.row([
+            plain(item[key].as_str().unwrap_or_default()),
+            plain(takes(item)),
+            (summary(what.unwrap_or_default()), FAINT),
+        ]);
+    }
+    context.out.line(rows.render())
+}
+
+/// The first line of a description, cut where it is long.
+fn summary(text: &str) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    match line.char_indices().nth(SUMMARY_CHARS) {
+        Some((at, _)) => format!("{}…", line.get(..at).unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+/// A tool's parameters with their types as its schema has them; optional ones in brackets.
+fn parameters(tool: &Value) -> String {
+    let schema = &tool["inputSchema"];
+    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let Some(properties) = schema["properties"].as_object() else { return String::new() };
+    let shown = properties.iter().map(|(name, property)| {
+        let kind = property["type"].as_str().map(|kind| format!(":{kind}")).unwrap_or_default();
+        if required(name) { format!("{name}{kind}") } else { format!("[{name}{kind}]") }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn arguments(prompt: &Value) -> String {
+    let arguments = prompt["arguments"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let shown = arguments.iter().map(|argument| {
+        let name = argument["name"].as_str().unwrap_or_default();
+        if argument["required"] == true { name.to_owned() } else { format!("[{name}]") }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_and_headers_are_pairs() {
+        assert_eq!(variable("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert!(variable("=x").is_err() && variable("A").is_err());
+        assert_eq!(header("X-Key: a:b"), Ok(("X-Key".to_owned(), "a:b".to_owned())));
+        assert!(header("X-Key").is_err());
+    }
+
+    #[test]
+    fn a_tool_says_what_it_takes() {
+        let tool = json!({ "inputSchema": { "properties": { "path": { "type": "string" }, "head": { "type": "number" } }, "required": ["path"] } });
+        let shown = parameters(&tool);
+        assert!(shown.contains("path:string") && shown.contains("[head:number]"), "{shown}");
+        assert_eq!(parameters(&json!({})), "");
+    }
+
+    #[test]
+    fn a_long_description_is_cut_between_characters() {
+        assert_eq!(summary("one\ntwo"), "one");
+        assert_eq!(summary(&"ü".repeat(200)).chars().count(), SUMMARY_CHARS + 1);
+    }
+}

@@ -1,0 +1,214 @@
+//! What only a running node knows: itself, its certificate, its peers and its agents.
+
+use std::time::Duration;
+
+use dawn_node::client::{Client, ClientError, segment};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Check, State};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::words;
+
+/// How long the node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Status {
+    version: String,
+    certificate: Option<Certificate>,
+    listen: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Certificate {
+    expires: Timestamp,
+    renews: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Peers {
+    peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    name: String,
+    online: bool,
+    this: bool,
+    revoked: bool,
+}
+
+#[derive(Deserialize)]
+struct Agents {
+    agents: Vec<Agent>,
+}
+
+#[derive(Deserialize)]
+struct Agent {
+    name: String,
+    address: String,
+    state: String,
+    this: bool,
+    error: Option<String>,
+}
+
+/// A request that is not waited for longer than [`PATIENCE`].
+async fn soon<T>(asked: impl Future<Output = Result<T, ClientError>>) -> Result<T, Failure> {
+    let late = || ClientError::Broken(format!("no answer within {} s", PATIENCE.as_secs()).into());
+    Ok(tokio::time::timeout(PATIENCE, asked).await.map_err(|_| late())??)
+}
+
+async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Failure> {
+    soon(client.get(path)).await
+}
+
+pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
+    context.wait(async {
+        let client = match Client::connect(&context.home) {
+            Ok(client) => client,
+            Err(error) => return Ok(vec![Check::broken("node", &error.into())]),
+        };
+        let status: Status = match get(&client, "/api/status").await {
+            Ok(status) => status,
+            Err(failure) => return Ok(vec![Check::broken("node", &failure)]),
+        };
+        let mut checks = vec![node(&status, &client), certificate(status.certificate.as_ref(), Timestamp::now()), listening(&status.listen)];
+        checks.push(peers(&client).await);
+        checks.push(match get::<Agents>(&client, "/api/agents").await {
+            Ok(Agents { agents }) => agents_state(&agents),
+            Err(failure) => Check::broken("agents", &failure),
+        });
+        Ok(checks)
+    })
+}
+
+fn node(status: &Status, client: &Client) -> Check {
+    let own = env!("CARGO_PKG_VERSION");
+    if status.version == own {
+        return Check::ok("node", format!("runs, and accepts the token, at {}", client.address()));
+    }
+    Check::warning("node", format!("runs version {}, this is {own}", status.version), "dawn down, then dawn up")
+}
+
+fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Check {
+    let Some(certificate) = certificate else {
+        return Check::new("certificate", State::Skipped, "the node belongs to no network");
+    };
+    let expires = words::relative(certificate.expires, now);
+    if certificate.expires <= now {
+        return Check::failed(
+            "certificate",
+            format!("expired {expires}"),
+            "let the owner's node or an admin's be up and reachable: the certificate is renewed then; or join anew",
+        );
+    }
+    if certificate.renews.is_some_and(|renews| renews < now) {
+        return Check::warning(
+            "certificate",
+            format!("expires {expires}, and its renewal is due"),
+            "let the owner's node or an admin's be up and reachable",
+        );
+    }
+    Check::ok("certificate", format!("expires {expires}"))
+}
+
+fn listening(addresses: &[String]) -> Check {
+    let local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    if addresses.is_empty() {
+        return Check::failed("listening", "on no address: other nodes cannot dial this one", "give listen in [mesh] of config.toml an address");
+    }
+    if addresses.iter().all(local) {
+        return Check::warning(
+            "listening",
+            "on loopback only: nodes on other machines cannot dial this one",
+            "dawn up --listen /ip4/0.0.0.0/udp/0/quic-v1",
+        );
+    }
+    Check::ok("listening", format!("on {}", words::count(addresses.len() as u64, "multiaddr")))
+}
+
+async fn peers(client: &Client) -> Check {
+    let peers: Peers = match get(client, "/api/peers").await {
+        Ok(peers) => peers,
+        Err(failure) => return Check::broken("peers", &failure),
+    };
+    let others: Vec<Peer> = peers.peers.into_iter().filter(|peer| !peer.this && !peer.revoked).collect();
+    let mut silent = Vec::new();
+    for peer in others.iter().filter(|peer| peer.online) {
+        let path = format!("/api/peers/{}/ping", segment(&peer.name));
+        let body = json!({ "count": 1 });
+        if soon(client.post::<Value>(&path, &body)).await.is_err() {
+            silent.push(peer.name.as_str());
+        }
+    }
+    let offline: Vec<&str> = others.iter().filter(|peer| !peer.online).map(|peer| peer.name.as_str()).collect();
+    if !silent.is_empty() {
+        let words = format!("{} should be online but did not answer a ping", silent.join(", "));
+        return Check::failed("peers", words, "dawn peers; look at the network between the two machines");
+    }
+    if !offline.is_empty() {
+        return Check::warning("peers", format!("{} offline", offline.join(", ")), "run `dawn up` there if it should be online");
+    }
+    if others.is_empty() {
+        return Check::ok("peers", "none yet; `dawn invite` lets one join");
+    }
+    Check::ok("peers", format!("all {} answer", others.len()))
+}
+
+fn agents_state(agents: &[Agent]) -> Check {
+    let own = || agents.iter().filter(|agent| agent.this);
+    if let Some(agent) = own().find(|agent| agent.state == "failed") {
+        let why = agent.error.as_deref().unwrap_or("it does not start");
+        return Check::failed(
+            "agents",
+            format!("{} failed: {why}", agent.address),
+            format!("mend its command or url in config.toml, then `dawn agent restart {}`", agent.name),
+        );
+    }
+    if let Some(agent) = own().find(|agent| agent.state != "ready") {
+        return Check::warning("agents", format!("{} is {}", agent.address, agent.state), "look again in a moment: dawn agent list");
+    }
+    Check::ok("agents", format!("{} here, {} in the network", own().count(), agents.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_told_by_what_is_left_of_it() {
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let state = |expires: &str, renews: &str| {
+            let given = Certificate { expires: expires.parse().unwrap(), renews: renews.parse().ok() };
+            certificate(Some(&given), now).state
+        };
+        assert_eq!(state("2030-01-08T00:00:00Z", "2030-01-04T00:00:00Z"), State::Ok);
+        assert_eq!(state("2030-01-02T00:00:00Z", "2029-12-31T00:00:00Z"), State::Warning);
+        assert_eq!(state("2029-12-31T00:00:00Z", "2029-12-30T00:00:00Z"), State::Failed);
+    }
+
+    #[test]
+    fn an_agent_of_this_node_that_failed_fails_the_check_and_anothers_does_not() {
+        let agent = |this: bool, state: &str| Agent {
+            name: "files".to_owned(),
+            address: "lab:files".to_owned(),
+            state: state.to_owned(),
+            this,
+            error: Some("gone".to_owned()),
+        };
+        assert_eq!(agents_state(&[agent(true, "failed")]).state, State::Failed);
+        assert_eq!(agents_state(&[agent(false, "failed")]).state, State::Ok);
+        assert_eq!(agents_state(&[agent(true, "starting")]).state, State::Warning);
+    }
+
+    #[test]
+    fn loopback_alone_is_worth_a_look() {
+        assert_eq!(listening(&["/ip4/127.0.0.1/tcp/1".to_owned()]).state, State::Warning);
+        assert_eq!(listening(&[]).state, State::Failed);
+        assert_eq!(listening(&["/ip4/127.0.0.1/tcp/1".to_owned(), "/ip4/10.0.0.1/tcp/1".to_owned()]).state, State::Ok);
+    }
+}

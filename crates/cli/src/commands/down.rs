@@ -1,0 +1,38 @@
+//! `dawn down`: ends the running node and waits until it is gone.
+
+use std::time::{Duration, Instant};
+
+use dawn_node::client::{ClientError, is_running};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+
+/// How long a node may take to end; its agents are asked to end before it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(25);
+
+pub(crate) fn run(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    context.wait(async {
+        match client.post::<Value>("/api/shutdown", &json!({})).await {
+            // It may end before its answer is sent.
+            Ok(_) | Err(ClientError::Broken(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let begun = Instant::now();
+        while is_running(&context.home)? {
+            if begun.elapsed() > PATIENCE {
+                let words = format!("the node did not end within {} s", PATIENCE.as_secs());
+                return Err(Failure::new(Exit::Failed, "timeout", words).next("see its log, or end its process"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    })?;
+    if context.out.json {
+        return context.out.document(&json!({ "stopped": true }));
+    }
+    context.out.line("the node has ended")
+}

@@ -1,0 +1,120 @@
+//! `dawn join`: becoming a member with a ticket.
+
+use std::io::Read;
+use std::time::Duration;
+
+use clap::Args;
+use dawn_identity::{NodeName, SafetyWords, Ticket};
+use dawn_node::setup::{self, JoinEvent, JoinOptions};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{GOOD, Output, STRONG, styled};
+use crate::passphrase;
+
+/// Longest ticket that is read from standard input, bytes; a longer text is none.
+const TICKET_BYTES: u64 = 64 * 1024;
+
+/// Join a network with a ticket
+///
+/// Both sides show the same three safety words. Compare them aloud: they are equal only if nobody sits in between.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dawn join dawn1… --name lab\n  ssh home dawn invite | dawn join - --name lab     the ticket from standard input")]
+pub(crate) struct JoinArgs {
+    /// The ticket that `dawn invite` printed, or - to read it from standard input
+    #[arg(required = true, num_args = 1.., value_name = "TICKET")]
+    ticket: Vec<String>,
+    /// This node's name [default: the name of this machine]
+    #[arg(long, value_name = "NODE")]
+    name: Option<NodeName>,
+    /// How long to wait for an approval, such as 10m or 1d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Seal the key with a passphrase: asked for, or from DAWN_PASSPHRASE
+    #[arg(long)]
+    passphrase: bool,
+}
+
+pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
+    let ticket = ticket(&args.ticket)?;
+    let node_name = args.name.map_or_else(super::init::own_name, Ok)?;
+    let passphrase = if args.passphrase { Some(passphrase::choose()?) } else { passphrase::from_environment() };
+    context.log("")?;
+    let out = context.out;
+    let options = JoinOptions {
+        node_name,
+        passphrase,
+        timeout: args.timeout,
+    };
+    let join = setup::join(&context.home, &ticket, options, |event| say(out, &event));
+    let joined = context.wait_on_threads(async { Ok(join.await?) })?;
+    if out.json {
+        return out.document(&json!({
+            "node": { "id": joined.node_id, "name": joined.node_name },
+            "network": { "id": joined.network_id, "name": joined.network_name },
+            "words": joined.words,
+            "home": context.home.data(),
+        }));
+    }
+    out.line(format!(
+        "{} this node is {} of network {}",
+        styled(GOOD, "✓"),
+        styled(STRONG, &joined.node_name),
+        styled(STRONG, &joined.network_name)
+    ))?;
+    out.line(format!("  safety words: {}", spoken(&joined.words)))?;
+    out.note("Compare the words aloud with who invited you; they must be the same there. If not: `dawn peers revoke` there.");
+    out.note("Next: dawn up");
+    Ok(())
+}
+
+/// Mail and chat break long lines: all arguments together are the ticket.
+fn ticket(words: &[String]) -> Result<Ticket, Failure> {
+    if words != ["-"] {
+        return Ok(words.concat().parse()?);
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .take(TICKET_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::io("the ticket could not be read from standard input", &error))?;
+    Ok(text.parse()?)
+}
+
+fn spoken(words: &SafetyWords) -> String {
+    styled(STRONG, words.words().join("  "))
+}
+
+fn say(out: Output, event: &JoinEvent) {
+    match event {
+        JoinEvent::Dialling { addresses } => {
+            let at = addresses.first().map_or("", String::as_str);
+            let more = addresses.len().saturating_sub(1);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            out.note(format!("dialling {at}{more}…"));
+        }
+        JoinEvent::Connected => out.note("connected"),
+        JoinEvent::Words(words) => out.note(format!("safety words: {}", spoken(words))),
+        JoinEvent::WaitingForApproval => {
+            out.note("waiting for an approval there: `dawn requests`, compare the words, `dawn approve ID`");
+        }
+        JoinEvent::Admitted => out.note("admitted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_ticket_is_told_apart_from_a_damaged_one() {
+        let code = |text: &str| {
+            let failure = ticket(&[text.to_owned()]).unwrap_err();
+            failure.document().unwrap()["error"]["code"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(code("hello"), "ticket_invalid");
+        assert_eq!(code("dawn1aaaaaaaaaaaaaaaa"), "ticket_damaged");
+        assert_eq!(code("dawn9aaaaaaaaaaaaaaaa"), "ticket_unsupported");
+    }
+}

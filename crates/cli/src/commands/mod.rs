@@ -1,0 +1,18 @@
+//! The commands, a file for each group.
+
+pub(crate) mod agent;
+pub(crate) mod arguments;
+pub(crate) mod bridge;
+pub(crate) mod call;
+pub(crate) mod client_config;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod events;
+pub(crate) mod init;
+pub(crate) mod invite;
+pub(crate) mod join;
+pub(crate) mod peers;
+pub(crate) mod shell;
+pub(crate) mod status;
+pub(crate) mod up;

@@ -1,0 +1,182 @@
+//! `dawn peers` and `dawn ping`: the nodes of the network.
+
+use clap::{Args, Subcommand};
+use dawn_node::client::segment;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::table::{Rows, plain};
+use crate::output::{BAD, FAINT, GOOD, STRONG, styled, words};
+
+/// Every node of the network, with its route and latency; or remove one
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dawn peers\n  dawn peers --json\n  dawn peers revoke lab")]
+pub(crate) struct PeersArgs {
+    #[command(subcommand)]
+    command: Option<PeersCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum PeersCommand {
+    /// Every node of the network
+    List,
+    /// Remove a node from the network, at once and for good
+    Revoke {
+        /// The node's name or id
+        node: String,
+    },
+}
+
+/// Round trips to a node of the network
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dawn ping lab -c 5")]
+pub(crate) struct PingArgs {
+    /// The node's name or id
+    node: String,
+    /// How many
+    #[arg(long, short, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    count: u32,
+}
+
+pub(crate) fn run(context: &Context, args: PeersArgs) -> Result<(), Failure> {
+    match args.command {
+        None | Some(PeersCommand::List) => list(context),
+        Some(PeersCommand::Revoke { node }) => revoke(context, &node),
+    }
+}
+
+#[derive(Deserialize)]
+struct Peers {
+    peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    id: String,
+    name: String,
+    roles: Vec<String>,
+    online: bool,
+    this: bool,
+    route: String,
+    transport: Option<String>,
+    address: Option<String>,
+    latency_ms: Option<f64>,
+    agents: u64,
+    last_seen: Option<Timestamp>,
+    revoked: bool,
+}
+
+impl Peer {
+    fn state(&self) -> (String, anstyle::Style) {
+        if self.revoked {
+            ("revoked".to_owned(), BAD)
+        } else if self.this {
+            ("this node".to_owned(), STRONG)
+        } else if self.online {
+            ("online".to_owned(), GOOD)
+        } else {
+            let seen = self.last_seen.map(|time| format!(", seen {}", words::when(Some(time))));
+            (format!("offline{}", seen.unwrap_or_default()), FAINT)
+        }
+    }
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let listed: Box<RawValue> = context.wait(async { Ok(client.get("/api/peers").await?) })?;
+    let out = context.out;
+    out.answer(&listed, |Peers { peers }| {
+        let alone = peers.iter().all(|peer| peer.this);
+        let header = ["NODE", "STATE", "ROUTE", "TRANSPORT", "LATENCY", "AGENTS", "ROLES", "ADDRESS", "ID"];
+        let mut rows = Rows::new(out.on_terminal(), &header);
+        for peer in peers {
+            let state = peer.state();
+            let route = if peer.this || peer.route == "none" { "–".to_owned() } else { peer.route };
+            rows.row([
+                (peer.name, STRONG),
+                state,
+                plain(route),
+                plain(peer.transport.unwrap_or_else(|| "–".to_owned())),
+                plain(words::milliseconds(peer.latency_ms)),
+                plain(peer.agents.to_string()),
+                plain(words::list(&peer.roles)),
+                (peer.address.unwrap_or_else(|| "–".to_owned()), FAINT),
+                (peer.id, FAINT),
+            ]);
+        }
+        out.line(rows.render())?;
+        if alone {
+            out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
+        }
+        Ok(())
+    })
+}
+
+fn revoke(context: &Context, node: &str) -> Result<(), Failure> {
+    let client = context.client()?;
+    let path = format!("/api/peers/{}/revoke", segment(node));
+    let revoked: Box<RawValue> = context.wait(async { Ok(client.post(&path, &json!({})).await?) })?;
+    context.out.answer(&revoked, |_: serde_json::Value| {
+        context.out.line(format!("{node} is no member any more; its connections are closed, and every member learns of it"))
+    })
+}
+
+#[derive(Deserialize)]
+struct Pinged {
+    node: Named,
+    route: Option<String>,
+    transport: Option<String>,
+    times_ms: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+pub(crate) fn ping(context: &Context, args: &PingArgs) -> Result<(), Failure> {
+    let client = context.client()?;
+    let path = format!("/api/peers/{}/ping", segment(&args.node));
+    let body = json!({ "count": args.count });
+    let pinged: Box<RawValue> = context.wait(async { Ok(client.post(&path, &body).await?) })?;
+    let out = context.out;
+    out.answer(&pinged, |pinged: Pinged| {
+        let way: Vec<String> = [pinged.route, pinged.transport].into_iter().flatten().collect();
+        for (at, time) in pinged.times_ms.iter().enumerate() {
+            out.line(format!("{}: {} ms", at + 1, round(*time)))?;
+        }
+        out.line(summary(&words::clean(&pinged.node.name), &way.join(", "), &pinged.times_ms))
+    })
+}
+
+fn round(ms: f64) -> String {
+    format!("{ms:.3}")
+}
+
+fn summary(name: &str, way: &str, times: &[f64]) -> String {
+    let least = times.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = times.iter().copied().fold(0.0, f64::max);
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    let way = if way.is_empty() { String::new() } else { format!(" ({way})") };
+    if times.is_empty() {
+        return format!("{}{way}: no answer", styled(STRONG, name));
+    }
+    let (least, mean, most) = (round(least), round(mean), round(most));
+    format!("{}{way}: least {least} ms, mean {mean} ms, most {most} ms", styled(STRONG, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_are_summed_up() {
+        let plain = anstream::adapter::strip_str(&summary("lab", "direct, quic", &[1.0, 2.0, 6.0])).to_string();
+        assert_eq!(plain, "lab (direct, quic): least 1.000 ms, mean 3.000 ms, most 6.000 ms");
+        assert!(summary("lab", "", &[]).ends_with("no answer"));
+    }
+}

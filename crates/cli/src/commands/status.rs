@@ -1,0 +1,86 @@
+//! `dawn status`: this node at a glance.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{FAINT, STRONG, styled, words};
+
+#[derive(Deserialize)]
+struct Status {
+    version: String,
+    node: Named,
+    network: Option<Named>,
+    roles: Vec<String>,
+    certificate: Option<Certificate>,
+    api: String,
+    listen: Vec<String>,
+    uptime_ms: f64,
+    peers: Peers,
+    agents: Agents,
+    home: String,
+    memory_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Certificate {
+    expires: Timestamp,
+    renews: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Peers {
+    online: u64,
+    known: u64,
+}
+
+#[derive(Deserialize)]
+struct Agents {
+    local: u64,
+    network: u64,
+}
+
+pub(crate) fn run(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let status: Box<RawValue> = context.wait(async { Ok(client.get("/api/status").await?) })?;
+    let out = context.out;
+    out.answer(&status, |status: Status| {
+        let line = |name: &str, text: String| out.line(format!("{}  {}", styled(FAINT, format!("{name:<11}")), words::clean(&text)));
+        out.line(format!("{}  {}", styled(FAINT, format!("{:<11}", "node")), named(&status.node)))?;
+        match &status.network {
+            Some(network) => {
+                out.line(format!("{}  {}", styled(FAINT, format!("{:<11}", "network")), named(network)))?;
+                line("roles", words::list(&status.roles))?;
+            }
+            None => line("network", "none; `dawn init` makes one, `dawn join TICKET` joins one".to_owned())?,
+        }
+        if let Some(certificate) = status.certificate {
+            let renews = certificate.renews.map(|time| format!(", is renewed {}", words::when(Some(time))));
+            line("certificate", format!("expires {}{}", words::when(Some(certificate.expires)), renews.unwrap_or_default()))?;
+        }
+        line("peers", format!("{} online of {} known", status.peers.online, status.peers.known))?;
+        line("agents", format!("{} here, {} in the network", status.agents.local, status.agents.network))?;
+        line("API", status.api)?;
+        for address in status.listen {
+            line("listens", address)?;
+        }
+        line("home", status.home)?;
+        let up = words::roughly(Duration::from_secs_f64(status.uptime_ms.max(0.0) / 1e3));
+        let memory = status.memory_bytes.map(|bytes| format!(", {}", words::bytes(bytes)));
+        line("running", format!("{} for {up}{}", status.version, memory.unwrap_or_default()))
+    })
+}
+
+fn named(named: &Named) -> String {
+    format!("{} {}", styled(STRONG, words::clean(&named.name)), styled(FAINT, words::clean(&named.id)))
+}

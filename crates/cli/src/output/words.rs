@@ -1,0 +1,105 @@
+//! Times, durations, sizes and foreign texts as people read them.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// A text from elsewhere without the control characters that would steer a terminal.
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(steers) {
+        Cow::Owned(text.replace(steers, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// `12 ms`, `0.3 ms`, or a dash.
+pub(crate) fn milliseconds(ms: Option<f64>) -> String {
+    match ms {
+        None => "–".to_owned(),
+        Some(ms) if ms < 10.0 => format!("{ms:.1} ms"),
+        Some(ms) => format!("{ms:.0} ms"),
+    }
+}
+
+/// The largest unit of a duration, `3 min`.
+pub(crate) fn roughly(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A time as seen from `now`: `3 min ago`, `in 6 d`.
+pub(crate) fn relative(time: Timestamp, now: Timestamp) -> String {
+    let span = time.duration_since(now);
+    let rough = roughly(span.unsigned_abs());
+    if span.is_negative() { format!("{rough} ago") } else { format!("in {rough}") }
+}
+
+/// A time as seen from now, or a dash.
+pub(crate) fn when(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "–".to_owned(), |time| relative(time, Timestamp::now()))
+}
+
+/// `512 B`, `1.5 KiB`, `3.0 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let (mut value, mut unit) = (count as f64 / 1024.0, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS.get(unit).copied().unwrap_or_default())
+}
+
+/// `1 tool`, `3 tools`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// A list in one cell, or a dash.
+pub(crate) fn list(items: &[String]) -> String {
+    if items.is_empty() { "–".to_owned() } else { items.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_elsewhere_cannot_steer_the_terminal() {
+        assert_eq!(clean("\u{1b}]52;c;x\u{7}a\n\tb\u{9b}"), "\u{fffd}]52;c;x\u{fffd}a\n\tb\u{fffd}");
+        assert!(matches!(clean("plain"), Cow::Borrowed("plain")));
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        for (time, words) in [
+            ("2029-12-31T23:57:00Z", "3 min ago"),
+            ("2030-01-07T12:00:00Z", "in 6 d"),
+            ("2030-01-01T00:00:00Z", "in 0 s"),
+        ] {
+            assert_eq!(relative(time.parse().unwrap(), now), words);
+        }
+    }
+
+    #[test]
+    fn sizes_and_latencies_have_their_units() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(5 << 40), "5120.0 GiB");
+        assert_eq!(milliseconds(Some(0.25)), "0.2 ms");
+        assert_eq!(milliseconds(Some(120.4)), "120 ms");
+        assert_eq!(milliseconds(None), "–");
+    }
+}

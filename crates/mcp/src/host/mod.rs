@@ -1,0 +1,386 @@
+//! The agent host: runs this node's agents and opens links to them.
+//!
+//! An agent is a child process that speaks over standard I/O (a process for each session, or one shared by all), a
+//! Streamable HTTP server, or code of this process. The host asks each what it offers, keeps a summary for the
+//! network, tells agents who calls, and leaves no process behind.
+
+mod caller;
+mod http;
+mod mux;
+mod probe;
+mod process;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dawn_identity::AgentName;
+use dawn_registry::{AgentState, AgentSummary};
+use futures::future::BoxFuture;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::fault::{Fault, FaultCode};
+use crate::limits::McpLimits;
+use crate::link::Link;
+use crate::wire::{Caller, Mode};
+use mux::Mux;
+
+/// What is put before every command, so that no process outlives its node.
+#[derive(Debug, Clone, Default)]
+pub enum Guard {
+    /// Nothing: processes end with their pipes, or by a signal of the host.
+    #[default]
+    None,
+    /// A supervisor that takes the command as its arguments.
+    Command(Vec<OsString>),
+}
+
+/// Whether clients share one process of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A process for each session.
+    Session,
+    /// One process for all.
+    Shared,
+}
+
+/// How an agent is told who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallerHint {
+    /// By environment for a process of its own, by headers over HTTP, by `_meta` where clients share a connection.
+    Auto,
+    /// By `_meta` always.
+    Meta,
+    /// Not at all.
+    None,
+}
+
+/// An agent that is code of this process.
+pub trait InProcess: Send + Sync + 'static {
+    /// Serves one connection of newline-delimited JSON-RPC until its end.
+    fn serve(&self, stream: tokio::io::DuplexStream) -> BoxFuture<'static, ()>;
+}
+
+/// Where an agent comes from.
+#[derive(Clone)]
+pub enum Source {
+    /// A child process.
+    Stdio {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Environment variables beside the node's own.
+        env: BTreeMap<String, String>,
+        /// Working directory.
+        directory: Option<PathBuf>,
+        /// Whether clients share one process.
+        isolation: Isolation,
+    },
+    /// A Streamable HTTP server.
+    Http {
+        /// Its address.
+        url: Url,
+        /// Headers sent with every request.
+        headers: BTreeMap<String, String>,
+    },
+    /// Code of this process.
+    InProcess(Arc<dyn InProcess>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdio { command, isolation, .. } => f.debug_struct("Stdio").field("command", command).field("isolation", isolation).finish_non_exhaustive(),
+            Self::Http { url, .. } => f.debug_struct("Http").field("url", &url.as_str()).finish_non_exhaustive(),
+            Self::InProcess(_) => f.write_str("InProcess"),
+        }
+    }
+}
+
+/// An agent to host.
+#[derive(Debug, Clone)]
+pub struct AgentSpec {
+    /// Where it comes from.
+    pub source: Source,
+    /// How it is told who calls.
+    pub caller: CallerHint,
+}
+
+/// Why an agent is not hosted.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is one of that name.
+    #[error("there is an agent {0} already")]
+    Exists(AgentName),
+    /// A header of a server cannot be sent.
+    #[error("{0:?} is no header that can be sent")]
+    Header(String),
+}
+
+/// One of this node's agents, as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct AgentStatus {
+    /// What the network is told.
+    pub summary: AgentSummary,
+    /// Why it cannot be used, when it cannot.
+    pub error: Option<String>,
+    /// Links opened so far.
+    pub links: u64,
+}
+
+/// The agents of one node. Clones share them.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    limits: Arc<McpLimits>,
+    guard: Guard,
+    agents: Mutex<BTreeMap<AgentName, Arc<Agent>>>,
+    changes: watch::Sender<u64>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    http: std::sync::OnceLock<reqwest::Client>,
+}
+
+struct Agent {
+    name: AgentName,
+    spec: AgentSpec,
+    status: Mutex<(AgentSummary, Option<String>)>,
+    shared: tokio::sync::Mutex<Shared>,
+    processes: Arc<Semaphore>,
+    links: AtomicU64,
+    /// Asks for a new probe.
+    stale: tokio::sync::Notify,
+    headers: http::ParamHeaders,
+    stop: CancellationToken,
+}
+
+/// The connection that several clients share, and when it may be made again.
+#[derive(Default)]
+struct Shared {
+    mux: Option<Mux>,
+    failures: u32,
+    not_before: Option<tokio::time::Instant>,
+    born: Option<tokio::time::Instant>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("agents", &lock(&self.0.agents).keys().collect::<Vec<_>>()).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// A host without agents.
+    #[must_use]
+    pub fn new(limits: Arc<McpLimits>, guard: Guard) -> Self {
+        Self(Arc::new(Inner {
+            limits,
+            guard,
+            agents: Mutex::default(),
+            changes: watch::channel(0).0,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            http: std::sync::OnceLock::new(),
+        }))
+    }
+
+    /// Hosts an agent, and asks it in the background what it offers. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// There is one of that name, or a header cannot be sent.
+    pub fn add(&self, name: AgentName, spec: AgentSpec) -> Result<(), HostError> {
+        if let Source::Http { headers, .. } = &spec.source {
+            http::check_headers(headers)?;
+        }
+        let agent = Arc::new(Agent {
+            status: Mutex::new((AgentSummary::starting(name.clone()), None)),
+            name: name.clone(),
+            spec,
+            shared: tokio::sync::Mutex::default(),
+            processes: Arc::new(Semaphore::new(self.0.limits.processes_per_agent)),
+            links: AtomicU64::new(0),
+            stale: tokio::sync::Notify::new(),
+            headers: http::ParamHeaders::default(),
+            stop: self.0.stop.child_token(),
+        });
+        {
+            let mut agents = lock(&self.0.agents);
+            if agents.contains_key(&name) {
+                return Err(HostError::Exists(name));
+            }
+            agents.insert(name, Arc::clone(&agent));
+        }
+        self.changed();
+        let host = self.clone();
+        self.0.tasks.spawn(async move { probe::keep_summary(host, agent).await });
+        Ok(())
+    }
+
+    /// Ends an agent; `false` when there is none of that name.
+    pub async fn remove(&self, name: &AgentName) -> bool {
+        let Some(agent) = lock(&self.0.agents).remove(name) else { return false };
+        agent.stop.cancel();
+        agent.shared.lock().await.mux = None;
+        self.changed();
+        true
+    }
+
+    /// Ends an agent's processes and asks it again what it offers; `false` when there is none of that name.
+    pub async fn restart(&self, name: &AgentName) -> bool {
+        let Some(agent) = lock(&self.0.agents).remove(name) else { return false };
+        agent.stop.cancel();
+        agent.shared.lock().await.mux = None;
+        self.add(agent.name.clone(), agent.spec.clone()).is_ok()
+    }
+
+    /// What the network is told of each agent.
+    #[must_use]
+    pub fn summaries(&self) -> Vec<AgentSummary> {
+        lock(&self.0.agents).values().map(|agent| lock(&agent.status).0.clone()).collect()
+    }
+
+    /// One agent as its owner sees it.
+    #[must_use]
+    pub fn status_of(&self, name: &AgentName) -> Option<AgentStatus> {
+        let agents = lock(&self.0.agents);
+        let agent = agents.get(name)?;
+        let (summary, error) = lock(&agent.status).clone();
+        Some(AgentStatus { summary, error, links: agent.links.load(Ordering::Relaxed) })
+    }
+
+    /// Changes whenever a summary does.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Opens a link to an agent.
+    ///
+    /// # Errors
+    /// There is none of that name, it does not start, or a limit is reached.
+    pub async fn open(&self, name: &AgentName, mode: Mode, caller: &Caller) -> Result<Link, Fault> {
+        let agent = lock(&self.0.agents).get(name).cloned();
+        let agent = agent.ok_or_else(|| Fault::new(FaultCode::UnknownAgent, format!("there is no agent {name} on this node; see `dawn agent list`")))?;
+        agent.links.fetch_add(1, Ordering::Relaxed);
+        self.link(&agent, mode, Some(caller)).await
+    }
+
+    /// A link for a caller, or for the host itself.
+    async fn link(&self, agent: &Arc<Agent>, mode: Mode, caller: Option<&Caller>) -> Result<Link, Fault> {
+        let hint = agent.spec.caller;
+        match (&agent.spec.source, mode) {
+            (Source::Stdio { isolation: Isolation::Session, .. }, Mode::Session) => {
+                let told = (hint == CallerHint::Auto).then_some(caller).flatten();
+                let link = process::open(&self.0, agent, told)?;
+                let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
+                Ok(link.with_filter(caller::filter(meta)))
+            }
+            (Source::Http { url, headers }, _) => {
+                let client = self.0.http.get_or_init(http::client).clone();
+                let told = (hint == CallerHint::Auto).then_some(caller).flatten();
+                let upstream = http::Upstream::new(client, url.clone(), headers, told, Arc::clone(&self.0.limits), Arc::clone(agent));
+                let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
+                let link = match mode {
+                    Mode::Exchange => upstream.exchange(&self.0.tasks),
+                    Mode::Session => upstream.session(&self.0.tasks),
+                };
+                Ok(link.with_filter(caller::filter(meta)))
+            }
+            (Source::InProcess(code), Mode::Session) => {
+                let link = self.in_process(agent, code);
+                let meta = (hint != CallerHint::None).then_some(caller).flatten();
+                Ok(link.with_filter(caller::filter(meta)))
+            }
+            (Source::Stdio { .. } | Source::InProcess(_), _) => {
+                let meta = (hint != CallerHint::None).then_some(caller).flatten();
+                let link = self.shared(agent).await?.open(mode, &self.0.tasks);
+                Ok(link.with_filter(caller::filter(meta)))
+            }
+        }
+    }
+
+    fn in_process(&self, agent: &Agent, code: &Arc<dyn InProcess>) -> Link {
+        const PIPE: usize = 64 << 10;
+        let (near, far) = tokio::io::duplex(PIPE);
+        let serving = code.serve(far);
+        let stop = agent.stop.clone();
+        self.0.tasks.spawn(async move {
+            // When the agent is removed its conversations end.
+            let _ = stop.run_until_cancelled(serving).await;
+        });
+        Link::from_stream(near, self.0.limits.message_bytes)
+    }
+
+    /// The shared connection of an agent, made anew when it ended, though never in quick succession.
+    async fn shared(&self, agent: &Arc<Agent>) -> Result<Mux, Fault> {
+        let mut shared = agent.shared.lock().await;
+        if let Some(mux) = shared.mux.as_ref().filter(|mux| !mux.is_over()) {
+            return Ok(mux.clone());
+        }
+        let now = tokio::time::Instant::now();
+        if shared.mux.take().is_some() {
+            const PROVEN: std::time::Duration = std::time::Duration::from_secs(30);
+            let lived = shared.born.is_some_and(|born| now - born > PROVEN);
+            shared.failures = if lived { 0 } else { shared.failures.saturating_add(1) };
+            let pause = self.0.limits.restart_first.saturating_mul(1 << shared.failures.saturating_sub(1).min(16));
+            shared.not_before = (shared.failures > 0).then_some(now + pause.min(self.0.limits.restart_max));
+        }
+        if let Some(at) = shared.not_before.filter(|at| *at > now) {
+            let patience = self.0.limits.restart_first * 4;
+            if at - now > patience {
+                let words = format!("agent {} crashed {} times in a row and is started again in {} s", agent.name, shared.failures, (at - now).as_secs() + 1);
+                return Err(Fault::new(FaultCode::AgentFailed, words));
+            }
+            tokio::time::sleep_until(at).await;
+        }
+        let link = match &agent.spec.source {
+            Source::InProcess(code) => self.in_process(agent, code),
+            _ => process::open(&self.0, agent, None)?,
+        };
+        let mux = Mux::start(link, Arc::clone(agent), Arc::clone(&self.0.limits), &self.0.tasks);
+        shared.mux = Some(mux.clone());
+        shared.born = Some(now);
+        Ok(mux)
+    }
+
+    /// Ends every agent and waits until none of their processes is left.
+    pub async fn shutdown(&self) {
+        self.0.stop.cancel();
+        let agents: Vec<_> = lock(&self.0.agents).values().cloned().collect();
+        for agent in agents {
+            agent.shared.lock().await.mux = None;
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Agent {
+    fn failed(&self, why: impl std::fmt::Display) -> Fault {
+        Fault::new(FaultCode::AgentFailed, format!("agent {}: {why}", self.name))
+    }
+
+    fn set(&self, summary: AgentSummary, error: Option<String>) -> bool {
+        let mut status = lock(&self.status);
+        let changed = status.0 != summary;
+        *status = (summary, error);
+        changed
+    }
+
+    fn state(&self) -> AgentState {
+        lock(&self.status).0.state
+    }
+}

@@ -1,0 +1,199 @@
+//! Asks an agent what it is and offers, and keeps its summary fresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dawn_registry::{AgentState, AgentSummary, ToolSummary};
+use serde_json::{Value, json};
+
+use super::{Agent, Host, Isolation, Source};
+use crate::fault::Fault;
+use crate::jsonrpc::{Id, Kind, Message};
+use crate::link::Link;
+use crate::wire::Mode;
+
+const PAGES: usize = 32;
+/// A legacy server may not answer `server/discover` at all.
+const DISCOVER: Duration = Duration::from_secs(3);
+/// Several changes of an agent's lists make one probe.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Probes until the agent is removed: at once, when its lists changed, and again after failures.
+pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
+    let mut failures: u32 = 0;
+    while !agent.stop.is_cancelled() {
+        let Some(probed) = agent.stop.run_until_cancelled(probe(&host, &agent)).await else { return };
+        let pause = match probed {
+            Ok(summary) => {
+                failures = 0;
+                tracing::info!(agent = %agent.name, tools = summary.tools_total, legacy = summary.legacy, modern = summary.modern, "ready");
+                if agent.set(summary, None) {
+                    host.changed();
+                }
+                None
+            }
+            Err(fault) => {
+                failures = failures.saturating_add(1);
+                tracing::warn!(agent = %agent.name, %fault, failures, "it does not answer");
+                let mut summary = AgentSummary::starting(agent.name.clone());
+                summary.state = AgentState::Failed;
+                if agent.set(summary, Some(fault.message)) {
+                    host.changed();
+                }
+                let limits = &host.0.limits;
+                Some(limits.restart_first.saturating_mul(1 << failures.min(16)).min(limits.restart_max))
+            }
+        };
+        let again = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => agent.stale.notified().await,
+            }
+            tokio::time::sleep(SETTLE).await;
+        };
+        if agent.stop.run_until_cancelled(again).await.is_none() {
+            return;
+        }
+        debug_assert!(agent.state() != AgentState::Starting, "it was probed");
+    }
+}
+
+async fn probe(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
+    let modern = tokio::time::timeout(DISCOVER, discover(host, agent)).await.ok().and_then(Result::ok);
+    if modern.is_none() && matches!(&agent.spec.source, Source::Stdio { isolation: Isolation::Session, .. }) {
+        // A process that nobody can share need not run.
+        agent.shared.lock().await.mux = None;
+    }
+    let legacy = tokio::time::timeout(host.0.limits.probe, initialize(host, agent)).await;
+    let legacy = legacy.unwrap_or_else(|_| Err(agent.failed("it did not answer initialize in time; see the node's log for what it printed")));
+    let mut summary = match (&modern, &legacy) {
+        (_, Ok(summary)) | (Some(summary), Err(_)) => summary.clone(),
+        (None, Err(fault)) => return Err(fault.clone()),
+    };
+    summary.modern = modern.is_some();
+    summary.legacy = legacy.is_ok();
+    summary.state = AgentState::Ready;
+    Ok(summary)
+}
+
+/// A conversation of the probe's own.
+struct Conversation<'a> {
+    host: &'a Host,
+    agent: &'a Arc<Agent>,
+    session: Option<Link>,
+    next: u64,
+}
+
+impl Conversation<'_> {
+    async fn ask(&mut self, method: &str, mut params: Value) -> Result<Value, Fault> {
+        self.next += 1;
+        let id = format!("\"dawn-probe-{}\"", self.next);
+        let broken = self.agent.failed("it ended while it was asked what it offers; see the node's log for what it printed");
+        let mut exchange;
+        let link = match &mut self.session {
+            Some(session) => session,
+            None => {
+                params["_meta"] = json!({
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientCapabilities": {},
+                    "io.modelcontextprotocol/clientInfo": { "name": "dawn", "version": env!("CARGO_PKG_VERSION") },
+                });
+                exchange = self.host.link(self.agent, Mode::Exchange, None).await?;
+                &mut exchange
+            }
+        };
+        link.sender.send(Message::request(&id, method, &params.to_string()).into()).await.map_err(|error| error.fault(&broken))?;
+        loop {
+            let frame = link.receiver.recv().await.map_err(|error| error.fault(&broken))?.ok_or_else(|| broken.clone())?;
+            let Ok(peek) = frame.message.peek() else { continue };
+            if peek.kind() != Kind::Response || peek.id() != Id::parse(&id).ok() {
+                continue;
+            }
+            let result = peek.result.and_then(|raw| serde_json::from_str(raw.get()).ok());
+            let words = peek.error.map_or("no result", serde_json::value::RawValue::get);
+            return result.ok_or_else(|| self.agent.failed(format!("it answered {method} with {words}")));
+        }
+    }
+
+    async fn list(&mut self, method: &str, member: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut params = json!({});
+        for _ in 0..PAGES {
+            // An agent without such a list answers an error.
+            let Ok(mut page) = self.ask(method, params).await else { break };
+            if let Some(part) = page[member].as_array_mut() {
+                items.append(part);
+            }
+            let Some(cursor) = page["nextCursor"].as_str() else { break };
+            params = json!({ "cursor": cursor });
+        }
+        items
+    }
+
+    async fn summary(&mut self, info: &Value, capabilities: &Value) -> AgentSummary {
+        let mut summary = AgentSummary::starting(self.agent.name.clone());
+        let name = info["title"].as_str().or(info["name"].as_str()).unwrap_or_default();
+        summary.title = shorten(name);
+        summary.version = shorten(info["version"].as_str().unwrap_or_default());
+        let offers = |what: &str| capabilities.get(what).is_some();
+        if offers("tools") {
+            let tools = self.list("tools/list", "tools").await;
+            self.agent.headers.learn(&tools);
+            summary.tools_total = count(&tools);
+            summary.tools = tools
+                .iter()
+                .take(AgentSummary::TOOLS)
+                .map(|tool| ToolSummary {
+                    name: tool["name"].as_str().unwrap_or_default().chars().take(128).collect(),
+                    description: shorten(tool["description"].as_str().unwrap_or_default()),
+                })
+                .collect();
+        }
+        if offers("resources") {
+            summary.resources = count(&self.list("resources/list", "resources").await);
+        }
+        if offers("prompts") {
+            summary.prompts = count(&self.list("prompts/list", "prompts").await);
+        }
+        summary
+    }
+}
+
+fn count(items: &[Value]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
+fn shorten(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(AgentSummary::DESCRIPTION_CHARS).collect()
+}
+
+async fn discover(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
+    let mut conversation = Conversation { host, agent, session: None, next: 0 };
+    let found = conversation.ask("server/discover", json!({})).await?;
+    let speaks = found["supportedVersions"].as_array().is_some_and(|versions| !versions.is_empty());
+    if !speaks {
+        return Err(agent.failed("its answer to server/discover names no version"));
+    }
+    let info = found["_meta"]["io.modelcontextprotocol/serverInfo"].clone();
+    Ok(conversation.summary(&info, &found["capabilities"]).await)
+}
+
+async fn initialize(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
+    let session = host.link(agent, Mode::Session, None).await?;
+    let mut conversation = Conversation { host, agent, session: Some(session), next: 0 };
+    let params = json!({
+        "protocolVersion": crate::gateway::LATEST_LEGACY,
+        "capabilities": {},
+        "clientInfo": { "name": "dawn", "version": env!("CARGO_PKG_VERSION") },
+    });
+    let answer = conversation.ask("initialize", params).await?;
+    if let Some(session) = &mut conversation.session {
+        let broken = agent.failed("it ended after initialize");
+        session.sender.send(Message::notification("notifications/initialized", None).into()).await.map_err(|error| error.fault(&broken))?;
+    }
+    let summary = conversation.summary(&answer["serverInfo"], &answer["capabilities"]).await;
+    if let Some(mut session) = conversation.session.take() {
+        session.sender.close().await;
+    }
+    Ok(summary)
+}

@@ -1,0 +1,178 @@
+//! Child processes: started under the guard, told who calls, heard on standard error, ended with their links.
+
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use data_encoding::BASE64URL_NOPAD;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Agent, Guard, Inner, Source};
+use crate::fault::{Fault, FaultCode};
+use crate::link::Link;
+use crate::wire::Caller;
+
+/// Longest line of standard error that is logged, bytes.
+const LOG_LINE: usize = 4096;
+
+/// One half of a process's standard I/O; when both are dropped, the process is ended.
+struct Half<T> {
+    pipe: T,
+    _alive: Arc<DropGuard>,
+}
+
+impl AsyncRead for Half<ChildStdout> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Half<Option<ChildStdin>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        match &mut self.pipe {
+            Some(pipe) => Pin::new(pipe).poll_write(context, bytes),
+            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match &mut self.pipe {
+            Some(pipe) => Pin::new(pipe).poll_flush(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Closing the pipe is what tells a server that nothing more comes.
+    fn poll_shutdown(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.pipe = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Starts a process of an agent and opens a link over its standard I/O.
+pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) -> Result<Link, Fault> {
+    let Source::Stdio { command, env, directory, .. } = &agent.spec.source else {
+        return Err(agent.failed("it is no program"));
+    };
+    let permit = Arc::clone(&agent.processes).try_acquire_owned().map_err(|_| {
+        let words = format!("agent {} has {} processes, which is the limit (limits.processes_per_agent)", agent.name, host.limits.processes_per_agent);
+        Fault::new(FaultCode::Busy, words)
+    })?;
+    let mut words = match &host.guard {
+        Guard::None => Vec::new(),
+        Guard::Command(prefix) => prefix.clone(),
+    };
+    words.extend(command.iter().map(Into::into));
+    let (program, arguments) = words.split_first().ok_or_else(|| agent.failed("its command is empty"))?;
+    let mut process = Command::new(program);
+    process.args(arguments).envs(env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    for name in ["DAWN_PASSPHRASE", "DAWN_CALLER_NODE", "DAWN_CALLER_NAME", "DAWN_CALLER_ROLES", "DAWN_CALLER_CERTIFICATE"] {
+        process.env_remove(name);
+    }
+    if let Some(directory) = directory {
+        process.current_dir(directory);
+    }
+    if let Some(caller) = caller {
+        process.env("DAWN_CALLER_NODE", caller.node.to_string());
+        process.env("DAWN_CALLER_NAME", caller.name.as_str());
+        process.env("DAWN_CALLER_ROLES", caller.roles.join(","));
+        process.env("DAWN_CALLER_CERTIFICATE", BASE64URL_NOPAD.encode(&caller.chain));
+    }
+    let mut child = process.spawn().map_err(|error| {
+        let named = command.first().map_or("", String::as_str);
+        agent.failed(format!("{named:?} cannot be started ({error}); check the command with `dawn agent list` on its node"))
+    })?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+        return Err(agent.failed("its standard I/O is not there"));
+    };
+    let done = CancellationToken::new();
+    let alive = Arc::new(done.clone().drop_guard());
+    let (name, stop, patience) = (agent.name.to_string(), agent.stop.clone(), host.limits.kill_after);
+    host.tasks.spawn(log(stderr, name.clone()));
+    host.tasks.spawn(async move {
+        end(&mut child, &name, &done, &stop, patience).await;
+        drop(permit);
+    });
+    let read = Half { pipe: stdout, _alive: Arc::clone(&alive) };
+    let write = Half { pipe: Some(stdin), _alive: alive };
+    Ok(Link::from_halves(Box::new(read), Box::new(write), host.limits.message_bytes))
+}
+
+/// Waits for the process; when nobody needs it any more, asks it to end and then makes it.
+async fn end(child: &mut Child, name: &str, done: &CancellationToken, stop: &CancellationToken, patience: std::time::Duration) {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = done.cancelled() => {
+            // Its input is closed, which is how a server is told to end.
+            match tokio::time::timeout(patience, child.wait()).await {
+                Ok(status) => status,
+                Err(_) => terminate(child, patience).await,
+            }
+        }
+        () = stop.cancelled() => terminate(child, patience).await,
+    };
+    match status {
+        Ok(status) if status.success() || done.is_cancelled() || stop.is_cancelled() => tracing::debug!(agent = name, %status, "a process ended"),
+        Ok(status) => tracing::warn!(agent = name, %status, "a process ended by itself"),
+        Err(error) => tracing::error!(agent = name, %error, "a process could not be waited for"),
+    }
+}
+
+async fn terminate(child: &mut Child, patience: std::time::Duration) -> std::io::Result<std::process::ExitStatus> {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        // The group: without a guard the command's own children are in it too. A group that is gone needs no signal.
+        let _ = kill(Pid::from_raw(-pid), Signal::SIGTERM);
+        // A guard needs its own time to end the command by force.
+        if let Ok(status) = tokio::time::timeout(patience * 2, child.wait()).await {
+            return status;
+        }
+        let _ = kill(Pid::from_raw(-pid), Signal::SIGKILL);
+    }
+    child.wait().await
+}
+
+/// Logs what a process says on standard error.
+async fn log(stderr: ChildStderr, name: String) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).read_until_bounded(&mut line).await {
+            Ok(0) => return,
+            Ok(_) => tracing::info!(target: "agent", agent = %name, "{}", String::from_utf8_lossy(&line).trim_end()),
+            Err(error) => return tracing::debug!(agent = %name, %error, "standard error broke off"),
+        }
+    }
+}
+
+/// Reads a line, or the first bytes of one that is too long.
+trait ReadBounded {
+    async fn read_until_bounded(self, line: &mut Vec<u8>) -> std::io::Result<usize>;
+}
+
+impl ReadBounded for &mut BufReader<ChildStderr> {
+    async fn read_until_bounded(self, line: &mut Vec<u8>) -> std::io::Result<usize> {
+        let mut total = 0;
+        loop {
+            let available = self.fill_buf().await?;
+            if available.is_empty() {
+                return Ok(total);
+            }
+            let end = memchr::memchr(b'\n', available);
+            let used = end.map_or(available.len(), |at| at + 1);
+            let room = LOG_LINE.saturating_sub(line.len()).min(used);
+            line.extend_from_slice(&available[..room]);
+            self.consume(used);
+            total += used;
+            if end.is_some() {
+                return Ok(total);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `/api/peers`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use dawn_identity::NodeRef;
+use dawn_mesh::Transport;
+use dawn_registry::NodeView;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use crate::node::NodeState;
+use crate::time::rfc3339;
+
+fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "quic",
+        Transport::Tcp => "tcp",
+        Transport::WebSocket => "websocket",
+        Transport::Memory => "memory",
+    }
+}
+
+/// How long ago, as a point in time.
+fn ago(elapsed: std::time::Duration) -> String {
+    let now = jiff::Timestamp::now();
+    jiff::SignedDuration::try_from(elapsed).ok().and_then(|elapsed| now.checked_sub(elapsed).ok()).unwrap_or(now).to_string()
+}
+
+pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
+    let connected = state.mesh.peers();
+    let this = state.node_id();
+    let own = state.members.own();
+    let shown = |view: &NodeView| {
+        let node = view.record.node;
+        let peer = connected.iter().find(|peer| peer.node == node);
+        let is_this = node == this;
+        let membership = if is_this { Some(&own) } else { peer.map(|peer| &peer.membership) };
+        let roles: Vec<String> = membership.map(|member| member.roles.iter().map(|role| role.to_string()).collect()).unwrap_or_default();
+        let route = match (is_this, peer) {
+            (true, _) => "this",
+            (false, Some(_)) => "direct",
+            (false, None) => "none",
+        };
+        json!({
+            "id": node,
+            "name": view.record.name,
+            "roles": roles,
+            "online": view.online,
+            "this": is_this,
+            "route": route,
+            "transport": peer.map(|peer| transport_name(peer.transport)),
+            "address": peer.map(|peer| peer.address.clone()),
+            "latency_ms": state.latency_ms(node),
+            "agents": view.record.agents.len(),
+            "since": peer.map(|peer| ago(peer.since.elapsed())),
+            "last_seen": if is_this { Some(ago(std::time::Duration::ZERO)) } else { state.directory.silent_for(view).map(ago) },
+            "revoked": state.members.is_revoked(&node) && !view.online,
+            "expires": membership.map(|member| rfc3339(member.expires)),
+            "version": view.record.software,
+        })
+    };
+    let mut nodes = state.directory.nodes();
+    nodes.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    Json(json!({ "peers": nodes.iter().map(shown).collect::<Vec<_>>() }))
+}
+
+fn find(state: &NodeState, node: &str) -> Result<NodeView, ApiError> {
+    let node: NodeRef = node.parse().map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))?;
+    Ok(state.directory.find(&node)?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ping {
+    count: u32,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self { count: 1 }
+    }
+}
+
+pub(super) async fn ping(State(state): State<NodeState>, Path(node): Path<String>, body: Option<Json<Ping>>) -> Result<Json<Value>, ApiError> {
+    const MOST: u32 = 100;
+    let view = find(&state, &node)?;
+    let count = body.map_or(1, |Json(ping)| ping.count).clamp(1, MOST);
+    let id = view.record.node;
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let time = if id == state.node_id() {
+            std::time::Duration::ZERO
+        } else {
+            let offline = |error: dawn_mesh::OpenError| ApiError::new(StatusCode::BAD_GATEWAY, "node_offline", error.to_string()).next("dawn peers");
+            state.mesh.ping(id).await.map_err(offline)?
+        };
+        times.push((time.as_secs_f64() * 1e6).round() / 1e3);
+    }
+    let transport = state.mesh.peers().iter().find(|peer| peer.node == id).map(|peer| transport_name(peer.transport));
+    let route = if id == state.node_id() { "this" } else { "direct" };
+    Ok(Json(json!({ "node": { "id": id, "name": view.record.name }, "route": route, "transport": transport, "times_ms": times })))
+}
+
+pub(super) async fn revoke(State(state): State<NodeState>, Path(node): Path<String>) -> Result<Json<Value>, ApiError> {
+    let view = find(&state, &node)?;
+    state.members.revoke(view.record.node).await?;
+    state.directory.drop_revoked().await;
+    Ok(Json(json!({ "node": { "id": view.record.node, "name": view.record.name }, "revoked": true })))
+}

@@ -1,0 +1,44 @@
+//! `/api/status` and `/api/shutdown`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use dawn_mcp::router::Directory as _;
+use serde_json::{Value, json};
+
+use crate::node::NodeState;
+use crate::time::rfc3339;
+
+pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
+    let own = state.members.own();
+    let nodes = state.directory.nodes();
+    let agents = state.directory.agents();
+    let this = state.node_id();
+    let roles: Vec<String> = own.roles.iter().map(|role| role.to_string()).collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": { "id": own.node, "name": own.name },
+        "network": { "id": state.members.network(), "name": state.members.network_name() },
+        "roles": roles,
+        "certificate": { "expires": rfc3339(own.expires), "renews": rfc3339(state.members.renews()) },
+        "api": state.api_url(),
+        "listen": state.mesh.listen_addresses(),
+        "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
+        "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },
+        "agents": { "local": agents.iter().filter(|entry| entry.node == this).count(), "network": agents.len() },
+        "home": state.home().data(),
+        "memory_bytes": resident_bytes(),
+    }))
+}
+
+/// Resident memory of this process; absent where the system does not tell.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"))?;
+    kib.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+pub(super) async fn shutdown(State(state): State<NodeState>) -> StatusCode {
+    state.ask_to_stop();
+    StatusCode::ACCEPTED
+}

@@ -1,0 +1,344 @@
+//! The configuration: `config.toml`, then `DAWN_*` variables (`__` separates levels), then flags. Every limit that a
+//! person can set has its home here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dawn_identity::AgentName;
+use dawn_mcp::limits::McpLimits;
+use dawn_mesh::MeshLimits;
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::NodeError;
+
+pub mod edit;
+
+/// A length of time, written as `7d`, `90s` or `250ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Self).map_err(|error| serde::de::Error::custom(format!("{text:?} is no length of time such as 7d or 90s: {error}")))
+    }
+}
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub struct Config {
+    /// The local API.
+    pub api: ApiConfig,
+    /// The mesh.
+    pub mesh: MeshSection,
+    /// Membership certificates that this node issues.
+    pub certificate: CertificateConfig,
+    /// The built-in agent `memory`.
+    pub memory: MemoryConfig,
+    /// Limits.
+    pub limits: LimitsConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// The agents that this node hosts, by name.
+    pub agents: BTreeMap<AgentName, AgentConfig>,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Where the local API listens; port 0 picks a free one.
+    pub listen: String,
+    /// Names and addresses beside loopback that the `Host` header may hold.
+    pub allowed_hosts: Vec<String>,
+    /// Origins beside loopback from which browsers may call, as `https://name`.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7400".into(), allowed_hosts: Vec::new(), allowed_origins: Vec::new() }
+    }
+}
+
+/// `[mesh]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeshSection {
+    /// Multiaddresses to listen on.
+    pub listen: Vec<String>,
+    /// Multiaddresses that others should use beside those listened on, such as a forwarded port's.
+    pub announce: Vec<String>,
+    /// Nodes to stay connected to: multiaddresses that end in `/p2p/NODE`.
+    pub bootstrap: Vec<String>,
+    /// Whether to find and be found on the local network.
+    pub mdns: bool,
+}
+
+impl Default for MeshSection {
+    fn default() -> Self {
+        Self {
+            listen: vec!["/ip4/0.0.0.0/udp/0/quic-v1".into(), "/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/tcp/0/ws".into()],
+            announce: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: true,
+        }
+    }
+}
+
+/// `[certificate]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// How long an issued certificate is valid. It is renewed when half of it is gone.
+    pub lifetime: Span,
+}
+
+impl Default for CertificateConfig {
+    fn default() -> Self {
+        Self { lifetime: Span(Duration::from_secs(7 * 86_400)) }
+    }
+}
+
+/// `[memory]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// Whether this node hosts the agent `memory`.
+    pub enabled: bool,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// What is logged, as `tracing` filters are written: `info`, `dawn_mesh=debug`. Empty means the command line decides.
+    pub filter: String,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Longest JSON-RPC message, bytes.
+    pub message_bytes: usize,
+    /// Legacy MCP sessions at once.
+    pub sessions: usize,
+    /// A legacy session that nobody uses for this long ends.
+    pub session_idle: Span,
+    /// Requests in flight on one session.
+    pub in_flight: usize,
+    /// Processes that one agent may have at once.
+    pub processes_per_agent: usize,
+    /// Connections of the mesh at once.
+    pub connections: u32,
+    /// Streams that one node may have open here at once.
+    pub streams_per_peer: usize,
+    /// Attempts to be admitted, per minute.
+    pub admissions_per_minute: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let (mcp, mesh) = (McpLimits::default(), MeshLimits::default());
+        Self {
+            message_bytes: mcp.message_bytes,
+            sessions: mcp.sessions,
+            session_idle: Span(mcp.session_idle),
+            in_flight: mcp.in_flight,
+            processes_per_agent: mcp.processes_per_agent,
+            connections: mesh.connections,
+            streams_per_peer: mesh.streams_per_peer,
+            admissions_per_minute: 60,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// As the gateway and the host take them.
+    #[must_use]
+    pub fn mcp(&self) -> McpLimits {
+        McpLimits {
+            message_bytes: self.message_bytes,
+            sessions: self.sessions,
+            session_idle: self.session_idle.0,
+            in_flight: self.in_flight,
+            processes_per_agent: self.processes_per_agent,
+            ..McpLimits::default()
+        }
+    }
+
+    /// As the mesh takes them.
+    #[must_use]
+    pub fn mesh(&self) -> MeshLimits {
+        MeshLimits { connections: self.connections, streams_per_peer: self.streams_per_peer, ..MeshLimits::default() }
+    }
+}
+
+/// Whether clients share one process of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// A process for each session.
+    #[default]
+    Session,
+    /// One process for all.
+    Shared,
+}
+
+/// How an agent is told who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum CallerHint {
+    /// By environment for a process of its own, by headers over HTTP, by `_meta` for a shared process.
+    #[default]
+    Auto,
+    /// By `_meta` always.
+    Meta,
+    /// Not at all.
+    None,
+}
+
+/// `[agents.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Program and arguments of a server that speaks over standard I/O.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Address of a Streamable HTTP server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Environment variables of the program.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Headers sent to the server.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Working directory of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// Whether clients share one process.
+    pub isolation: Isolation,
+    /// How the agent is told who calls.
+    pub caller: CallerHint,
+}
+
+impl AgentConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// Neither or both of `command` and `url`, or an empty command.
+    pub fn check(&self) -> Result<(), NodeError> {
+        match (&self.command, &self.url) {
+            (Some(command), None) if command.first().is_some_and(|program| !program.is_empty()) => Ok(()),
+            (Some(_), None) => Err(NodeError::Config("an agent's command is empty".into())),
+            (None, Some(url)) => match url.parse::<url::Url>() {
+                Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
+                Ok(url) => Err(NodeError::Config(format!("an agent's url begins with http:// or https://, not {}://", url.scheme()))),
+                Err(error) => Err(NodeError::Config(format!("{url:?} is no address of a server: {error}"))),
+            },
+            (Some(_), Some(_)) => Err(NodeError::Config("an agent has either a command or a url, not both".into())),
+            (None, None) => Err(NodeError::Config("an agent needs a command or a url".into())),
+        }
+    }
+}
+
+/// What the command line of `dawn up` overrides.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--api`
+    pub api: Option<String>,
+    /// `--listen`, any number
+    pub listen: Vec<String>,
+    /// `--no-mdns`
+    pub no_mdns: bool,
+}
+
+const SECTIONS: [&str; 7] = ["api", "mesh", "certificate", "memory", "limits", "log", "agents"];
+
+impl Config {
+    /// Reads file, environment and flags, in this order.
+    ///
+    /// # Errors
+    /// A key is unknown or a value wrong; the words name it.
+    pub fn load(file: &Path, overrides: &Overrides) -> Result<Self, NodeError> {
+        let environment = Env::prefixed("DAWN_").split("__").filter(|key| {
+            let section = key.as_str().split("__").next().unwrap_or_default().to_ascii_lowercase();
+            let section = section.split('.').next().unwrap_or_default();
+            SECTIONS.contains(&section)
+        });
+        let figment = Figment::from(Serialized::defaults(Self::default())).merge(Toml::file(file)).merge(environment);
+        let mut config: Self = figment.extract().map_err(|error| NodeError::Config(error.to_string()))?;
+        if let Some(api) = &overrides.api {
+            config.api.listen.clone_from(api);
+        }
+        if !overrides.listen.is_empty() {
+            config.mesh.listen.clone_from(&overrides.listen);
+        }
+        if overrides.no_mdns {
+            config.mesh.mdns = false;
+        }
+        for (name, agent) in &config.agents {
+            agent.check().map_err(|error| NodeError::Config(format!("agents.{name}: {error}")))?;
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, NodeError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file, &Overrides::default())
+    }
+
+    #[test]
+    fn without_a_file_the_defaults_hold_and_flags_win() {
+        let overrides = Overrides { api: Some("127.0.0.1:0".into()), listen: vec!["/ip4/127.0.0.1/tcp/0".into()], no_mdns: true };
+        let config = Config::load(Path::new("/nowhere/config.toml"), &overrides).unwrap();
+        assert_eq!(config.api.listen, "127.0.0.1:0");
+        assert_eq!(config.mesh.listen, ["/ip4/127.0.0.1/tcp/0"]);
+        assert!(!config.mesh.mdns);
+        assert_eq!(config.limits, LimitsConfig::default());
+    }
+
+    #[test]
+    fn a_file_is_read_and_its_mistakes_are_named() {
+        let config = load("[certificate]\nlifetime = \"2h\"\n[agents.files]\ncommand = [\"npx\", \"x\"]\nisolation = \"shared\"\n").unwrap();
+        assert_eq!(config.certificate.lifetime.0, Duration::from_secs(7200));
+        assert_eq!(config.agents[&"files".parse().unwrap()].isolation, Isolation::Shared);
+        for (text, named) in [
+            ("[limit]\n", "limit"),
+            ("[limits]\nmessage_bites = 3\n", "message_bites"),
+            ("[certificate]\nlifetime = \"soon\"\n", "soon"),
+            ("[agents.x]\n", "agents.x"),
+            ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
+            ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The directory: the registry kept in step with the other members, and the router's view of it.
+//!
+//! A node announces its signed record when something of it changed, and beats. Records and beats that are news are
+//! passed on once, so that they reach members that are not connected to their origin. When two members meet, each
+//! sends its digest and gets what it lacks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dawn_identity::{Keypair, NodeId, NodeRef};
+use dawn_mcp::fault::{Fault, FaultCode};
+use dawn_mcp::host::Host;
+use dawn_mcp::router::AgentEntry;
+use dawn_mesh::{Mesh, PeerEvent, Published};
+use dawn_registry::{Applied, Beat, Digest, Limits, NodeRecord, NodeView, Registry, RegistryEvent, Version};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Events;
+use crate::error::NodeError;
+use crate::members::{Members, REVOCATION};
+use crate::store::Store;
+
+const DIGEST: &str = "dawn/registry/digest";
+const RECORD: &str = "dawn/registry/record";
+const BEAT: &str = "dawn/registry/beat";
+
+/// Between two beats.
+const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// Changes within this time make one record.
+const SETTLE: Duration = Duration::from_millis(30);
+
+/// The directory of one node. Clones share it.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
+    registry: Mutex<Registry>,
+    store: Store,
+    members: Members,
+    mesh: Mesh,
+    host: Host,
+    key: Keypair,
+    epoch: u64,
+    sequence: Mutex<(u64, u64)>,
+    started: Instant,
+    changes: watch::Sender<u64>,
+    events: Events,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").field("nodes", &self.nodes().len()).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Directory {
+    /// Reads what is known from earlier, counts a new epoch and announces this node.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn open(store: Store, members: Members, mesh: Mesh, host: Host, key: Keypair, events: Events) -> Result<Self, NodeError> {
+        let mut registry = Registry::new(members.network(), key.node_id(), Limits::default());
+        for bytes in store.records().await? {
+            if let Err(error) = registry.apply_record(&bytes) {
+                tracing::warn!(%error, "a kept record is left out");
+            }
+        }
+        for row in members.admitted().await? {
+            if row.revoked {
+                registry.remove(row.node);
+            }
+        }
+        let _before = registry.events();
+        let epoch = store.next_epoch().await?;
+        let inner = Inner {
+            registry: Mutex::new(registry),
+            store,
+            members,
+            mesh,
+            host,
+            key,
+            epoch,
+            sequence: Mutex::new((0, 0)),
+            started: Instant::now(),
+            changes: watch::channel(0).0,
+            events,
+        };
+        let directory = Self(Arc::new(inner));
+        directory.announce();
+        Ok(directory)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Every node that is known.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeView> {
+        lock(&self.0.registry).view()
+    }
+
+    /// How long ago a node was last heard of.
+    #[must_use]
+    pub fn silent_for(&self, view: &NodeView) -> Option<Duration> {
+        view.last_seen.map(|seen| self.now().saturating_sub(seen))
+    }
+
+    /// Says anew what this node is and has.
+    fn announce(&self) {
+        let sequence = {
+            let mut sequence = lock(&self.0.sequence);
+            sequence.0 += 1;
+            sequence.0
+        };
+        let own = self.0.members.own();
+        let record = NodeRecord {
+            network: own.network,
+            node: own.node,
+            name: own.name,
+            version: Version { epoch: self.0.epoch, sequence },
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            addresses: self.0.members.addresses(),
+            agents: self.0.host.summaries(),
+        };
+        let bytes = record.sign(&self.0.key);
+        if let Err(error) = lock(&self.0.registry).apply_record(&bytes) {
+            tracing::error!(%error, "this node's own record is refused");
+        }
+        self.0.mesh.publish(RECORD, &bytes.into());
+        self.settle_events();
+    }
+
+    fn beat(&self, leaving: bool) {
+        let sequence = {
+            let mut sequence = lock(&self.0.sequence);
+            sequence.1 += 1;
+            sequence.1
+        };
+        let beat = Beat { network: self.0.members.network(), node: self.0.key.node_id(), version: Version { epoch: self.0.epoch, sequence }, leaving };
+        self.0.mesh.publish(BEAT, &beat.sign(&self.0.key).into());
+    }
+
+    /// Tells the others that this node leaves.
+    pub(crate) fn leave(&self) {
+        self.beat(true);
+    }
+
+    /// Tells listeners what the registry noticed.
+    fn settle_events(&self) {
+        let (events, view) = {
+            let mut registry = lock(&self.0.registry);
+            let events = registry.events();
+            if events.is_empty() {
+                return;
+            }
+            (events, registry.view())
+        };
+        let name = |node: &NodeId| view.iter().find(|view| view.record.node == *node).map(|view| view.record.name.to_string());
+        for event in &events {
+            match event {
+                RegistryEvent::Online(node) => self.0.events.say("peer.up", &serde_json::json!({ "id": node, "name": name(node) })),
+                RegistryEvent::Offline(node) => self.0.events.say("peer.down", &serde_json::json!({ "id": node, "name": name(node) })),
+                RegistryEvent::Changed(node) => self.0.events.say("agent.changed", &serde_json::json!({ "id": node, "name": name(node) })),
+            }
+        }
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut peers = self.0.mesh.events();
+        let mut digests = self.0.mesh.subscribe(DIGEST);
+        let mut records = self.0.mesh.subscribe(RECORD);
+        let mut beats = self.0.mesh.subscribe(BEAT);
+        let mut revocations = self.0.mesh.subscribe(REVOCATION);
+        let mut agents = self.0.host.changes();
+        self.keep_known().await;
+        for peer in self.0.mesh.peers() {
+            self.met(peer.node);
+        }
+        let mut heart = tokio::time::interval(BEAT_EVERY);
+        heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let silence = lock(&self.0.registry).next_tick().map(|at| at.saturating_sub(self.now())).unwrap_or(Duration::from_secs(3600));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = heart.tick() => self.beat(false),
+                () = tokio::time::sleep(silence.max(Duration::from_millis(10))) => {
+                    let now = self.now();
+                    lock(&self.0.registry).tick(now);
+                    self.settle_events();
+                }
+                Ok(()) = agents.changed() => {
+                    tokio::time::sleep(SETTLE).await;
+                    agents.mark_unchanged();
+                    self.announce();
+                }
+                event = peers.recv() => match event {
+                    Ok(event) => self.peer_event(event).await,
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node)),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                Some(message) = next(&mut digests) => self.digest(&message),
+                Some(message) = next(&mut records) => self.record(&message).await,
+                Some(message) = next(&mut beats) => self.heard_beat(&message),
+                Some(message) = next(&mut revocations) => self.revocation(&message).await,
+            }
+        }
+    }
+
+    /// Stays connected to everybody whose addresses are known.
+    async fn keep_known(&self) {
+        match self.0.store.contacts().await {
+            Ok(contacts) => contacts.into_iter().for_each(|(node, addresses)| self.keep(node, addresses)),
+            Err(error) => tracing::error!(%error, "the known addresses could not be read"),
+        }
+        for view in self.nodes() {
+            self.keep(view.record.node, view.record.addresses);
+        }
+    }
+
+    fn keep(&self, node: NodeId, addresses: Vec<String>) {
+        if node != self.0.key.node_id() && !self.0.members.is_revoked(&node) {
+            self.0.mesh.keep(node, addresses);
+        }
+    }
+
+    async fn peer_event(&self, event: PeerEvent) {
+        match event {
+            PeerEvent::MemberUp(peer) => self.met(peer.node),
+            PeerEvent::MemberDown { node } => {
+                let now = self.now();
+                lock(&self.0.registry).suspect(node, now);
+            }
+            PeerEvent::Discovered { node, addresses } => {
+                let known = self.nodes().iter().any(|view| view.record.node == node);
+                if known {
+                    self.keep(node, addresses);
+                }
+            }
+            PeerEvent::Listening { .. } => self.announce(),
+        }
+    }
+
+    /// A member is connected: it gets this node's digest, beat and the revocations.
+    fn met(&self, node: NodeId) {
+        let digest = lock(&self.0.registry).digest().encode();
+        let _sent = self.0.mesh.send_to(node, DIGEST, digest.into());
+        for bytes in self.0.members.revocations_encoded() {
+            let _sent = self.0.mesh.send_to(node, REVOCATION, bytes);
+        }
+        self.beat(false);
+    }
+
+    fn digest(&self, message: &Published) {
+        match Digest::decode(&message.bytes) {
+            Ok(digest) => {
+                let missing = lock(&self.0.registry).missing_for(&digest);
+                for bytes in missing {
+                    let _sent = self.0.mesh.send_to(message.from, RECORD, bytes.into());
+                }
+            }
+            Err(error) => tracing::warn!(from = %message.from, %error, "a digest is refused"),
+        }
+    }
+
+    async fn record(&self, message: &Published) {
+        let applied = lock(&self.0.registry).apply_record(&message.bytes);
+        match applied {
+            Ok(Applied::New) => {
+                self.0.mesh.publish(RECORD, &message.bytes);
+                self.settle_events();
+                self.learn(&message.bytes).await;
+            }
+            Ok(Applied::Known) => {}
+            Err(error) => tracing::warn!(from = %message.from, %error, "a record is refused"),
+        }
+    }
+
+    async fn learn(&self, bytes: &Bytes) {
+        let Ok(record) = NodeRecord::open(bytes) else { return };
+        self.keep(record.node, record.addresses.clone());
+        let kept = async {
+            self.0.store.set_record(record.node, bytes).await?;
+            self.0.store.set_contact(record.node, &record.addresses).await
+        };
+        if let Err(error) = kept.await {
+            tracing::error!(%error, "a record could not be kept");
+        }
+    }
+
+    fn heard_beat(&self, message: &Published) {
+        let now = self.now();
+        let applied = lock(&self.0.registry).apply_beat(&message.bytes, now);
+        match applied {
+            Ok(Applied::New) => {
+                self.0.mesh.publish(BEAT, &message.bytes);
+                self.settle_events();
+            }
+            Ok(Applied::Known) => {}
+            Err(error) => tracing::debug!(from = %message.from, %error, "a beat is refused"),
+        }
+    }
+
+    async fn revocation(&self, message: &Published) {
+        match self.0.members.add_revocation(&message.bytes).await {
+            Ok(true) => self.drop_revoked().await,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(from = %message.from, %error, "a revocation is refused"),
+        }
+    }
+
+    /// Forgets nodes that were put out.
+    pub(crate) async fn drop_revoked(&self) {
+        for view in self.nodes() {
+            let node = view.record.node;
+            if !self.0.members.is_revoked(&node) {
+                continue;
+            }
+            lock(&self.0.registry).remove(node);
+            self.0.mesh.forget(node);
+            if let Err(error) = self.0.store.remove_record(node).await {
+                tracing::error!(%error, "a record could not be forgotten");
+            }
+        }
+        self.settle_events();
+    }
+
+    /// A node by name or id, whether or not it is online.
+    ///
+    /// # Errors
+    /// Nobody is called so, or several are.
+    pub fn find(&self, node: &NodeRef) -> Result<NodeView, Fault> {
+        let nodes = self.nodes();
+        let mut found = nodes.into_iter().filter(|view| match node {
+            NodeRef::Id(id) => view.record.node == *id,
+            NodeRef::Name(name) => view.record.name == *name,
+        });
+        let Some(first) = found.next() else {
+            return Err(Fault::new(FaultCode::UnknownNode, format!("there is no node {node} in this network; see `dawn peers`")));
+        };
+        if found.next().is_some() {
+            return Err(Fault::new(FaultCode::UnknownNode, format!("several nodes are called {node}; use an id from `dawn peers --json`")));
+        }
+        Ok(first)
+    }
+}
+
+/// The next published message; what a slow reader missed is caught up with by the next digest.
+async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published> {
+    loop {
+        match receiver.recv().await {
+            Ok(message) => return Some(message),
+            Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "published messages were missed"),
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+    }
+}
+
+impl dawn_mcp::router::Directory for Directory {
+    fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault> {
+        Ok(self.find(node)?.record.node)
+    }
+
+    fn agents(&self) -> Vec<AgentEntry> {
+        let online = self.nodes().into_iter().filter(|view| view.online);
+        online
+            .flat_map(|view| {
+                let (node, name) = (view.record.node, view.record.name);
+                view.record.agents.into_iter().map(move |summary| AgentEntry { node, node_name: name.clone(), summary })
+            })
+            .collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+}

@@ -1,0 +1,167 @@
+//! What can go wrong in a node, in types; the binary makes sentences of them.
+
+use std::path::PathBuf;
+
+use dawn_identity::admission::RefusalCode;
+
+/// A failure of the node or of what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key file can be read by others, or belongs to somebody else.
+    #[error("{path} can be read by others (mode {mode:o})")]
+    OpenKey {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A key file cannot be opened.
+    #[error("{path}: {source}")]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: dawn_identity::keyfile::KeyFileError,
+    },
+    /// Another node runs on this home.
+    #[error("a node already runs on {0}")]
+    Running(PathBuf),
+    /// There is no network in this home.
+    #[error("{0} belongs to no network yet")]
+    NoNetwork(PathBuf),
+    /// There is a network in this home already.
+    #[error("{0} belongs to a network already")]
+    HasNetwork(PathBuf),
+    /// The configuration is wrong.
+    #[error("the configuration is wrong: {0}")]
+    Config(String),
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Store(#[from] sqlx::Error),
+    /// The database could not be brought up to date.
+    #[error("the database could not be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The database holds what cannot be understood.
+    #[error("the database holds what cannot be understood: {0}")]
+    Corrupt(String),
+    /// The mesh does not start.
+    #[error(transparent)]
+    Mesh(#[from] dawn_mesh::StartError),
+    /// The address of the local API cannot be used.
+    #[error("cannot listen on {address} for the local API: {source}")]
+    Api {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The inviter could not be reached at any address of the ticket.
+    #[error("the inviter could not be reached: {0}")]
+    Unreachable(String),
+    /// The inviter refused.
+    #[error("{message}")]
+    Refused {
+        /// The protocol's code.
+        code: RefusalCode,
+        /// The inviter's words.
+        message: String,
+    },
+    /// The admission broke off or was not understood.
+    #[error("the admission broke off: {0}")]
+    Admission(String),
+    /// This node may not admit or revoke.
+    #[error("this node may not {0}")]
+    NotAllowed(&'static str),
+    /// Something that was named does not exist.
+    #[error("there is no {what} {name}")]
+    NotFound {
+        /// What kind of thing.
+        what: &'static str,
+        /// As it was named.
+        name: String,
+    },
+    /// Something of that name exists.
+    #[error("there is a {what} {name} already")]
+    Exists {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The agent cannot be hosted.
+    #[error("{0}")]
+    Agent(String),
+    /// The built-in memory does not open.
+    #[error("the agent memory does not open: {0}")]
+    Memory(#[from] dawn_mcp::memory::MemoryError),
+    /// A certificate could not be issued.
+    #[error("a certificate could not be issued: {0}")]
+    Issue(#[from] dawn_identity::IssueError),
+}
+
+impl NodeError {
+    /// A stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::OpenKey { .. } => "key_permissions",
+            Self::Key { .. } => "key",
+            Self::Running(_) => "already_running",
+            Self::NoNetwork(_) => "no_network",
+            Self::HasNetwork(_) => "has_network",
+            Self::Config(_) => "config",
+            Self::Store(_) | Self::Migrate(_) | Self::Corrupt(_) => "store",
+            Self::Mesh(_) => "mesh",
+            Self::Api { .. } => "api_address",
+            Self::Unreachable(_) => "inviter_unreachable",
+            Self::Refused { code, .. } => match code {
+                RefusalCode::Expired => "invite_expired",
+                RefusalCode::UsedUp => "invite_used_up",
+                RefusalCode::Revoked => "invite_revoked",
+                RefusalCode::UnknownInvite => "invite_unknown",
+                RefusalCode::BadProof => "invite_bad_proof",
+                RefusalCode::NameTaken => "name_taken",
+                RefusalCode::Denied => "denied",
+                RefusalCode::Busy => "busy",
+                RefusalCode::NotAuthorised => "not_authorised",
+            },
+            Self::Admission(_) => "admission",
+            Self::NotAllowed(_) => "not_allowed",
+            Self::NotFound { .. } => "not_found",
+            Self::Exists { .. } => "exists",
+            Self::Agent(_) => "agent",
+            Self::Memory(_) => "memory",
+            Self::Issue(_) => "issue",
+        }
+    }
+
+    /// What to do next, where there is something.
+    #[must_use]
+    pub fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::OpenKey { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::Key { source: dawn_identity::keyfile::KeyFileError::NeedsPassphrase, .. } => "set DAWN_PASSPHRASE".to_owned(),
+            Self::Running(_) => "use it as it is, or end it with `dawn down`".to_owned(),
+            Self::NoNetwork(_) => "make one with `dawn init --name NAME`, or join one with `dawn join TICKET`".to_owned(),
+            Self::HasNetwork(_) => "use another home folder with --home".to_owned(),
+            Self::Config(_) => "mend config.toml or the DAWN_* variable; `dawn config show` prints what is in force".to_owned(),
+            Self::Unreachable(_) => "check that the inviting node is up and reachable from here, then run the same command again".to_owned(),
+            Self::Refused { code: RefusalCode::Denied, .. } => "talk to the owner of the network".to_owned(),
+            Self::Refused { .. } => "ask for a new ticket (`dawn invite` on a node of the network)".to_owned(),
+            Self::NotAllowed(_) => "do it on the owner's node or an admin's".to_owned(),
+            Self::Api { .. } => "choose another address with --api, port 0 picks a free one".to_owned(),
+            Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
+            Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,394 @@
+//! Membership: who is in the network, who may come in, who was put out.
+//!
+//! Holds this node's own chain and the network's revocations, is the mesh's gate, answers the admission protocol where
+//! this node may admit, and renews certificates.
+
+mod admission;
+pub(crate) mod frames;
+mod renewal;
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use dawn_identity::{
+    Authority, CertificateChain, Invite, InviteId, InviteSecret, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request,
+    Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
+};
+use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
+use tokio::sync::Notify;
+
+use crate::api::Events;
+use crate::config::Config;
+use crate::error::NodeError;
+use crate::store::{MemberRow, RequestRow, Store, Verdict};
+
+/// Strangers are admitted over it, and members renewed.
+pub(crate) const ADMISSION: Protocol = Protocol("/dawn/admission/1");
+/// Revocations are published under it.
+pub(crate) const REVOCATION: &str = "dawn/revocation";
+/// Clocks of members may differ by this much.
+pub(crate) const SKEW: Duration = Duration::from_secs(300);
+
+/// The time now.
+#[must_use]
+pub fn now() -> UnixTime {
+    UnixTime::from(SystemTime::now())
+}
+
+/// Keys of the store's `meta` table.
+pub(crate) mod meta {
+    pub(crate) const NETWORK_ID: &str = "network-id";
+    pub(crate) const NETWORK_NAME: &str = "network-name";
+    pub(crate) const CHAIN: &str = "chain";
+}
+
+/// How an invite is made.
+#[derive(Debug, Clone)]
+pub struct InviteOptions {
+    /// How long it can be redeemed.
+    pub expires: Duration,
+    /// By how many nodes.
+    pub uses: u32,
+    /// The role it gives.
+    pub role: Role,
+    /// Whether each join waits for approval.
+    pub approval: bool,
+}
+
+/// The membership service. Clones share it.
+#[derive(Clone)]
+pub struct Members(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    network: NetworkId,
+    network_name: NetworkName,
+    node: NodeId,
+    root: Option<Keypair>,
+    key: Keypair,
+    own: Mutex<(CertificateChain, Membership)>,
+    revocations: Mutex<Revocations>,
+    mesh: OnceLock<Mesh>,
+    events: Events,
+    decided: Notify,
+    lifetime: Duration,
+    admissions_per_minute: u32,
+    announce: Vec<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn corrupt(error: impl std::fmt::Display) -> NodeError {
+    NodeError::Corrupt(error.to_string())
+}
+
+impl std::fmt::Debug for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").field("network", &self.0.network).field("node", &self.0.node).finish_non_exhaustive()
+    }
+}
+
+impl Members {
+    /// Reads what the store knows.
+    ///
+    /// # Errors
+    /// The home belongs to no network, or the store is damaged.
+    pub async fn load(store: Store, key: Keypair, root: Option<Keypair>, config: &Config, events: Events, home: &std::path::Path) -> Result<Self, NodeError> {
+        let missing = || NodeError::NoNetwork(home.to_owned());
+        let network = store.get(meta::NETWORK_ID).await?.ok_or_else(missing)?;
+        let network = network.try_into().map(NetworkId::from_bytes).map_err(|_| corrupt("a network id of another length"))?;
+        let network_name = store.get(meta::NETWORK_NAME).await?.ok_or_else(missing)?;
+        let network_name = String::from_utf8(network_name).map_err(corrupt)?.parse().map_err(corrupt)?;
+        let chain = CertificateChain::decode(&store.get(meta::CHAIN).await?.ok_or_else(missing)?).map_err(corrupt)?;
+        let mut revocations = Revocations::new();
+        for bytes in store.revocations().await? {
+            let revocation = Revocation::decode(&bytes).map_err(corrupt)?;
+            match revocation.verify(&network, now(), SKEW) {
+                Ok(verified) => drop(revocations.add(verified)),
+                Err(error) => tracing::warn!(%error, "a kept revocation is not valid and is left out"),
+            }
+        }
+        let claims = chain.leaf.claims();
+        let membership = Membership {
+            network,
+            node: key.node_id(),
+            name: claims.name.clone(),
+            roles: claims.roles,
+            issued_at: claims.issued_at,
+            expires: claims.expires,
+            serial: claims.serial,
+            issuer: None,
+        };
+        let inner = Inner {
+            store,
+            network,
+            network_name,
+            node: key.node_id(),
+            root,
+            key,
+            own: Mutex::new((chain, membership)),
+            revocations: Mutex::new(revocations),
+            mesh: OnceLock::new(),
+            events,
+            decided: Notify::new(),
+            lifetime: config.certificate.lifetime.0,
+            admissions_per_minute: config.limits.admissions_per_minute,
+            announce: config.mesh.announce.clone(),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Gives the service its mesh, once.
+    pub(crate) fn set_mesh(&self, mesh: Mesh) {
+        if self.0.mesh.set(mesh).is_err() {
+            tracing::error!("the membership service has a mesh already");
+        }
+    }
+
+    fn mesh(&self) -> Option<&Mesh> {
+        self.0.mesh.get()
+    }
+
+    /// The network's id.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.0.network
+    }
+
+    /// The network's name.
+    #[must_use]
+    pub fn network_name(&self) -> &NetworkName {
+        &self.0.network_name
+    }
+
+    /// This node's own membership.
+    #[must_use]
+    pub fn own(&self) -> Membership {
+        lock(&self.0.own).1.clone()
+    }
+
+    /// This node's own chain, encoded.
+    #[must_use]
+    pub fn chain(&self) -> Bytes {
+        lock(&self.0.own).0.encode().into()
+    }
+
+    /// When this node asks for a new certificate.
+    #[must_use]
+    pub fn renews(&self) -> UnixTime {
+        let own = self.own();
+        let half = own.expires.0.saturating_sub(own.issued_at.0) / 2;
+        UnixTime(own.issued_at.0 + half)
+    }
+
+    fn authority(&self) -> Option<Authority> {
+        if let Some(root) = &self.0.root {
+            return Some(Authority::Root { key: root.clone() });
+        }
+        let (chain, membership) = lock(&self.0.own).clone();
+        membership.roles.may_admit().then(|| Authority::Delegated { key: self.0.key.clone(), chain: Box::new(chain) })
+    }
+
+    fn issue(&self, node: NodeId, name: NodeName, roles: Roles) -> Result<CertificateChain, NodeError> {
+        let authority = self.authority().ok_or(NodeError::NotAllowed("admit members"))?;
+        let now = now();
+        // A node that was put out and is let in again needs a certificate younger than its revocation.
+        let revoked = lock(&self.0.revocations).revoked_at(&node);
+        let issued = revoked.filter(|at| *at >= now).map_or(now, |at| UnixTime(at.0 + 1));
+        let request = Request {
+            subject: node,
+            name,
+            roles,
+            not_before: issued,
+            expires: issued + self.0.lifetime,
+            serial: Serial::from_bytes(rand::random()),
+        };
+        Ok(authority.issue(request, issued)?)
+    }
+
+    async fn set_own(&self, chain: CertificateChain) -> Result<(), NodeError> {
+        let membership = chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations)).map_err(corrupt)?;
+        self.0.store.set(meta::CHAIN, &chain.encode()).await?;
+        *lock(&self.0.own) = (chain, membership);
+        if let Some(mesh) = self.mesh() {
+            mesh.refresh_own_chain();
+        }
+        self.0.events.say("certificate.renewed", &serde_json::json!({ "expires": crate::time::rfc3339(self.own().expires) }));
+        Ok(())
+    }
+
+    /// Makes an invite and its ticket.
+    ///
+    /// # Errors
+    /// This node may not admit, or the store failed.
+    pub async fn invite(&self, options: &InviteOptions) -> Result<(Invite, Ticket), NodeError> {
+        let authority = self.authority().ok_or(NodeError::NotAllowed("invite"))?;
+        if options.role != Role::Member && options.role != Role::Guest && !matches!(authority, Authority::Root { .. }) {
+            return Err(NodeError::NotAllowed("appoint admins"));
+        }
+        if options.role == Role::Owner {
+            return Err(NodeError::NotAllowed("make another owner"));
+        }
+        let now = now();
+        let invite = Invite {
+            id: InviteId::from_bytes(rand::random()),
+            secret: InviteSecret::from_bytes(rand::random()),
+            created: now,
+            expires: now + options.expires,
+            max_uses: options.uses,
+            uses: 0,
+            roles: Roles::from(options.role),
+            approval: options.approval,
+            revoked: false,
+            redeemed_by: Vec::new(),
+        };
+        self.0.store.add_invite(&invite, options.role).await?;
+        let ticket = Ticket {
+            network: self.0.network,
+            network_name: self.0.network_name.clone(),
+            issuer: self.0.node,
+            addresses: self.addresses(),
+            invite: invite.id,
+            secret: invite.secret.clone(),
+            expires: invite.expires,
+        };
+        Ok((invite, ticket))
+    }
+
+    /// The addresses under which others can dial this node: announced ones first, loopback only when there is nothing
+    /// else.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let mut all = self.0.announce.clone();
+        all.extend(self.mesh().map(Mesh::listen_addresses).unwrap_or_default());
+        let is_loopback = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+        let mut reachable: Vec<String> = all.iter().filter(|address| !is_loopback(address)).cloned().collect();
+        if reachable.is_empty() {
+            reachable = all;
+        }
+        reachable.truncate(dawn_identity::MAX_TICKET_ADDRESSES);
+        reachable
+    }
+
+    /// Every invite of this node.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn invites(&self) -> Result<Vec<(Invite, Role)>, NodeError> {
+        self.0.store.invites().await
+    }
+
+    /// Revokes an invite.
+    ///
+    /// # Errors
+    /// There is none of that id, or the store failed.
+    pub async fn revoke_invite(&self, id: InviteId) -> Result<(), NodeError> {
+        if self.0.store.revoke_invite(id).await? { Ok(()) } else { Err(NodeError::NotFound { what: "invite", name: id.to_string() }) }
+    }
+
+    /// Those who wait to be let in.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn requests(&self) -> Result<Vec<RequestRow>, NodeError> {
+        self.0.store.requests().await
+    }
+
+    /// Decides about somebody who waits.
+    ///
+    /// # Errors
+    /// Nobody waits under that id, or the store failed.
+    pub async fn decide(&self, id: &str, verdict: Verdict) -> Result<RequestRow, NodeError> {
+        let unknown = || NodeError::NotFound { what: "request", name: id.to_owned() };
+        if !self.0.store.decide(id, verdict).await? {
+            return Err(unknown());
+        }
+        self.0.decided.notify_waiters();
+        self.0.store.request(id).await?.ok_or_else(unknown)
+    }
+
+    /// Recent admissions by this node.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn joins(&self) -> Result<Vec<crate::store::JoinRow>, NodeError> {
+        self.0.store.joins().await
+    }
+
+    /// Members that this node admitted.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn admitted(&self) -> Result<Vec<MemberRow>, NodeError> {
+        self.0.store.members().await
+    }
+
+    /// Puts a member out of the network: its connections and streams end, and every member learns of it.
+    ///
+    /// # Errors
+    /// This node may not, or the store failed.
+    pub async fn revoke(&self, node: NodeId) -> Result<(), NodeError> {
+        let authority = self.authority().ok_or(NodeError::NotAllowed("revoke members"))?;
+        if node == self.0.node {
+            return Err(NodeError::NotAllowed("revoke itself"));
+        }
+        let revocation = authority.revoke(node, now())?;
+        let bytes = Bytes::from(revocation.encode());
+        let _is_new = self.add_revocation(&bytes).await?;
+        Ok(())
+    }
+
+    /// Takes a revocation from anywhere; `true` when it is news.
+    ///
+    /// # Errors
+    /// It is malformed or not signed by who may revoke, or the store failed.
+    pub async fn add_revocation(&self, bytes: &Bytes) -> Result<bool, NodeError> {
+        let revocation = Revocation::decode(bytes).map_err(corrupt)?;
+        let node = revocation.node();
+        let verified = revocation.verify(&self.0.network, now(), SKEW).map_err(corrupt)?;
+        if !lock(&self.0.revocations).add(verified) {
+            return Ok(false);
+        }
+        self.0.store.add_revocation(node, bytes).await?;
+        self.0.events.say("member.revoked", &serde_json::json!({ "node": node }));
+        if let Some(mesh) = self.mesh() {
+            mesh.publish(REVOCATION, bytes);
+            mesh.recheck();
+        }
+        Ok(true)
+    }
+
+    /// Every revocation, encoded.
+    #[must_use]
+    pub fn revocations_encoded(&self) -> Vec<Bytes> {
+        lock(&self.0.revocations).iter().map(|revocation| Bytes::from(revocation.encode())).collect()
+    }
+
+    /// Whether a node was put out and not let in again.
+    #[must_use]
+    pub fn is_revoked(&self, node: &NodeId) -> bool {
+        lock(&self.0.revocations).revoked_at(node).is_some()
+    }
+
+    /// The gate of the mesh.
+    #[must_use]
+    pub fn gate(&self) -> Arc<dyn Gate> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Gate for Members {
+    fn own_chain(&self) -> Vec<u8> {
+        self.chain().to_vec()
+    }
+
+    fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal> {
+        let refuse = |code: &str, message: String| Refusal { code: code.to_owned(), message };
+        let chain = CertificateChain::decode(chain).map_err(|error| refuse("malformed", error.to_string()))?;
+        let membership = chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations)).map_err(|error| refuse("invalid", error.to_string()))?;
+        if membership.node == peer { Ok(membership) } else { Err(refuse("other_node", format!("the certificate is that of {}", membership.node))) }
+    }
+}

@@ -1,0 +1,365 @@
+//! The composition root: everything a running node is made of, and how it starts and ends.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dawn_identity::keyfile::Passphrase;
+use dawn_identity::{AgentName, NodeId, NodeName};
+use dawn_mcp::gateway::Gateway;
+use dawn_mcp::host::{AgentSpec, Guard, Host, InProcess, Source};
+use dawn_mcp::memory::{MemoryAgent, MemoryStore};
+use dawn_mcp::router::Router;
+use dawn_mcp::wire::{Caller, PROTOCOL};
+use dawn_mesh::{Audience, Backoff, Mesh, MeshConfig, Protocol};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Events, Guarded};
+use crate::config::{AgentConfig, CallerHint, Config, Isolation, edit};
+use crate::directory::Directory;
+use crate::error::NodeError;
+use crate::home::{Home, HomeLock};
+use crate::members::{ADMISSION, Members};
+use crate::store::Store;
+
+/// What the parts of the local API share.
+#[derive(Clone)]
+pub struct NodeState {
+    /// Membership.
+    pub members: Members,
+    /// Nodes and agents.
+    pub directory: Directory,
+    /// The mesh.
+    pub mesh: Mesh,
+    /// This node's agents.
+    pub host: Host,
+    /// Links to agents.
+    pub router: Router,
+    /// MCP clients' doors.
+    pub gateway: Gateway,
+    /// What happens.
+    pub events: Events,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    home: Home,
+    agents: Mutex<BTreeMap<AgentName, AgentConfig>>,
+    started: Instant,
+    api: String,
+    ready: AtomicBool,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeState").field("node", &self.node_id()).finish_non_exhaustive()
+    }
+}
+
+/// The name of the built-in agent.
+const MEMORY: &str = "memory";
+
+/// Serves the built-in agent on a pipe.
+struct Memory(MemoryAgent);
+
+impl InProcess for Memory {
+    fn serve(&self, stream: tokio::io::DuplexStream) -> futures::future::BoxFuture<'static, ()> {
+        let agent = MemoryAgent::new(self.0.store().clone());
+        Box::pin(async move {
+            if let Err(error) = agent.serve(stream).await {
+                tracing::debug!(%error, "a conversation with the agent memory ended early");
+            }
+        })
+    }
+}
+
+impl NodeState {
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.mesh.node_id()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn node_name(&self) -> NodeName {
+        self.members.own().name
+    }
+
+    /// Its home.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.inner.home
+    }
+
+    /// The address of its local API, `http://…`.
+    #[must_use]
+    pub fn api_url(&self) -> &str {
+        &self.inner.api
+    }
+
+    /// For how long it runs.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.inner.started.elapsed()
+    }
+
+    /// Whether it serves everything it is to serve.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Cancelled when the node ends.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.inner.stop.clone()
+    }
+
+    /// The last measured round trip to a node, milliseconds; zero for this one.
+    #[must_use]
+    pub fn latency_ms(&self, node: NodeId) -> Option<f64> {
+        if node == self.node_id() {
+            return Some(0.0);
+        }
+        let rtt = self.mesh.peers().into_iter().find(|peer| peer.node == node)?.rtt?;
+        Some((rtt.as_secs_f64() * 1e6).round() / 1e3)
+    }
+
+    /// Where one of this node's agents comes from, as the API shows it.
+    #[must_use]
+    pub fn source_of(&self, name: &AgentName) -> Value {
+        let agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        match agents.get(name) {
+            Some(config) => api::source(config),
+            None => serde_json::json!({ "builtin": name }),
+        }
+    }
+
+    /// Writes an agent into the configuration and starts it.
+    ///
+    /// # Errors
+    /// There is one of that name, or it cannot be written or started.
+    pub async fn add_agent(&self, name: AgentName, config: AgentConfig) -> Result<(), NodeError> {
+        config.check()?;
+        if self.host.status_of(&name).is_some() {
+            return Err(NodeError::Exists { what: "agent", name: name.to_string() });
+        }
+        edit::add_agent(self.home(), &name, &config)?;
+        self.host.add(name.clone(), spec(&config)?).map_err(|error| NodeError::Agent(error.to_string()))?;
+        self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner).insert(name, config);
+        Ok(())
+    }
+
+    /// Ends an agent and takes it out of the configuration.
+    ///
+    /// # Errors
+    /// There is none of that name in the configuration, or it cannot be written.
+    pub async fn remove_agent(&self, name: &AgentName) -> Result<(), NodeError> {
+        edit::remove_agent(self.home(), name)?;
+        self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.host.remove(name).await;
+        Ok(())
+    }
+
+    /// Ends an agent's processes and asks it again what it offers.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub async fn restart_agent(&self, name: &AgentName) -> Result<(), NodeError> {
+        if self.host.restart(name).await { Ok(()) } else { Err(NodeError::NotFound { what: "agent", name: name.to_string() }) }
+    }
+
+    /// Asks the node to end.
+    pub fn ask_to_stop(&self) {
+        self.inner.stop.cancel();
+    }
+}
+
+/// What the host is told about a configured agent.
+fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
+    let source = match (&config.command, &config.url) {
+        (Some(command), _) => Source::Stdio {
+            command: command.clone(),
+            env: config.env.clone(),
+            directory: config.directory.clone(),
+            isolation: match config.isolation {
+                Isolation::Session => dawn_mcp::host::Isolation::Session,
+                Isolation::Shared => dawn_mcp::host::Isolation::Shared,
+            },
+        },
+        (None, Some(url)) => {
+            let url = url.parse().map_err(|error| NodeError::Config(format!("{url:?}: {error}")))?;
+            Source::Http { url, headers: config.headers.clone() }
+        }
+        (None, None) => return Err(NodeError::Config("an agent needs a command or a url".into())),
+    };
+    let caller = match config.caller {
+        CallerHint::Auto => dawn_mcp::host::CallerHint::Auto,
+        CallerHint::Meta => dawn_mcp::host::CallerHint::Meta,
+        CallerHint::None => dawn_mcp::host::CallerHint::None,
+    };
+    Ok(AgentSpec { source, caller })
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    state: NodeState,
+    store: Store,
+    tasks: TaskTracker,
+    background: CancellationToken,
+    api_stop: CancellationToken,
+    _lock: HomeLock,
+}
+
+impl Node {
+    /// Starts the node of a home. It is ready when this returns; agents are asked what they offer in the background.
+    ///
+    /// # Errors
+    /// The home belongs to no network or is in use, a key cannot be read, or an address cannot be listened on.
+    pub async fn start(home: Home, config: Config, passphrase: Option<Passphrase>, guard: Guard) -> Result<Self, NodeError> {
+        let started = Instant::now();
+        if !home.has_network() {
+            return Err(NodeError::NoNetwork(home.data().to_owned()));
+        }
+        let lock = home.lock()?;
+        let key = home.read_key(&home.identity_key(), passphrase.as_ref())?;
+        let root = if home.network_key().exists() { Some(home.read_key(&home.network_key(), passphrase.as_ref())?) } else { None };
+        let token = home.token()?;
+        let store = Store::open(&home.database()).await?;
+        let events = Events::default();
+        let members = Members::load(store.clone(), key.clone(), root, &config, events.clone(), home.data()).await?;
+        let mesh_config = MeshConfig {
+            listen: config.mesh.listen.clone(),
+            mdns: config.mesh.mdns,
+            limits: config.limits.mesh(),
+            backoff: Backoff::default(),
+            ..MeshConfig::new(*key.seed())
+        };
+        let mesh = Mesh::start(mesh_config, members.gate()).await?;
+        members.set_mesh(mesh.clone());
+        let limits = Arc::new(config.limits.mcp());
+        let host = Host::new(Arc::clone(&limits), guard);
+        add_agents(&host, &home, &config).await?;
+        let directory = Directory::open(store.clone(), members.clone(), mesh.clone(), host.clone(), key.clone(), events.clone()).await?;
+        let own = members.own();
+        let local = Caller {
+            node: own.node,
+            name: own.name.clone(),
+            roles: own.roles.iter().map(|role| role.to_string()).collect(),
+            chain: members.chain(),
+        };
+        let router = Router::new(mesh.clone(), host.clone(), Arc::new(directory.clone()), local, limits);
+        let gateway = Gateway::new(router.clone());
+        let address = config.api.listen.clone();
+        let api_error = |source| NodeError::Api { address: address.clone(), source };
+        let listener = TcpListener::bind(&address).await.map_err(api_error)?;
+        let bound: SocketAddr = listener.local_addr().map_err(api_error)?;
+        home.write_private(&home.api_address(), bound.to_string().as_bytes())?;
+        let inner = Inner {
+            home,
+            agents: Mutex::new(config.agents.clone()),
+            started,
+            api: format!("http://{bound}"),
+            ready: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+        };
+        let state = NodeState { members, directory, mesh, host, router, gateway, events, inner: Arc::new(inner) };
+        let node = Self { state, store, tasks: TaskTracker::new(), background: CancellationToken::new(), api_stop: CancellationToken::new(), _lock: lock };
+        node.run(&config, token, listener)?;
+        node.state.inner.ready.store(true, Ordering::Release);
+        Ok(node)
+    }
+
+    fn run(&self, config: &Config, token: String, listener: TcpListener) -> Result<(), NodeError> {
+        let state = &self.state;
+        let taken = |error: dawn_mesh::AcceptError| NodeError::Agent(error.to_string());
+        let admissions = state.mesh.accept(ADMISSION, Audience::Anyone).map_err(taken)?;
+        let links = state.mesh.accept(Protocol(PROTOCOL), Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.members.clone().serve(admissions));
+        self.tasks.spawn(state.router.clone().serve(links));
+        self.tasks.spawn(state.directory.clone().run(self.background.clone()));
+        self.tasks.spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));
+        for address in &config.mesh.bootstrap {
+            match address.rsplit_once("/p2p/").and_then(|(address, node)| Some((address.to_owned(), node.parse().ok()?))) {
+                Some((address, node)) => state.mesh.keep(node, vec![address]),
+                None => return Err(NodeError::Config(format!("mesh.bootstrap: {address:?} does not end in /p2p/NODE"))),
+            }
+        }
+        let guarded = Guarded::new(token, config.api.allowed_hosts.clone(), config.api.allowed_origins.clone());
+        let serving = api::serve(state.clone(), guarded, listener, self.api_stop.clone());
+        let stop = state.stopping();
+        self.tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the local API failed; the node ends");
+                stop.cancel();
+            }
+        });
+        Ok(())
+    }
+
+    /// What the node is made of.
+    #[must_use]
+    pub fn state(&self) -> &NodeState {
+        &self.state
+    }
+
+    /// The address of its local API, `http://…`.
+    #[must_use]
+    pub fn api_url(&self) -> &str {
+        self.state.api_url()
+    }
+
+    /// Runs until the future ends or somebody asks the node to end, then shuts it down in order.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        let stop = self.state.stopping();
+        tokio::select! {
+            () = shutdown => {}
+            () = stop.cancelled() => {}
+        }
+        self.shutdown().await;
+    }
+
+    /// Says goodbye, ends sessions and agents, closes the mesh and the database.
+    pub async fn shutdown(self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        self.state.inner.ready.store(false, Ordering::Release);
+        self.state.inner.stop.cancel();
+        self.state.directory.leave();
+        self.api_stop.cancel();
+        self.state.gateway.shutdown().await;
+        self.state.host.shutdown().await;
+        self.background.cancel();
+        self.state.mesh.shutdown().await;
+        self.tasks.close();
+        if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("something did not end in time and is left behind");
+        }
+        self.store.close().await;
+        let address = self.state.home().api_address();
+        if let Err(error) = std::fs::remove_file(&address) {
+            tracing::debug!(%error, "the address file was gone already");
+        }
+    }
+}
+
+async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<(), NodeError> {
+    let failed = |error: &dyn std::fmt::Display| NodeError::Agent(error.to_string());
+    if config.memory.enabled {
+        let store = MemoryStore::open(home.memory_database()).await?;
+        let name: AgentName = MEMORY.parse().map_err(|error| failed(&error))?;
+        let source = Source::InProcess(Arc::new(Memory(MemoryAgent::new(store))));
+        host.add(name, AgentSpec { source, caller: dawn_mcp::host::CallerHint::Auto }).map_err(|error| failed(&error))?;
+    }
+    for (name, agent) in &config.agents {
+        host.add(name.clone(), spec(agent)?).map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Making a network, and joining one: what happens to a home before its node first runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dawn_identity::admission::{AdmissionMessage, Answer, Joiner, Nonce};
+use dawn_identity::keyfile::Passphrase;
+use dawn_identity::{
+    Authority, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request, Role, Roles, SafetyWords, Serial, Ticket,
+};
+use dawn_mesh::{Gate, Mesh, MeshConfig, Refusal};
+
+use crate::error::NodeError;
+use crate::home::Home;
+use crate::members::{ADMISSION, SKEW, frames, meta, now};
+use crate::store::Store;
+
+/// How a network is made.
+#[derive(Debug)]
+pub struct InitOptions {
+    /// The name of its first node.
+    pub node_name: NodeName,
+    /// Its own name.
+    pub network_name: NetworkName,
+    /// Seals the keys.
+    pub passphrase: Option<Passphrase>,
+    /// How long the first certificate is valid.
+    pub lifetime: Duration,
+}
+
+/// What was made.
+#[derive(Debug, Clone)]
+pub struct InitReport {
+    /// The first node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub node_name: NodeName,
+    /// The network.
+    pub network_id: NetworkId,
+    /// Its name.
+    pub network_name: NetworkName,
+}
+
+/// How a network is joined.
+#[derive(Debug)]
+pub struct JoinOptions {
+    /// The name this node would like.
+    pub node_name: NodeName,
+    /// Seals the key.
+    pub passphrase: Option<Passphrase>,
+    /// How long to wait for an approval.
+    pub timeout: Duration,
+}
+
+/// What happens during a join.
+#[derive(Debug, Clone)]
+pub enum JoinEvent {
+    /// The inviter is being dialled.
+    Dialling {
+        /// Where.
+        addresses: Vec<String>,
+    },
+    /// The inviter answered.
+    Connected,
+    /// Both sides can compare these words now.
+    Words(SafetyWords),
+    /// A person has to approve.
+    WaitingForApproval,
+    /// This node is a member.
+    Admitted,
+}
+
+/// What was joined.
+#[derive(Debug, Clone)]
+pub struct JoinReport {
+    /// This node.
+    pub node_id: NodeId,
+    /// The name it was given.
+    pub node_name: NodeName,
+    /// The network.
+    pub network_id: NetworkId,
+    /// Its name.
+    pub network_name: NetworkName,
+    /// The words both sides saw.
+    pub words: SafetyWords,
+}
+
+async fn remember(store: &Store, network: NetworkId, name: &NetworkName, chain: &[u8]) -> Result<(), NodeError> {
+    store.set(meta::NETWORK_ID, network.as_bytes()).await?;
+    store.set(meta::NETWORK_NAME, name.as_str().as_bytes()).await?;
+    store.set(meta::CHAIN, chain).await
+}
+
+/// Makes a network whose owner this node is.
+///
+/// # Errors
+/// The home has a network already, or cannot be written.
+pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeError> {
+    if home.has_network() {
+        return Err(NodeError::HasNetwork(home.data().to_owned()));
+    }
+    home.create()?;
+    let (node, network) = (Keypair::generate(&mut rand::rng()), Keypair::generate(&mut rand::rng()));
+    let now = now();
+    let authority = Authority::Root { key: network.clone() };
+    let request = Request {
+        subject: node.node_id(),
+        name: options.node_name.clone(),
+        roles: Roles::from(Role::Owner).with(Role::Member),
+        not_before: now,
+        expires: now + options.lifetime,
+        serial: Serial::from_bytes(rand::random()),
+    };
+    let chain = authority.issue(request, now)?;
+    home.write_key(&home.network_key(), &network, options.passphrase.as_ref())?;
+    home.write_key(&home.identity_key(), &node, options.passphrase.as_ref())?;
+    let store = Store::open(&home.database()).await?;
+    remember(&store, network.network_id(), &options.network_name, &chain.encode()).await?;
+    store.close().await;
+    let _token = home.token()?;
+    Ok(InitReport { node_id: node.node_id(), node_name: options.node_name, network_id: network.network_id(), network_name: options.network_name })
+}
+
+/// Trusts nobody and shows nothing: the gate of a node that is no member yet.
+struct NotYet;
+
+impl Gate for NotYet {
+    fn own_chain(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
+        Err(Refusal { code: "not_yet".into(), message: "this node is no member yet".into() })
+    }
+}
+
+/// Joins the network of a ticket. Run again after an interruption it goes on with the same key.
+///
+/// # Errors
+/// The home has a network already, the inviter cannot be reached or refuses, or the home cannot be written.
+pub async fn join(home: &Home, ticket: &Ticket, options: JoinOptions, mut on_event: impl FnMut(JoinEvent) + Send) -> Result<JoinReport, NodeError> {
+    if home.has_network() {
+        return Err(NodeError::HasNetwork(home.data().to_owned()));
+    }
+    home.create()?;
+    let pending = home.identity_key();
+    let key = if pending.exists() {
+        home.read_key(&pending, options.passphrase.as_ref())?
+    } else {
+        let key = Keypair::generate(&mut rand::rng());
+        home.write_key(&pending, &key, options.passphrase.as_ref())?;
+        key
+    };
+    let mesh = Mesh::start(MeshConfig::new(*key.seed()), Arc::new(NotYet)).await?;
+    let joined = ask(&mesh, ticket, &key, &options, &mut on_event).await;
+    mesh.shutdown().await;
+    let (welcome, words) = joined?;
+    let store = Store::open(&home.database()).await?;
+    for (node, addresses) in &welcome.contacts {
+        store.set_contact(*node, addresses).await?;
+    }
+    for revocation in &welcome.revocations {
+        let revocation = revocation.as_revocation();
+        store.add_revocation(revocation.node(), &revocation.encode()).await?;
+    }
+    remember(&store, ticket.network, &welcome.network_name, &welcome.chain.encode()).await?;
+    store.close().await;
+    let _token = home.token()?;
+    on_event(JoinEvent::Admitted);
+    Ok(JoinReport {
+        node_id: key.node_id(),
+        node_name: welcome.membership.name.clone(),
+        network_id: ticket.network,
+        network_name: welcome.network_name,
+        words,
+    })
+}
+
+async fn ask(
+    mesh: &Mesh,
+    ticket: &Ticket,
+    key: &Keypair,
+    options: &JoinOptions,
+    on_event: &mut (impl FnMut(JoinEvent) + Send),
+) -> Result<(dawn_identity::admission::Welcome, SafetyWords), NodeError> {
+    const STEP: Duration = Duration::from_secs(20);
+    let broken = |error: &dyn std::fmt::Display| NodeError::Admission(error.to_string());
+    let late = || NodeError::Admission("the inviter did not answer in time".into());
+    on_event(JoinEvent::Dialling { addresses: ticket.addresses.clone() });
+    mesh.dial_stranger(ticket.addresses.clone(), ticket.issuer).await.map_err(|error| NodeError::Unreachable(error.to_string()))?;
+    let stream = mesh.open_stranger(ticket.issuer, ADMISSION).await;
+    let mut stream = stream.map_err(|error| NodeError::Unreachable(error.to_string()))?;
+    on_event(JoinEvent::Connected);
+    let nonce = Nonce::from_bytes(rand::random());
+    let (mut joiner, commit) = Joiner::start(ticket, key.node_id(), options.node_name.clone(), nonce);
+    frames::send(&mut stream, &commit).await?;
+    let challenge = tokio::time::timeout(STEP, frames::receive(&mut stream)).await.map_err(|_| late())??;
+    let reveal = match challenge {
+        AdmissionMessage::Refused(refused) => return Err(NodeError::Refused { code: refused.code, message: refused.message }),
+        challenge => joiner.on_challenge(challenge).map_err(|error| broken(&error))?,
+    };
+    let words = joiner.words().ok_or_else(|| NodeError::Admission("no safety words".into()))?;
+    on_event(JoinEvent::Words(words));
+    frames::send(&mut stream, &reveal).await?;
+    let mut patience = STEP;
+    loop {
+        let answer = tokio::time::timeout(patience, frames::receive(&mut stream)).await.map_err(|_| late())??;
+        match joiner.on_answer(answer, now(), SKEW) {
+            Ok(Answer::Admitted(welcome)) => return Ok((*welcome, words)),
+            Ok(Answer::Pending) => {
+                on_event(JoinEvent::WaitingForApproval);
+                patience = options.timeout;
+            }
+            Err(dawn_identity::admission::AdmissionError::Refused(refused)) => {
+                return Err(NodeError::Refused { code: refused.code, message: refused.message });
+            }
+            Err(error) => return Err(broken(&error)),
+        }
+    }
+}
