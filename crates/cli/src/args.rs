@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{agent, bridge, call, config, doctor, down, events, init, invite, join, peers, shell, status, up};
+use crate::commands::{
+    agent, bridge, call, config, doctor, down, events, init, invite, join, peers, shell, status, up,
+};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::guard;
@@ -144,14 +146,26 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
 /// Help and version are asked for by an error of the parser, too.
 fn misused(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+    let json = arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json");
     if asked || !json {
         // There is no other place to tell that the stream is closed.
         let _ = error.print();
-        return if asked { ExitCode::SUCCESS } else { ExitCode::from(Exit::Usage as u8) };
+        return if asked {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(Exit::Usage as u8)
+        };
     }
     let words = error.render().to_string();
-    let words = words.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim();
+    let words = words
+        .trim_start_matches("error: ")
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .trim();
     let failure = Failure::usage(words).next("see `dawn --help`, or --help after the command");
     Output::new(true, false, Color::Never).failure(&failure);
     ExitCode::from(failure.exit_code())

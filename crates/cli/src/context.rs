@@ -58,7 +58,11 @@ impl Context {
             (false, 2) => "info,dawn=debug,dawn_node=debug,dawn_mcp=debug,dawn_mesh=debug,dawn_registry=debug",
             (false, _) => "trace",
         };
-        let filter = if filter.is_empty() || self.verbose > 0 { asked } else { filter };
+        let filter = if filter.is_empty() || self.verbose > 0 {
+            asked
+        } else {
+            filter
+        };
         let filter = tracing_subscriber::EnvFilter::try_new(filter)
             .map_err(|error| Failure::usage(format!("log.filter is no filter: {error}")))?;
         let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
@@ -67,12 +71,21 @@ impl Context {
             .with_writer(std::io::stderr)
             .with_ansi(colours)
             .try_init()
-            .map_err(|error| Failure::new(Exit::Failed, "internal", format!("the log could not be set up: {error}")))
+            .map_err(|error| {
+                Failure::new(
+                    Exit::Failed,
+                    "internal",
+                    format!("the log could not be set up: {error}"),
+                )
+            })
     }
 }
 
 fn runtime(mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failure> {
-    builder.enable_all().build().map_err(|error| Failure::io("the runtime could not be started", &error))
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("the runtime could not be started", &error))
 }
 
 impl From<NodeError> for Failure {
@@ -84,7 +97,11 @@ impl From<NodeError> for Failure {
             "not_found" => Exit::NotFound,
             _ => Exit::Failed,
         };
-        let exit = if code == "inviter_unreachable" { Exit::NotFound } else { exit };
+        let exit = if code == "inviter_unreachable" {
+            Exit::NotFound
+        } else {
+            exit
+        };
         let failure = Self::new(exit, code, error.to_string());
         match error.next() {
             Some(next) => failure.next(next),

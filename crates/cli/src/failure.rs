@@ -138,7 +138,10 @@ impl From<TicketError> for Failure {
     fn from(error: TicketError) -> Self {
         let (code, next) = match error {
             TicketError::NotATicket => ("ticket_invalid", "copy the whole line that `dawn invite` printed"),
-            TicketError::Damaged => ("ticket_damaged", "copy the whole line that `dawn invite` printed once more"),
+            TicketError::Damaged => (
+                "ticket_damaged",
+                "copy the whole line that `dawn invite` printed once more",
+            ),
             TicketError::UnsupportedVersion => ("ticket_unsupported", "update this machine's `dawn`"),
         };
         Self::new(Exit::Usage, code, error.to_string()).next(next)

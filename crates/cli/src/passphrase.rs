@@ -12,7 +12,10 @@ const VARIABLE: &str = "DAWN_PASSPHRASE";
 
 /// The passphrase in the environment, if there is one.
 pub(crate) fn from_environment() -> Option<Passphrase> {
-    std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()).map(Passphrase::from)
+    std::env::var(VARIABLE)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(Passphrase::from)
 }
 
 /// A new passphrase: from the environment, or asked for twice.
@@ -37,12 +40,18 @@ pub(crate) fn unlock() -> Result<Passphrase, Failure> {
 
 fn ask(question: &str) -> Result<String, Failure> {
     let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
-        Failure::new(Exit::Failed, "no_terminal", "there is no terminal to ask for the passphrase")
-            .next(format!("set {VARIABLE}, or run the command on a terminal"))
+        Failure::new(
+            Exit::Failed,
+            "no_terminal",
+            "there is no terminal to ask for the passphrase",
+        )
+        .next(format!("set {VARIABLE}, or run the command on a terminal"))
     })?;
     let failed = |error: &std::io::Error| Failure::io("the passphrase could not be asked for", error);
     let silent = Silent::new(&terminal).map_err(|errno| failed(&errno.into()))?;
-    (&terminal).write_all(question.as_bytes()).map_err(|error| failed(&error))?;
+    (&terminal)
+        .write_all(question.as_bytes())
+        .map_err(|error| failed(&error))?;
     let mut answer = String::new();
     let read = BufReader::new(&terminal).read_line(&mut answer);
     drop(silent);

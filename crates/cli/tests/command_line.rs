@@ -7,8 +7,17 @@ use serde_json::Value;
 
 fn dawn(home: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dawn"));
-    command.env_remove("DAWN_HOME").env_remove("DAWN_PASSPHRASE").env("NO_COLOR", "1");
-    command.arg("--home").arg(home).args(args).stdin(Stdio::null()).output().unwrap()
+    command
+        .env_remove("DAWN_HOME")
+        .env_remove("DAWN_PASSPHRASE")
+        .env("NO_COLOR", "1");
+    command
+        .arg("--home")
+        .arg(home)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -38,11 +47,31 @@ fn help_has_examples_and_exit_codes() {
 fn every_command_has_help() {
     let home = home();
     for command in [
-        "init", "up", "down", "invite", "requests", "approve", "deny", "join", "status", "peers", "ping", "agent", "call", "mcp", "events", "doctor",
-        "config", "completions", "man",
+        "init",
+        "up",
+        "down",
+        "invite",
+        "requests",
+        "approve",
+        "deny",
+        "join",
+        "status",
+        "peers",
+        "ping",
+        "agent",
+        "call",
+        "mcp",
+        "events",
+        "doctor",
+        "config",
+        "completions",
+        "man",
     ] {
         let output = dawn(home.path(), &[command, "--help"]);
-        assert!(output.status.success() && output.stdout.len() > 100, "{command}: {output:?}");
+        assert!(
+            output.status.success() && output.stdout.len() > 100,
+            "{command}: {output:?}"
+        );
     }
 }
 
@@ -57,7 +86,10 @@ fn completions_and_manual_are_written() {
     let home = home();
     for shell in ["bash", "zsh", "fish"] {
         let output = dawn(home.path(), &["completions", shell]);
-        assert!(output.status.success() && text(&output.stdout).contains("dawn"), "{shell}");
+        assert!(
+            output.status.success() && text(&output.stdout).contains("dawn"),
+            "{shell}"
+        );
     }
     assert!(text(&dawn(home.path(), &["man"]).stdout).contains(".TH dawn 1"));
     let folder = home.path().join("man");
@@ -72,13 +104,26 @@ fn completions_and_manual_are_written() {
 fn without_a_node_a_command_says_so_in_words_and_in_json() {
     let home = home();
     for args in [
-        &["status"][..], &["peers"], &["ping", "lab"], &["invite"], &["invite", "list"], &["requests"], &["approve", "x"], &["agent", "list"],
-        &["agent", "inspect", "lab:files"], &["call", "lab:files", "read", "a=b"], &["events"], &["down"],
+        &["status"][..],
+        &["peers"],
+        &["ping", "lab"],
+        &["invite"],
+        &["invite", "list"],
+        &["requests"],
+        &["approve", "x"],
+        &["agent", "list"],
+        &["agent", "inspect", "lab:files"],
+        &["call", "lab:files", "read", "a=b"],
+        &["events"],
+        &["down"],
     ] {
         let output = dawn(home.path(), args);
         assert_eq!(output.status.code(), Some(3), "{args:?}: {output:?}");
         assert!(output.stdout.is_empty(), "{args:?}");
-        assert!(text(&output.stderr).contains("→ ") && text(&output.stderr).contains("dawn up"), "{output:?}");
+        assert!(
+            text(&output.stderr).contains("→ ") && text(&output.stderr).contains("dawn up"),
+            "{output:?}"
+        );
         let output = dawn(home.path(), &[&["--json"], args].concat());
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(json(&output)["error"]["code"], "not_running", "{args:?}");
@@ -89,7 +134,13 @@ fn without_a_node_a_command_says_so_in_words_and_in_json() {
 #[test]
 fn wrong_usage_is_told_in_words_and_in_json() {
     let home = home();
-    for args in [&["nothing"][..], &["agent", "add", "x"], &["call", "lab", "read"], &["invite", "--expires", "soon"], &["agent", "add", "x", "--env", "A", "--", "y"]] {
+    for args in [
+        &["nothing"][..],
+        &["agent", "add", "x"],
+        &["call", "lab", "read"],
+        &["invite", "--expires", "soon"],
+        &["agent", "add", "x", "--env", "A", "--", "y"],
+    ] {
         let output = dawn(home.path(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         assert!(text(&output.stderr).starts_with("error: "), "{output:?}");
@@ -107,7 +158,10 @@ fn a_text_that_is_no_ticket_joins_nothing() {
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(json(&output)["error"]["code"], code);
     }
-    assert!(std::fs::read_dir(home.path()).unwrap().next().is_none(), "nothing was written");
+    assert!(
+        std::fs::read_dir(home.path()).unwrap().next().is_none(),
+        "nothing was written"
+    );
 }
 
 #[test]
@@ -128,7 +182,12 @@ fn a_network_is_made_once_and_the_doctor_finds_only_that_no_node_runs() {
     assert_eq!(output.status.code(), Some(1));
     let report = json(&output);
     assert_eq!(report["ok"], false);
-    let failed: Vec<&Value> = report["checks"].as_array().unwrap().iter().filter(|check| check["state"] == "failed").collect();
+    let failed: Vec<&Value> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["state"] == "failed")
+        .collect();
     assert_eq!(failed.len(), 1, "{report}");
     assert_eq!(failed[0]["name"], "node");
     assert!(failed[0]["next"].as_str().unwrap().contains("dawn up"));
@@ -158,17 +217,37 @@ fn a_new_home_is_told_what_to_do_first() {
 fn agents_can_be_configured_before_the_node_runs() {
     let home = home();
     let path = home.path();
-    let output = dawn(path, &["--json", "agent", "add", "files", "--env", "KEY=secret", "--", "server", "--flag", "a b"]);
+    let output = dawn(
+        path,
+        &[
+            "--json",
+            "agent",
+            "add",
+            "files",
+            "--env",
+            "KEY=secret",
+            "--",
+            "server",
+            "--flag",
+            "a b",
+        ],
+    );
     assert!(output.status.success(), "{output:?}");
     let shown = dawn(path, &["--json", "config", "show"]);
     let agent = &json(&shown)["agents"]["files"];
     assert_eq!(agent["command"], serde_json::json!(["server", "--flag", "a b"]));
     assert_ne!(agent["env"]["KEY"], "secret", "values are not shown");
     assert!(text(&dawn(path, &["config", "show"]).stdout).contains("[agents.files]"));
-    assert_eq!(text(&dawn(path, &["config", "path"]).stdout).trim(), path.join("config.toml").to_str().unwrap());
+    assert_eq!(
+        text(&dawn(path, &["config", "path"]).stdout).trim(),
+        path.join("config.toml").to_str().unwrap()
+    );
     assert!(dawn(path, &["agent", "remove", "files"]).status.success());
     let gone = dawn(path, &["--json", "agent", "remove", "files"]);
-    assert_eq!((gone.status.code(), &json(&gone)["error"]["code"]), (Some(5), &Value::from("not_found")));
+    assert_eq!(
+        (gone.status.code(), &json(&gone)["error"]["code"]),
+        (Some(5), &Value::from("not_found"))
+    );
 }
 
 #[test]
@@ -177,7 +256,12 @@ fn a_wrong_configuration_is_named() {
     std::fs::write(home.path().join("config.toml"), "[limits]\nmessage_bites = 3\n").unwrap();
     let output = dawn(home.path(), &["--json", "config", "show"]);
     assert_eq!(json(&output)["error"]["code"], "config");
-    assert!(json(&output)["error"]["message"].as_str().unwrap().contains("message_bites"));
+    assert!(
+        json(&output)["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("message_bites")
+    );
 }
 
 #[test]
@@ -186,13 +270,26 @@ fn the_bridge_answers_each_request_when_no_node_runs() {
     let home = home();
     let mut command = Command::new(env!("CARGO_BIN_EXE_dawn"));
     command.arg("--home").arg(home.path()).args(["--json", "mcp"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"initialize\",\"params\":{}}\n").unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"initialize\",\"params\":{}}\n")
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let answer = json(&output);
     assert_eq!(answer["id"], 7);
-    assert!(answer["error"]["message"].as_str().unwrap().contains("dawn up"), "{answer}");
+    assert!(
+        answer["error"]["message"].as_str().unwrap().contains("dawn up"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -202,13 +299,21 @@ fn mcp_clients_are_told_what_to_run() {
     let config = json(&output);
     let server = &config["mcpServers"]["dawn-lab-files"];
     assert!(Path::new(server["command"].as_str().unwrap()).is_absolute());
-    assert_eq!(server["args"], serde_json::json!(["--home", home.path().to_str().unwrap(), "mcp", "lab:files"]));
+    assert_eq!(
+        server["args"],
+        serde_json::json!(["--home", home.path().to_str().unwrap(), "mcp", "lab:files"])
+    );
     assert!(text(&output.stderr).contains("claude_desktop_config.json"));
 }
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dawn")).args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dawn"))
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");

@@ -13,21 +13,31 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn guard(patience_ms: u32, command: &[&str]) -> Command {
     let mut guard = Command::new(env!("CARGO_BIN_EXE_dawn"));
-    guard.args(["guard", "--kill-after-ms", &patience_ms.to_string(), "--"]).args(command);
-    guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    guard
+        .args(["guard", "--kill-after-ms", &patience_ms.to_string(), "--"])
+        .args(command);
+    guard
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     guard
 }
 
 /// A length of sleep that no other process sleeps, by which the processes of one test are found.
 fn mark(test: u32) -> String {
-    format!("{}", 1_000_000_000 + u64::from(std::process::id()) * 100 + u64::from(test))
+    format!(
+        "{}",
+        1_000_000_000 + u64::from(std::process::id()) * 100 + u64::from(test)
+    )
 }
 
 /// Processes whose command line holds a text.
 fn processes(text: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let holds = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text));
+    let holds = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+    };
     pids.filter(holds).collect()
 }
 
@@ -45,14 +55,25 @@ fn signal(child: &Child, signal: Signal) {
 
 fn first_line(child: &mut Child) -> String {
     let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     line.trim().to_owned()
 }
 
 #[test]
 fn the_exit_code_is_the_childs() {
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
-        assert_eq!(guard(1000, &["sh", "-c", script]).status().unwrap().code(), Some(code), "{script}");
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("kill -9 $$", 137),
+        ("kill -TERM $$", 143),
+    ] {
+        assert_eq!(
+            guard(1000, &["sh", "-c", script]).status().unwrap().code(),
+            Some(code),
+            "{script}"
+        );
     }
 }
 
@@ -66,7 +87,9 @@ fn a_command_that_cannot_be_started_is_said_so() {
 
 #[test]
 fn the_child_has_the_streams_to_itself() {
-    let mut child = guard(1000, &["sh", "-c", "cat; exec 1>&-; sleep 0.1; echo done >&2"]).spawn().unwrap();
+    let mut child = guard(1000, &["sh", "-c", "cat; exec 1>&-; sleep 0.1; echo done >&2"])
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(b"through").unwrap();
     let mut heard = String::new();
     // It ends although the guard still runs: the guard holds no copy.
@@ -80,13 +103,23 @@ fn the_child_has_the_streams_to_itself() {
 
 #[test]
 fn the_child_starts_with_no_signal_blocked() {
-    let output = guard(1000, &["sh", "-c", "grep SigBlk /proc/self/status"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "SigBlk:\t0000000000000000");
+    let output = guard(1000, &["sh", "-c", "grep SigBlk /proc/self/status"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "SigBlk:\t0000000000000000"
+    );
 }
 
 #[test]
 fn a_guard_that_is_asked_to_end_lets_the_child_end_in_order() {
-    let mut child = guard(20_000, &["sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"]).spawn().unwrap();
+    let mut child = guard(
+        20_000,
+        &["sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"],
+    )
+    .spawn()
+    .unwrap();
     assert_eq!(first_line(&mut child), "up");
     signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(5));
@@ -98,7 +131,9 @@ fn a_child_that_ignores_sigterm_is_killed_with_its_whole_family() {
     let script = format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & echo up; while :; do sleep 0.01; done");
     let mut child = guard(50, &["sh", "-c", &script]).spawn().unwrap();
     assert_eq!(first_line(&mut child), "up");
-    eventually("the family is there", || processes(&format!("sleep\0{mark}")).len() == 2);
+    eventually("the family is there", || {
+        processes(&format!("sleep\0{mark}")).len() == 2
+    });
     signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(137));
     assert_eq!(processes(&mark), Vec::<i32>::new());
@@ -110,7 +145,9 @@ fn what_a_child_leaves_behind_is_ended_too() {
     let script = format!("setsid sleep {mark} >&- 2>&- & (trap '' TERM; sleep {mark}) & echo up; read line; exit 3");
     let mut child = guard(50, &["sh", "-c", &script]).spawn().unwrap();
     assert_eq!(first_line(&mut child), "up");
-    eventually("the family is there", || processes(&format!("sleep\0{mark}")).len() == 2);
+    eventually("the family is there", || {
+        processes(&format!("sleep\0{mark}")).len() == 2
+    });
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(processes(&mark), Vec::<i32>::new());
@@ -119,14 +156,22 @@ fn what_a_child_leaves_behind_is_ended_too() {
 #[test]
 fn nothing_outlives_a_parent_that_is_killed() {
     let mark = mark(3);
-    let family = format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & echo up; while :; do sleep 0.01; done; : {mark}");
+    let family =
+        format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & echo up; while :; do sleep 0.01; done; : {mark}");
     let mut parent = Command::new("sh")
-        .args(["-c", "\"$0\" guard --kill-after-ms 50 -- sh -c \"$1\" & wait", env!("CARGO_BIN_EXE_dawn"), &family])
+        .args([
+            "-c",
+            "\"$0\" guard --kill-after-ms 50 -- sh -c \"$1\" & wait",
+            env!("CARGO_BIN_EXE_dawn"),
+            &family,
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     assert_eq!(first_line(&mut parent), "up");
-    eventually("the family is there", || processes(&format!("sleep\0{mark}")).len() == 2);
+    eventually("the family is there", || {
+        processes(&format!("sleep\0{mark}")).len() == 2
+    });
     signal(&parent, Signal::SIGKILL);
     parent.wait().unwrap();
     eventually("nothing is left", || processes(&mark).is_empty());
@@ -145,7 +190,10 @@ fn a_child_whose_guard_is_killed_is_killed_too() {
 #[test]
 fn a_guard_whose_parent_is_another_starts_nothing() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dawn"));
-    let output = command.args(["guard", "--parent", "1", "--", "echo", "started"]).output().unwrap();
+    let output = command
+        .args(["guard", "--parent", "1", "--", "echo", "started"])
+        .output()
+        .unwrap();
     assert!(output.stdout.is_empty(), "{output:?}");
     assert_eq!(output.status.code(), Some(143));
 }

@@ -79,7 +79,9 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -448,8 +450,16 @@ mod tests {
             b"HTTP/1.1 404 Not Found\r\ncontent-length: 68\r\n\r\n{\"error\":{\"code\":\"unknown_node\",\"message\":\"no lab\",\"next\":\"look it\"}}",
         );
         match client.post::<Value>("/api/peers/lab/ping", &json!({})).await {
-            Err(ClientError::Api { status, code, message, next }) => {
-                assert_eq!((status, code.as_str(), message.as_str()), (404, "unknown_node", "no lab"));
+            Err(ClientError::Api {
+                status,
+                code,
+                message,
+                next,
+            }) => {
+                assert_eq!(
+                    (status, code.as_str(), message.as_str()),
+                    (404, "unknown_node", "no lab")
+                );
                 assert_eq!(next.as_deref(), Some("look it"));
             }
             other => panic!("{other:?}"),
@@ -483,7 +493,10 @@ mod tests {
             server(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: dawn-mcp\r\n\r\nearly\n");
         let mut bridge = client.upgrade("/mcp").await.unwrap();
         let (got, mut theirs) = served.join().unwrap();
-        assert!(got.contains("upgrade: dawn-mcp\r\n") && got.contains("connection: upgrade\r\n"), "{got}");
+        assert!(
+            got.contains("upgrade: dawn-mcp\r\n") && got.contains("connection: upgrade\r\n"),
+            "{got}"
+        );
         theirs.write_all(b"late\n").unwrap();
         drop(theirs);
         let mut all = bridge.early.to_vec();
@@ -499,7 +512,10 @@ mod tests {
         std::fs::write(home.api_token(), "secret").unwrap();
         assert!(matches!(Client::connect(&home), Err(ClientError::NotRunning)));
         let lock = home.lock().unwrap();
-        assert_eq!(Client::connect(&home).unwrap().address(), "127.0.0.1:9".parse().unwrap());
+        assert_eq!(
+            Client::connect(&home).unwrap().address(),
+            "127.0.0.1:9".parse().unwrap()
+        );
         drop(lock);
         assert!(matches!(Client::connect(&home), Err(ClientError::NotRunning)));
     }

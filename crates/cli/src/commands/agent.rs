@@ -57,7 +57,9 @@ enum AgentCommand {
 
 /// Share an MCP server with the network
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git")]
+#[command(
+    after_help = "Examples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git"
+)]
 struct AddArgs {
     /// Its name on this node
     name: AgentName,
@@ -77,7 +79,12 @@ struct AddArgs {
     #[arg(long, value_enum, default_value_t = Caller::Auto)]
     caller: Caller,
     /// The address of a Streamable HTTP server
-    #[arg(long, value_name = "URL", required_unless_present = "command", conflicts_with = "command")]
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "command",
+        conflicts_with = "command"
+    )]
     url: Option<String>,
     /// A program that speaks MCP over standard I/O, and its arguments
     #[arg(last = true, value_name = "COMMAND")]
@@ -130,13 +137,16 @@ pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
 /// The node has another working directory: what is relative here is made absolute.
 fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
     let absolute = |path: PathBuf| {
-        std::path::absolute(&path).map_err(|error| Failure::io(&format!("{} could not be found", path.display()), &error))
+        std::path::absolute(&path)
+            .map_err(|error| Failure::io(&format!("{} could not be found", path.display()), &error))
     };
     let mut command = args.command;
     if let Some(program) = command.first_mut()
         && program.contains('/')
     {
-        *program = absolute(PathBuf::from(program.as_str()))?.to_string_lossy().into_owned();
+        *program = absolute(PathBuf::from(program.as_str()))?
+            .to_string_lossy()
+            .into_owned();
     }
     let config = AgentConfig {
         command: (!command.is_empty()).then_some(command),
@@ -174,13 +184,23 @@ fn add(context: &Context, args: AddArgs) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    let mut body = serde_json::to_value(&config)
-        .map_err(|error| Failure::new(Exit::Failed, "internal", format!("the agent could not be expressed: {error}")))?;
+    let mut body = serde_json::to_value(&config).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            "internal",
+            format!("the agent could not be expressed: {error}"),
+        )
+    })?;
     body["name"] = json!(name);
     let added: Box<RawValue> = context.wait(async { Ok(client.post("/api/agents", &body).await?) })?;
     out.answer(&added, |agent: Added| {
         let address = words::clean(&agent.address);
-        out.line(format!("{} agent {} is {}", styled(GOOD, "✓"), styled(STRONG, &address), agent.state))?;
+        out.line(format!(
+            "{} agent {} is {}",
+            styled(GOOD, "✓"),
+            styled(STRONG, &address),
+            agent.state
+        ))?;
         out.note(format!("Next: dawn agent inspect {address}"));
         Ok(())
     })
@@ -222,7 +242,16 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
     if agents.is_empty() {
         return out.line("no agents; `dawn agent add NAME -- COMMAND` shares one");
     }
-    let header = ["ADDRESS", "STATE", "TOOLS", "RESOURCES", "PROMPTS", "LATENCY", "ERAS", "SERVER"];
+    let header = [
+        "ADDRESS",
+        "STATE",
+        "TOOLS",
+        "RESOURCES",
+        "PROMPTS",
+        "LATENCY",
+        "ERAS",
+        "SERVER",
+    ];
     let mut rows = Rows::new(out.on_terminal(), &header);
     for agent in agents {
         let style = match agent.state.as_str() {
@@ -230,7 +259,11 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
             "failed" => BAD,
             _ => CAUTION,
         };
-        let server = [agent.title, agent.version].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let server = [agent.title, agent.version]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" ");
         rows.row([
             (agent.address, STRONG),
             (agent.state, style),
@@ -261,7 +294,8 @@ fn watch(context: &Context) -> Result<(), Failure> {
                 }
                 show(context, understood(&listed)?)?;
             }
-            let ended = || Failure::new(Exit::NotRunning, "not_running", "the node has ended").next("start it with `dawn up`");
+            let ended =
+                || Failure::new(Exit::NotRunning, "not_running", "the node has ended").next("start it with `dawn up`");
             events.next().await?.ok_or_else(ended)?;
             // What comes together is shown together.
             while let Ok(event) = tokio::time::timeout(SETTLE, events.next()).await {
@@ -316,21 +350,42 @@ struct Inspection {
 
 fn inspect(context: &Context, address: &AgentAddress) -> Result<(), Failure> {
     let client = context.client()?;
-    let path = format!("/api/inspect/{}/{}", segment(&address.node.to_string()), segment(address.agent.as_str()));
+    let path = format!(
+        "/api/inspect/{}/{}",
+        segment(&address.node.to_string()),
+        segment(address.agent.as_str())
+    );
     let inspected: Box<RawValue> = context.wait(async { Ok(client.get(&path).await?) })?;
     let out = context.out;
     out.answer(&inspected, |agent: Inspection| {
         let text = |value: &Value, key: &str| value[key].as_str().map(|text| words::clean(text).into_owned());
-        let server = [text(&agent.server, "title").or_else(|| text(&agent.server, "name")), text(&agent.server, "version")];
+        let server = [
+            text(&agent.server, "title").or_else(|| text(&agent.server, "name")),
+            text(&agent.server, "version"),
+        ];
         let server: Vec<String> = server.into_iter().flatten().collect();
-        let protocol = agent.protocol.as_str().map(|protocol| format!(" (MCP {})", words::clean(protocol)));
-        out.line(format!("{}  {}{}", styled(STRONG, address), server.join(" "), protocol.unwrap_or_default()))?;
+        let protocol = agent
+            .protocol
+            .as_str()
+            .map(|protocol| format!(" (MCP {})", words::clean(protocol)));
+        out.line(format!(
+            "{}  {}{}",
+            styled(STRONG, address),
+            server.join(" "),
+            protocol.unwrap_or_default()
+        ))?;
         if let Some(instructions) = &agent.instructions {
             out.line(format!("\n{}", words::clean(instructions.trim())))?;
         }
         section(context, "Tools", &agent.tools, "name", parameters)?;
         section(context, "Resources", &agent.resources, "uri", |_| String::new())?;
-        section(context, "Resource templates", &agent.resource_templates, "uriTemplate", |_| String::new())?;
+        section(
+            context,
+            "Resource templates",
+            &agent.resource_templates,
+            "uriTemplate",
+            |_| String::new(),
+        )?;
         section(context, "Prompts", &agent.prompts, "name", arguments)?;
         Ok(())
     })
@@ -346,10 +401,15 @@ fn section(
     if items.is_empty() {
         return Ok(());
     }
-    context.out.line(format!("\n{}", styled(STRONG, format!("{title} ({})", items.len()))))?;
+    context
+        .out
+        .line(format!("\n{}", styled(STRONG, format!("{title} ({})", items.len()))))?;
     let mut rows = Rows::new(context.out.on_terminal(), &["NAME", "TAKES", "WHAT"]);
     for item in items {
-        let what = item["description"].as_str().or(item["title"].as_str()).or(item["name"].as_str());
+        let what = item["description"]
+            .as_str()
+            .or(item["title"].as_str())
+            .or(item["name"].as_str());
         rows.row([
             plain(item[key].as_str().unwrap_or_default()),
             plain(takes(item)),
@@ -371,11 +431,24 @@ fn summary(text: &str) -> String {
 /// A tool's parameters with their types as its schema has them; optional ones in brackets.
 fn parameters(tool: &Value) -> String {
     let schema = &tool["inputSchema"];
-    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
-    let Some(properties) = schema["properties"].as_object() else { return String::new() };
+    let required = |name: &str| {
+        schema["required"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one == name))
+    };
+    let Some(properties) = schema["properties"].as_object() else {
+        return String::new();
+    };
     let shown = properties.iter().map(|(name, property)| {
-        let kind = property["type"].as_str().map(|kind| format!(":{kind}")).unwrap_or_default();
-        if required(name) { format!("{name}{kind}") } else { format!("[{name}{kind}]") }
+        let kind = property["type"]
+            .as_str()
+            .map(|kind| format!(":{kind}"))
+            .unwrap_or_default();
+        if required(name) {
+            format!("{name}{kind}")
+        } else {
+            format!("[{name}{kind}]")
+        }
     });
     shown.collect::<Vec<_>>().join(" ")
 }
@@ -384,7 +457,11 @@ fn arguments(prompt: &Value) -> String {
     let arguments = prompt["arguments"].as_array().map(Vec::as_slice).unwrap_or_default();
     let shown = arguments.iter().map(|argument| {
         let name = argument["name"].as_str().unwrap_or_default();
-        if argument["required"] == true { name.to_owned() } else { format!("[{name}]") }
+        if argument["required"] == true {
+            name.to_owned()
+        } else {
+            format!("[{name}]")
+        }
     });
     shown.collect::<Vec<_>>().join(" ")
 }
@@ -405,7 +482,10 @@ mod tests {
     fn a_tool_says_what_it_takes() {
         let tool = json!({ "inputSchema": { "properties": { "path": { "type": "string" }, "head": { "type": "number" } }, "required": ["path"] } });
         let shown = parameters(&tool);
-        assert!(shown.contains("path:string") && shown.contains("[head:number]"), "{shown}");
+        assert!(
+            shown.contains("path:string") && shown.contains("[head:number]"),
+            "{shown}"
+        );
         assert_eq!(parameters(&json!({})), "");
     }
 

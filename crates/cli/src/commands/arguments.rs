@@ -23,7 +23,8 @@ pub(crate) fn parse(words: &[String], stdin: &mut dyn Read) -> Result<Arguments,
                 .map_err(|error| Failure::io("the arguments could not be read from standard input", &error))?;
             arguments.extend(object("standard input", &text)?);
         } else if let Some(path) = word.strip_prefix('@') {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{path} could not be read: {error}")))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("{path} could not be read: {error}")))?;
             arguments.extend(object(path, &text)?);
         } else {
             let (key, value) = pair(word)?;
@@ -51,7 +52,10 @@ fn pair(word: &str) -> Result<(String, Box<RawValue>), Failure> {
             })?;
             (key, value)
         }
-        None => (key, to_raw_value(value).map_err(|error| Failure::usage(format!("{key} holds no text: {error}")))?),
+        None => (
+            key,
+            to_raw_value(value).map_err(|error| Failure::usage(format!("{key} holds no text: {error}")))?,
+        ),
     };
     if key.is_empty() {
         return Err(Failure::usage(format!("{word:?} has no name before the =")).next(forms));
@@ -70,13 +74,22 @@ mod tests {
 
     #[test]
     fn texts_stay_texts_and_json_stays_as_written() {
-        assert_eq!(parsed(&["a=1", "b:=1.0", "c:=[1e400, {\"x\":null}]"], "").unwrap(), r#"{"a":"1","b":1.0,"c":[1e400, {"x":null}]}"#);
-        assert_eq!(parsed(&["big:=123456789012345678901234567890.10"], "").unwrap(), r#"{"big":123456789012345678901234567890.10}"#);
+        assert_eq!(
+            parsed(&["a=1", "b:=1.0", "c:=[1e400, {\"x\":null}]"], "").unwrap(),
+            r#"{"a":"1","b":1.0,"c":[1e400, {"x":null}]}"#
+        );
+        assert_eq!(
+            parsed(&["big:=123456789012345678901234567890.10"], "").unwrap(),
+            r#"{"big":123456789012345678901234567890.10}"#
+        );
     }
 
     #[test]
     fn a_value_may_hold_anything() {
-        assert_eq!(parsed(&["path=a:=b=c", "empty=", "q=\"\n"], "").unwrap(), r#"{"empty":"","path":"a:=b=c","q":"\"\n"}"#);
+        assert_eq!(
+            parsed(&["path=a:=b=c", "empty=", "q=\"\n"], "").unwrap(),
+            r#"{"empty":"","path":"a:=b=c","q":"\"\n"}"#
+        );
     }
 
     #[test]
@@ -85,12 +98,23 @@ mod tests {
         let path = folder.path().join("arguments.json");
         std::fs::write(&path, r#"{"a":1,"b":2}"#).unwrap();
         let file = format!("@{}", path.display());
-        assert_eq!(parsed(&[&file, "-", "c=x"], r#"{"b":3}"#).unwrap(), r#"{"a":1,"b":3,"c":"x"}"#);
+        assert_eq!(
+            parsed(&[&file, "-", "c=x"], r#"{"b":3}"#).unwrap(),
+            r#"{"a":1,"b":3,"c":"x"}"#
+        );
     }
 
     #[test]
     fn what_is_no_argument_is_wrong_usage() {
-        for words in [&["a"][..], &["=x"], &[":=1"], &["a:=nope"], &["a:="], &["@/nowhere.json"], &["-"]] {
+        for words in [
+            &["a"][..],
+            &["=x"],
+            &[":=1"],
+            &["a:=nope"],
+            &["a:="],
+            &["@/nowhere.json"],
+            &["-"],
+        ] {
             let failure = parsed(words, "[1]").unwrap_err();
             assert_eq!(failure.exit_code(), 2, "{words:?}");
         }

@@ -29,7 +29,9 @@ const CHUNK: usize = 128 * 1024;
 
 /// Serve MCP over standard I/O: all agents as one server, or one agent unchanged
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dawn mcp                          all agents of the network, tools named node__agent__tool\n  dawn mcp lab:files                one agent\n  dawn mcp --print-config claude    what an MCP client has to be told")]
+#[command(
+    after_help = "Examples:\n  dawn mcp                          all agents of the network, tools named node__agent__tool\n  dawn mcp lab:files                one agent\n  dawn mcp --print-config claude    what an MCP client has to be told"
+)]
 pub(crate) struct McpArgs {
     /// The agent's address, node:agent
     address: Option<AgentAddress>,
@@ -51,7 +53,11 @@ pub(crate) fn run(context: &Context, args: &McpArgs) -> Result<(), Failure> {
     };
     served.map_err(|failure| {
         // Standard output belongs to the client.
-        Output { json: false, ..context.out }.failure(&failure);
+        Output {
+            json: false,
+            ..context.out
+        }
+        .failure(&failure);
         Failure::Said(failure.exit_code())
     })
 }
@@ -59,7 +65,13 @@ pub(crate) fn run(context: &Context, args: &McpArgs) -> Result<(), Failure> {
 fn connect(context: &Context, address: Option<&AgentAddress>) -> Result<Bridge, Failure> {
     let path = address.map_or_else(
         || "/mcp".to_owned(),
-        |address| format!("/mcp/{}/{}", segment(&address.node.to_string()), segment(address.agent.as_str())),
+        |address| {
+            format!(
+                "/mcp/{}/{}",
+                segment(&address.node.to_string()),
+                segment(address.agent.as_str())
+            )
+        },
     );
     let client = Client::connect(&context.home)?;
     context.wait(async { Ok(client.upgrade(&path).await?) })
@@ -70,7 +82,10 @@ fn carry(bridge: Bridge) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::io("the bridge could not be set up", &error);
     let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
-    let Bridge { stream: mut node, early } = bridge;
+    let Bridge {
+        stream: mut node,
+        early,
+    } = bridge;
     let mut to_node = node.try_clone().map_err(failed)?;
     let said_all = Arc::new(AtomicBool::new(false));
     let saying = Arc::clone(&said_all);
@@ -78,24 +93,27 @@ fn carry(bridge: Bridge) -> Result<(), Failure> {
         .name("stdin".to_owned())
         .spawn(move || say(&mut stdin, &mut to_node, &saying))
         .map_err(failed)?;
-    let heard = write_all(&mut stdout, &early).map_err(Side::Write).and_then(|()| copy(&mut node, &mut stdout));
+    let heard = write_all(&mut stdout, &early)
+        .map_err(|_| Side::Write)
+        .and_then(|()| copy(&mut node, &mut stdout));
     match heard {
         Ok(()) if said_all.load(Ordering::SeqCst) => Ok(()),
         // The client is gone.
-        Err(Side::Write(_)) => Err(Failure::Said(0)),
+        Err(Side::Write) => Err(Failure::Said(0)),
         Ok(()) => Err(broken("the node ended the connection")),
         Err(Side::Read(error)) => Err(broken(&format!("the connection to the node broke: {error}"))),
     }
 }
 
 fn broken(words: &str) -> Failure {
-    Failure::new(Exit::Failed, "connection_broken", words).next("start the node with `dawn up` if it has ended, then connect again")
+    Failure::new(Exit::Failed, "connection_broken", words)
+        .next("start the node with `dawn up` if it has ended, then connect again")
 }
 
 /// What the client says goes to the node. A client that says nothing more may still be answered.
 fn say(stdin: &mut File, to_node: &mut TcpStream, said_all: &AtomicBool) {
     // A node that is gone is noticed by who listens to it.
-    if !matches!(copy(stdin, to_node), Err(Side::Write(_))) {
+    if !matches!(copy(stdin, to_node), Err(Side::Write)) {
         said_all.store(true, Ordering::SeqCst);
         let _ = to_node.shutdown(Shutdown::Write);
     }
@@ -104,8 +122,10 @@ fn say(stdin: &mut File, to_node: &mut TcpStream, said_all: &AtomicBool) {
 /// Which side of a copy failed.
 #[derive(Debug)]
 enum Side {
+    /// Nothing more can be read, and why.
     Read(io::Error),
-    Write(io::Error),
+    /// Nobody takes what is written.
+    Write,
 }
 
 fn copy<R: Read + AsFd, W: Write + AsFd>(from: &mut R, to: &mut W) -> Result<(), Side> {
@@ -119,7 +139,7 @@ fn copy<R: Read + AsFd, W: Write + AsFd>(from: &mut R, to: &mut W) -> Result<(),
                 continue;
             }
         };
-        write_all(to, chunk.get(..count).unwrap_or_default()).map_err(Side::Write)?;
+        write_all(to, chunk.get(..count).unwrap_or_default()).map_err(|_| Side::Write)?;
     }
 }
 
@@ -171,7 +191,11 @@ fn answers(fault: &Fault, line: Vec<u8>) -> Vec<Message> {
         return Vec::new();
     }
     let message = Message::new(line.into());
-    let messages = if message.is_batch() { message.batch().unwrap_or_default() } else { vec![message] };
+    let messages = if message.is_batch() {
+        message.batch().unwrap_or_default()
+    } else {
+        vec![message]
+    };
     let answer = |message: &Message| match message.peek() {
         Ok(peek) if peek.kind() == Kind::Request => Some(fault.answer(peek.id.map(|id| id.get()))),
         Ok(_) => None,

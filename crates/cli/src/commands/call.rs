@@ -14,7 +14,9 @@ use crate::output::{FAINT, Output, styled, understood, words};
 
 /// Call a tool of an agent
 #[derive(Debug, Args)]
-#[command(after_help = "Arguments:\n  key=text      a text\n  key:=JSON     a number, a list, true, …\n  @file.json    all keys of an object in a file\n  -             all keys of an object on standard input\n\nExamples:\n  dawn call lab:files read_text_file path=todo.md\n  dawn call lab:files read_text_file path=todo.md head:=10\n  echo '{\"query\":\"kettle\"}' | dawn call home:memory recall -\n\nThe exit code is 1 when the tool reports an error.")]
+#[command(
+    after_help = "Arguments:\n  key=text      a text\n  key:=JSON     a number, a list, true, …\n  @file.json    all keys of an object in a file\n  -             all keys of an object on standard input\n\nExamples:\n  dawn call lab:files read_text_file path=todo.md\n  dawn call lab:files read_text_file path=todo.md head:=10\n  echo '{\"query\":\"kettle\"}' | dawn call home:memory recall -\n\nThe exit code is 1 when the tool reports an error."
+)]
 pub(crate) struct CallArgs {
     /// The agent's address, node:agent
     address: AgentAddress,
@@ -37,7 +39,10 @@ pub(crate) fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
         let mut events = client.post_events("/api/call", &body).await?;
         while let Some(event) = events.next().await? {
             match event.name.as_str() {
-                "result" => return Ok(serde_json::from_str::<Box<RawValue>>(&event.data).map_err(|error| ClientError::Answer(error.to_string()))?),
+                "result" => {
+                    return Ok(serde_json::from_str::<Box<RawValue>>(&event.data)
+                        .map_err(|error| ClientError::Answer(error.to_string()))?);
+                }
                 "error" => return Err(told(&event).into()),
                 "notification" => notify(context.out, &event.data),
                 _ => {}
@@ -76,7 +81,9 @@ struct Answer {
 
 /// Progress and log messages, as they come.
 fn notify(out: Output, text: &str) {
-    let Ok(message) = serde_json::from_str::<Value>(text) else { return };
+    let Ok(message) = serde_json::from_str::<Value>(text) else {
+        return;
+    };
     if let Some(line) = notification(&message) {
         out.note(styled(FAINT, words::clean(&line)));
     }
@@ -86,14 +93,23 @@ fn notification(message: &Value) -> Option<String> {
     let params = &message["params"];
     match message["method"].as_str()? {
         "notifications/progress" => {
-            let total = params["total"].as_f64().map(|total| format!("/{total}")).unwrap_or_default();
-            let words = params["message"].as_str().map(|words| format!("  {words}")).unwrap_or_default();
+            let total = params["total"]
+                .as_f64()
+                .map(|total| format!("/{total}"))
+                .unwrap_or_default();
+            let words = params["message"]
+                .as_str()
+                .map(|words| format!("  {words}"))
+                .unwrap_or_default();
             Some(format!("{}{total}{words}", params["progress"].as_f64()?))
         }
         "notifications/message" => {
             let level = params["level"].as_str().unwrap_or("info");
             let data = &params["data"];
-            Some(format!("{level}: {}", data.as_str().map_or_else(|| data.to_string(), str::to_owned)))
+            Some(format!(
+                "{level}: {}",
+                data.as_str().map_or_else(|| data.to_string(), str::to_owned)
+            ))
         }
         _ => None,
     }
@@ -117,7 +133,10 @@ fn shown(block: &Value) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let described = |kind: &str, data: &Value, mime: &Value| {
         let mime = mime.as_str().map(|mime| format!(" {mime}")).unwrap_or_default();
-        let size = data.as_str().map(|data| format!(", {}", words::bytes(decoded_bytes(data)))).unwrap_or_default();
+        let size = data
+            .as_str()
+            .map(|data| format!(", {}", words::bytes(decoded_bytes(data))))
+            .unwrap_or_default();
         format!("[{kind}{mime}{size}; --json has it]")
     };
     match block["type"].as_str().unwrap_or_default() {
@@ -151,15 +170,25 @@ mod tests {
     #[test]
     fn text_is_shown_and_the_rest_described() {
         assert_eq!(shown(&json!({ "type": "text", "text": "hi\n" })), "hi\n");
-        assert_eq!(shown(&json!({ "type": "image", "data": "aGVsbG8=", "mimeType": "image/png" })), "[image image/png, 5 B; --json has it]");
-        assert_eq!(shown(&json!({ "type": "resource", "resource": { "uri": "a:b", "text": "inside" } })), "inside");
-        assert_eq!(shown(&json!({ "type": "resource_link", "uri": "a:b", "name": "n" })), "[resource n at a:b]");
+        assert_eq!(
+            shown(&json!({ "type": "image", "data": "aGVsbG8=", "mimeType": "image/png" })),
+            "[image image/png, 5 B; --json has it]"
+        );
+        assert_eq!(
+            shown(&json!({ "type": "resource", "resource": { "uri": "a:b", "text": "inside" } })),
+            "inside"
+        );
+        assert_eq!(
+            shown(&json!({ "type": "resource_link", "uri": "a:b", "name": "n" })),
+            "[resource n at a:b]"
+        );
         assert_eq!(shown(&json!({ "type": "new" })), r#"{"type":"new"}"#);
     }
 
     #[test]
     fn progress_and_logs_are_lines() {
-        let progress = json!({ "method": "notifications/progress", "params": { "progress": 3, "total": 10, "message": "three" } });
+        let progress =
+            json!({ "method": "notifications/progress", "params": { "progress": 3, "total": 10, "message": "three" } });
         assert_eq!(notification(&progress).unwrap(), "3/10  three");
         let log = json!({ "method": "notifications/message", "params": { "level": "warning", "data": { "a": 1 } } });
         assert_eq!(notification(&log).unwrap(), r#"warning: {"a":1}"#);
@@ -169,7 +198,14 @@ mod tests {
     #[test]
     fn the_arguments_reach_the_node_as_they_were_written() {
         let arguments = arguments::parse(&["n:=1.0".to_owned()], &mut std::io::empty()).unwrap();
-        let body = Body { agent: "a:b".to_owned(), tool: "t", arguments };
-        assert_eq!(serde_json::to_string(&body).unwrap(), r#"{"agent":"a:b","tool":"t","arguments":{"n":1.0}}"#);
+        let body = Body {
+            agent: "a:b".to_owned(),
+            tool: "t",
+            arguments,
+        };
+        assert_eq!(
+            serde_json::to_string(&body).unwrap(),
+            r#"{"agent":"a:b","tool":"t","arguments":{"n":1.0}}"#
+        );
     }
 }

@@ -52,13 +52,18 @@ impl McpClient {
             Self::Vscode => json!({ "servers": { name: typed } }),
             Self::Zed => json!({ "context_servers": { name: server } }),
             // A JSON string and a list of them are TOML as well.
-            Self::Codex => Value::String(format!("[mcp_servers.{name}]\ncommand = {}\nargs = {}", json!(command), json!(args))),
+            Self::Codex => Value::String(format!(
+                "[mcp_servers.{name}]\ncommand = {}\nargs = {}",
+                json!(command),
+                json!(args)
+            )),
         }
     }
 }
 
 pub(super) fn print(context: &Context, client: McpClient, address: Option<&AgentAddress>) -> Result<(), Failure> {
-    let command = std::env::current_exe().map_err(|error| Failure::io("this program's own path could not be found", &error))?;
+    let command =
+        std::env::current_exe().map_err(|error| Failure::io("this program's own path could not be found", &error))?;
     let (name, args) = server(context.home_given.as_deref(), address)?;
     let lines = client.lines(&name, &command.to_string_lossy(), &args);
     let out = context.out;
@@ -76,11 +81,14 @@ pub(super) fn print(context: &Context, client: McpClient, address: Option<&Agent
 fn server(home: Option<&Path>, address: Option<&AgentAddress>) -> Result<(String, Vec<String>), Failure> {
     let mut args = Vec::new();
     if let Some(home) = home {
-        let home: PathBuf = std::path::absolute(home).map_err(|error| Failure::io("the home folder could not be found", &error))?;
+        let home: PathBuf =
+            std::path::absolute(home).map_err(|error| Failure::io("the home folder could not be found", &error))?;
         args.extend(["--home".to_owned(), home.to_string_lossy().into_owned()]);
     }
     args.push("mcp".to_owned());
-    let Some(address) = address else { return Ok(("dawn".to_owned(), args)) };
+    let Some(address) = address else {
+        return Ok(("dawn".to_owned(), args));
+    };
     args.push(address.to_string());
     Ok((format!("dawn-{}-{}", address.node, address.agent), args))
 }
@@ -98,7 +106,10 @@ mod tests {
                 McpClient::Vscode => &lines["servers"]["dawn"],
                 McpClient::Zed => &lines["context_servers"]["dawn"],
                 McpClient::Codex => {
-                    assert_eq!(lines, "[mcp_servers.dawn]\ncommand = \"/bin/dawn\"\nargs = [\"mcp\",\"lab:files\"]");
+                    assert_eq!(
+                        lines,
+                        "[mcp_servers.dawn]\ncommand = \"/bin/dawn\"\nargs = [\"mcp\",\"lab:files\"]"
+                    );
                     continue;
                 }
                 _ => &lines["mcpServers"]["dawn"],

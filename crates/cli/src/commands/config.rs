@@ -9,7 +9,9 @@ use crate::failure::{Exit, Failure};
 
 /// Print the configuration in force, or where its file is
 #[derive(Debug, Args)]
-#[command(after_help = "The file comes first, then variables (DAWN_API__LISTEN for listen in [api]), then the flags of `dawn up`.\n\nExamples:\n  dawn config show\n  $EDITOR $(dawn config path)")]
+#[command(
+    after_help = "The file comes first, then variables (DAWN_API__LISTEN for listen in [api]), then the flags of `dawn up`.\n\nExamples:\n  dawn config show\n  $EDITOR $(dawn config path)"
+)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
@@ -38,7 +40,11 @@ pub(crate) fn run(context: &Context, args: &ConfigArgs) -> Result<(), Failure> {
                 return context.out.document(&config);
             }
             let text = toml::to_string(&config).map_err(|error| {
-                Failure::new(Exit::Failed, "internal", format!("the configuration could not be expressed: {error}"))
+                Failure::new(
+                    Exit::Failed,
+                    "internal",
+                    format!("the configuration could not be expressed: {error}"),
+                )
             })?;
             context.out.line(text.trim_end())
         }

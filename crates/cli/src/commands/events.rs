@@ -24,17 +24,29 @@ fn say(context: &Context, event: &Event) -> Result<(), Failure> {
     let data = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::from(event.data.as_str()));
     let now = Timestamp::now();
     if context.out.json {
-        return context.out.json_line(&json!({ "event": event.name, "at": now, "data": data }));
+        return context
+            .out
+            .json_line(&json!({ "event": event.name, "at": now, "data": data }));
     }
-    let time = now.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
+    let time = now
+        .to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%H:%M:%S")
+        .to_string();
     let name = styled(STRONG, format!("{:<20}", words::clean(&event.name)));
-    context.out.line(format!("{} {name} {}", styled(FAINT, time), words::clean(&subject(&data))))
+    context.out.line(format!(
+        "{} {name} {}",
+        styled(FAINT, time),
+        words::clean(&subject(&data))
+    ))
 }
 
 /// What an event is about: its address or name, with its state, safety words or error.
 fn subject(data: &Value) -> String {
     let text = |pointer: &str| data.pointer(pointer).and_then(Value::as_str);
-    let Some(name) = ["/address", "/name", "/node/name", "/node", "/id"].into_iter().find_map(text) else {
+    let Some(name) = ["/address", "/name", "/node/name", "/node", "/id"]
+        .into_iter()
+        .find_map(text)
+    else {
         return data.to_string();
     };
     let more = ["/state", "/words", "/expires", "/error"].into_iter().filter_map(text);
@@ -47,7 +59,10 @@ mod tests {
 
     #[test]
     fn an_event_is_told_by_what_it_is_about() {
-        assert_eq!(subject(&json!({ "address": "lab:files", "name": "files", "state": "failed", "error": "gone" })), "lab:files  failed  gone");
+        assert_eq!(
+            subject(&json!({ "address": "lab:files", "name": "files", "state": "failed", "error": "gone" })),
+            "lab:files  failed  gone"
+        );
         assert_eq!(subject(&json!({ "node": { "id": "1", "name": "lab" } })), "lab");
         assert_eq!(subject(&json!({ "name": "lab", "words": "a-b-c" })), "lab  a-b-c");
         assert_eq!(subject(&json!(3)), "3");

@@ -29,7 +29,11 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(context: &Context, args: InitArgs) -> Result<(), Failure> {
     let node_name = args.name.map_or_else(own_name, Ok)?;
     let config = Config::load(&context.home.config_file(), &Overrides::default())?;
-    let passphrase = if args.passphrase { Some(passphrase::choose()?) } else { passphrase::from_environment() };
+    let passphrase = if args.passphrase {
+        Some(passphrase::choose()?)
+    } else {
+        passphrase::from_environment()
+    };
     let options = InitOptions {
         node_name,
         network_name: args.network,
@@ -51,14 +55,20 @@ pub(crate) fn run(context: &Context, args: InitArgs) -> Result<(), Failure> {
         styled(STRONG, &made.network_name),
         styled(STRONG, &made.node_name)
     ))?;
-    out.note(format!("Its keys are in {}: back up network.key and identity.key.", context.home.data().display()));
+    out.note(format!(
+        "Its keys are in {}: back up network.key and identity.key.",
+        context.home.data().display()
+    ));
     out.note("Next: dawn up");
     Ok(())
 }
 
 /// The name of this machine as far as a node may have it.
 pub(super) fn own_name() -> Result<NodeName, Failure> {
-    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()).unwrap_or_default();
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|host| host.into_string().ok())
+        .unwrap_or_default();
     as_name(&host)
         .parse()
         .map_err(|_| Failure::usage("this machine has no name that a node may have").next("give one with --name NODE"))

@@ -63,6 +63,8 @@ enum Role {
 enum InviteCommand {
     /// Every invite of this node
     List,
+    /// Who joined lately, with the safety words to compare
+    Joins,
     /// Let nobody in by this invite any more
     Revoke {
         /// The invite, as `dawn invite list` shows it
@@ -89,6 +91,7 @@ pub(crate) fn run(context: &Context, args: InviteArgs) -> Result<(), Failure> {
     match args.command {
         None => create(context, &args.new),
         Some(InviteCommand::List) => list(context),
+        Some(InviteCommand::Joins) => joins(context),
         Some(InviteCommand::Revoke { id }) => revoke(context, &id),
     }
 }
@@ -123,7 +126,11 @@ fn create(context: &Context, new: &NewInvite) -> Result<(), Failure> {
                 None => out.note("the ticket is too long for a QR code"),
             }
         }
-        let times = if invite.uses == 1 { "once".to_owned() } else { format!("{} times", invite.uses) };
+        let times = if invite.uses == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", invite.uses)
+        };
         out.note(format!(
             "It works {times}, expires {}, and makes a {}.",
             words::when(Some(invite.expires)),
@@ -179,7 +186,10 @@ fn list(context: &Context) -> Result<(), Failure> {
         if invites.is_empty() {
             return out.line("no invites; `dawn invite` makes one");
         }
-        let mut rows = Rows::new(out.on_terminal(), &["ID", "STATE", "USED", "ROLE", "CREATED", "EXPIRES"]);
+        let mut rows = Rows::new(
+            out.on_terminal(),
+            &["ID", "STATE", "USED", "ROLE", "CREATED", "EXPIRES"],
+        );
         for invite in invites {
             let state = invite.state();
             rows.row([
@@ -202,7 +212,45 @@ fn revoke(context: &Context, id: &str) -> Result<(), Failure> {
     if context.out.json {
         return context.out.document(&json!({ "id": id, "revoked": true }));
     }
-    context.out.line(format!("invite {id} is revoked; who joined with it stays a member (`dawn peers revoke NODE`)"))
+    context.out.line(format!(
+        "invite {id} is revoked; who joined with it stays a member (`dawn peers revoke NODE`)"
+    ))
+}
+
+#[derive(Deserialize)]
+struct Joins {
+    joins: Vec<Join>,
+}
+
+#[derive(Deserialize)]
+struct Join {
+    node: String,
+    name: String,
+    words: String,
+    at: Option<Timestamp>,
+}
+
+fn joins(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let listed: Box<RawValue> = context.wait(async { Ok(client.get("/api/joins").await?) })?;
+    let out = context.out;
+    out.answer(&listed, |Joins { joins }| {
+        if joins.is_empty() {
+            return out.line("nobody has joined through this node lately");
+        }
+        let mut rows = Rows::new(out.on_terminal(), &["NAME", "SAFETY WORDS", "JOINED", "NODE"]);
+        for join in joins {
+            rows.row([
+                plain(&join.name),
+                (join.words, STRONG),
+                plain(words::when(join.at)),
+                plain(&join.node),
+            ]);
+        }
+        out.line(rows.render())?;
+        out.note("Words that differ there mean that somebody sat in between: `dawn peers revoke NODE`.");
+        Ok(())
+    })
 }
 
 #[derive(Deserialize)]

@@ -20,7 +20,9 @@ const TICKET_BYTES: u64 = 64 * 1024;
 ///
 /// Both sides show the same three safety words. Compare them aloud: they are equal only if nobody sits in between.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dawn join dawn1… --name lab\n  ssh home dawn invite | dawn join - --name lab     the ticket from standard input")]
+#[command(
+    after_help = "Examples:\n  dawn join dawn1… --name lab\n  ssh home dawn invite | dawn join - --name lab     the ticket from standard input"
+)]
 pub(crate) struct JoinArgs {
     /// The ticket that `dawn invite` printed, or - to read it from standard input
     #[arg(required = true, num_args = 1.., value_name = "TICKET")]
@@ -39,7 +41,11 @@ pub(crate) struct JoinArgs {
 pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     let ticket = ticket(&args.ticket)?;
     let node_name = args.name.map_or_else(super::init::own_name, Ok)?;
-    let passphrase = if args.passphrase { Some(passphrase::choose()?) } else { passphrase::from_environment() };
+    let passphrase = if args.passphrase {
+        Some(passphrase::choose()?)
+    } else {
+        passphrase::from_environment()
+    };
     context.log("")?;
     let out = context.out;
     let options = JoinOptions {
@@ -64,7 +70,9 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
         styled(STRONG, &joined.network_name)
     ))?;
     out.line(format!("  safety words: {}", spoken(&joined.words)))?;
-    out.note("Compare the words aloud with who invited you; they must be the same there. If not: `dawn peers revoke` there.");
+    out.note(
+        "Compare the words aloud with who invited you (`dawn invite joins` shows them there): they must be the same.",
+    );
     out.note("Next: dawn up");
     Ok(())
 }
@@ -91,7 +99,11 @@ fn say(out: Output, event: &JoinEvent) {
         JoinEvent::Dialling { addresses } => {
             let at = addresses.first().map_or("", String::as_str);
             let more = addresses.len().saturating_sub(1);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             out.note(format!("dialling {at}{more}…"));
         }
         JoinEvent::Connected => out.note("connected"),
@@ -111,7 +123,10 @@ mod tests {
     fn a_text_that_is_no_ticket_is_told_apart_from_a_damaged_one() {
         let code = |text: &str| {
             let failure = ticket(&[text.to_owned()]).unwrap_err();
-            failure.document().unwrap()["error"]["code"].as_str().unwrap().to_owned()
+            failure.document().unwrap()["error"]["code"]
+                .as_str()
+                .unwrap()
+                .to_owned()
         };
         assert_eq!(code("hello"), "ticket_invalid");
         assert_eq!(code("dawn1aaaaaaaaaaaaaaaa"), "ticket_damaged");

@@ -91,11 +91,25 @@ fn list(context: &Context) -> Result<(), Failure> {
     let out = context.out;
     out.answer(&listed, |Peers { peers }| {
         let alone = peers.iter().all(|peer| peer.this);
-        let header = ["NODE", "STATE", "ROUTE", "TRANSPORT", "LATENCY", "AGENTS", "ROLES", "ADDRESS", "ID"];
+        let header = [
+            "NODE",
+            "STATE",
+            "ROUTE",
+            "TRANSPORT",
+            "LATENCY",
+            "AGENTS",
+            "ROLES",
+            "ADDRESS",
+            "ID",
+        ];
         let mut rows = Rows::new(out.on_terminal(), &header);
         for peer in peers {
             let state = peer.state();
-            let route = if peer.this || peer.route == "none" { "–".to_owned() } else { peer.route };
+            let route = if peer.this || peer.route == "none" {
+                "–".to_owned()
+            } else {
+                peer.route
+            };
             rows.row([
                 (peer.name, STRONG),
                 state,
@@ -121,7 +135,9 @@ fn revoke(context: &Context, node: &str) -> Result<(), Failure> {
     let path = format!("/api/peers/{}/revoke", segment(node));
     let revoked: Box<RawValue> = context.wait(async { Ok(client.post(&path, &json!({})).await?) })?;
     context.out.answer(&revoked, |_: serde_json::Value| {
-        context.out.line(format!("{node} is no member any more; its connections are closed, and every member learns of it"))
+        context.out.line(format!(
+            "{node} is no member any more; its connections are closed, and every member learns of it"
+        ))
     })
 }
 
@@ -149,7 +165,11 @@ pub(crate) fn ping(context: &Context, args: &PingArgs) -> Result<(), Failure> {
         for (at, time) in pinged.times_ms.iter().enumerate() {
             out.line(format!("{}: {} ms", at + 1, round(*time)))?;
         }
-        out.line(summary(&words::clean(&pinged.node.name), &way.join(", "), &pinged.times_ms))
+        out.line(summary(
+            &words::clean(&pinged.node.name),
+            &way.join(", "),
+            &pinged.times_ms,
+        ))
     })
 }
 
@@ -161,12 +181,19 @@ fn summary(name: &str, way: &str, times: &[f64]) -> String {
     let least = times.iter().copied().fold(f64::INFINITY, f64::min);
     let most = times.iter().copied().fold(0.0, f64::max);
     let mean = times.iter().sum::<f64>() / times.len() as f64;
-    let way = if way.is_empty() { String::new() } else { format!(" ({way})") };
+    let way = if way.is_empty() {
+        String::new()
+    } else {
+        format!(" ({way})")
+    };
     if times.is_empty() {
         return format!("{}{way}: no answer", styled(STRONG, name));
     }
     let (least, mean, most) = (round(least), round(mean), round(most));
-    format!("{}{way}: least {least} ms, mean {mean} ms, most {most} ms", styled(STRONG, name))
+    format!(
+        "{}{way}: least {least} ms, mean {mean} ms, most {most} ms",
+        styled(STRONG, name)
+    )
 }
 
 #[cfg(test)]
@@ -176,7 +203,10 @@ mod tests {
     #[test]
     fn round_trips_are_summed_up() {
         let plain = anstream::adapter::strip_str(&summary("lab", "direct, quic", &[1.0, 2.0, 6.0])).to_string();
-        assert_eq!(plain, "lab (direct, quic): least 1.000 ms, mean 3.000 ms, most 6.000 ms");
+        assert_eq!(
+            plain,
+            "lab (direct, quic): least 1.000 ms, mean 3.000 ms, most 6.000 ms"
+        );
         assert!(summary("lab", "", &[]).ends_with("no answer"));
     }
 }

@@ -12,7 +12,9 @@ use crate::failure::Failure;
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dawn completions bash > ~/.local/share/bash-completion/completions/dawn\n  dawn completions zsh > ~/.zfunc/_dawn\n  dawn completions fish > ~/.config/fish/completions/dawn.fish")]
+#[command(
+    after_help = "Examples:\n  dawn completions bash > ~/.local/share/bash-completion/completions/dawn\n  dawn completions zsh > ~/.zfunc/_dawn\n  dawn completions fish > ~/.config/fish/completions/dawn.fish"
+)]
 pub(crate) struct CompletionsArgs {
     /// Which shell
     #[arg(value_enum)]
@@ -40,11 +42,20 @@ pub(crate) fn man(context: &Context, args: &ManArgs) -> Result<(), Failure> {
         clap_mangen::Man::new(Cli::command()).render(&mut page)?;
         return context.out.bytes(&page);
     };
-    let failed = |error: &std::io::Error| Failure::io(&format!("the manual could not be written to {}", folder.display()), error);
+    let failed = |error: &std::io::Error| {
+        Failure::io(
+            &format!("the manual could not be written to {}", folder.display()),
+            error,
+        )
+    };
     std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
     clap_mangen::generate_to(Cli::command(), folder).map_err(|error| failed(&error))?;
     if context.out.json {
         return context.out.document(&json!({ "folder": folder }));
     }
-    context.out.line(format!("the manual is in {}; read it with `man -M` or `man {}/dawn.1`", folder.display(), folder.display()))
+    context.out.line(format!(
+        "the manual is in {}; read it with `man -M` or `man {}/dawn.1`",
+        folder.display(),
+        folder.display()
+    ))
 }

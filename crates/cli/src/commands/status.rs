@@ -55,21 +55,53 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let status: Box<RawValue> = context.wait(async { Ok(client.get("/api/status").await?) })?;
     let out = context.out;
     out.answer(&status, |status: Status| {
-        let line = |name: &str, text: String| out.line(format!("{}  {}", styled(FAINT, format!("{name:<11}")), words::clean(&text)));
-        out.line(format!("{}  {}", styled(FAINT, format!("{:<11}", "node")), named(&status.node)))?;
+        let line = |name: &str, text: String| {
+            out.line(format!(
+                "{}  {}",
+                styled(FAINT, format!("{name:<11}")),
+                words::clean(&text)
+            ))
+        };
+        out.line(format!(
+            "{}  {}",
+            styled(FAINT, format!("{:<11}", "node")),
+            named(&status.node)
+        ))?;
         match &status.network {
             Some(network) => {
-                out.line(format!("{}  {}", styled(FAINT, format!("{:<11}", "network")), named(network)))?;
+                out.line(format!(
+                    "{}  {}",
+                    styled(FAINT, format!("{:<11}", "network")),
+                    named(network)
+                ))?;
                 line("roles", words::list(&status.roles))?;
             }
-            None => line("network", "none; `dawn init` makes one, `dawn join TICKET` joins one".to_owned())?,
+            None => line(
+                "network",
+                "none; `dawn init` makes one, `dawn join TICKET` joins one".to_owned(),
+            )?,
         }
         if let Some(certificate) = status.certificate {
-            let renews = certificate.renews.map(|time| format!(", is renewed {}", words::when(Some(time))));
-            line("certificate", format!("expires {}{}", words::when(Some(certificate.expires)), renews.unwrap_or_default()))?;
+            let renews = certificate
+                .renews
+                .map(|time| format!(", is renewed {}", words::when(Some(time))));
+            line(
+                "certificate",
+                format!(
+                    "expires {}{}",
+                    words::when(Some(certificate.expires)),
+                    renews.unwrap_or_default()
+                ),
+            )?;
         }
-        line("peers", format!("{} online of {} known", status.peers.online, status.peers.known))?;
-        line("agents", format!("{} here, {} in the network", status.agents.local, status.agents.network))?;
+        line(
+            "peers",
+            format!("{} online of {} known", status.peers.online, status.peers.known),
+        )?;
+        line(
+            "agents",
+            format!("{} here, {} in the network", status.agents.local, status.agents.network),
+        )?;
         line("API", status.api)?;
         for address in status.listen {
             line("listens", address)?;
@@ -77,10 +109,17 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         line("home", status.home)?;
         let up = words::roughly(Duration::from_secs_f64(status.uptime_ms.max(0.0) / 1e3));
         let memory = status.memory_bytes.map(|bytes| format!(", {}", words::bytes(bytes)));
-        line("running", format!("{} for {up}{}", status.version, memory.unwrap_or_default()))
+        line(
+            "running",
+            format!("{} for {up}{}", status.version, memory.unwrap_or_default()),
+        )
     })
 }
 
 fn named(named: &Named) -> String {
-    format!("{} {}", styled(STRONG, words::clean(&named.name)), styled(FAINT, words::clean(&named.id)))
+    format!(
+        "{} {}",
+        styled(STRONG, words::clean(&named.name)),
+        styled(FAINT, words::clean(&named.id))
+    )
 }

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use dawn_identity::keyfile::KeyFileError;
 use dawn_identity::Passphrase;
+use dawn_identity::keyfile::KeyFileError;
 use dawn_mcp::host::Guard;
 use dawn_node::api::NodeEvent;
 use dawn_node::config::{Config, Overrides};
@@ -25,7 +25,9 @@ const KILL_AFTER_MS: u32 = 2000;
 
 /// Run the node, until Ctrl-C or `dawn down`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dawn up\n  dawn up --api 127.0.0.1:0 --json                the API on a free port, told in one JSON line\n  dawn up --listen /ip4/0.0.0.0/udp/7401/quic-v1  a fixed port, for a port forwarding")]
+#[command(
+    after_help = "Examples:\n  dawn up\n  dawn up --api 127.0.0.1:0 --json                the API on a free port, told in one JSON line\n  dawn up --listen /ip4/0.0.0.0/udp/7401/quic-v1  a fixed port, for a port forwarding"
+)]
 pub(crate) struct UpArgs {
     /// Where the local API listens; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS")]
@@ -102,7 +104,8 @@ fn passphrase(context: &Context) -> Result<Option<Passphrase>, Failure> {
 
 /// This program as the supervisor of agents' processes.
 fn guard() -> Result<Guard, Failure> {
-    let own = std::env::current_exe().map_err(|error| Failure::io("this program's own path could not be found", &error))?;
+    let own =
+        std::env::current_exe().map_err(|error| Failure::io("this program's own path could not be found", &error))?;
     let mut command = vec![own.into_os_string()];
     let (patience, parent) = (KILL_AFTER_MS.to_string(), std::process::id().to_string());
     command.extend(["guard", "--kill-after-ms", &patience, "--parent", &parent, "--"].map(OsString::from));
@@ -123,7 +126,12 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
         }));
     }
     let network = state.members.network_name();
-    out.line(format!("{} node {} of network {} is up", styled(GOOD, "✓"), styled(STRONG, &own.name), styled(STRONG, network)))?;
+    out.line(format!(
+        "{} node {} of network {} is up",
+        styled(GOOD, "✓"),
+        styled(STRONG, &own.name),
+        styled(STRONG, network)
+    ))?;
     let line = |name: &str, text: &str| out.line(format!("  {}  {text}", styled(FAINT, format!("{name:<7}"))));
     line("API", node.api_url())?;
     line("token", &context.home.api_token().display().to_string())?;
@@ -137,8 +145,14 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
     for (command, what) in [
         ("dawn invite", "let another machine join"),
         ("dawn agent add NAME -- COMMAND", "share an MCP server"),
-        ("dawn mcp --print-config claude", "connect an MCP client (or cursor, vscode, …)"),
-        ("dawn status", "see how it goes; dawn doctor when something does not work"),
+        (
+            "dawn mcp --print-config claude",
+            "connect an MCP client (or cursor, vscode, …)",
+        ),
+        (
+            "dawn status",
+            "see how it goes; dawn doctor when something does not work",
+        ),
     ] {
         out.line(format!("  {command:<32}{}", styled(FAINT, what)))?;
     }
@@ -164,10 +178,14 @@ fn join(event: &str, data: &Value) -> Option<String> {
     let text = |key: &str| data[key].as_str();
     let (name, words) = (text("name")?, text("words")?);
     match event {
-        "join.admitted" => Some(format!("{name} has joined; its safety words are {words}: compare them aloud")),
+        "join.admitted" => Some(format!(
+            "{name} has joined; its safety words are {words}: compare them aloud"
+        )),
         "join.requested" => {
             let id = text("id").unwrap_or("ID");
-            Some(format!("{name} asks to join; its safety words are {words}: if they are the same there, `dawn approve {id}`"))
+            Some(format!(
+                "{name} asks to join; its safety words are {words}: if they are the same there, `dawn approve {id}`"
+            ))
         }
         _ => None,
     }

@@ -65,7 +65,14 @@ pub(crate) fn run(args: &GuardArgs) -> ExitCode {
 fn supervise(args: &GuardArgs) -> Result<u8, Errno> {
     let parent = args.parent.map_or_else(getppid, Pid::from_raw);
     let mut signals = SigSet::empty();
-    let told = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, PARENT, Signal::SIGCHLD];
+    let told = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        PARENT,
+        Signal::SIGCHLD,
+    ];
     for signal in told {
         signals.add(signal);
     }
@@ -85,7 +92,10 @@ fn supervise(args: &GuardArgs) -> Result<u8, Errno> {
     let child = match spawn::in_own_group(program, rest) {
         Ok(child) => child,
         Err(error) => {
-            crate::output::complain(&format!("dawn guard: {} could not be started: {error}", program.display()));
+            crate::output::complain(&format!(
+                "dawn guard: {} could not be started: {error}",
+                program.display()
+            ));
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             return Ok(if missing { NOT_FOUND } else { NOT_EXECUTABLE });
         }
@@ -131,7 +141,9 @@ impl Supervised {
             if self.code.is_some() {
                 self.stop();
             }
-            let wait = self.kill_at.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
+            let wait = self
+                .kill_at
+                .map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
             match heard.recv_timeout(wait) {
                 Ok(Signal::SIGCHLD) => {}
                 Ok(PARENT) => self.stop_without_parent(),

@@ -11,7 +11,10 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
 /// Starts the command in a process group of its own, with no signal blocked, and on Linux killed should the guard be.
-#[allow(unsafe_code, reason = "the standard library has no safe way to set the child's signal mask")]
+#[allow(
+    unsafe_code,
+    reason = "the standard library has no safe way to set the child's signal mask"
+)]
 pub(super) fn in_own_group(program: &OsStr, args: &[OsString]) -> io::Result<Pid> {
     let mut command = Command::new(program);
     command.args(args).process_group(0);

@@ -93,14 +93,22 @@ impl Output {
             serde_json::to_string(value)
         };
         self.line(text.map_err(|error| {
-            Failure::new(Exit::Failed, "internal", format!("the answer could not be expressed: {error}"))
+            Failure::new(
+                Exit::Failed,
+                "internal",
+                format!("the answer could not be expressed: {error}"),
+            )
         })?)
     }
 
     /// A JSON document on a line of its own, wherever it goes.
     pub(crate) fn json_line(self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(|error| {
-            Failure::new(Exit::Failed, "internal", format!("the answer could not be expressed: {error}"))
+            Failure::new(
+                Exit::Failed,
+                "internal",
+                format!("the answer could not be expressed: {error}"),
+            )
         })?;
         self.line(text)
     }
@@ -142,8 +150,7 @@ impl Output {
 
 /// A part of the node's answer.
 pub(crate) fn understood<T: DeserializeOwned>(answer: &RawValue) -> Result<T, Failure> {
-    serde_json::from_str(answer.get())
-        .map_err(|error| dawn_node::client::ClientError::Answer(error.to_string()).into())
+    serde_json::from_str(answer.get()).map_err(|error| dawn_node::client::ClientError::Answer(error.to_string()).into())
 }
 
 /// A line on standard error.

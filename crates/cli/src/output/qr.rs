@@ -5,7 +5,9 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
 /// Dark on light whatever the terminal's own colours are.
-const PAPER: Style = AnsiColor::Black.on(AnsiColor::BrightWhite);
+const PAPER: Style = Style::new()
+    .fg_color(Some(anstyle::Color::Ansi(AnsiColor::Black)))
+    .bg_color(Some(anstyle::Color::Ansi(AnsiColor::BrightWhite)));
 
 /// The QR code of a text, one line of half blocks for two rows of modules, or nothing when it does not fit into one.
 ///
@@ -44,7 +46,11 @@ mod tests {
     #[test]
     fn with_colours_each_line_sets_and_resets_its_own() {
         let drawn = render("DAWN1ABC", true).unwrap();
-        assert!(drawn.lines().all(|line| line.starts_with("\u{1b}[") && line.ends_with("\u{1b}[0m")));
+        assert!(
+            drawn
+                .lines()
+                .all(|line| line.starts_with("\u{1b}[") && line.ends_with("\u{1b}[0m"))
+        );
     }
 
     #[test]

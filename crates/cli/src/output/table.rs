@@ -21,7 +21,9 @@ impl Rows {
             table.set_content_arrangement(ContentArrangement::Dynamic);
             table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
         } else {
-            table.force_no_tty().set_content_arrangement(ContentArrangement::Disabled);
+            table
+                .force_no_tty()
+                .set_content_arrangement(ContentArrangement::Disabled);
             table.set_header(header);
         }
         Self { table, terminal }
@@ -60,8 +62,16 @@ fn dressed(cell: Cell, style: Style) -> Cell {
         Some(anstyle::Color::Ansi(anstyle::AnsiColor::Red)) => cell.fg(Color::DarkRed),
         _ => cell,
     };
-    let cell = if effects.contains(anstyle::Effects::BOLD) { cell.add_attribute(Attribute::Bold) } else { cell };
-    if effects.contains(anstyle::Effects::DIMMED) { cell.add_attribute(Attribute::Dim) } else { cell }
+    let cell = if effects.contains(anstyle::Effects::BOLD) {
+        cell.add_attribute(Attribute::Bold)
+    } else {
+        cell
+    };
+    if effects.contains(anstyle::Effects::DIMMED) {
+        cell.add_attribute(Attribute::Dim)
+    } else {
+        cell
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +83,10 @@ mod tests {
         let mut rows = Rows::new(false, &["NAME", "STATE"]);
         rows.row([plain("lab"), (String::from("online"), super::super::GOOD)]);
         rows.row([plain("a-long-name"), plain("offline")]);
-        assert_eq!(rows.render(), "NAME         STATE\nlab          online\na-long-name  offline");
+        assert_eq!(
+            rows.render(),
+            "NAME         STATE\nlab          online\na-long-name  offline"
+        );
     }
 
     #[test]

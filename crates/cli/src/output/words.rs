@@ -39,7 +39,11 @@ pub(crate) fn roughly(duration: Duration) -> String {
 pub(crate) fn relative(time: Timestamp, now: Timestamp) -> String {
     let span = time.duration_since(now);
     let rough = roughly(span.unsigned_abs());
-    if span.is_negative() { format!("{rough} ago") } else { format!("in {rough}") }
+    if span.is_negative() {
+        format!("{rough} ago")
+    } else {
+        format!("in {rough}")
+    }
 }
 
 /// A time as seen from now, or a dash.
@@ -63,12 +67,20 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// `1 tool`, `3 tools`.
 pub(crate) fn count(n: u64, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+    if n == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{n} {noun}s")
+    }
 }
 
 /// A list in one cell, or a dash.
 pub(crate) fn list(items: &[String]) -> String {
-    if items.is_empty() { "–".to_owned() } else { items.join(", ") }
+    if items.is_empty() {
+        "–".to_owned()
+    } else {
+        items.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -77,7 +89,10 @@ mod tests {
 
     #[test]
     fn a_text_from_elsewhere_cannot_steer_the_terminal() {
-        assert_eq!(clean("\u{1b}]52;c;x\u{7}a\n\tb\u{9b}"), "\u{fffd}]52;c;x\u{fffd}a\n\tb\u{fffd}");
+        assert_eq!(
+            clean("\u{1b}]52;c;x\u{7}a\n\tb\u{9b}"),
+            "\u{fffd}]52;c;x\u{fffd}a\n\tb\u{fffd}"
+        );
         assert!(matches!(clean("plain"), Cow::Borrowed("plain")));
     }
 

@@ -19,7 +19,13 @@ use crate::passphrase;
 const SKEW: Duration = Duration::from_secs(300);
 
 pub(super) fn check(context: &Context) -> Vec<Check> {
-    let mut checks = vec![home(context), network(context), keys(context), token(context), clock(context)];
+    let mut checks = vec![
+        home(context),
+        network(context),
+        keys(context),
+        token(context),
+        clock(context),
+    ];
     match Config::load(&context.home.config_file(), &Overrides::default()) {
         Ok(config) => {
             checks.push(Check::ok("configuration", words_of(context)));
@@ -32,7 +38,11 @@ pub(super) fn check(context: &Context) -> Vec<Check> {
 
 fn words_of(context: &Context) -> String {
     let path = context.home.config_file();
-    if path.exists() { format!("{} is understood", path.display()) } else { "defaults; there is no file".to_owned() }
+    if path.exists() {
+        format!("{} is understood", path.display())
+    } else {
+        "defaults; there is no file".to_owned()
+    }
 }
 
 /// The permission bits that let others in.
@@ -45,10 +55,16 @@ fn home(context: &Context) -> Check {
     let path = context.home.data();
     match open_to_others(path) {
         Ok(None) => Check::ok("home", path.display().to_string()),
-        Ok(Some(mode)) => {
-            Check::warning("home", format!("{} is open to others (mode {mode:o})", path.display()), format!("chmod 700 {}", path.display()))
-        }
-        Err(error) => Check::failed("home", format!("{}: {error}", path.display()), "dawn init --name NAME, or dawn join TICKET"),
+        Ok(Some(mode)) => Check::warning(
+            "home",
+            format!("{} is open to others (mode {mode:o})", path.display()),
+            format!("chmod 700 {}", path.display()),
+        ),
+        Err(error) => Check::failed(
+            "home",
+            format!("{}: {error}", path.display()),
+            "dawn init --name NAME, or dawn join TICKET",
+        ),
     }
 }
 
@@ -67,7 +83,10 @@ fn keys(context: &Context) -> Check {
     for path in paths.iter().filter(|path| path.exists()) {
         match context.home.read_key(path, passphrase.as_ref()) {
             Ok(_) => {}
-            Err(NodeError::Key { source: KeyFileError::NeedsPassphrase, .. }) => sealed = true,
+            Err(NodeError::Key {
+                source: KeyFileError::NeedsPassphrase,
+                ..
+            }) => sealed = true,
             Err(error) => return Check::broken("keys", &error.into()),
         }
         found += 1;
@@ -83,9 +102,11 @@ fn token(context: &Context) -> Check {
     let path = context.home.api_token();
     match open_to_others(&path) {
         Ok(None) => Check::ok("token", "private"),
-        Ok(Some(mode)) => {
-            Check::failed("token", format!("{} can be read by others (mode {mode:o})", path.display()), format!("chmod 600 {}", path.display()))
-        }
+        Ok(Some(mode)) => Check::failed(
+            "token",
+            format!("{} can be read by others (mode {mode:o})", path.display()),
+            format!("chmod 600 {}", path.display()),
+        ),
         Err(_) => Check::new("token", State::Skipped, "there is none yet; the node makes one"),
     }
 }

@@ -37,7 +37,12 @@ struct Check {
 
 impl Check {
     fn new(name: &'static str, state: State, message: impl Into<String>) -> Self {
-        Self { name, state, message: message.into(), next: None }
+        Self {
+            name,
+            state,
+            message: message.into(),
+            next: None,
+        }
     }
 
     fn ok(name: &'static str, message: impl Into<String>) -> Self {
@@ -45,17 +50,26 @@ impl Check {
     }
 
     fn warning(name: &'static str, message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { next: Some(next.into()), ..Self::new(name, State::Warning, message) }
+        Self {
+            next: Some(next.into()),
+            ..Self::new(name, State::Warning, message)
+        }
     }
 
     fn failed(name: &'static str, message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { next: Some(next.into()), ..Self::new(name, State::Failed, message) }
+        Self {
+            next: Some(next.into()),
+            ..Self::new(name, State::Failed, message)
+        }
     }
 
     /// A check that failed with an error which has its own words.
     fn broken(name: &'static str, failure: &Failure) -> Self {
         let (message, next) = failure.words().unwrap_or_default();
-        Self { next: next.map(str::to_owned), ..Self::new(name, State::Failed, message) }
+        Self {
+            next: next.map(str::to_owned),
+            ..Self::new(name, State::Failed, message)
+        }
     }
 }
 
@@ -71,9 +85,17 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             out.line(shown(check))?;
         }
         let failed = checks.iter().filter(|check| check.state == State::Failed).count() as u64;
-        out.note(if ok { "Nothing is wrong.".to_owned() } else { format!("{} failed.", words::count(failed, "check")) });
+        out.note(if ok {
+            "Nothing is wrong.".to_owned()
+        } else {
+            format!("{} failed.", words::count(failed, "check"))
+        });
     }
-    if ok { Ok(()) } else { Err(Failure::Said(Exit::Failed as u8)) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Failure::Said(Exit::Failed as u8))
+    }
 }
 
 fn shown(check: &Check) -> String {
@@ -83,7 +105,12 @@ fn shown(check: &Check) -> String {
         State::Failed => ("✗", BAD),
         State::Skipped => ("-", FAINT),
     };
-    let line = format!("{} {:<14} {}", styled(style, mark), check.name, words::clean(&check.message));
+    let line = format!(
+        "{} {:<14} {}",
+        styled(style, mark),
+        check.name,
+        words::clean(&check.message)
+    );
     match &check.next {
         Some(next) => format!("{line}\n  {} {}", styled(GOOD, "→"), words::clean(next)),
         None => line,
@@ -96,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_shown_with_its_next_step() {
-        let text = anstream::adapter::strip_str(&shown(&Check::failed("keys", "open to all", "chmod 600 key"))).to_string();
+        let text =
+            anstream::adapter::strip_str(&shown(&Check::failed("keys", "open to all", "chmod 600 key"))).to_string();
         assert_eq!(text, "✗ keys           open to all\n  → chmod 600 key");
     }
 }

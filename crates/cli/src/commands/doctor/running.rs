@@ -76,7 +76,11 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
             Ok(status) => status,
             Err(failure) => return Ok(vec![Check::broken("node", &failure)]),
         };
-        let mut checks = vec![node(&status, &client), certificate(status.certificate.as_ref(), Timestamp::now()), listening(&status.listen)];
+        let mut checks = vec![
+            node(&status, &client),
+            certificate(status.certificate.as_ref(), Timestamp::now()),
+            listening(&status.listen),
+        ];
         checks.push(peers(&client).await);
         checks.push(match get::<Agents>(&client, "/api/agents").await {
             Ok(Agents { agents }) => agents_state(&agents),
@@ -91,7 +95,11 @@ fn node(status: &Status, client: &Client) -> Check {
     if status.version == own {
         return Check::ok("node", format!("runs, and accepts the token, at {}", client.address()));
     }
-    Check::warning("node", format!("runs version {}, this is {own}", status.version), "dawn down, then dawn up")
+    Check::warning(
+        "node",
+        format!("runs version {}, this is {own}", status.version),
+        "dawn down, then dawn up",
+    )
 }
 
 fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Check {
@@ -119,7 +127,11 @@ fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Check {
 fn listening(addresses: &[String]) -> Check {
     let local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
     if addresses.is_empty() {
-        return Check::failed("listening", "on no address: other nodes cannot dial this one", "give listen in [mesh] of config.toml an address");
+        return Check::failed(
+            "listening",
+            "on no address: other nodes cannot dial this one",
+            "give listen in [mesh] of config.toml an address",
+        );
     }
     if addresses.iter().all(local) {
         return Check::warning(
@@ -128,7 +140,10 @@ fn listening(addresses: &[String]) -> Check {
             "dawn up --listen /ip4/0.0.0.0/udp/0/quic-v1",
         );
     }
-    Check::ok("listening", format!("on {}", words::count(addresses.len() as u64, "multiaddr")))
+    Check::ok(
+        "listening",
+        format!("on {}", words::count(addresses.len() as u64, "multiaddr")),
+    )
 }
 
 async fn peers(client: &Client) -> Check {
@@ -136,7 +151,11 @@ async fn peers(client: &Client) -> Check {
         Ok(peers) => peers,
         Err(failure) => return Check::broken("peers", &failure),
     };
-    let others: Vec<Peer> = peers.peers.into_iter().filter(|peer| !peer.this && !peer.revoked).collect();
+    let others: Vec<Peer> = peers
+        .peers
+        .into_iter()
+        .filter(|peer| !peer.this && !peer.revoked)
+        .collect();
     let mut silent = Vec::new();
     for peer in others.iter().filter(|peer| peer.online) {
         let path = format!("/api/peers/{}/ping", segment(&peer.name));
@@ -145,13 +164,25 @@ async fn peers(client: &Client) -> Check {
             silent.push(peer.name.as_str());
         }
     }
-    let offline: Vec<&str> = others.iter().filter(|peer| !peer.online).map(|peer| peer.name.as_str()).collect();
+    let offline: Vec<&str> = others
+        .iter()
+        .filter(|peer| !peer.online)
+        .map(|peer| peer.name.as_str())
+        .collect();
     if !silent.is_empty() {
         let words = format!("{} should be online but did not answer a ping", silent.join(", "));
-        return Check::failed("peers", words, "dawn peers; look at the network between the two machines");
+        return Check::failed(
+            "peers",
+            words,
+            "dawn peers; look at the network between the two machines",
+        );
     }
     if !offline.is_empty() {
-        return Check::warning("peers", format!("{} offline", offline.join(", ")), "run `dawn up` there if it should be online");
+        return Check::warning(
+            "peers",
+            format!("{} offline", offline.join(", ")),
+            "run `dawn up` there if it should be online",
+        );
     }
     if others.is_empty() {
         return Check::ok("peers", "none yet; `dawn invite` lets one join");
@@ -166,13 +197,23 @@ fn agents_state(agents: &[Agent]) -> Check {
         return Check::failed(
             "agents",
             format!("{} failed: {why}", agent.address),
-            format!("mend its command or url in config.toml, then `dawn agent restart {}`", agent.name),
+            format!(
+                "mend its command or url in config.toml, then `dawn agent restart {}`",
+                agent.name
+            ),
         );
     }
     if let Some(agent) = own().find(|agent| agent.state != "ready") {
-        return Check::warning("agents", format!("{} is {}", agent.address, agent.state), "look again in a moment: dawn agent list");
+        return Check::warning(
+            "agents",
+            format!("{} is {}", agent.address, agent.state),
+            "look again in a moment: dawn agent list",
+        );
     }
-    Check::ok("agents", format!("{} here, {} in the network", own().count(), agents.len()))
+    Check::ok(
+        "agents",
+        format!("{} here, {} in the network", own().count(), agents.len()),
+    )
 }
 
 #[cfg(test)]
@@ -183,7 +224,10 @@ mod tests {
     fn a_certificate_is_told_by_what_is_left_of_it() {
         let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
         let state = |expires: &str, renews: &str| {
-            let given = Certificate { expires: expires.parse().unwrap(), renews: renews.parse().ok() };
+            let given = Certificate {
+                expires: expires.parse().unwrap(),
+                renews: renews.parse().ok(),
+            };
             certificate(Some(&given), now).state
         };
         assert_eq!(state("2030-01-08T00:00:00Z", "2030-01-04T00:00:00Z"), State::Ok);
@@ -209,6 +253,9 @@ mod tests {
     fn loopback_alone_is_worth_a_look() {
         assert_eq!(listening(&["/ip4/127.0.0.1/tcp/1".to_owned()]).state, State::Warning);
         assert_eq!(listening(&[]).state, State::Failed);
-        assert_eq!(listening(&["/ip4/127.0.0.1/tcp/1".to_owned(), "/ip4/10.0.0.1/tcp/1".to_owned()]).state, State::Ok);
+        assert_eq!(
+            listening(&["/ip4/127.0.0.1/tcp/1".to_owned(), "/ip4/10.0.0.1/tcp/1".to_owned()]).state,
+            State::Ok
+        );
     }
 }

@@ -1,1 +1,0 @@
-//! dawn-test-agent

@@ -1,0 +1,332 @@
+//! The server behind both transports: methods, sessions, subscriptions, cancellation.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{Eras, fixtures, input_required, tools};
+
+/// Where messages go.
+pub(crate) type Sink = mpsc::UnboundedSender<Value>;
+
+/// A JSON-RPC error: code, message, data.
+pub(crate) struct Failure(pub(crate) i64, pub(crate) String, pub(crate) Value);
+
+impl Failure {
+    pub(crate) fn new(code: i64, message: impl Into<String>) -> Self {
+        Self(code, message.into(), Value::Null)
+    }
+}
+
+pub(crate) const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+const MODERN: &str = "2026-07-28";
+const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// What all connections share.
+pub(crate) struct Server {
+    eras: Eras,
+    pub(crate) calls: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) sessions: AtomicU64,
+    pub(crate) extra_tools: Mutex<Vec<String>>,
+    listeners: Mutex<Vec<Listener>>,
+    connections: Mutex<Vec<Weak<Connection>>>,
+}
+
+struct Listener {
+    id: Value,
+    filter: Value,
+    sink: Sink,
+    ended: CancellationToken,
+}
+
+/// One client: a pipe, or an HTTP session.
+pub(crate) struct Connection {
+    session: Sink,
+    questions: Mutex<HashMap<String, oneshot::Sender<Value>>>,
+    next: AtomicU64,
+    running: Mutex<HashMap<String, CancellationToken>>,
+    subscribed: Mutex<HashSet<String>>,
+    capabilities: Mutex<Value>,
+    tasks: TaskTracker,
+}
+
+/// One request at work.
+pub(crate) struct Call {
+    pub(crate) server: Arc<Server>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) params: Value,
+    pub(crate) is_modern: bool,
+    pub(crate) stop: CancellationToken,
+    sink: Sink,
+}
+
+impl Connection {
+    pub(crate) fn new(server: &Arc<Server>, session: Sink) -> Arc<Self> {
+        let connection = Arc::new(Self {
+            session,
+            questions: Mutex::default(),
+            next: AtomicU64::new(1),
+            running: Mutex::default(),
+            subscribed: Mutex::default(),
+            capabilities: Mutex::new(json!({})),
+            tasks: TaskTracker::new(),
+        });
+        server.connections.lock().unwrap().push(Arc::downgrade(&connection));
+        connection
+    }
+
+    /// Lets what is at work finish, for a while.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+    }
+
+    /// Cancels everything at work.
+    pub(crate) fn cancel_all(&self) {
+        self.running.lock().unwrap().values().for_each(CancellationToken::cancel);
+    }
+}
+
+impl Call {
+    pub(crate) fn notify(&self, method: &str, params: Value) {
+        let _ = self.sink.send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    }
+
+    pub(crate) fn capabilities(&self) -> Value {
+        if self.is_modern { self.params["_meta"][CAPABILITIES_KEY].clone() } else { self.connection.capabilities.lock().unwrap().clone() }
+    }
+
+    pub(crate) fn progress(&self, progress: f64, total: f64) {
+        if let Some(token) = self.params["_meta"].get("progressToken") {
+            self.notify("notifications/progress", json!({ "progressToken": token, "progress": progress, "total": total }));
+        }
+    }
+
+    /// Asks the client something, as legacy revisions do, and waits for its answer.
+    pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<Value, Failure> {
+        let id = format!("question-{}", self.connection.next.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = oneshot::channel();
+        self.connection.questions.lock().unwrap().insert(id.clone(), sender);
+        let _ = self.sink.send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
+        let answer = receiver.await.map_err(|_| Failure::new(-32603, "the client left"))?;
+        match answer.get("result") {
+            Some(result) => Ok(result.clone()),
+            None => Err(Failure::new(-32603, format!("the client answered {}", answer["error"]))),
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn new(eras: Eras) -> Arc<Self> {
+        Arc::new(Self {
+            eras,
+            calls: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+            extra_tools: Mutex::default(),
+            listeners: Mutex::default(),
+            connections: Mutex::default(),
+        })
+    }
+
+    /// Takes one message; what belongs to it goes to `sink`.
+    pub(crate) fn handle(self: &Arc<Self>, connection: &Arc<Connection>, message: Value, sink: &Sink) {
+        let id = message.get("id").cloned();
+        match (message["method"].as_str(), id) {
+            (Some(method), Some(id)) => self.request(connection, method.to_owned(), id, message["params"].clone(), sink),
+            (Some("notifications/cancelled"), None) => self.cancel(connection, &message["params"]["requestId"]),
+            (Some(_), None) => {}
+            (None, Some(id)) => {
+                let waiting = id.as_str().and_then(|id| connection.questions.lock().unwrap().remove(id));
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(message);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn cancel(&self, connection: &Connection, id: &Value) {
+        if let Some(stop) = connection.running.lock().unwrap().remove(&id.to_string()) {
+            stop.cancel();
+        }
+        self.listeners.lock().unwrap().retain(|listener| listener.id != *id || listener.ended.is_cancelled());
+    }
+
+    fn request(self: &Arc<Self>, connection: &Arc<Connection>, method: String, id: Value, params: Value, sink: &Sink) {
+        let stop = CancellationToken::new();
+        connection.running.lock().unwrap().insert(id.to_string(), stop.clone());
+        let is_modern = params["_meta"].get(VERSION_KEY).is_some();
+        let call = Call { server: Arc::clone(self), connection: Arc::clone(connection), params, is_modern, stop, sink: sink.clone() };
+        let (server, sink) = (Arc::clone(self), sink.clone());
+        connection.tasks.spawn(async move {
+            let stop = call.stop.clone();
+            let connection = Arc::clone(&call.connection);
+            let answered = tokio::select! {
+                answer = server.answer(&method, &id, &call) => Some(answer),
+                () = stop.cancelled() => None,
+                () = sink.closed() => None,
+            };
+            connection.running.lock().unwrap().remove(&id.to_string());
+            match answered {
+                None => {
+                    server.cancelled.fetch_add(1, Ordering::Relaxed);
+                    server.listeners.lock().unwrap().retain(|listener| listener.id != id);
+                }
+                Some(Ok(mut result)) => {
+                    if is_modern {
+                        finish_modern(&method, &mut result);
+                    }
+                    let _ = sink.send(json!({ "jsonrpc": "2.0", "id": id, "result": result }));
+                }
+                Some(Err(Failure(code, message, data))) => {
+                    let mut error = json!({ "code": code, "message": message });
+                    if !data.is_null() {
+                        error["data"] = data;
+                    }
+                    let _ = sink.send(json!({ "jsonrpc": "2.0", "id": id, "error": error }));
+                }
+            }
+        });
+    }
+
+    async fn answer(self: &Arc<Self>, method: &str, id: &Value, call: &Call) -> Result<Value, Failure> {
+        let unknown = || Err(Failure::new(-32601, format!("Method not found: {method}")));
+        if call.is_modern {
+            if self.eras == Eras::Legacy {
+                return unknown();
+            }
+            let meta = &call.params["_meta"];
+            if meta[VERSION_KEY] != MODERN {
+                return Err(Failure(-32022, "Unsupported protocol version".into(), json!({ "supported": [MODERN], "requested": meta[VERSION_KEY] })));
+            }
+            if !meta[CAPABILITIES_KEY].is_object() {
+                return Err(Failure::new(-32602, "params._meta lacks the client's capabilities"));
+            }
+        } else if self.eras == Eras::Modern {
+            return unknown();
+        }
+        match (method, call.is_modern) {
+            ("server/discover", true) => Ok(json!({ "supportedVersions": [MODERN], "capabilities": capabilities(true), "instructions": "a server for tests" })),
+            ("subscriptions/listen", true) => self.listen(id, call).await,
+            ("initialize", false) => {
+                self.sessions.fetch_add(1, Ordering::Relaxed);
+                *call.connection.capabilities.lock().unwrap() = call.params["capabilities"].clone();
+                let wanted = call.params["protocolVersion"].as_str().unwrap_or_default();
+                let version = LEGACY.iter().find(|version| **version == wanted).unwrap_or(&LEGACY[0]);
+                Ok(json!({ "protocolVersion": version, "capabilities": capabilities(false), "serverInfo": info() }))
+            }
+            ("ping" | "logging/setLevel", false) => Ok(json!({})),
+            ("resources/subscribe", false) => {
+                let uri = call.params["uri"].as_str().unwrap_or_default().to_owned();
+                call.connection.subscribed.lock().unwrap().insert(uri);
+                Ok(json!({}))
+            }
+            ("resources/unsubscribe", false) => {
+                call.connection.subscribed.lock().unwrap().remove(call.params["uri"].as_str().unwrap_or_default());
+                Ok(json!({}))
+            }
+            ("tools/list", _) => Ok(json!({ "tools": tools::list(&self.extra_tools.lock().unwrap()) })),
+            ("tools/call", _) => {
+                self.calls.fetch_add(1, Ordering::Relaxed);
+                tools::call(call).await
+            }
+            ("prompts/list", _) => Ok(json!({ "prompts": fixtures::prompts() })),
+            ("prompts/get", modern) => match call.params["name"].as_str() {
+                Some(name) if modern && name == input_required::PROMPT => input_required::prompt(&call.params),
+                _ => fixtures::prompt(&call.params),
+            },
+            ("resources/list", _) => Ok(json!({ "resources": fixtures::resources() })),
+            ("resources/templates/list", _) => Ok(json!({ "resourceTemplates": fixtures::templates() })),
+            ("resources/read", modern) => fixtures::read(call.params["uri"].as_str().unwrap_or_default(), modern),
+            ("completion/complete", _) => Ok(json!({ "completion": { "values": ["paris", "park", "party"], "total": 3, "hasMore": false } })),
+            _ => unknown(),
+        }
+    }
+
+    async fn listen(&self, id: &Value, call: &Call) -> Result<Value, Failure> {
+        let filter = call.params["notifications"].clone();
+        call.notify("notifications/subscriptions/acknowledged", json!({ "_meta": { SUBSCRIPTION_KEY: id }, "notifications": filter }));
+        let ended = CancellationToken::new();
+        let listener = Listener { id: id.clone(), filter, sink: call.sink.clone(), ended: ended.clone() };
+        self.listeners.lock().unwrap().push(listener);
+        ended.cancelled().await;
+        Ok(json!({ "_meta": { SUBSCRIPTION_KEY: id } }))
+    }
+
+    /// Tells every client that listens that a list changed.
+    pub(crate) fn list_changed(&self, list: &str) {
+        let method = format!("notifications/{list}/list_changed");
+        self.tell_listeners(&method, &json!({}), |filter| filter[format!("{list}ListChanged")] == true);
+        for connection in self.connections() {
+            let legacy = !connection.capabilities.lock().unwrap().as_object().is_none_or(serde_json::Map::is_empty) || self.sessions.load(Ordering::Relaxed) > 0;
+            if legacy {
+                let _ = connection.session.send(json!({ "jsonrpc": "2.0", "method": method }));
+            }
+        }
+    }
+
+    /// Tells every client that watches a resource that it changed.
+    pub(crate) fn updated(&self, uri: &str) {
+        let method = "notifications/resources/updated";
+        self.tell_listeners(method, &json!({ "uri": uri }), |filter| filter["resourceSubscriptions"].as_array().is_some_and(|uris| uris.iter().any(|known| known == uri)));
+        for connection in self.connections() {
+            if connection.subscribed.lock().unwrap().contains(uri) {
+                let _ = connection.session.send(json!({ "jsonrpc": "2.0", "method": method, "params": { "uri": uri } }));
+            }
+        }
+    }
+
+    fn tell_listeners(&self, method: &str, params: &Value, wants: impl Fn(&Value) -> bool) {
+        for listener in self.listeners.lock().unwrap().iter().filter(|listener| wants(&listener.filter)) {
+            let mut params = params.clone();
+            params["_meta"] = json!({ SUBSCRIPTION_KEY: listener.id });
+            let _ = listener.sink.send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+        }
+    }
+
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        let mut connections = self.connections.lock().unwrap();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+fn info() -> Value {
+    json!({ "name": "dawn-test-agent", "title": "Dawn's test agent", "version": env!("CARGO_PKG_VERSION") })
+}
+
+fn capabilities(modern: bool) -> Value {
+    let mut all = json!({
+        "tools": { "listChanged": true },
+        "prompts": { "listChanged": true },
+        "resources": { "listChanged": true, "subscribe": true },
+        "completions": {},
+    });
+    if !modern {
+        all["logging"] = json!({});
+    }
+    all
+}
+
+/// What every modern result carries.
+fn finish_modern(method: &str, result: &mut Value) {
+    if result.get("resultType").is_none() {
+        result["resultType"] = json!("complete");
+    }
+    let is_cacheable = method.ends_with("/list") || matches!(method, "resources/read" | "server/discover");
+    if is_cacheable && result["resultType"] == "complete" {
+        result["ttlMs"] = json!(1000);
+        result["cacheScope"] = json!("private");
+    }
+    result["_meta"]["io.modelcontextprotocol/serverInfo"] = info();
+}
