@@ -29,11 +29,17 @@ struct Figures {
 fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
     latencies.sort_by(f64::total_cmp);
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] * 1e3;
-    Figures { p50_ms: at(0.5), p99_ms: at(0.99), per_second: latencies.len() as f64 / elapsed.as_secs_f64() }
+    Figures {
+        p50_ms: at(0.5),
+        p99_ms: at(0.99),
+        per_second: latencies.len() as f64 / elapsed.as_secs_f64(),
+    }
 }
 
 fn request(id: u64, text: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}"}}}}}}"#)
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}"}}}}}}"#
+    )
 }
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
@@ -49,9 +55,19 @@ struct Stdio0 {
 
 impl Stdio0 {
     async fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
         let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let mut client = Self { child, stdin, stdout, buffer: Vec::new() };
+        let mut client = Self {
+            child,
+            stdin,
+            stdout,
+            buffer: Vec::new(),
+        };
         client.write(&[INITIALIZE.to_owned()]).await;
         client.read(&mut |_| {}).await;
         client.write(&[INITIALIZED.to_owned()]).await;
@@ -74,7 +90,10 @@ impl Stdio0 {
         let mut scanned = 0;
         while seen == 0 {
             self.buffer.reserve(256 << 10);
-            assert!(self.stdout.read_buf(&mut self.buffer).await.expect("readable") > 0, "the server ended");
+            assert!(
+                self.stdout.read_buf(&mut self.buffer).await.expect("readable") > 0,
+                "the server ended"
+            );
             let mut start = 0;
             while let Some(at) = self.buffer[scanned..].iter().position(|byte| *byte == b'\n') {
                 line(&self.buffer[start..scanned + at]);
@@ -179,7 +198,11 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
 /// The number after `"id":` near the start of an answer.
 fn id_of(line: &[u8]) -> u64 {
     let head = &line[..line.len().min(64)];
-    let at = head.windows(5).position(|window| window == b"\"id\":").expect("an id near the start") + 5;
+    let at = head
+        .windows(5)
+        .position(|window| window == b"\"id\":")
+        .expect("an id near the start")
+        + 5;
     let digits = head[at..].iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
@@ -196,7 +219,12 @@ impl Http {
     async fn open(url: &str, token: Option<&str>) -> Self {
         let rest = url.strip_prefix("http://").expect("an http address");
         let (authority, path) = rest.split_once('/').expect("a path");
-        let mut client = Self { authority: authority.into(), path: format!("/{path}"), token: token.map(str::to_owned), session: None };
+        let mut client = Self {
+            authority: authority.into(),
+            path: format!("/{path}"),
+            token: token.map(str::to_owned),
+            session: None,
+        };
         let mut connection = client.connect().await;
         let (session, _) = client.post(&mut connection, INITIALIZE.to_owned()).await;
         client.session = session;
@@ -205,9 +233,13 @@ impl Http {
     }
 
     async fn connect(&self) -> SendRequest<Full<Bytes>> {
-        let stream = tokio::net::TcpStream::connect(&self.authority).await.expect("connected");
+        let stream = tokio::net::TcpStream::connect(&self.authority)
+            .await
+            .expect("connected");
         stream.set_nodelay(true).expect("no delay");
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP");
         tokio::spawn(async move { drop(connection.await) });
         sender
     }
@@ -221,13 +253,24 @@ impl Http {
             builder = builder.header("authorization", format!("Bearer {token}"));
         }
         if let Some(session) = &self.session {
-            builder = builder.header("mcp-session-id", session).header("mcp-protocol-version", "2025-11-25");
+            builder = builder
+                .header("mcp-session-id", session)
+                .header("mcp-protocol-version", "2025-11-25");
         }
         connection.ready().await.expect("an open connection");
-        let response = connection.send_request(builder.body(Full::new(Bytes::from(body))).expect("a request")).await.expect("answered");
+        let response = connection
+            .send_request(builder.body(Full::new(Bytes::from(body))).expect("a request"))
+            .await
+            .expect("answered");
         assert!(response.status().is_success(), "{}", response.status());
-        let session = response.headers().get("mcp-session-id").map(|value| value.to_str().expect("text").to_owned());
-        (session, response.into_body().collect().await.expect("a body").to_bytes())
+        let session = response
+            .headers()
+            .get("mcp-session-id")
+            .map(|value| value.to_str().expect("text").to_owned());
+        (
+            session,
+            response.into_body().collect().await.expect("a body").to_bytes(),
+        )
     }
 
     async fn measure(&self, size: usize, in_flight: usize) -> Figures {
@@ -272,7 +315,11 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
                 }
             }
         }
-        if open { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        if open {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
     })
     .await;
     futures.into_iter().filter_map(|(_, output)| output).collect()
@@ -283,17 +330,55 @@ fn add(report: &mut Report, way: &str, size: (&str, usize), in_flight: usize, ou
     let promised = way.contains("two nodes") && size.1 == 64;
     let p50 = (promised && in_flight == 1).then_some(0.5);
     let rate = (promised && in_flight == 32).then_some(10_000.0);
-    report.add("calls", &case, "p50", "ms", ours.p50_ms, &[("direct", direct.p50_ms)], p50);
-    report.add("calls", &case, "p99", "ms", ours.p99_ms, &[("direct", direct.p99_ms)], None);
-    report.add("calls", &case, "rate", "call/s", ours.per_second, &[("direct", direct.per_second)], rate);
+    report.add(
+        "calls",
+        &case,
+        "p50",
+        "ms",
+        ours.p50_ms,
+        &[("direct", direct.p50_ms)],
+        p50,
+    );
+    report.add(
+        "calls",
+        &case,
+        "p99",
+        "ms",
+        ours.p99_ms,
+        &[("direct", direct.p99_ms)],
+        None,
+    );
+    report.add(
+        "calls",
+        &case,
+        "rate",
+        "call/s",
+        ours.per_second,
+        &[("direct", direct.per_second)],
+        rate,
+    );
     let megabytes = |figures: &Figures| figures.per_second * size.1 as f64 / 1e6;
-    report.add("calls", &case, "throughput", "MB/s", megabytes(ours), &[("direct", megabytes(direct))], None);
+    report.add(
+        "calls",
+        &case,
+        "throughput",
+        "MB/s",
+        megabytes(ours),
+        &[("direct", megabytes(direct))],
+        None,
+    );
 }
 
 /// Measures every way, size and number in flight.
 pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
-    let mut http_server = Command::new(agent).args(["--raw-echo", "--http", "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("starts");
-    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(http_server.stdout.take().expect("piped")));
+    let mut http_server = Command::new(agent)
+        .args(["--raw-echo", "--http", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("starts");
+    let mut lines =
+        tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(http_server.stdout.take().expect("piped")));
     let line = lines.next_line().await.expect("readable").expect("an address");
     let url = line.split_whitespace().last().expect("an address").to_owned();
     let agent_path = agent.to_str().expect("a path");
@@ -311,16 +396,44 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
                 let direct_http = Http::open(&url, None).await.measure(size.1, in_flight).await;
                 if transport == "QUIC" {
                     let mut one = Stdio0::start(lab.command(&["mcp", "lab:echo"])).await;
-                    add(report, "stdio, one node", size, in_flight, &one.measure(size.1, in_flight).await, &direct);
+                    add(
+                        report,
+                        "stdio, one node",
+                        size,
+                        in_flight,
+                        &one.measure(size.1, in_flight).await,
+                        &direct,
+                    );
                     let one = Http::open(&format!("{}/mcp/lab/echo", lab.api), Some(&lab.token)).await;
-                    add(report, "HTTP, one node", size, in_flight, &one.measure(size.1, in_flight).await, &direct_http);
+                    add(
+                        report,
+                        "HTTP, one node",
+                        size,
+                        in_flight,
+                        &one.measure(size.1, in_flight).await,
+                        &direct_http,
+                    );
                 }
                 let mut two = Stdio0::start(home.command(&["mcp", "lab:echo"])).await;
-                add(report, &format!("stdio, two nodes, {transport}"), size, in_flight, &two.measure(size.1, in_flight).await, &direct);
+                add(
+                    report,
+                    &format!("stdio, two nodes, {transport}"),
+                    size,
+                    in_flight,
+                    &two.measure(size.1, in_flight).await,
+                    &direct,
+                );
                 let bridge = two.child.id().map_or(f64::NAN, resident);
                 drop(two);
                 let two = Http::open(&format!("{}/mcp/lab/echo", home.api), Some(&home.token)).await;
-                add(report, &format!("HTTP, two nodes, {transport}"), size, in_flight, &two.measure(size.1, in_flight).await, &direct_http);
+                add(
+                    report,
+                    &format!("HTTP, two nodes, {transport}"),
+                    size,
+                    in_flight,
+                    &two.measure(size.1, in_flight).await,
+                    &direct_http,
+                );
                 if in_flight == IN_FLIGHT[2] {
                     let case = format!("after {} calls, {transport}", size.0);
                     report.add("calls", &case, "client node", "MiB", home.resident(), &[], None);

@@ -2,7 +2,14 @@
 //!
 //! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
 //! one node and through two nodes, over standard I/O and over Streamable HTTP. All processes share this machine.
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a program for developers that stops at the first failure")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a program for developers that stops at the first failure"
+)]
 
 mod call;
 mod network;
@@ -34,7 +41,10 @@ struct Arguments {
 
 fn main() {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let mut report = Report::default();
         let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);

@@ -23,7 +23,10 @@ pub(crate) struct Node {
 impl Node {
     /// Makes or joins a network and starts.
     pub(crate) async fn start(dawn: &Path, name: &str, ticket: Option<&str>, listen: &str) -> Self {
-        let home = tempfile::Builder::new().prefix("dawn-bench-").tempdir().expect("a temporary folder");
+        let home = tempfile::Builder::new()
+            .prefix("dawn-bench-")
+            .tempdir()
+            .expect("a temporary folder");
         match ticket {
             Some(ticket) => run(dawn, home.path(), &["join", ticket, "--name", name]).await,
             None => run(dawn, home.path(), &["init", "--name", name]).await,
@@ -43,9 +46,19 @@ impl Node {
         let ready_in = begun.elapsed();
         let ready: Value = serde_json::from_str(&line).expect("JSON");
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let token = std::fs::read_to_string(home.path().join("api-token")).expect("a token").trim().to_owned();
+        let token = std::fs::read_to_string(home.path().join("api-token"))
+            .expect("a token")
+            .trim()
+            .to_owned();
         let api = ready["api"].as_str().expect("an address").to_owned();
-        Self { dawn: dawn.to_owned(), home, process, api, token, ready_in }
+        Self {
+            dawn: dawn.to_owned(),
+            home,
+            process,
+            api,
+            token,
+            ready_in,
+        }
     }
 
     /// Runs a command on this node's home.
@@ -62,7 +75,10 @@ impl Node {
 
     /// A ticket to this node's network.
     pub(crate) async fn ticket(&self) -> String {
-        self.run(&["invite"]).await["ticket"].as_str().expect("a ticket").to_owned()
+        self.run(&["invite"]).await["ticket"]
+            .as_str()
+            .expect("a ticket")
+            .to_owned()
     }
 
     /// Waits until an agent is listed as ready here.
@@ -70,7 +86,10 @@ impl Node {
         for _ in 0..600 {
             let agents = self.run(&["agent", "list"]).await;
             let ready = |agent: &Value| agent["address"] == address && agent["state"] == "ready";
-            if agents["agents"].as_array().is_some_and(|agents| agents.iter().any(ready)) {
+            if agents["agents"]
+                .as_array()
+                .is_some_and(|agents| agents.iter().any(ready))
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -87,12 +106,32 @@ impl Node {
 /// Resident memory of a process, MiB.
 pub(crate) fn resident(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+    let kib = status.lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<f64>()
+            .ok()
+    });
     kib.unwrap_or(f64::NAN) / 1024.0
 }
 
 async fn run(dawn: &Path, home: &Path, args: &[&str]) -> Value {
-    let output = Command::new(dawn).arg("--home").arg(home).arg("--json").args(args).stdin(Stdio::null()).output().await.expect("dawn runs");
-    assert!(output.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(dawn)
+        .arg("--home")
+        .arg(home)
+        .arg("--json")
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("dawn runs");
+    assert!(
+        output.status.success(),
+        "{args:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
 }

@@ -27,20 +27,41 @@ pub(crate) struct Report {
 
 impl Report {
     /// Adds a row and prints it.
-    pub(crate) fn add(&mut self, bench: &str, case: &str, metric: &str, unit: &str, ours: f64, peers: &[(&str, f64)], limit: Option<f64>) {
+    pub(crate) fn add(
+        &mut self,
+        bench: &str,
+        case: &str,
+        metric: &str,
+        unit: &str,
+        ours: f64,
+        peers: &[(&str, f64)],
+        limit: Option<f64>,
+    ) {
         if self.rows.is_empty() {
-            println!("{:<8} {:<44} {:<12} {:>10} {:<6} {:>8}  peers", "bench", "case", "metric", "ours", "unit", "limit");
+            println!(
+                "{:<8} {:<44} {:<12} {:>10} {:<6} {:>8}  peers",
+                "bench", "case", "metric", "ours", "unit", "limit"
+            );
         }
-        let shown: Vec<String> = peers.iter().map(|(name, value)| format!("{name} {value:.3} (×{:.2})", ours / value)).collect();
+        let shown: Vec<String> = peers
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.3} (×{:.2})", ours / value))
+            .collect();
         let bound = limit.map_or_else(String::new, |limit| format!("{limit}"));
-        println!("{bench:<8} {case:<44} {metric:<12} {ours:>10.3} {unit:<6} {bound:>8}  {}", shown.join(", "));
+        println!(
+            "{bench:<8} {case:<44} {metric:<12} {ours:>10.3} {unit:<6} {bound:>8}  {}",
+            shown.join(", ")
+        );
         self.rows.push(Row {
             bench: bench.into(),
             case: case.into(),
             metric: metric.into(),
             unit: unit.into(),
             ours: (ours * 1e4).round() / 1e4,
-            peers: peers.iter().map(|(name, value)| ((*name).to_owned(), (value * 1e4).round() / 1e4)).collect(),
+            peers: peers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (value * 1e4).round() / 1e4))
+                .collect(),
             limit,
         });
     }
@@ -53,7 +74,8 @@ impl Report {
         };
         rows.retain(|row| self.rows.iter().all(|new| new.bench != row.bench));
         rows.extend(self.rows);
-        std::fs::write(path, serde_json::to_string_pretty(&rows).expect("plain data") + "\n").expect("writable results");
+        std::fs::write(path, serde_json::to_string_pretty(&rows).expect("plain data") + "\n")
+            .expect("writable results");
         println!("{} rows in {}", rows.len(), path.display());
     }
 }

@@ -92,10 +92,10 @@ enum Command {
 }
 
 /// Runs the command line and says how it went.
-pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(&arguments) {
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return misused(&error, &arguments),
+        Err(error) => return misused(&error, arguments),
     };
     let Global {
         home,

@@ -14,5 +14,5 @@ mod passphrase;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    args::run(std::env::args_os().collect())
+    args::run(&std::env::args_os().collect::<Vec<_>>())
 }

@@ -1,4 +1,5 @@
 //! The binary as a person and a program meet it, without a running node.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails says so")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -71,7 +71,10 @@ impl Link {
     #[must_use]
     pub fn from_framed(reader: FrameReader<BoxRead>, writer: FrameWriter<BoxWrite>) -> Self {
         Self {
-            sender: LinkSender { kind: SenderKind::Stream(writer), filter: None },
+            sender: LinkSender {
+                kind: SenderKind::Stream(writer),
+                filter: None,
+            },
             receiver: LinkReceiver {
                 kind: ReceiverKind::Stream(reader),
                 awaits_reply: false,
@@ -118,7 +121,10 @@ impl Link {
         receiver: mpsc::Receiver<Result<Frame, Fault>>,
     ) -> Self {
         Self {
-            sender: LinkSender { kind: SenderKind::Channel(sender), filter: None },
+            sender: LinkSender {
+                kind: SenderKind::Channel(sender),
+                filter: None,
+            },
             receiver: LinkReceiver {
                 kind: ReceiverKind::Channel(receiver),
                 awaits_reply: false,

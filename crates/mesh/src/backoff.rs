@@ -15,7 +15,10 @@ impl Backoff {
     /// The delay before try number `attempt` (from 0), given a random number in [0, 1).
     #[must_use]
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let bound = self.first.saturating_mul(1_u32.checked_shl(attempt.min(31)).unwrap_or(u32::MAX)).min(self.max);
+        let bound = self
+            .first
+            .saturating_mul(1_u32.checked_shl(attempt.min(31)).unwrap_or(u32::MAX))
+            .min(self.max);
         // Never under a tenth, so that a run of small numbers does not make a stampede.
         bound.mul_f64(0.1 + 0.9 * random.clamp(0.0, 1.0))
     }
@@ -23,7 +26,10 @@ impl Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first: Duration::from_millis(250), max: Duration::from_secs(30) }
+        Self {
+            first: Duration::from_millis(250),
+            max: Duration::from_secs(30),
+        }
     }
 }
 

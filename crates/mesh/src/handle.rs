@@ -195,7 +195,9 @@ pub(crate) enum Backend {
 
 impl std::fmt::Debug for Mesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mesh").field("node", &self.shared.local).finish_non_exhaustive()
+        f.debug_struct("Mesh")
+            .field("node", &self.shared.local)
+            .finish_non_exhaustive()
     }
 }
 
@@ -260,7 +262,11 @@ impl Shared {
     }
 
     pub(crate) fn peer(&self, node: NodeId) -> Option<(Peer, CancellationToken)> {
-        self.with_members(|members| members.get(&node).map(|member| (member.peer.clone(), member.cut.clone())))
+        self.with_members(|members| {
+            members
+                .get(&node)
+                .map(|member| (member.peer.clone(), member.cut.clone()))
+        })
     }
 
     pub(crate) fn is_served(&self, protocol: &str) -> Option<Audience> {
@@ -268,15 +274,29 @@ impl Shared {
     }
 
     /// Hands an inbound stream to whoever serves its protocol.
-    pub(crate) async fn deliver(&self, protocol: &'static str, node: NodeId, make: impl FnOnce(CancellationToken, Vec<OwnedSemaphorePermit>) -> MeshStream) {
-        let Some((audience, sender)) = lock(&self.acceptors).get(protocol).cloned() else { return };
+    pub(crate) async fn deliver(
+        &self,
+        protocol: &'static str,
+        node: NodeId,
+        make: impl FnOnce(CancellationToken, Vec<OwnedSemaphorePermit>) -> MeshStream,
+    ) {
+        let Some((audience, sender)) = lock(&self.acceptors).get(protocol).cloned() else {
+            return;
+        };
         let known = match audience {
             Audience::Members => self.wait_for_member(node).await,
             Audience::Anyone => self.peer(node),
         };
         let (peer, cut) = match (known, audience) {
             (Some(known), _) => known,
-            (None, Audience::Anyone) => (Peer { node, membership: None, chain: Bytes::new() }, self.stop.child_token()),
+            (None, Audience::Anyone) => (
+                Peer {
+                    node,
+                    membership: None,
+                    chain: Bytes::new(),
+                },
+                self.stop.child_token(),
+            ),
             (None, Audience::Members) => return Counters::count(&self.counters.refused_strangers),
         };
         let own = self.with_members(|members| members.get(&node).map(|member| Arc::clone(&member.streams)));
@@ -310,7 +330,10 @@ impl Shared {
 
     fn topic(&self, topic: &'static str) -> broadcast::Sender<Published> {
         const WAITING: usize = 4096;
-        lock(&self.topics).entry(topic).or_insert_with(|| broadcast::channel(WAITING).0).clone()
+        lock(&self.topics)
+            .entry(topic)
+            .or_insert_with(|| broadcast::channel(WAITING).0)
+            .clone()
     }
 
     fn publish_locally(&self, topic: &str, published: Published) {
@@ -334,7 +357,9 @@ impl Mesh {
     pub(crate) fn begin(&self) {
         let ping = self.accept(PING, Audience::Members);
         let pubsub = self.accept(PUBSUB, Audience::Members);
-        let (Ok(mut ping), Ok(mut pubsub)) = (ping, pubsub) else { return };
+        let (Ok(mut ping), Ok(mut pubsub)) = (ping, pubsub) else {
+            return;
+        };
         tokio::spawn(async move {
             while let Some(mut inbound) = ping.next().await {
                 tokio::spawn(async move {
@@ -375,7 +400,11 @@ impl Mesh {
             Some((_, cut)) => cut,
             None => {
                 self.backend_connect(node).await?;
-                self.shared.wait_for_member(node).await.ok_or(OpenError::NotAMember(node))?.1
+                self.shared
+                    .wait_for_member(node)
+                    .await
+                    .ok_or(OpenError::NotAMember(node))?
+                    .1
             }
         };
         self.backend_open(node, protocol, cut).await
@@ -389,14 +418,21 @@ impl Mesh {
         self.backend_open(node, protocol, self.shared.stop.child_token()).await
     }
 
-    async fn backend_open(&self, node: NodeId, protocol: Protocol, cut: CancellationToken) -> Result<MeshStream, OpenError> {
+    async fn backend_open(
+        &self,
+        node: NodeId,
+        protocol: Protocol,
+        cut: CancellationToken,
+    ) -> Result<MeshStream, OpenError> {
         let opening = async {
             match &self.backend {
                 Backend::Swarm(control) => control.open(node, protocol, cut).await,
                 Backend::Memory(port) => port.open(node, protocol, cut).await,
             }
         };
-        tokio::time::timeout(self.shared.limits.open, opening).await.map_err(|_| OpenError::Timeout(node))?
+        tokio::time::timeout(self.shared.limits.open, opening)
+            .await
+            .map_err(|_| OpenError::Timeout(node))?
     }
 
     async fn backend_connect(&self, node: NodeId) -> Result<(), OpenError> {
@@ -414,7 +450,9 @@ impl Mesh {
         match &self.backend {
             Backend::Swarm(control) => {
                 let dialling = control.connect(node, addresses);
-                tokio::time::timeout(self.shared.limits.open, dialling).await.map_err(|_| OpenError::Timeout(node))?
+                tokio::time::timeout(self.shared.limits.open, dialling)
+                    .await
+                    .map_err(|_| OpenError::Timeout(node))?
             }
             Backend::Memory(port) => port.connect(node),
         }
@@ -453,7 +491,11 @@ impl Mesh {
 
     /// Sends a message to one connected member; `false` when it is not connected or too slow.
     pub fn send_to(&self, node: NodeId, topic: &'static str, bytes: Bytes) -> bool {
-        let sent = self.shared.with_members(|members| members.get(&node).is_some_and(|member| member.outbox.try_send((topic, bytes)).is_ok()));
+        let sent = self.shared.with_members(|members| {
+            members
+                .get(&node)
+                .is_some_and(|member| member.outbox.try_send((topic, bytes)).is_ok())
+        });
         if !sent {
             Counters::count(&self.shared.counters.dropped_messages);
         }
@@ -542,8 +584,13 @@ impl Mesh {
             }
             Err(std::io::ErrorKind::Other.into())
         };
-        let rtt = tokio::time::timeout(self.shared.limits.open, round).await.map_err(|_| OpenError::Timeout(node))?;
-        let rtt = rtt.map_err(|error: std::io::Error| OpenError::NotConnected { node, reason: error.to_string() })?;
+        let rtt = tokio::time::timeout(self.shared.limits.open, round)
+            .await
+            .map_err(|_| OpenError::Timeout(node))?;
+        let rtt = rtt.map_err(|error: std::io::Error| OpenError::NotConnected {
+            node,
+            reason: error.to_string(),
+        })?;
         self.shared.with_members(|members| {
             if let Some(member) = members.get_mut(&node) {
                 member.rtt = Some(rtt);
@@ -554,8 +601,12 @@ impl Mesh {
 
     /// Asks the gate again about every connected member, and cuts those that it refuses now.
     pub fn recheck(&self) {
-        let shown: Vec<(NodeId, Bytes)> =
-            self.shared.with_members(|members| members.values().map(|member| (member.peer.node, member.peer.chain.clone())).collect());
+        let shown: Vec<(NodeId, Bytes)> = self.shared.with_members(|members| {
+            members
+                .values()
+                .map(|member| (member.peer.node, member.peer.chain.clone()))
+                .collect()
+        });
         for (node, chain) in shown {
             if let Err(refusal) = self.shared.gate.verify(node, &chain) {
                 tracing::info!(%node, %refusal, "a member is cut");
@@ -596,7 +647,11 @@ impl Mesh {
     /// Notes that a peer showed a valid chain.
     pub(crate) fn member_shown(&self, membership: Membership, chain: Bytes, address: String, transport: Transport) {
         let node = membership.node;
-        let peer = Peer { node, membership: Some(membership.clone()), chain };
+        let peer = Peer {
+            node,
+            membership: Some(membership.clone()),
+            chain,
+        };
         let (outbox, queue) = mpsc::channel(self.shared.limits.queue);
         let is_new = self.shared.with_members(|members| match members.get_mut(&node) {
             Some(member) => {
@@ -676,11 +731,20 @@ async fn read_published(shared: &Shared, inbound: Inbound) -> std::io::Result<()
         let _ = stream.read_exact(&mut topic).await?;
         let length = stream.read_u32().await? as usize;
         if length > shared.limits.published_bytes {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("a published message of {length} bytes")));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!("a published message of {length} bytes"),
+            ));
         }
         let mut bytes = vec![0; length];
         let _ = stream.read_exact(&mut bytes).await?;
         let topic = String::from_utf8_lossy(&topic);
-        shared.publish_locally(&topic, Published { from: peer.node, bytes: bytes.into() });
+        shared.publish_locally(
+            &topic,
+            Published {
+                from: peer.node,
+                bytes: bytes.into(),
+            },
+        );
     }
 }

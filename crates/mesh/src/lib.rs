@@ -16,6 +16,7 @@ pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use error::{AcceptError, OpenError, StartError};
 pub use handle::{
-    Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Published, Refusal, Route, Transport,
+    Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Published, Refusal, Route,
+    Transport,
 };
 pub use stream::MeshStream;

@@ -45,12 +45,19 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<
 }
 
 /// The dialler's side: returns what the peer's chain says.
-pub(crate) async fn show(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), gate: &dyn Gate, peer: NodeId, limit: usize) -> Result<(Membership, Bytes), HandshakeError> {
+pub(crate) async fn show(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    gate: &dyn Gate,
+    peer: NodeId,
+    limit: usize,
+) -> Result<(Membership, Bytes), HandshakeError> {
     send(stream, &gate.own_chain()).await?;
     stream.flush().await?;
     if stream.read_u8().await? != 0 {
         let reason = receive(stream, limit).await?;
-        return Err(HandshakeError::RefusedThere(String::from_utf8_lossy(&reason).into_owned()));
+        return Err(HandshakeError::RefusedThere(
+            String::from_utf8_lossy(&reason).into_owned(),
+        ));
     }
     let chain = receive(stream, limit).await?;
     let verdict = gate.verify(peer, &chain);
@@ -61,7 +68,12 @@ pub(crate) async fn show(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), gat
 }
 
 /// The other side: returns what the dialler's chain says.
-pub(crate) async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), gate: &dyn Gate, peer: NodeId, limit: usize) -> Result<(Membership, Bytes), HandshakeError> {
+pub(crate) async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    gate: &dyn Gate,
+    peer: NodeId,
+    limit: usize,
+) -> Result<(Membership, Bytes), HandshakeError> {
     let chain = receive(stream, limit).await?;
     match gate.verify(peer, &chain) {
         Ok(membership) => {
@@ -69,7 +81,9 @@ pub(crate) async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), g
             send(stream, &gate.own_chain()).await?;
             stream.flush().await?;
             if stream.read_u8().await? != 0 {
-                return Err(HandshakeError::RefusedThere("it does not accept this node's certificate".into()));
+                return Err(HandshakeError::RefusedThere(
+                    "it does not accept this node's certificate".into(),
+                ));
             }
             Ok((membership, chain.into()))
         }

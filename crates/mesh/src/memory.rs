@@ -44,7 +44,9 @@ const PIPE: usize = 256 << 10;
 
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Network").field("nodes", &lock(&self.0).nodes.len()).finish_non_exhaustive()
+        f.debug_struct("Network")
+            .field("nodes", &lock(&self.0).nodes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +69,13 @@ impl Network {
     #[must_use]
     pub fn node(&self, node: NodeId, gate: Arc<dyn Gate>) -> Mesh {
         let shared = Shared::new(node, gate, MeshLimits::default());
-        let mesh = Mesh { shared, backend: Backend::Memory(Port { network: self.clone(), local: node }) };
+        let mesh = Mesh {
+            shared,
+            backend: Backend::Memory(Port {
+                network: self.clone(),
+                local: node,
+            }),
+        };
         lock(&self.0).nodes.insert(node, mesh.clone());
         mesh.begin();
         self.reconnect();
@@ -88,9 +96,19 @@ impl Network {
     pub fn partition(&self, groups: &[&[NodeId]]) {
         let cut: Vec<(Mesh, NodeId)> = {
             let mut state = lock(&self.0);
-            state.group = groups.iter().enumerate().flat_map(|(at, group)| group.iter().map(move |node| (*node, at))).collect();
-            let pairs = state.nodes.keys().flat_map(|a| state.nodes.keys().map(move |b| (*a, *b)));
-            pairs.filter(|(a, b)| a != b && state.is_cut(*a, *b)).filter_map(|(a, b)| Some((state.nodes.get(&a)?.clone(), b))).collect()
+            state.group = groups
+                .iter()
+                .enumerate()
+                .flat_map(|(at, group)| group.iter().map(move |node| (*node, at)))
+                .collect();
+            let pairs = state
+                .nodes
+                .keys()
+                .flat_map(|a| state.nodes.keys().map(move |b| (*a, *b)));
+            pairs
+                .filter(|(a, b)| a != b && state.is_cut(*a, *b))
+                .filter_map(|(a, b)| Some((state.nodes.get(&a)?.clone(), b)))
+                .collect()
         };
         for (mesh, other) in cut {
             mesh.member_gone(other);
@@ -107,7 +125,10 @@ impl Network {
     pub fn kill(&self, node: NodeId) {
         let (gone, others) = {
             let mut state = lock(&self.0);
-            (state.nodes.remove(&node), state.nodes.values().cloned().collect::<Vec<_>>())
+            (
+                state.nodes.remove(&node),
+                state.nodes.values().cloned().collect::<Vec<_>>(),
+            )
         };
         if let Some(mesh) = gone {
             mesh.shared.stop.cancel();
@@ -120,7 +141,10 @@ impl Network {
     fn reconnect(&self) {
         let kept: Vec<(NodeId, NodeId)> = lock(&self.0).kept.iter().copied().collect();
         for (from, to) in kept {
-            let port = Port { network: self.clone(), local: from };
+            let port = Port {
+                network: self.clone(),
+                local: from,
+            };
             // A node that is away is tried again when it returns.
             let _ = port.connect(to);
         }
@@ -144,12 +168,15 @@ impl Network {
 
     async fn delay(&self, from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteExt + Unpin)) {
         let mut bytes = vec![0; 64 << 10];
-        loop {
-            let Ok(length @ 1..) = from.read(&mut bytes).await else { break };
+        while let Ok(length @ 1..) = from.read(&mut bytes).await {
             let wait = {
                 let mut state = lock(&self.0);
                 let range = state.latency.clone();
-                if range.is_empty() { range.start } else { state.rng.random_range(range) }
+                if range.is_empty() {
+                    range.start
+                } else {
+                    state.rng.random_range(range)
+                }
             };
             tokio::time::sleep(wait).await;
             if to.write_all(&bytes[..length]).await.is_err() || to.flush().await.is_err() {
@@ -170,7 +197,11 @@ impl State {
 impl Port {
     fn far(&self, node: NodeId) -> Option<Mesh> {
         let state = lock(&self.network.0);
-        state.nodes.get(&node).filter(|_| !state.is_cut(self.local, node)).cloned()
+        state
+            .nodes
+            .get(&node)
+            .filter(|_| !state.is_cut(self.local, node))
+            .cloned()
     }
 
     fn near(&self) -> Option<Mesh> {
@@ -178,7 +209,10 @@ impl Port {
     }
 
     pub(crate) fn connect(&self, node: NodeId) -> Result<(), OpenError> {
-        let away = || OpenError::NotConnected { node, reason: "it is not in the network, or cut off".into() };
+        let away = || OpenError::NotConnected {
+            node,
+            reason: "it is not in the network, or cut off".into(),
+        };
         let (near, far) = (self.near().ok_or(OpenError::Closed)?, self.far(node).ok_or_else(away)?);
         if near.shared.gate.own_chain().is_empty() || far.shared.gate.own_chain().is_empty() {
             return Ok(());
@@ -215,11 +249,22 @@ impl Port {
         lock(&self.network.0).kept.remove(&(self.local, node));
     }
 
-    pub(crate) async fn open(&self, node: NodeId, protocol: Protocol, cut: CancellationToken) -> Result<MeshStream, OpenError> {
-        let away = || OpenError::NotConnected { node, reason: "it is not in the network, or cut off".into() };
+    pub(crate) async fn open(
+        &self,
+        node: NodeId,
+        protocol: Protocol,
+        cut: CancellationToken,
+    ) -> Result<MeshStream, OpenError> {
+        let away = || OpenError::NotConnected {
+            node,
+            reason: "it is not in the network, or cut off".into(),
+        };
         let far = self.far(node).ok_or_else(away)?;
         if far.shared.is_served(protocol.0).is_none() {
-            return Err(OpenError::Unsupported { node, protocol: protocol.0 });
+            return Err(OpenError::Unsupported {
+                node,
+                protocol: protocol.0,
+            });
         }
         let lost = protocol == PUBSUB && {
             let mut state = lock(&self.network.0);
@@ -231,7 +276,11 @@ impl Port {
         }
         let (here, there) = self.network.pipe();
         let local = self.local;
-        tokio::spawn(async move { far.shared.deliver(protocol.0, local, |cut, _| MeshStream::memory(there, local, cut)).await });
+        tokio::spawn(async move {
+            far.shared
+                .deliver(protocol.0, local, |cut, _| MeshStream::memory(there, local, cut))
+                .await;
+        });
         Ok(MeshStream::memory(here, node, cut))
     }
 }

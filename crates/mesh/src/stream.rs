@@ -27,12 +27,29 @@ enum Kind {
 }
 
 impl MeshStream {
-    pub(crate) fn libp2p(stream: Compat<libp2p::Stream>, peer: NodeId, cut: CancellationToken, permits: Vec<OwnedSemaphorePermit>) -> Self {
-        Self { kind: Kind::Libp2p(stream), peer, cut: Box::pin(cut.cancelled_owned()), is_cut: false, _permits: permits }
+    pub(crate) fn libp2p(
+        stream: Compat<libp2p::Stream>,
+        peer: NodeId,
+        cut: CancellationToken,
+        permits: Vec<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self {
+            kind: Kind::Libp2p(stream),
+            peer,
+            cut: Box::pin(cut.cancelled_owned()),
+            is_cut: false,
+            _permits: permits,
+        }
     }
 
     pub(crate) fn memory(stream: DuplexStream, peer: NodeId, cut: CancellationToken) -> Self {
-        Self { kind: Kind::Memory(stream), peer, cut: Box::pin(cut.cancelled_owned()), is_cut: false, _permits: Vec::new() }
+        Self {
+            kind: Kind::Memory(stream),
+            peer,
+            cut: Box::pin(cut.cancelled_owned()),
+            is_cut: false,
+            _permits: Vec::new(),
+        }
     }
 
     /// The node at the other end.
@@ -46,13 +63,22 @@ impl MeshStream {
         if !self.is_cut && self.cut.as_mut().poll(context).is_ready() {
             self.is_cut = true;
         }
-        if self.is_cut { Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is no member any more")) } else { Ok(()) }
+        if self.is_cut {
+            Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the peer is no member any more",
+            ))
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl fmt::Debug for MeshStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MeshStream").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("MeshStream")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }
 

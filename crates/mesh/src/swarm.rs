@@ -36,8 +36,15 @@ struct Behaviour {
 }
 
 enum Command {
-    Connect { node: NodeId, addresses: Vec<String>, reply: oneshot::Sender<Result<(), String>> },
-    Keep { node: NodeId, addresses: Vec<String> },
+    Connect {
+        node: NodeId,
+        addresses: Vec<String>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    Keep {
+        node: NodeId,
+        addresses: Vec<String>,
+    },
     Forget(NodeId),
     Disconnect(NodeId),
     Shutdown(oneshot::Sender<()>),
@@ -71,22 +78,41 @@ impl Control {
     pub(crate) async fn connect(&self, node: NodeId, addresses: Vec<String>) -> Result<(), OpenError> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Connect { node, addresses, reply });
-        answer.await.map_err(|_| OpenError::Closed)?.map_err(|reason| OpenError::NotConnected { node, reason })
+        answer
+            .await
+            .map_err(|_| OpenError::Closed)?
+            .map_err(|reason| OpenError::NotConnected { node, reason })
     }
 
-    pub(crate) async fn open(&self, node: NodeId, protocol: Protocol, cut: CancellationToken) -> Result<MeshStream, OpenError> {
+    pub(crate) async fn open(
+        &self,
+        node: NodeId,
+        protocol: Protocol,
+        cut: CancellationToken,
+    ) -> Result<MeshStream, OpenError> {
         let not_connected = |reason: String| OpenError::NotConnected { node, reason };
         let peer = peer_id(node).ok_or_else(|| not_connected("its id is no key".into()))?;
-        let opened = self.streams.clone().open_stream(peer, StreamProtocol::new(protocol.0)).await;
+        let opened = self
+            .streams
+            .clone()
+            .open_stream(peer, StreamProtocol::new(protocol.0))
+            .await;
         match opened {
             Ok(stream) => Ok(MeshStream::libp2p(stream.compat(), node, cut, Vec::new())),
-            Err(streams::OpenStreamError::UnsupportedProtocol(_)) => Err(OpenError::Unsupported { node, protocol: protocol.0 }),
+            Err(streams::OpenStreamError::UnsupportedProtocol(_)) => Err(OpenError::Unsupported {
+                node,
+                protocol: protocol.0,
+            }),
             Err(error) => Err(not_connected(error.to_string())),
         }
     }
 
     pub(crate) fn accept(&self, protocol: Protocol, shared: &Arc<Shared>) -> Result<(), AcceptError> {
-        let incoming = self.streams.clone().accept(StreamProtocol::new(protocol.0)).map_err(|_| AcceptError::Taken(protocol.0))?;
+        let incoming = self
+            .streams
+            .clone()
+            .accept(StreamProtocol::new(protocol.0))
+            .map_err(|_| AcceptError::Taken(protocol.0))?;
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             let stop = shared.stop.clone();
@@ -98,7 +124,11 @@ impl Control {
                 }
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    shared.deliver(protocol.0, node, |cut, permits| MeshStream::libp2p(stream.compat(), node, cut, permits)).await;
+                    shared
+                        .deliver(protocol.0, node, |cut, permits| {
+                            MeshStream::libp2p(stream.compat(), node, cut, permits)
+                        })
+                        .await;
                 });
             }
         });
@@ -106,7 +136,11 @@ impl Control {
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
-        lock(&self.addresses).values().flatten().map(ToString::to_string).collect()
+        lock(&self.addresses)
+            .values()
+            .flatten()
+            .map(ToString::to_string)
+            .collect()
     }
 
     pub(crate) fn keep(&self, node: NodeId, addresses: Vec<String>) {
@@ -134,10 +168,17 @@ impl Control {
         tokio::spawn(async move {
             let limits = mesh.shared.limits.clone();
             let shown = async {
-                let mut stream = control.open(node, Protocol(membership::PROTOCOL), mesh.shared.stop.child_token()).await.map_err(|error| error.to_string())?;
-                membership::show(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes).await.map_err(|error| error.to_string())
+                let mut stream = control
+                    .open(node, Protocol(membership::PROTOCOL), mesh.shared.stop.child_token())
+                    .await
+                    .map_err(|error| error.to_string())?;
+                membership::show(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes)
+                    .await
+                    .map_err(|error| error.to_string())
             };
-            let shown = tokio::time::timeout(limits.handshake, shown).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let shown = tokio::time::timeout(limits.handshake, shown)
+                .await
+                .unwrap_or_else(|_| Err("no answer in time".to_owned()));
             match shown {
                 Ok((membership, chain)) => {
                     let (address, transport) = control.address_of(node);
@@ -153,7 +194,10 @@ impl Control {
     }
 
     fn address_of(&self, node: NodeId) -> (String, Transport) {
-        lock(&self.connections).get(&node).cloned().unwrap_or((String::new(), Transport::Quic))
+        lock(&self.connections)
+            .get(&node)
+            .cloned()
+            .unwrap_or((String::new(), Transport::Quic))
     }
 }
 
@@ -208,7 +252,8 @@ struct Actor {
 /// Starts the swarm and its actor.
 pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mesh, StartError> {
     let mut seed = *config.seed;
-    let keypair = libp2p::identity::Keypair::ed25519_from_bytes(&mut seed).map_err(|error| StartError::Key(error.to_string()))?;
+    let keypair =
+        libp2p::identity::Keypair::ed25519_from_bytes(&mut seed).map_err(|error| StartError::Key(error.to_string()))?;
     let local = keypair.public().to_peer_id();
     let node = node_id(local).ok_or_else(|| StartError::Key("no node id".into()))?;
     let transport = |error: &dyn std::fmt::Display| StartError::Transport(error.to_string());
@@ -221,7 +266,11 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let (interval, use_mdns) = (config.ping, config.mdns);
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .map_err(|error| transport(&error))?
         .with_quic_config(|mut quic| {
             // A dead peer is noticed within ten seconds.
@@ -235,13 +284,23 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .await
         .map_err(|error| transport(&error))?
         .with_behaviour(|key| {
-            let mdns = if use_mdns { Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local)?) } else { None };
+            let mdns = if use_mdns {
+                Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local)?)
+            } else {
+                None
+            };
             Ok(Behaviour {
                 limits: connection_limits::Behaviour::new(connection_limits),
                 identify: identify::Behaviour::new(
-                    identify::Config::new("/dawn/1".into(), key.public()).with_agent_version("dawn".into()).with_hide_listen_addrs(true),
+                    identify::Config::new("/dawn/1".into(), key.public())
+                        .with_agent_version("dawn".into())
+                        .with_hide_listen_addrs(true),
                 ),
-                ping: ping::Behaviour::new(ping::Config::new().with_interval(interval).with_timeout(Duration::from_secs(5))),
+                ping: ping::Behaviour::new(
+                    ping::Config::new()
+                        .with_interval(interval)
+                        .with_timeout(Duration::from_secs(5)),
+                ),
                 mdns: mdns.into(),
                 streams: streams::Behaviour::new(),
             })
@@ -257,10 +316,17 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         })
         .build();
     let (sender, commands) = mpsc::unbounded_channel();
-    let control =
-        Control { commands: sender, streams: swarm.behaviour().streams.new_control(), addresses: Arc::default(), connections: Arc::default() };
+    let control = Control {
+        commands: sender,
+        streams: swarm.behaviour().streams.new_control(),
+        addresses: Arc::default(),
+        connections: Arc::default(),
+    };
     let shared = Shared::new(node, gate, config.limits.clone());
-    let mesh = Mesh { shared, backend: Backend::Swarm(control.clone()) };
+    let mesh = Mesh {
+        shared,
+        backend: Backend::Swarm(control.clone()),
+    };
     let mut actor = Actor {
         swarm,
         mesh: mesh.clone(),
@@ -276,9 +342,19 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     };
     let mut waiting = HashSet::new();
     for address in &config.listen {
-        let refuse = |reason: String| StartError::Listen { address: address.clone(), reason };
-        let parsed: Multiaddr = address.parse().map_err(|error: libp2p::multiaddr::Error| refuse(error.to_string()))?;
-        waiting.insert(actor.swarm.listen_on(parsed).map_err(|error| refuse(error.to_string()))?);
+        let refuse = |reason: String| StartError::Listen {
+            address: address.clone(),
+            reason,
+        };
+        let parsed: Multiaddr = address
+            .parse()
+            .map_err(|error: libp2p::multiaddr::Error| refuse(error.to_string()))?;
+        waiting.insert(
+            actor
+                .swarm
+                .listen_on(parsed)
+                .map_err(|error| refuse(error.to_string()))?,
+        );
     }
     actor.first_addresses(waiting).await?;
     serve_membership(&mesh, &control)?;
@@ -289,7 +365,10 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
 
 /// Answers the membership handshake of those who dial.
 fn serve_membership(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
-    let incoming = control.streams.clone().accept(StreamProtocol::new(membership::PROTOCOL));
+    let incoming = control
+        .streams
+        .clone()
+        .accept(StreamProtocol::new(membership::PROTOCOL));
     let incoming = incoming.map_err(|error| StartError::Transport(error.to_string()))?;
     let (mesh, control) = (mesh.clone(), control.clone());
     tokio::spawn(async move {
@@ -328,11 +407,17 @@ impl Actor {
             match self.swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { listener_id, address } => {
                     waiting.remove(&listener_id);
-                    lock(&self.control.addresses).entry(listener_id).or_default().push(address);
+                    lock(&self.control.addresses)
+                        .entry(listener_id)
+                        .or_default()
+                        .push(address);
                 }
                 SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                     let address = addresses.first().map(ToString::to_string).unwrap_or_default();
-                    return Err(StartError::Listen { address, reason: format!("{reason:?}") });
+                    return Err(StartError::Listen {
+                        address,
+                        reason: format!("{reason:?}"),
+                    });
                 }
                 _ => {}
             }
@@ -342,8 +427,16 @@ impl Actor {
 
     async fn run(mut self) {
         loop {
-            let next = self.kept.values().map(|kept| kept.next).chain(self.strangers.values().copied()).min();
-            let sleep = tokio::time::sleep_until(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)).into());
+            let next = self
+                .kept
+                .values()
+                .map(|kept| kept.next)
+                .chain(self.strangers.values().copied())
+                .min();
+            let sleep = tokio::time::sleep_until(
+                next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+                    .into(),
+            );
             tokio::select! {
                 event = self.swarm.select_next_some() => self.event(event),
                 command = self.commands.recv() => match command {
@@ -374,8 +467,15 @@ impl Actor {
             Command::Connect { node, addresses, reply } => self.connect(node, &addresses, reply),
             Command::Keep { node, addresses } => {
                 let addresses = parse(&addresses);
-                let fresh = self.kept.get(&node).is_none_or(|kept| addresses.iter().any(|address| !kept.addresses.contains(address)));
-                let kept = self.kept.entry(node).or_insert_with(|| Kept { addresses: Vec::new(), attempt: 0, next: Instant::now() });
+                let fresh = self
+                    .kept
+                    .get(&node)
+                    .is_none_or(|kept| addresses.iter().any(|address| !kept.addresses.contains(address)));
+                let kept = self.kept.entry(node).or_insert_with(|| Kept {
+                    addresses: Vec::new(),
+                    attempt: 0,
+                    next: Instant::now(),
+                });
                 if !addresses.is_empty() {
                     kept.addresses = addresses;
                 }
@@ -399,7 +499,9 @@ impl Actor {
 
     fn connect(&mut self, node: NodeId, addresses: &[String], reply: oneshot::Sender<Result<(), String>>) {
         let answer = |reply: oneshot::Sender<_>, result| drop(reply.send(result));
-        let Some(peer) = peer_id(node) else { return answer(reply, Err("its id is no key".to_owned())) };
+        let Some(peer) = peer_id(node) else {
+            return answer(reply, Err("its id is no key".to_owned()));
+        };
         if self.swarm.is_connected(&peer) {
             return answer(reply, Ok(()));
         }
@@ -416,7 +518,10 @@ impl Actor {
     fn dial(&mut self, node: NodeId, peer: PeerId, mut addresses: Vec<Multiaddr>) {
         addresses.sort_by_key(preference);
         addresses.dedup();
-        let options = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addresses).build();
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(addresses)
+            .build();
         match self.swarm.dial(options) {
             Ok(()) | Err(libp2p::swarm::DialError::DialPeerConditionFalse(_)) => {}
             Err(error) => self.dialled(node, &Err(error.to_string())),
@@ -445,7 +550,12 @@ impl Actor {
     /// Dials what is due and closes strangers whose time is up.
     fn due(&mut self) {
         let now = Instant::now();
-        let due: Vec<NodeId> = self.kept.iter().filter(|(_, kept)| kept.next <= now).map(|(node, _)| *node).collect();
+        let due: Vec<NodeId> = self
+            .kept
+            .iter()
+            .filter(|(_, kept)| kept.next <= now)
+            .map(|(node, _)| *node)
+            .collect();
         for node in due {
             let Some(peer) = peer_id(node) else { continue };
             let is_connected = self.swarm.is_connected(&peer);
@@ -461,7 +571,12 @@ impl Actor {
                 self.dial(node, peer, addresses);
             }
         }
-        let late: Vec<NodeId> = self.strangers.iter().filter(|(_, end)| **end <= now).map(|(node, _)| *node).collect();
+        let late: Vec<NodeId> = self
+            .strangers
+            .iter()
+            .filter(|(_, end)| **end <= now)
+            .map(|(node, _)| *node)
+            .collect();
         for node in late {
             self.strangers.remove(&node);
             if self.mesh.shared.peer(node).is_none() {
@@ -474,7 +589,10 @@ impl Actor {
         match event {
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 let text = address.to_string();
-                lock(&self.control.addresses).entry(listener_id).or_default().push(address);
+                lock(&self.control.addresses)
+                    .entry(listener_id)
+                    .or_default()
+                    .push(address);
                 self.mesh.shared.say(PeerEvent::Listening { address: text });
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
@@ -485,20 +603,30 @@ impl Actor {
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 lock(&self.control.addresses).remove(&listener_id);
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                endpoint,
+                num_established,
+                ..
+            } => {
                 Counters::count(&self.mesh.shared.counters.connections);
                 let Some(node) = node_id(peer_id) else { return };
                 let address = endpoint.get_remote_address().clone();
                 if num_established.get() == 1 {
                     lock(&self.control.connections).insert(node, (address.to_string(), transport_of(&address)));
-                    self.strangers.insert(node, Instant::now() + self.mesh.shared.limits.stranger);
+                    self.strangers
+                        .insert(node, Instant::now() + self.mesh.shared.limits.stranger);
                 }
                 self.dialled(node, &Ok(()));
                 if endpoint.is_dialer() && !self.mesh.shared.gate.own_chain().is_empty() {
                     self.control.show_chain(node, self.mesh.clone());
                 }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                num_established: 0,
+                ..
+            } => {
                 let Some(node) = node_id(peer_id) else { return };
                 lock(&self.control.connections).remove(&node);
                 self.strangers.remove(&node);
@@ -512,12 +640,20 @@ impl Actor {
                     kept.attempt = kept.attempt.saturating_add(1);
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
                 if let Some(node) = node_id(peer) {
                     self.dialled(node, &Err(error.to_string()));
                 }
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result })) => match result {
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                peer,
+                connection,
+                result,
+            })) => match result {
                 Ok(rtt) => {
                     if let Some(node) = node_id(peer) {
                         self.mesh.shared.with_members(|members| {
@@ -534,7 +670,9 @@ impl Actor {
             },
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
                 for (peer, address) in found {
-                    let Some(node) = node_id(peer).filter(|_| peer != self.local) else { continue };
+                    let Some(node) = node_id(peer).filter(|_| peer != self.local) else {
+                        continue;
+                    };
                     let known = self.known.entry(node).or_default();
                     if !known.contains(&address) {
                         known.push(address.clone());
@@ -542,7 +680,10 @@ impl Actor {
                     if let Some(kept) = self.kept.get_mut(&node) {
                         kept.next = Instant::now();
                     }
-                    self.mesh.shared.say(PeerEvent::Discovered { node, addresses: vec![address.to_string()] });
+                    self.mesh.shared.say(PeerEvent::Discovered {
+                        node,
+                        addresses: vec![address.to_string()],
+                    });
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Expired(gone))) => {

@@ -1,10 +1,14 @@
 //! The mesh from outside, over real transports on loopback and in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dawn_identity::{Authority, CertificateChain, Keypair, Membership, NetworkId, NodeId, Request, Revocations, Role, Roles, Serial, UnixTime};
+use dawn_identity::{
+    Authority, CertificateChain, Keypair, Membership, NetworkId, NodeId, Request, Revocations, Role, Roles, Serial,
+    UnixTime,
+};
 use dawn_mesh::{Audience, Gate, Mesh, MeshConfig, OpenError, PeerEvent, Protocol, Refusal, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -26,9 +30,14 @@ impl Gate for Members {
     }
 
     fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal> {
-        let refuse = |message: String| Refusal { code: "refused".into(), message };
+        let refuse = |message: String| Refusal {
+            code: "refused".into(),
+            message,
+        };
         let chain = CertificateChain::decode(chain).map_err(|error| refuse(error.to_string()))?;
-        let member = chain.verify(&self.network, NOW, Duration::from_secs(60), &Revocations::new()).map_err(|error| refuse(error.to_string()))?;
+        let member = chain
+            .verify(&self.network, NOW, Duration::from_secs(60), &Revocations::new())
+            .map_err(|error| refuse(error.to_string()))?;
         if member.node != peer || self.revoked.lock().unwrap().contains(&peer) {
             return Err(refuse("not this node, or revoked".into()));
         }
@@ -37,7 +46,9 @@ impl Gate for Members {
 }
 
 fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
-    let authority = Authority::Root { key: Keypair::from_seed([network_seed; 32]) };
+    let authority = Authority::Root {
+        key: Keypair::from_seed([network_seed; 32]),
+    };
     let request = Request {
         subject: Keypair::from_seed([node_seed; 32]).node_id(),
         name: format!("node-{node_seed}").parse().unwrap(),
@@ -47,11 +58,18 @@ fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
         serial: Serial::from_bytes([node_seed; 16]),
     };
     let chain = authority.issue(request, NOW).unwrap().encode();
-    Arc::new(Members { network: authority.network(), chain, revoked: Mutex::default() })
+    Arc::new(Members {
+        network: authority.network(),
+        chain,
+        revoked: Mutex::default(),
+    })
 }
 
 async fn node(seed: u8, listen: &str, gate: Arc<dyn Gate>) -> Mesh {
-    let config = MeshConfig { listen: vec![listen.to_owned()], ..MeshConfig::new([seed; 32]) };
+    let config = MeshConfig {
+        listen: vec![listen.to_owned()],
+        ..MeshConfig::new([seed; 32])
+    };
     let mesh = Mesh::start(config, gate).await.unwrap();
     echo(&mesh, ECHO, Audience::Members);
     echo(&mesh, OPEN, Audience::Anyone);
@@ -107,9 +125,11 @@ async fn echoes(mesh: &Mesh, other: NodeId, length: usize) {
 
 #[tokio::test]
 async fn members_exchange_bytes_over_every_transport() {
-    for (listen, transport) in
-        [("/ip4/127.0.0.1/udp/0/quic-v1", "Quic"), ("/ip4/127.0.0.1/tcp/0", "Tcp"), ("/ip4/127.0.0.1/tcp/0/ws", "WebSocket")]
-    {
+    for (listen, transport) in [
+        ("/ip4/127.0.0.1/udp/0/quic-v1", "Quic"),
+        ("/ip4/127.0.0.1/tcp/0", "Tcp"),
+        ("/ip4/127.0.0.1/tcp/0/ws", "WebSocket"),
+    ] {
         let (a, b) = pair(listen).await;
         assert_eq!(format!("{:?}", b.peers()[0].transport), transport);
         echoes(&a, b.node_id(), 64).await;
@@ -127,7 +147,10 @@ async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
             Vec::new()
         }
         fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
-            Err(Refusal { code: "none".into(), message: "trusts nobody".into() })
+            Err(Refusal {
+                code: "none".into(),
+                message: "trusts nobody".into(),
+            })
         }
     }
     let stranger = Mesh::start(MeshConfig::new([3; 32]), Arc::new(Nobody)).await.unwrap();
@@ -142,7 +165,9 @@ async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
     let _ = stream.write_all(b"hello").await;
     let _ = stream.flush().await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
     assert!(answer.is_empty());
     assert!(a.peers().is_empty());
 }
@@ -152,7 +177,10 @@ async fn a_member_of_another_network_is_refused_and_closed() {
     let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
     let b = node(2, "/ip4/127.0.0.1/tcp/0", gate(8, 2)).await;
     b.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
-    assert!(matches!(b.open(a.node_id(), ECHO).await, Err(OpenError::NotAMember(_) | OpenError::NotConnected { .. })));
+    assert!(matches!(
+        b.open(a.node_id(), ECHO).await,
+        Err(OpenError::NotAMember(_) | OpenError::NotConnected { .. })
+    ));
     assert!(a.peers().is_empty() && b.peers().is_empty());
 }
 
@@ -170,7 +198,9 @@ async fn rechecking_cuts_a_live_stream_of_who_is_no_member_any_more() {
     stream.read_exact(&mut byte).await.unwrap();
     members.revoked.lock().unwrap().push(b.node_id());
     a.recheck();
-    let ended = tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await.expect("cut in time");
+    let ended = tokio::time::timeout(PATIENCE, stream.read(&mut byte))
+        .await
+        .expect("cut in time");
     assert!(matches!(ended, Ok(0) | Err(_)));
 }
 
@@ -183,9 +213,7 @@ async fn a_node_that_went_away_is_noticed_and_found_again() {
     up(&b, a.node_id()).await;
     let mut events = b.events();
     a.shutdown().await;
-    let gone = async {
-        while !matches!(events.recv().await, Ok(PeerEvent::MemberDown { .. })) {}
-    };
+    let gone = async { while !matches!(events.recv().await, Ok(PeerEvent::MemberDown { .. })) {} };
     tokio::time::timeout(PATIENCE, gone).await.expect("noticed in time");
     let again = node(1, &address[0], gate(9, 1)).await;
     up(&b, again.node_id()).await;
@@ -207,7 +235,10 @@ async fn published_messages_reach_every_member_over_the_swarm_and_in_memory() {
             from.publish("news", &Bytes::from(vec![at; 100]));
         }
         for at in 0..100_u8 {
-            let message = tokio::time::timeout(PATIENCE, heard.recv()).await.expect("in time").unwrap();
+            let message = tokio::time::timeout(PATIENCE, heard.recv())
+                .await
+                .expect("in time")
+                .unwrap();
             assert_eq!((message.from, message.bytes[0]), (from.node_id(), at));
         }
     }
@@ -216,7 +247,10 @@ async fn published_messages_reach_every_member_over_the_swarm_and_in_memory() {
 #[tokio::test]
 async fn a_partition_in_memory_cuts_and_heals() {
     let network = memory::Network::new(7);
-    let (a, b) = (Keypair::from_seed([1; 32]).node_id(), Keypair::from_seed([2; 32]).node_id());
+    let (a, b) = (
+        Keypair::from_seed([1; 32]).node_id(),
+        Keypair::from_seed([2; 32]).node_id(),
+    );
     let here = network.node(a, gate(9, 1));
     let there = network.node(b, gate(9, 2));
     echo(&there, ECHO, Audience::Members);
@@ -235,7 +269,11 @@ async fn a_partition_in_memory_cuts_and_heals() {
 
 #[tokio::test]
 async fn garbage_on_the_listening_ports_does_not_stop_a_node() {
-    for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+    for listen in [
+        "/ip4/127.0.0.1/tcp/0",
+        "/ip4/127.0.0.1/tcp/0/ws",
+        "/ip4/127.0.0.1/udp/0/quic-v1",
+    ] {
         let (a, b) = pair(listen).await;
         let address = a.listen_addresses()[0].clone();
         let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();

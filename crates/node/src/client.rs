@@ -447,7 +447,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_keeps_its_code_and_its_next_step() {
         let (client, _served) = server(
-            b"HTTP/1.1 404 Not Found\r\ncontent-length: 68\r\n\r\n{\"error\":{\"code\":\"unknown_node\",\"message\":\"no lab\",\"next\":\"look it\"}}",
+            b"HTTP/1.1 404 Not Found\r\ncontent-length: 69\r\n\r\n{\"error\":{\"code\":\"unknown_node\",\"message\":\"no lab\",\"next\":\"look it\"}}",
         );
         match client.post::<Value>("/api/peers/lab/ping", &json!({})).await {
             Err(ClientError::Api {

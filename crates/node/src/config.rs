@@ -29,7 +29,9 @@ impl Serialize for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Self).map_err(|error| serde::de::Error::custom(format!("{text:?} is no length of time such as 7d or 90s: {error}")))
+        humantime::parse_duration(&text).map(Self).map_err(|error| {
+            serde::de::Error::custom(format!("{text:?} is no length of time such as 7d or 90s: {error}"))
+        })
     }
 }
 
@@ -68,7 +70,11 @@ pub struct ApiConfig {
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:7400".into(), allowed_hosts: Vec::new(), allowed_origins: Vec::new() }
+        Self {
+            listen: "127.0.0.1:7400".into(),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
     }
 }
 
@@ -89,7 +95,11 @@ pub struct MeshSection {
 impl Default for MeshSection {
     fn default() -> Self {
         Self {
-            listen: vec!["/ip4/0.0.0.0/udp/0/quic-v1".into(), "/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/tcp/0/ws".into()],
+            listen: vec![
+                "/ip4/0.0.0.0/udp/0/quic-v1".into(),
+                "/ip4/0.0.0.0/tcp/0".into(),
+                "/ip4/0.0.0.0/tcp/0/ws".into(),
+            ],
             announce: Vec::new(),
             bootstrap: Vec::new(),
             mdns: true,
@@ -107,7 +117,9 @@ pub struct CertificateConfig {
 
 impl Default for CertificateConfig {
     fn default() -> Self {
-        Self { lifetime: Span(Duration::from_secs(7 * 86_400)) }
+        Self {
+            lifetime: Span(Duration::from_secs(7 * 86_400)),
+        }
     }
 }
 
@@ -188,7 +200,11 @@ impl LimitsConfig {
     /// As the mesh takes them.
     #[must_use]
     pub fn mesh(&self) -> MeshLimits {
-        MeshLimits { connections: self.connections, streams_per_peer: self.streams_per_peer, ..MeshLimits::default() }
+        MeshLimits {
+            connections: self.connections,
+            streams_per_peer: self.streams_per_peer,
+            ..MeshLimits::default()
+        }
     }
 }
 
@@ -252,10 +268,15 @@ impl AgentConfig {
             (Some(_), None) => Err(NodeError::Config("an agent's command is empty".into())),
             (None, Some(url)) => match url.parse::<url::Url>() {
                 Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
-                Ok(url) => Err(NodeError::Config(format!("an agent's url begins with http:// or https://, not {}://", url.scheme()))),
+                Ok(url) => Err(NodeError::Config(format!(
+                    "an agent's url begins with http:// or https://, not {}://",
+                    url.scheme()
+                ))),
                 Err(error) => Err(NodeError::Config(format!("{url:?} is no address of a server: {error}"))),
             },
-            (Some(_), Some(_)) => Err(NodeError::Config("an agent has either a command or a url, not both".into())),
+            (Some(_), Some(_)) => Err(NodeError::Config(
+                "an agent has either a command or a url, not both".into(),
+            )),
             (None, None) => Err(NodeError::Config("an agent needs a command or a url".into())),
         }
     }
@@ -285,8 +306,12 @@ impl Config {
             let section = section.split('.').next().unwrap_or_default();
             SECTIONS.contains(&section)
         });
-        let figment = Figment::from(Serialized::defaults(Self::default())).merge(Toml::file(file)).merge(environment);
-        let mut config: Self = figment.extract().map_err(|error| NodeError::Config(error.to_string()))?;
+        let figment = Figment::from(Serialized::defaults(Self::default()))
+            .merge(Toml::file(file))
+            .merge(environment);
+        let mut config: Self = figment
+            .extract()
+            .map_err(|error| NodeError::Config(error.to_string()))?;
         if let Some(api) = &overrides.api {
             config.api.listen.clone_from(api);
         }
@@ -297,7 +322,9 @@ impl Config {
             config.mesh.mdns = false;
         }
         for (name, agent) in &config.agents {
-            agent.check().map_err(|error| NodeError::Config(format!("agents.{name}: {error}")))?;
+            agent
+                .check()
+                .map_err(|error| NodeError::Config(format!("agents.{name}: {error}")))?;
         }
         Ok(config)
     }
@@ -316,7 +343,11 @@ mod tests {
 
     #[test]
     fn without_a_file_the_defaults_hold_and_flags_win() {
-        let overrides = Overrides { api: Some("127.0.0.1:0".into()), listen: vec!["/ip4/127.0.0.1/tcp/0".into()], no_mdns: true };
+        let overrides = Overrides {
+            api: Some("127.0.0.1:0".into()),
+            listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
+            no_mdns: true,
+        };
         let config = Config::load(Path::new("/nowhere/config.toml"), &overrides).unwrap();
         assert_eq!(config.api.listen, "127.0.0.1:0");
         assert_eq!(config.mesh.listen, ["/ip4/127.0.0.1/tcp/0"]);
@@ -326,7 +357,10 @@ mod tests {
 
     #[test]
     fn a_file_is_read_and_its_mistakes_are_named() {
-        let config = load("[certificate]\nlifetime = \"2h\"\n[agents.files]\ncommand = [\"npx\", \"x\"]\nisolation = \"shared\"\n").unwrap();
+        let config = load(
+            "[certificate]\nlifetime = \"2h\"\n[agents.files]\ncommand = [\"npx\", \"x\"]\nisolation = \"shared\"\n",
+        )
+        .unwrap();
         assert_eq!(config.certificate.lifetime.0, Duration::from_secs(7200));
         assert_eq!(config.agents[&"files".parse().unwrap()].isolation, Isolation::Shared);
         for (text, named) in [

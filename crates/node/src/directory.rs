@@ -51,7 +51,9 @@ struct Inner {
 
 impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Directory").field("nodes", &self.nodes().len()).finish_non_exhaustive()
+        f.debug_struct("Directory")
+            .field("nodes", &self.nodes().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +66,14 @@ impl Directory {
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) async fn open(store: Store, members: Members, mesh: Mesh, host: Host, key: Keypair, events: Events) -> Result<Self, NodeError> {
+    pub(crate) async fn open(
+        store: Store,
+        members: Members,
+        mesh: Mesh,
+        host: Host,
+        key: Keypair,
+        events: Events,
+    ) -> Result<Self, NodeError> {
         let mut registry = Registry::new(members.network(), key.node_id(), Limits::default());
         for bytes in store.records().await? {
             if let Err(error) = registry.apply_record(&bytes) {
@@ -124,7 +133,10 @@ impl Directory {
             network: own.network,
             node: own.node,
             name: own.name,
-            version: Version { epoch: self.0.epoch, sequence },
+            version: Version {
+                epoch: self.0.epoch,
+                sequence,
+            },
             software: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.0.members.addresses(),
             agents: self.0.host.summaries(),
@@ -143,7 +155,15 @@ impl Directory {
             sequence.1 += 1;
             sequence.1
         };
-        let beat = Beat { network: self.0.members.network(), node: self.0.key.node_id(), version: Version { epoch: self.0.epoch, sequence }, leaving };
+        let beat = Beat {
+            network: self.0.members.network(),
+            node: self.0.key.node_id(),
+            version: Version {
+                epoch: self.0.epoch,
+                sequence,
+            },
+            leaving,
+        };
         self.0.mesh.publish(BEAT, &beat.sign(&self.0.key).into());
     }
 
@@ -162,12 +182,25 @@ impl Directory {
             }
             (events, registry.view())
         };
-        let name = |node: &NodeId| view.iter().find(|view| view.record.node == *node).map(|view| view.record.name.to_string());
+        let name = |node: &NodeId| {
+            view.iter()
+                .find(|view| view.record.node == *node)
+                .map(|view| view.record.name.to_string())
+        };
         for event in &events {
             match event {
-                RegistryEvent::Online(node) => self.0.events.say("peer.up", &serde_json::json!({ "id": node, "name": name(node) })),
-                RegistryEvent::Offline(node) => self.0.events.say("peer.down", &serde_json::json!({ "id": node, "name": name(node) })),
-                RegistryEvent::Changed(node) => self.0.events.say("agent.changed", &serde_json::json!({ "id": node, "name": name(node) })),
+                RegistryEvent::Online(node) => self
+                    .0
+                    .events
+                    .say("peer.up", &serde_json::json!({ "id": node, "name": name(node) })),
+                RegistryEvent::Offline(node) => self
+                    .0
+                    .events
+                    .say("peer.down", &serde_json::json!({ "id": node, "name": name(node) })),
+                RegistryEvent::Changed(node) => self
+                    .0
+                    .events
+                    .say("agent.changed", &serde_json::json!({ "id": node, "name": name(node) })),
             }
         }
         self.0.changes.send_modify(|count| *count += 1);
@@ -188,7 +221,9 @@ impl Directory {
         let mut heart = tokio::time::interval(BEAT_EVERY);
         heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let silence = lock(&self.0.registry).next_tick().map(|at| at.saturating_sub(self.now())).unwrap_or(Duration::from_secs(3600));
+            let silence = lock(&self.0.registry)
+                .next_tick()
+                .map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.now()));
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = heart.tick() => self.beat(false),
@@ -218,7 +253,9 @@ impl Directory {
     /// Stays connected to everybody whose addresses are known.
     async fn keep_known(&self) {
         match self.0.store.contacts().await {
-            Ok(contacts) => contacts.into_iter().for_each(|(node, addresses)| self.keep(node, addresses)),
+            Ok(contacts) => contacts
+                .into_iter()
+                .for_each(|(node, addresses)| self.keep(node, addresses)),
             Err(error) => tracing::error!(%error, "the known addresses could not be read"),
         }
         for view in self.nodes() {
@@ -344,10 +381,16 @@ impl Directory {
             NodeRef::Name(name) => view.record.name == *name,
         });
         let Some(first) = found.next() else {
-            return Err(Fault::new(FaultCode::UnknownNode, format!("there is no node {node} in this network; see `dawn peers`")));
+            return Err(Fault::new(
+                FaultCode::UnknownNode,
+                format!("there is no node {node} in this network; see `dawn peers`"),
+            ));
         };
         if found.next().is_some() {
-            return Err(Fault::new(FaultCode::UnknownNode, format!("several nodes are called {node}; use an id from `dawn peers --json`")));
+            return Err(Fault::new(
+                FaultCode::UnknownNode,
+                format!("several nodes are called {node}; use an id from `dawn peers --json`"),
+            ));
         }
         Ok(first)
     }
@@ -358,7 +401,9 @@ async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published
     loop {
         match receiver.recv().await {
             Ok(message) => return Some(message),
-            Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "published messages were missed"),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "published messages were missed");
+            }
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }
@@ -374,7 +419,11 @@ impl dawn_mcp::router::Directory for Directory {
         online
             .flat_map(|view| {
                 let (node, name) = (view.record.node, view.record.name);
-                view.record.agents.into_iter().map(move |summary| AgentEntry { node, node_name: name.clone(), summary })
+                view.record.agents.into_iter().map(move |summary| AgentEntry {
+                    node,
+                    node_name: name.clone(),
+                    summary,
+                })
             })
             .collect()
     }

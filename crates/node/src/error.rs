@@ -149,13 +149,25 @@ impl NodeError {
     pub fn next(&self) -> Option<String> {
         Some(match self {
             Self::OpenKey { path, .. } => format!("chmod 600 {}", path.display()),
-            Self::Key { source: dawn_identity::keyfile::KeyFileError::NeedsPassphrase, .. } => "set DAWN_PASSPHRASE".to_owned(),
+            Self::Key {
+                source: dawn_identity::keyfile::KeyFileError::NeedsPassphrase,
+                ..
+            } => "set DAWN_PASSPHRASE".to_owned(),
             Self::Running(_) => "use it as it is, or end it with `dawn down`".to_owned(),
-            Self::NoNetwork(_) => "make one with `dawn init --name NAME`, or join one with `dawn join TICKET`".to_owned(),
+            Self::NoNetwork(_) => {
+                "make one with `dawn init --name NAME`, or join one with `dawn join TICKET`".to_owned()
+            }
             Self::HasNetwork(_) => "use another home folder with --home".to_owned(),
-            Self::Config(_) => "mend config.toml or the DAWN_* variable; `dawn config show` prints what is in force".to_owned(),
-            Self::Unreachable(_) => "check that the inviting node is up and reachable from here, then run the same command again".to_owned(),
-            Self::Refused { code: RefusalCode::Denied, .. } => "talk to the owner of the network".to_owned(),
+            Self::Config(_) => {
+                "mend config.toml or the DAWN_* variable; `dawn config show` prints what is in force".to_owned()
+            }
+            Self::Unreachable(_) => {
+                "check that the inviting node is up and reachable from here, then run the same command again".to_owned()
+            }
+            Self::Refused {
+                code: RefusalCode::Denied,
+                ..
+            } => "talk to the owner of the network".to_owned(),
             Self::Refused { .. } => "ask for a new ticket (`dawn invite` on a node of the network)".to_owned(),
             Self::NotAllowed(_) => "do it on the owner's node or an admin's".to_owned(),
             Self::Api { .. } => "choose another address with --api, port 0 picks a free one".to_owned(),

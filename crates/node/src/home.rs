@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use dawn_identity::keyfile::{self, Passphrase};
 use dawn_identity::Keypair;
+use dawn_identity::keyfile::{self, Passphrase};
 
 use crate::error::NodeError;
 
@@ -22,7 +22,10 @@ pub struct Home {
 pub struct HomeLock(#[expect(dead_code, reason = "the lock ends with the file")] File);
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> NodeError + '_ {
-    |source| NodeError::File { path: path.to_owned(), source }
+    |source| NodeError::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 impl Home {
@@ -30,14 +33,22 @@ impl Home {
     #[must_use]
     pub fn resolve(folder: Option<PathBuf>) -> Self {
         if let Some(folder) = folder {
-            return Self { config: folder.clone(), data: folder };
+            return Self {
+                config: folder.clone(),
+                data: folder,
+            };
         }
         let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
         let base = |variable: &str, fallback: &str| {
-            let set = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+            let set = std::env::var_os(variable)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute());
             set.unwrap_or_else(|| home.join(fallback)).join("dawn")
         };
-        Self { config: base("XDG_CONFIG_HOME", ".config"), data: base("XDG_DATA_HOME", ".local/share") }
+        Self {
+            config: base("XDG_CONFIG_HOME", ".config"),
+            data: base("XDG_DATA_HOME", ".local/share"),
+        }
     }
 
     /// The folder of the data.
@@ -94,7 +105,11 @@ impl Home {
     /// They cannot be made.
     pub fn create(&self) -> Result<(), NodeError> {
         for folder in [&self.config, &self.data] {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error(folder))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(file_error(folder))?;
         }
         Ok(())
     }
@@ -111,7 +126,13 @@ impl Home {
     /// Another node runs on it, or the lock file cannot be made.
     pub fn lock(&self) -> Result<HomeLock, NodeError> {
         let path = self.data.join("node.lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(file_error(&path))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(file_error(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(HomeLock(file)),
             Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::Running(self.data.clone())),
@@ -126,7 +147,12 @@ impl Home {
     pub fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<(), NodeError> {
         let beside = path.with_extension(format!("new-{}", std::process::id()));
         let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&beside)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             std::fs::rename(&beside, path)
@@ -142,7 +168,10 @@ impl Home {
         if path.exists() {
             return Err(NodeError::HasNetwork(self.data.clone()));
         }
-        let text = keyfile::seal(key, passphrase, &mut rand::rng()).map_err(|source| NodeError::Key { path: path.to_owned(), source })?;
+        let text = keyfile::seal(key, passphrase, &mut rand::rng()).map_err(|source| NodeError::Key {
+            path: path.to_owned(),
+            source,
+        })?;
         self.write_private(path, text.as_bytes())
     }
 
@@ -154,10 +183,16 @@ impl Home {
         let metadata = std::fs::metadata(path).map_err(file_error(path))?;
         let foreign = metadata.uid() != nix::unistd::Uid::effective().as_raw();
         if metadata.mode() & 0o077 != 0 || foreign {
-            return Err(NodeError::OpenKey { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+            return Err(NodeError::OpenKey {
+                path: path.to_owned(),
+                mode: metadata.mode() & 0o777,
+            });
         }
         let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(file_error(path))?);
-        keyfile::open(&text, passphrase).map_err(|source| NodeError::Key { path: path.to_owned(), source })
+        keyfile::open(&text, passphrase).map_err(|source| NodeError::Key {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// The API's token, made at first use.

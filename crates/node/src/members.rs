@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dawn_identity::{
-    Authority, CertificateChain, Invite, InviteId, InviteSecret, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request,
-    Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
+    Authority, CertificateChain, Invite, InviteId, InviteSecret, Keypair, Membership, NetworkId, NetworkName, NodeId,
+    NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
 };
 use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
 use tokio::sync::Notify;
@@ -87,7 +87,10 @@ fn corrupt(error: impl std::fmt::Display) -> NodeError {
 
 impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Members").field("network", &self.0.network).field("node", &self.0.node).finish_non_exhaustive()
+        f.debug_struct("Members")
+            .field("network", &self.0.network)
+            .field("node", &self.0.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,12 +99,25 @@ impl Members {
     ///
     /// # Errors
     /// The home belongs to no network, or the store is damaged.
-    pub async fn load(store: Store, key: Keypair, root: Option<Keypair>, config: &Config, events: Events, home: &std::path::Path) -> Result<Self, NodeError> {
+    pub async fn load(
+        store: Store,
+        key: Keypair,
+        root: Option<Keypair>,
+        config: &Config,
+        events: Events,
+        home: &std::path::Path,
+    ) -> Result<Self, NodeError> {
         let missing = || NodeError::NoNetwork(home.to_owned());
         let network = store.get(meta::NETWORK_ID).await?.ok_or_else(missing)?;
-        let network = network.try_into().map(NetworkId::from_bytes).map_err(|_| corrupt("a network id of another length"))?;
+        let network = network
+            .try_into()
+            .map(NetworkId::from_bytes)
+            .map_err(|_| corrupt("a network id of another length"))?;
         let network_name = store.get(meta::NETWORK_NAME).await?.ok_or_else(missing)?;
-        let network_name = String::from_utf8(network_name).map_err(corrupt)?.parse().map_err(corrupt)?;
+        let network_name = String::from_utf8(network_name)
+            .map_err(corrupt)?
+            .parse()
+            .map_err(corrupt)?;
         let chain = CertificateChain::decode(&store.get(meta::CHAIN).await?.ok_or_else(missing)?).map_err(corrupt)?;
         let mut revocations = Revocations::new();
         for bytes in store.revocations().await? {
@@ -189,7 +205,10 @@ impl Members {
             return Some(Authority::Root { key: root.clone() });
         }
         let (chain, membership) = lock(&self.0.own).clone();
-        membership.roles.may_admit().then(|| Authority::Delegated { key: self.0.key.clone(), chain: Box::new(chain) })
+        membership.roles.may_admit().then(|| Authority::Delegated {
+            key: self.0.key.clone(),
+            chain: Box::new(chain),
+        })
     }
 
     fn issue(&self, node: NodeId, name: NodeName, roles: Roles) -> Result<CertificateChain, NodeError> {
@@ -210,13 +229,18 @@ impl Members {
     }
 
     async fn set_own(&self, chain: CertificateChain) -> Result<(), NodeError> {
-        let membership = chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations)).map_err(corrupt)?;
+        let membership = chain
+            .verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations))
+            .map_err(corrupt)?;
         self.0.store.set(meta::CHAIN, &chain.encode()).await?;
         *lock(&self.0.own) = (chain, membership);
         if let Some(mesh) = self.mesh() {
             mesh.refresh_own_chain();
         }
-        self.0.events.say("certificate.renewed", &serde_json::json!({ "expires": crate::time::rfc3339(self.own().expires) }));
+        self.0.events.say(
+            "certificate.renewed",
+            &serde_json::json!({ "expires": crate::time::rfc3339(self.own().expires) }),
+        );
         Ok(())
     }
 
@@ -286,7 +310,14 @@ impl Members {
     /// # Errors
     /// There is none of that id, or the store failed.
     pub async fn revoke_invite(&self, id: InviteId) -> Result<(), NodeError> {
-        if self.0.store.revoke_invite(id).await? { Ok(()) } else { Err(NodeError::NotFound { what: "invite", name: id.to_string() }) }
+        if self.0.store.revoke_invite(id).await? {
+            Ok(())
+        } else {
+            Err(NodeError::NotFound {
+                what: "invite",
+                name: id.to_string(),
+            })
+        }
     }
 
     /// Those who wait to be let in.
@@ -302,7 +333,10 @@ impl Members {
     /// # Errors
     /// Nobody waits under that id, or the store failed.
     pub async fn decide(&self, id: &str, verdict: Verdict) -> Result<RequestRow, NodeError> {
-        let unknown = || NodeError::NotFound { what: "request", name: id.to_owned() };
+        let unknown = || NodeError::NotFound {
+            what: "request",
+            name: id.to_owned(),
+        };
         if !self.0.store.decide(id, verdict).await? {
             return Err(unknown());
         }
@@ -353,7 +387,9 @@ impl Members {
             return Ok(false);
         }
         self.0.store.add_revocation(node, bytes).await?;
-        self.0.events.say("member.revoked", &serde_json::json!({ "node": node }));
+        self.0
+            .events
+            .say("member.revoked", &serde_json::json!({ "node": node }));
         if let Some(mesh) = self.mesh() {
             mesh.publish(REVOCATION, bytes);
             mesh.recheck();
@@ -364,7 +400,10 @@ impl Members {
     /// Every revocation, encoded.
     #[must_use]
     pub fn revocations_encoded(&self) -> Vec<Bytes> {
-        lock(&self.0.revocations).iter().map(|revocation| Bytes::from(revocation.encode())).collect()
+        lock(&self.0.revocations)
+            .iter()
+            .map(|revocation| Bytes::from(revocation.encode()))
+            .collect()
     }
 
     /// Whether a node was put out and not let in again.
@@ -386,9 +425,21 @@ impl Gate for Members {
     }
 
     fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal> {
-        let refuse = |code: &str, message: String| Refusal { code: code.to_owned(), message };
+        let refuse = |code: &str, message: String| Refusal {
+            code: code.to_owned(),
+            message,
+        };
         let chain = CertificateChain::decode(chain).map_err(|error| refuse("malformed", error.to_string()))?;
-        let membership = chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations)).map_err(|error| refuse("invalid", error.to_string()))?;
-        if membership.node == peer { Ok(membership) } else { Err(refuse("other_node", format!("the certificate is that of {}", membership.node))) }
+        let membership = chain
+            .verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations))
+            .map_err(|error| refuse("invalid", error.to_string()))?;
+        if membership.node == peer {
+            Ok(membership)
+        } else {
+            Err(refuse(
+                "other_node",
+                format!("the certificate is that of {}", membership.node),
+            ))
+        }
     }
 }

@@ -35,26 +35,96 @@ impl NodeState {
         let mut registry = Registry::with_prefix("dawn");
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let mesh = self.mesh.counters();
-        counter(&mut registry, "mesh_connections", "Connections established", load(&mesh.connections));
-        counter(&mut registry, "mesh_members_refused", "Peers whose membership was refused", load(&mesh.refused_members));
-        counter(&mut registry, "mesh_strangers_refused", "Streams of strangers to protocols of members", load(&mesh.refused_strangers));
-        counter(&mut registry, "mesh_streams_refused", "Streams over a limit", load(&mesh.refused_streams));
-        counter(&mut registry, "mesh_messages_dropped", "Published messages that a slow peer missed", load(&mesh.dropped_messages));
-        gauge(&mut registry, "mesh_peers", "Connected members", self.mesh.peers().len());
+        counter(
+            &mut registry,
+            "mesh_connections",
+            "Connections established",
+            load(&mesh.connections),
+        );
+        counter(
+            &mut registry,
+            "mesh_members_refused",
+            "Peers whose membership was refused",
+            load(&mesh.refused_members),
+        );
+        counter(
+            &mut registry,
+            "mesh_strangers_refused",
+            "Streams of strangers to protocols of members",
+            load(&mesh.refused_strangers),
+        );
+        counter(
+            &mut registry,
+            "mesh_streams_refused",
+            "Streams over a limit",
+            load(&mesh.refused_streams),
+        );
+        counter(
+            &mut registry,
+            "mesh_messages_dropped",
+            "Published messages that a slow peer missed",
+            load(&mesh.dropped_messages),
+        );
+        gauge(
+            &mut registry,
+            "mesh_peers",
+            "Connected members",
+            self.mesh.peers().len(),
+        );
         let gateway = self.gateway.counters();
-        counter(&mut registry, "mcp_posts", "HTTP requests with a JSON-RPC message", load(&gateway.posts));
-        counter(&mut registry, "mcp_sessions_opened", "Legacy sessions opened", load(&gateway.sessions));
-        counter(&mut registry, "mcp_exchanges", "Modern exchanges", load(&gateway.exchanges));
-        counter(&mut registry, "mcp_bridges", "Connections of dawn mcp", load(&gateway.bridges));
-        counter(&mut registry, "mcp_refused", "Requests refused before they reached an agent", load(&gateway.refused));
-        gauge(&mut registry, "mcp_sessions", "Legacy sessions that are open", self.gateway.sessions());
+        counter(
+            &mut registry,
+            "mcp_posts",
+            "HTTP requests with a JSON-RPC message",
+            load(&gateway.posts),
+        );
+        counter(
+            &mut registry,
+            "mcp_sessions_opened",
+            "Legacy sessions opened",
+            load(&gateway.sessions),
+        );
+        counter(
+            &mut registry,
+            "mcp_exchanges",
+            "Modern exchanges",
+            load(&gateway.exchanges),
+        );
+        counter(
+            &mut registry,
+            "mcp_bridges",
+            "Connections of dawn mcp",
+            load(&gateway.bridges),
+        );
+        counter(
+            &mut registry,
+            "mcp_refused",
+            "Requests refused before they reached an agent",
+            load(&gateway.refused),
+        );
+        gauge(
+            &mut registry,
+            "mcp_sessions",
+            "Legacy sessions that are open",
+            self.gateway.sessions(),
+        );
         let faults = Family::<ByCode, Counter>::default();
         for (code, count) in gateway.faults() {
             faults.get_or_create(&ByCode { code: code.slug() }).inc_by(count);
         }
         registry.register("mcp_faults", "Errors of the way told to clients", faults);
-        gauge(&mut registry, "agents", "Agents that can be called", self.directory.agents().len());
-        gauge(&mut registry, "nodes", "Nodes that are known", self.directory.nodes().len());
+        gauge(
+            &mut registry,
+            "agents",
+            "Agents that can be called",
+            self.directory.agents().len(),
+        );
+        gauge(
+            &mut registry,
+            "nodes",
+            "Nodes that are known",
+            self.directory.nodes().len(),
+        );
         let mut text = String::new();
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
             tracing::error!(%error, "the metrics could not be written");

@@ -58,7 +58,9 @@ struct Inner {
 
 impl std::fmt::Debug for NodeState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeState").field("node", &self.node_id()).finish_non_exhaustive()
+        f.debug_struct("NodeState")
+            .field("node", &self.node_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,11 +151,20 @@ impl NodeState {
     pub async fn add_agent(&self, name: AgentName, config: AgentConfig) -> Result<(), NodeError> {
         config.check()?;
         if self.host.status_of(&name).is_some() {
-            return Err(NodeError::Exists { what: "agent", name: name.to_string() });
+            return Err(NodeError::Exists {
+                what: "agent",
+                name: name.to_string(),
+            });
         }
         edit::add_agent(self.home(), &name, &config)?;
-        self.host.add(name.clone(), spec(&config)?).map_err(|error| NodeError::Agent(error.to_string()))?;
-        self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner).insert(name, config);
+        self.host
+            .add(name.clone(), spec(&config)?)
+            .map_err(|error| NodeError::Agent(error.to_string()))?;
+        self.inner
+            .agents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, config);
         Ok(())
     }
 
@@ -163,7 +174,11 @@ impl NodeState {
     /// There is none of that name in the configuration, or it cannot be written.
     pub async fn remove_agent(&self, name: &AgentName) -> Result<(), NodeError> {
         edit::remove_agent(self.home(), name)?;
-        self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.inner
+            .agents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
         self.host.remove(name).await;
         Ok(())
     }
@@ -173,7 +188,14 @@ impl NodeState {
     /// # Errors
     /// There is none of that name.
     pub async fn restart_agent(&self, name: &AgentName) -> Result<(), NodeError> {
-        if self.host.restart(name).await { Ok(()) } else { Err(NodeError::NotFound { what: "agent", name: name.to_string() }) }
+        if self.host.restart(name).await {
+            Ok(())
+        } else {
+            Err(NodeError::NotFound {
+                what: "agent",
+                name: name.to_string(),
+            })
+        }
     }
 
     /// Asks the node to end.
@@ -195,8 +217,13 @@ fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
             },
         },
         (None, Some(url)) => {
-            let url = url.parse().map_err(|error| NodeError::Config(format!("{url:?}: {error}")))?;
-            Source::Http { url, headers: config.headers.clone() }
+            let url = url
+                .parse()
+                .map_err(|error| NodeError::Config(format!("{url:?}: {error}")))?;
+            Source::Http {
+                url,
+                headers: config.headers.clone(),
+            }
         }
         (None, None) => return Err(NodeError::Config("an agent needs a command or a url".into())),
     };
@@ -224,14 +251,23 @@ impl Node {
     ///
     /// # Errors
     /// The home belongs to no network or is in use, a key cannot be read, or an address cannot be listened on.
-    pub async fn start(home: Home, config: Config, passphrase: Option<Passphrase>, guard: Guard) -> Result<Self, NodeError> {
+    pub async fn start(
+        home: Home,
+        config: Config,
+        passphrase: Option<Passphrase>,
+        guard: Guard,
+    ) -> Result<Self, NodeError> {
         let started = Instant::now();
         if !home.has_network() {
             return Err(NodeError::NoNetwork(home.data().to_owned()));
         }
         let lock = home.lock()?;
         let key = home.read_key(&home.identity_key(), passphrase.as_ref())?;
-        let root = if home.network_key().exists() { Some(home.read_key(&home.network_key(), passphrase.as_ref())?) } else { None };
+        let root = if home.network_key().exists() {
+            Some(home.read_key(&home.network_key(), passphrase.as_ref())?)
+        } else {
+            None
+        };
         let token = home.token()?;
         let store = Store::open(&home.database()).await?;
         let events = Events::default();
@@ -248,7 +284,15 @@ impl Node {
         let limits = Arc::new(config.limits.mcp());
         let host = Host::new(Arc::clone(&limits), guard);
         add_agents(&host, &home, &config).await?;
-        let directory = Directory::open(store.clone(), members.clone(), mesh.clone(), host.clone(), key.clone(), events.clone()).await?;
+        let directory = Directory::open(
+            store.clone(),
+            members.clone(),
+            mesh.clone(),
+            host.clone(),
+            key.clone(),
+            events.clone(),
+        )
+        .await?;
         let own = members.own();
         let local = Caller {
             node: own.node,
@@ -259,7 +303,10 @@ impl Node {
         let router = Router::new(mesh.clone(), host.clone(), Arc::new(directory.clone()), local, limits);
         let gateway = Gateway::new(router.clone());
         let address = config.api.listen.clone();
-        let api_error = |source| NodeError::Api { address: address.clone(), source };
+        let api_error = |source| NodeError::Api {
+            address: address.clone(),
+            source,
+        };
         let listener = TcpListener::bind(&address).await.map_err(api_error)?;
         let bound: SocketAddr = listener.local_addr().map_err(api_error)?;
         home.write_private(&home.api_address(), bound.to_string().as_bytes())?;
@@ -271,8 +318,24 @@ impl Node {
             ready: AtomicBool::new(false),
             stop: CancellationToken::new(),
         };
-        let state = NodeState { members, directory, mesh, host, router, gateway, events, inner: Arc::new(inner) };
-        let node = Self { state, store, tasks: TaskTracker::new(), background: CancellationToken::new(), api_stop: CancellationToken::new(), _lock: lock };
+        let state = NodeState {
+            members,
+            directory,
+            mesh,
+            host,
+            router,
+            gateway,
+            events,
+            inner: Arc::new(inner),
+        };
+        let node = Self {
+            state,
+            store,
+            tasks: TaskTracker::new(),
+            background: CancellationToken::new(),
+            api_stop: CancellationToken::new(),
+            _lock: lock,
+        };
         node.run(&config, token, listener)?;
         node.state.inner.ready.store(true, Ordering::Release);
         Ok(node)
@@ -282,18 +345,33 @@ impl Node {
         let state = &self.state;
         let taken = |error: dawn_mesh::AcceptError| NodeError::Agent(error.to_string());
         let admissions = state.mesh.accept(ADMISSION, Audience::Anyone).map_err(taken)?;
-        let links = state.mesh.accept(Protocol(PROTOCOL), Audience::Members).map_err(taken)?;
+        let links = state
+            .mesh
+            .accept(Protocol(PROTOCOL), Audience::Members)
+            .map_err(taken)?;
         self.tasks.spawn(state.members.clone().serve(admissions));
         self.tasks.spawn(state.router.clone().serve(links));
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
-        self.tasks.spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));
+        self.tasks
+            .spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));
         for address in &config.mesh.bootstrap {
-            match address.rsplit_once("/p2p/").and_then(|(address, node)| Some((address.to_owned(), node.parse().ok()?))) {
+            match address
+                .rsplit_once("/p2p/")
+                .and_then(|(address, node)| Some((address.to_owned(), node.parse().ok()?)))
+            {
                 Some((address, node)) => state.mesh.keep(node, vec![address]),
-                None => return Err(NodeError::Config(format!("mesh.bootstrap: {address:?} does not end in /p2p/NODE"))),
+                None => {
+                    return Err(NodeError::Config(format!(
+                        "mesh.bootstrap: {address:?} does not end in /p2p/NODE"
+                    )));
+                }
             }
         }
-        let guarded = Guarded::new(token, config.api.allowed_hosts.clone(), config.api.allowed_origins.clone());
+        let guarded = Guarded::new(
+            token,
+            config.api.allowed_hosts.clone(),
+            config.api.allowed_origins.clone(),
+        );
         let serving = api::serve(state.clone(), guarded, listener, self.api_stop.clone());
         let stop = state.stopping();
         self.tasks.spawn(async move {
@@ -356,7 +434,14 @@ async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<(), Nod
         let store = MemoryStore::open(home.memory_database()).await?;
         let name: AgentName = MEMORY.parse().map_err(|error| failed(&error))?;
         let source = Source::InProcess(Arc::new(Memory(MemoryAgent::new(store))));
-        host.add(name, AgentSpec { source, caller: dawn_mcp::host::CallerHint::Auto }).map_err(|error| failed(&error))?;
+        host.add(
+            name,
+            AgentSpec {
+                source,
+                caller: dawn_mcp::host::CallerHint::Auto,
+            },
+        )
+        .map_err(|error| failed(&error))?;
     }
     for (name, agent) in &config.agents {
         host.add(name.clone(), spec(agent)?).map_err(|error| failed(&error))?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use dawn_identity::admission::{AdmissionMessage, Answer, Joiner, Nonce};
 use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{
-    Authority, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request, Role, Roles, SafetyWords, Serial, Ticket,
+    Authority, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request, Role, Roles, SafetyWords,
+    Serial, Ticket,
 };
 use dawn_mesh::{Gate, Mesh, MeshConfig, Refusal};
 
@@ -118,7 +119,12 @@ pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeE
     remember(&store, network.network_id(), &options.network_name, &chain.encode()).await?;
     store.close().await;
     let _token = home.token()?;
-    Ok(InitReport { node_id: node.node_id(), node_name: options.node_name, network_id: network.network_id(), network_name: options.network_name })
+    Ok(InitReport {
+        node_id: node.node_id(),
+        node_name: options.node_name,
+        network_id: network.network_id(),
+        network_name: options.network_name,
+    })
 }
 
 /// Trusts nobody and shows nothing: the gate of a node that is no member yet.
@@ -130,7 +136,10 @@ impl Gate for NotYet {
     }
 
     fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
-        Err(Refusal { code: "not_yet".into(), message: "this node is no member yet".into() })
+        Err(Refusal {
+            code: "not_yet".into(),
+            message: "this node is no member yet".into(),
+        })
     }
 }
 
@@ -138,7 +147,12 @@ impl Gate for NotYet {
 ///
 /// # Errors
 /// The home has a network already, the inviter cannot be reached or refuses, or the home cannot be written.
-pub async fn join(home: &Home, ticket: &Ticket, options: JoinOptions, mut on_event: impl FnMut(JoinEvent) + Send) -> Result<JoinReport, NodeError> {
+pub async fn join(
+    home: &Home,
+    ticket: &Ticket,
+    options: JoinOptions,
+    mut on_event: impl FnMut(JoinEvent) + Send,
+) -> Result<JoinReport, NodeError> {
     if home.has_network() {
         return Err(NodeError::HasNetwork(home.data().to_owned()));
     }
@@ -186,25 +200,40 @@ async fn ask(
     const STEP: Duration = Duration::from_secs(20);
     let broken = |error: &dyn std::fmt::Display| NodeError::Admission(error.to_string());
     let late = || NodeError::Admission("the inviter did not answer in time".into());
-    on_event(JoinEvent::Dialling { addresses: ticket.addresses.clone() });
-    mesh.dial_stranger(ticket.addresses.clone(), ticket.issuer).await.map_err(|error| NodeError::Unreachable(error.to_string()))?;
+    on_event(JoinEvent::Dialling {
+        addresses: ticket.addresses.clone(),
+    });
+    mesh.dial_stranger(ticket.addresses.clone(), ticket.issuer)
+        .await
+        .map_err(|error| NodeError::Unreachable(error.to_string()))?;
     let stream = mesh.open_stranger(ticket.issuer, ADMISSION).await;
     let mut stream = stream.map_err(|error| NodeError::Unreachable(error.to_string()))?;
     on_event(JoinEvent::Connected);
     let nonce = Nonce::from_bytes(rand::random());
     let (mut joiner, commit) = Joiner::start(ticket, key.node_id(), options.node_name.clone(), nonce);
     frames::send(&mut stream, &commit).await?;
-    let challenge = tokio::time::timeout(STEP, frames::receive(&mut stream)).await.map_err(|_| late())??;
+    let challenge = tokio::time::timeout(STEP, frames::receive(&mut stream))
+        .await
+        .map_err(|_| late())??;
     let reveal = match challenge {
-        AdmissionMessage::Refused(refused) => return Err(NodeError::Refused { code: refused.code, message: refused.message }),
+        AdmissionMessage::Refused(refused) => {
+            return Err(NodeError::Refused {
+                code: refused.code,
+                message: refused.message,
+            });
+        }
         challenge => joiner.on_challenge(challenge).map_err(|error| broken(&error))?,
     };
-    let words = joiner.words().ok_or_else(|| NodeError::Admission("no safety words".into()))?;
+    let words = joiner
+        .words()
+        .ok_or_else(|| NodeError::Admission("no safety words".into()))?;
     on_event(JoinEvent::Words(words));
     frames::send(&mut stream, &reveal).await?;
     let mut patience = STEP;
     loop {
-        let answer = tokio::time::timeout(patience, frames::receive(&mut stream)).await.map_err(|_| late())??;
+        let answer = tokio::time::timeout(patience, frames::receive(&mut stream))
+            .await
+            .map_err(|_| late())??;
         match joiner.on_answer(answer, now(), SKEW) {
             Ok(Answer::Admitted(welcome)) => return Ok((*welcome, words)),
             Ok(Answer::Pending) => {
@@ -212,7 +241,10 @@ async fn ask(
                 patience = options.timeout;
             }
             Err(dawn_identity::admission::AdmissionError::Refused(refused)) => {
-                return Err(NodeError::Refused { code: refused.code, message: refused.message });
+                return Err(NodeError::Refused {
+                    code: refused.code,
+                    message: refused.message,
+                });
             }
             Err(error) => return Err(broken(&error)),
         }

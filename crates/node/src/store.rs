@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use dawn_identity::{Invite, InviteError, InviteId, InviteSecret, NodeId, NodeName, Redemption, Role, Roles, UnixTime};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::error::NodeError;
@@ -92,12 +94,17 @@ fn seconds(time: UnixTime) -> i64 {
 }
 
 fn time(row: &SqliteRow, column: &str) -> Result<UnixTime, NodeError> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map(UnixTime).map_err(corrupt)
+    u64::try_from(row.try_get::<i64, _>(column)?)
+        .map(UnixTime)
+        .map_err(corrupt)
 }
 
 fn node(row: &SqliteRow, column: &str) -> Result<NodeId, NodeError> {
     let bytes: Vec<u8> = row.try_get(column)?;
-    bytes.try_into().map(NodeId::from_bytes).map_err(|_| corrupt("a node id of another length"))
+    bytes
+        .try_into()
+        .map(NodeId::from_bytes)
+        .map_err(|_| corrupt("a node id of another length"))
 }
 
 fn name(row: &SqliteRow) -> Result<NodeName, NodeError> {
@@ -117,7 +124,10 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
         Ok(Self(pool))
     }
@@ -132,7 +142,10 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, NodeError> {
-        Ok(sqlx::query_scalar("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(&self.0).await?)
+        Ok(sqlx::query_scalar("SELECT value FROM meta WHERE key = ?")
+            .bind(key)
+            .fetch_optional(&self.0)
+            .await?)
     }
 
     /// Remembers a value.
@@ -140,7 +153,8 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn set(&self, key: &str, value: &[u8]) -> Result<(), NodeError> {
-        let query = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        let query =
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
         let _done = sqlx::query(query).bind(key).bind(value).execute(&self.0).await?;
         Ok(())
     }
@@ -162,16 +176,18 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn add_invite(&self, invite: &Invite, role: Role) -> Result<(), NodeError> {
-        let _done = sqlx::query("INSERT INTO invites (id, secret, created, expires, max_uses, role, approval) VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(&invite.id.as_bytes()[..])
-            .bind(&invite.secret.as_bytes()[..])
-            .bind(seconds(invite.created))
-            .bind(seconds(invite.expires))
-            .bind(i64::from(invite.max_uses))
-            .bind(role.to_string())
-            .bind(invite.approval)
-            .execute(&self.0)
-            .await?;
+        let _done = sqlx::query(
+            "INSERT INTO invites (id, secret, created, expires, max_uses, role, approval) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&invite.id.as_bytes()[..])
+        .bind(&invite.secret.as_bytes()[..])
+        .bind(seconds(invite.created))
+        .bind(seconds(invite.expires))
+        .bind(i64::from(invite.max_uses))
+        .bind(role.to_string())
+        .bind(invite.approval)
+        .execute(&self.0)
+        .await?;
         Ok(())
     }
 
@@ -180,12 +196,17 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn invites(&self) -> Result<Vec<(Invite, Role)>, NodeError> {
-        let rows = sqlx::query("SELECT id FROM invites ORDER BY created DESC, id").fetch_all(&self.0).await?;
+        let rows = sqlx::query("SELECT id FROM invites ORDER BY created DESC, id")
+            .fetch_all(&self.0)
+            .await?;
         let mut connection = self.0.acquire().await?;
         let mut invites = Vec::with_capacity(rows.len());
         for row in rows {
             let id: Vec<u8> = row.try_get("id")?;
-            let id = id.try_into().map(InviteId::from_bytes).map_err(|_| corrupt("an invite id of another length"))?;
+            let id = id
+                .try_into()
+                .map(InviteId::from_bytes)
+                .map_err(|_| corrupt("an invite id of another length"))?;
             invites.extend(Self::read_invite(&mut connection, id).await?);
         }
         Ok(invites)
@@ -201,12 +222,23 @@ impl Store {
     }
 
     async fn read_invite(connection: &mut SqliteConnection, id: InviteId) -> Result<Option<(Invite, Role)>, NodeError> {
-        let row = sqlx::query("SELECT * FROM invites WHERE id = ?").bind(&id.as_bytes()[..]).fetch_optional(&mut *connection).await?;
+        let row = sqlx::query("SELECT * FROM invites WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .fetch_optional(&mut *connection)
+            .await?;
         let Some(row) = row else { return Ok(None) };
-        let rows = sqlx::query("SELECT node FROM redemptions WHERE invite = ? ORDER BY at").bind(&id.as_bytes()[..]).fetch_all(connection).await?;
-        let redeemed_by = rows.iter().map(|row| node(row, "node")).collect::<Result<Vec<_>, _>>()?;
+        let rows = sqlx::query("SELECT node FROM redemptions WHERE invite = ? ORDER BY at")
+            .bind(&id.as_bytes()[..])
+            .fetch_all(connection)
+            .await?;
+        let redeemed_by = rows
+            .iter()
+            .map(|row| node(row, "node"))
+            .collect::<Result<Vec<_>, _>>()?;
         let secret: Vec<u8> = row.try_get("secret")?;
-        let secret: [u8; 16] = secret.try_into().map_err(|_| corrupt("an invite's secret of another length"))?;
+        let secret: [u8; 16] = secret
+            .try_into()
+            .map_err(|_| corrupt("an invite's secret of another length"))?;
         let role: Role = row.try_get::<String, _>("role")?.parse().map_err(corrupt)?;
         let invite = Invite {
             id,
@@ -228,7 +260,10 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn revoke_invite(&self, id: InviteId) -> Result<bool, NodeError> {
-        let done = sqlx::query("UPDATE invites SET revoked = 1 WHERE id = ?").bind(&id.as_bytes()[..]).execute(&self.0).await?;
+        let done = sqlx::query("UPDATE invites SET revoked = 1 WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .execute(&self.0)
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -242,11 +277,16 @@ impl Store {
         let mut connection = self.0.acquire().await.map_err(database)?;
         // The write lock is taken at the beginning, so that two redemptions cannot both read before either writes.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database)?;
-        let (mut invite, role) = Self::read_invite(&mut transaction, id).await?.ok_or(RedeemError::Unknown)?;
+        let (mut invite, role) = Self::read_invite(&mut transaction, id)
+            .await?
+            .ok_or(RedeemError::Unknown)?;
         let redemption = invite.redeem(by, now)?;
         if redemption == Redemption::New {
             let query = sqlx::query("INSERT INTO redemptions (invite, node, at) VALUES (?, ?, ?)");
-            let query = query.bind(&id.as_bytes()[..]).bind(&by.as_bytes()[..]).bind(seconds(now));
+            let query = query
+                .bind(&id.as_bytes()[..])
+                .bind(&by.as_bytes()[..])
+                .bind(seconds(now));
             let _done = query.execute(&mut *transaction).await.map_err(database)?;
         }
         transaction.commit().await.map_err(database)?;
@@ -261,8 +301,14 @@ impl Store {
         let query = "INSERT INTO requests (id, node, name, words, invite, asked) VALUES (?, ?, ?, ?, ?, ?)
             ON CONFLICT (node) DO UPDATE SET id = excluded.id, name = excluded.name, words = excluded.words,
             invite = excluded.invite, asked = excluded.asked, verdict = NULL";
-        let query = sqlx::query(query).bind(&request.id).bind(&request.node.as_bytes()[..]).bind(request.name.as_str());
-        let query = query.bind(&request.words).bind(&request.invite.as_bytes()[..]).bind(seconds(request.asked));
+        let query = sqlx::query(query)
+            .bind(&request.id)
+            .bind(&request.node.as_bytes()[..])
+            .bind(request.name.as_str());
+        let query = query
+            .bind(&request.words)
+            .bind(&request.invite.as_bytes()[..])
+            .bind(seconds(request.asked));
         let _done = query.execute(&self.0).await?;
         Ok(())
     }
@@ -272,7 +318,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn requests(&self) -> Result<Vec<RequestRow>, NodeError> {
-        let rows = sqlx::query("SELECT * FROM requests WHERE verdict IS NULL ORDER BY asked").fetch_all(&self.0).await?;
+        let rows = sqlx::query("SELECT * FROM requests WHERE verdict IS NULL ORDER BY asked")
+            .fetch_all(&self.0)
+            .await?;
         rows.iter().map(request).collect()
     }
 
@@ -281,7 +329,10 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn request(&self, id: &str) -> Result<Option<RequestRow>, NodeError> {
-        let row = sqlx::query("SELECT * FROM requests WHERE id = ?").bind(id).fetch_optional(&self.0).await?;
+        let row = sqlx::query("SELECT * FROM requests WHERE id = ?")
+            .bind(id)
+            .fetch_optional(&self.0)
+            .await?;
         row.as_ref().map(request).transpose()
     }
 
@@ -294,7 +345,11 @@ impl Store {
             Verdict::Approved => "approved",
             Verdict::Denied => "denied",
         };
-        let done = sqlx::query("UPDATE requests SET verdict = ? WHERE id = ? AND verdict IS NULL").bind(text).bind(id).execute(&self.0).await?;
+        let done = sqlx::query("UPDATE requests SET verdict = ? WHERE id = ? AND verdict IS NULL")
+            .bind(text)
+            .bind(id)
+            .execute(&self.0)
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -306,11 +361,21 @@ impl Store {
         let mut transaction = self.0.begin().await?;
         let query = "INSERT INTO members (node, name, role, expires) VALUES (?, ?, ?, ?)
             ON CONFLICT (node) DO UPDATE SET name = excluded.name, role = excluded.role, expires = excluded.expires, revoked = 0";
-        let query = sqlx::query(query).bind(&member.node.as_bytes()[..]).bind(member.name.as_str());
-        let _done = query.bind(member.role.to_string()).bind(seconds(member.expires)).execute(&mut *transaction).await?;
+        let query = sqlx::query(query)
+            .bind(&member.node.as_bytes()[..])
+            .bind(member.name.as_str());
+        let _done = query
+            .bind(member.role.to_string())
+            .bind(seconds(member.expires))
+            .execute(&mut *transaction)
+            .await?;
         if let Some((words, at)) = words {
             let query = sqlx::query("INSERT INTO joins (node, name, words, at) VALUES (?, ?, ?, ?)");
-            let query = query.bind(&member.node.as_bytes()[..]).bind(member.name.as_str()).bind(words).bind(seconds(at));
+            let query = query
+                .bind(&member.node.as_bytes()[..])
+                .bind(member.name.as_str())
+                .bind(words)
+                .bind(seconds(at));
             let _done = query.execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
@@ -321,7 +386,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn members(&self) -> Result<Vec<MemberRow>, NodeError> {
-        let rows = sqlx::query("SELECT * FROM members ORDER BY name").fetch_all(&self.0).await?;
+        let rows = sqlx::query("SELECT * FROM members ORDER BY name")
+            .fetch_all(&self.0)
+            .await?;
         let member = |row: &SqliteRow| {
             Ok(MemberRow {
                 node: node(row, "node")?,
@@ -339,9 +406,16 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn joins(&self) -> Result<Vec<JoinRow>, NodeError> {
-        let rows = sqlx::query("SELECT * FROM joins ORDER BY at DESC, rowid DESC LIMIT 100").fetch_all(&self.0).await?;
+        let rows = sqlx::query("SELECT * FROM joins ORDER BY at DESC, rowid DESC LIMIT 100")
+            .fetch_all(&self.0)
+            .await?;
         let join = |row: &SqliteRow| {
-            Ok(JoinRow { node: node(row, "node")?, name: name(row)?, words: row.try_get("words")?, at: time(row, "at")? })
+            Ok(JoinRow {
+                node: node(row, "node")?,
+                name: name(row)?,
+                words: row.try_get("words")?,
+                at: time(row, "at")?,
+            })
         };
         rows.iter().map(join).collect()
     }
@@ -363,7 +437,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn revocations(&self) -> Result<Vec<Vec<u8>>, NodeError> {
-        Ok(sqlx::query_scalar("SELECT bytes FROM revocations").fetch_all(&self.0).await?)
+        Ok(sqlx::query_scalar("SELECT bytes FROM revocations")
+            .fetch_all(&self.0)
+            .await?)
     }
 
     /// Keeps a node's signed record.
@@ -371,8 +447,13 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn set_record(&self, of: NodeId, bytes: &[u8]) -> Result<(), NodeError> {
-        let query = "INSERT INTO records (node, bytes) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET bytes = excluded.bytes";
-        let _done = sqlx::query(query).bind(&of.as_bytes()[..]).bind(bytes).execute(&self.0).await?;
+        let query =
+            "INSERT INTO records (node, bytes) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET bytes = excluded.bytes";
+        let _done = sqlx::query(query)
+            .bind(&of.as_bytes()[..])
+            .bind(bytes)
+            .execute(&self.0)
+            .await?;
         Ok(())
     }
 
@@ -381,8 +462,14 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn remove_record(&self, of: NodeId) -> Result<(), NodeError> {
-        let _done = sqlx::query("DELETE FROM records WHERE node = ?").bind(&of.as_bytes()[..]).execute(&self.0).await?;
-        let _done = sqlx::query("DELETE FROM contacts WHERE node = ?").bind(&of.as_bytes()[..]).execute(&self.0).await?;
+        let _done = sqlx::query("DELETE FROM records WHERE node = ?")
+            .bind(&of.as_bytes()[..])
+            .execute(&self.0)
+            .await?;
+        let _done = sqlx::query("DELETE FROM contacts WHERE node = ?")
+            .bind(&of.as_bytes()[..])
+            .execute(&self.0)
+            .await?;
         Ok(())
     }
 
@@ -391,7 +478,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn records(&self) -> Result<Vec<Vec<u8>>, NodeError> {
-        Ok(sqlx::query_scalar("SELECT bytes FROM records").fetch_all(&self.0).await?)
+        Ok(sqlx::query_scalar("SELECT bytes FROM records")
+            .fetch_all(&self.0)
+            .await?)
     }
 
     /// Keeps the addresses of a node.
@@ -401,7 +490,11 @@ impl Store {
     pub async fn set_contact(&self, of: NodeId, addresses: &[String]) -> Result<(), NodeError> {
         let text = serde_json::to_string(addresses).map_err(corrupt)?;
         let query = "INSERT INTO contacts (node, addresses) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET addresses = excluded.addresses";
-        let _done = sqlx::query(query).bind(&of.as_bytes()[..]).bind(text).execute(&self.0).await?;
+        let _done = sqlx::query(query)
+            .bind(&of.as_bytes()[..])
+            .bind(text)
+            .execute(&self.0)
+            .await?;
         Ok(())
     }
 
@@ -410,7 +503,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn contacts(&self) -> Result<Vec<(NodeId, Vec<String>)>, NodeError> {
-        let rows = sqlx::query("SELECT node, addresses FROM contacts").fetch_all(&self.0).await?;
+        let rows = sqlx::query("SELECT node, addresses FROM contacts")
+            .fetch_all(&self.0)
+            .await?;
         let contact = |row: &SqliteRow| {
             let text: String = row.try_get("addresses")?;
             Ok((node(row, "node")?, serde_json::from_str(&text).map_err(corrupt)?))
@@ -427,9 +522,18 @@ fn request(row: &SqliteRow) -> Result<RequestRow, NodeError> {
         node: node(row, "node")?,
         name: name(row)?,
         words: row.try_get("words")?,
-        invite: invite.try_into().map(InviteId::from_bytes).map_err(|_| corrupt("an invite id of another length"))?,
+        invite: invite
+            .try_into()
+            .map(InviteId::from_bytes)
+            .map_err(|_| corrupt("an invite id of another length"))?,
         asked: time(row, "asked")?,
-        verdict: verdict.map(|text| if text == "approved" { Verdict::Approved } else { Verdict::Denied }),
+        verdict: verdict.map(|text| {
+            if text == "approved" {
+                Verdict::Approved
+            } else {
+                Verdict::Denied
+            }
+        }),
     })
 }
 
@@ -460,15 +564,35 @@ mod tests {
         let id = InviteId::from_bytes([1; 8]);
         let tries = (0..100_u8).map(|at| {
             let store = store.clone();
-            async move { store.redeem(id, NodeId::from_bytes([at; 32]), UnixTime(1500)).await.is_ok() }
+            async move {
+                store
+                    .redeem(id, NodeId::from_bytes([at; 32]), UnixTime(1500))
+                    .await
+                    .is_ok()
+            }
         });
         let admitted: Vec<bool> = futures::future::join_all(tries).await;
         assert_eq!(admitted.iter().filter(|admitted| **admitted).count(), 3);
         let first = admitted.iter().position(|admitted| *admitted).unwrap() as u8;
-        let again = store.redeem(id, NodeId::from_bytes([first; 32]), UnixTime(1500)).await.unwrap();
+        let again = store
+            .redeem(id, NodeId::from_bytes([first; 32]), UnixTime(1500))
+            .await
+            .unwrap();
         assert_eq!(again.0, Redemption::Again);
-        assert!(matches!(store.redeem(id, NodeId::from_bytes([200; 32]), UnixTime(2500)).await, Err(RedeemError::Invite(_))));
-        assert!(matches!(store.redeem(InviteId::from_bytes([9; 8]), NodeId::from_bytes([1; 32]), UnixTime(1500)).await, Err(RedeemError::Unknown)));
+        assert!(matches!(
+            store.redeem(id, NodeId::from_bytes([200; 32]), UnixTime(2500)).await,
+            Err(RedeemError::Invite(_))
+        ));
+        assert!(matches!(
+            store
+                .redeem(
+                    InviteId::from_bytes([9; 8]),
+                    NodeId::from_bytes([1; 32]),
+                    UnixTime(1500)
+                )
+                .await,
+            Err(RedeemError::Unknown)
+        ));
     }
 
     #[tokio::test]
@@ -478,7 +602,10 @@ mod tests {
         let store = Store::open(&path).await.unwrap();
         assert_eq!(store.next_epoch().await.unwrap(), 1);
         store.set("key", b"value").await.unwrap();
-        store.set_contact(NodeId::from_bytes([1; 32]), &["/ip4/127.0.0.1/tcp/1".into()]).await.unwrap();
+        store
+            .set_contact(NodeId::from_bytes([1; 32]), &["/ip4/127.0.0.1/tcp/1".into()])
+            .await
+            .unwrap();
         store.close().await;
         let store = Store::open(&path).await.unwrap();
         assert_eq!(store.next_epoch().await.unwrap(), 2);

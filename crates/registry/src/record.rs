@@ -123,7 +123,11 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError
     let mut rest = bytes;
     let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, DEPTH);
     let value = value.map_err(|error| RecordError::Malformed(error.to_string()))?;
-    if rest.is_empty() { Ok(value) } else { Err(RecordError::Malformed("something follows it".into())) }
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(RecordError::Malformed("something follows it".into()))
+    }
 }
 
 fn sign(label: &[u8], body: Vec<u8>, key: &Keypair) -> Vec<u8> {
@@ -131,14 +135,24 @@ fn sign(label: &[u8], body: Vec<u8>, key: &Keypair) -> Vec<u8> {
     encode(&Envelope { body, signature })
 }
 
-fn open<T: serde::de::DeserializeOwned>(label: &[u8], bytes: &[u8], limit: usize, node: impl Fn(&T) -> NodeId) -> Result<T, RecordError> {
+fn open<T: serde::de::DeserializeOwned>(
+    label: &[u8],
+    bytes: &[u8],
+    limit: usize,
+    node: impl Fn(&T) -> NodeId,
+) -> Result<T, RecordError> {
     if bytes.len() > limit {
-        return Err(RecordError::TooLong { length: bytes.len(), limit });
+        return Err(RecordError::TooLong {
+            length: bytes.len(),
+            limit,
+        });
     }
     let envelope: Envelope = decode(bytes)?;
     let value: T = decode(&envelope.body)?;
     let signature: [u8; 64] = envelope.signature.try_into().map_err(|_| RecordError::BadSignature)?;
-    node(&value).verify(&[label, &envelope.body].concat(), &signature).map_err(|_| RecordError::BadSignature)?;
+    node(&value)
+        .verify(&[label, &envelope.body].concat(), &signature)
+        .map_err(|_| RecordError::BadSignature)?;
     Ok(value)
 }
 
@@ -192,7 +206,10 @@ impl Digest {
     /// They are too long or malformed.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         if bytes.len() > MAX_RECORD_BYTES {
-            return Err(RecordError::TooLong { length: bytes.len(), limit: MAX_RECORD_BYTES });
+            return Err(RecordError::TooLong {
+                length: bytes.len(),
+                limit: MAX_RECORD_BYTES,
+            });
         }
         decode(bytes)
     }

@@ -23,7 +23,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { ttl: Duration::from_secs(10), suspicion: Duration::from_secs(2), nodes: 4096 }
+        Self {
+            ttl: Duration::from_secs(10),
+            suspicion: Duration::from_secs(2),
+            nodes: 4096,
+        }
     }
 }
 
@@ -82,7 +86,14 @@ impl Registry {
     /// An empty registry of the node `local`.
     #[must_use]
     pub fn new(network: NetworkId, local: NodeId, limits: Limits) -> Self {
-        Self { network, local, limits, entries: BTreeMap::new(), removed: Vec::new(), events: Vec::new() }
+        Self {
+            network,
+            local,
+            limits,
+            entries: BTreeMap::new(),
+            removed: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     fn entry(&mut self, network: NetworkId, node: NodeId) -> Result<&mut Entry, RecordError> {
@@ -95,7 +106,13 @@ impl Registry {
         if !self.entries.contains_key(&node) && self.entries.len() >= self.limits.nodes {
             return Err(RecordError::Full(self.limits.nodes));
         }
-        Ok(self.entries.entry(node).or_insert_with(|| Entry { record: None, beat: None, left: false, online_until: None, last_seen: None }))
+        Ok(self.entries.entry(node).or_insert_with(|| Entry {
+            record: None,
+            beat: None,
+            left: false,
+            online_until: None,
+            last_seen: None,
+        }))
     }
 
     /// Takes a signed record from anywhere.
@@ -106,7 +123,11 @@ impl Registry {
         let record = NodeRecord::open(bytes)?;
         let node = record.node;
         let entry = self.entry(record.network, node)?;
-        if entry.record.as_ref().is_some_and(|(known, _)| known.version >= record.version) {
+        if entry
+            .record
+            .as_ref()
+            .is_some_and(|(known, _)| known.version >= record.version)
+        {
             return Ok(Applied::Known);
         }
         entry.record = Some((record, bytes.to_vec()));
@@ -142,7 +163,11 @@ impl Registry {
     /// The connection to a node was lost: it has little time to beat by another way.
     pub fn suspect(&mut self, node: NodeId, now: Instant) {
         let deadline = now + self.limits.suspicion;
-        if let Some(until) = self.entries.get_mut(&node).and_then(|entry| entry.online_until.as_mut()) {
+        if let Some(until) = self
+            .entries
+            .get_mut(&node)
+            .and_then(|entry| entry.online_until.as_mut())
+        {
             *until = (*until).min(deadline);
         }
     }
@@ -198,13 +223,19 @@ impl Registry {
         let theirs: BTreeMap<NodeId, Version> = digest.0.iter().copied().collect();
         let lacks = |record: &NodeRecord| theirs.get(&record.node).is_none_or(|known| *known < record.version);
         let records = self.entries.values().filter_map(|entry| entry.record.as_ref());
-        records.filter(|(record, _)| lacks(record)).map(|(_, bytes)| bytes.clone()).collect()
+        records
+            .filter(|(record, _)| lacks(record))
+            .map(|(_, bytes)| bytes.clone())
+            .collect()
     }
 
     /// All signed records, to keep them over a restart.
     #[must_use]
     pub fn signed_records(&self) -> Vec<(NodeId, Vec<u8>)> {
-        self.entries.iter().filter_map(|(node, entry)| Some((*node, entry.record.as_ref()?.1.clone()))).collect()
+        self.entries
+            .iter()
+            .filter_map(|(node, entry)| Some((*node, entry.record.as_ref()?.1.clone())))
+            .collect()
     }
 
     /// Every node with a record.
@@ -213,7 +244,11 @@ impl Registry {
         let shown = |(node, entry): (&NodeId, &Entry)| {
             let (record, _) = entry.record.as_ref()?;
             let online = *node == self.local || (entry.online_until.is_some() && !entry.left);
-            Some(NodeView { record: record.clone(), online, last_seen: entry.last_seen })
+            Some(NodeView {
+                record: record.clone(),
+                online,
+                last_seen: entry.last_seen,
+            })
         };
         self.entries.iter().filter_map(shown).collect()
     }

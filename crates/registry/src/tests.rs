@@ -32,7 +32,13 @@ fn record(node: u8, epoch: u64, sequence: u64) -> NodeRecord {
 }
 
 fn beat(node: u8, epoch: u64, sequence: u64, leaving: bool) -> Vec<u8> {
-    Beat { network: network(), node: key(node).node_id(), version: Version { epoch, sequence }, leaving }.sign(&key(node))
+    Beat {
+        network: network(),
+        node: key(node).node_id(),
+        version: Version { epoch, sequence },
+        leaving,
+    }
+    .sign(&key(node))
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,12 +61,24 @@ fn a_node_is_online_while_it_beats_and_offline_when_it_stops_leaves_or_is_suspec
     registry.apply_beat(&beat(2, 1, 3, false), SECOND * 30).unwrap();
     registry.apply_beat(&beat(2, 1, 4, true), SECOND * 31).unwrap();
     assert!(!registry.view()[0].online);
-    assert_eq!(registry.apply_beat(&beat(2, 1, 3, false), SECOND * 32).unwrap(), Applied::Known, "an old beat wakes nobody");
+    assert_eq!(
+        registry.apply_beat(&beat(2, 1, 3, false), SECOND * 32).unwrap(),
+        Applied::Known,
+        "an old beat wakes nobody"
+    );
     let node = key(2).node_id();
     let (on, off) = (RegistryEvent::Online(node), RegistryEvent::Offline(node));
     assert_eq!(
         registry.events(),
-        [RegistryEvent::Changed(node), on.clone(), off.clone(), on.clone(), off.clone(), on, off]
+        [
+            RegistryEvent::Changed(node),
+            on.clone(),
+            off.clone(),
+            on.clone(),
+            off.clone(),
+            on,
+            off
+        ]
     );
 }
 
@@ -68,35 +86,63 @@ fn a_node_is_online_while_it_beats_and_offline_when_it_stops_leaves_or_is_suspec
 fn a_restarted_node_wins_over_what_it_said_before() {
     let mut registry = registry(1);
     registry.apply_record(&record(2, 1, 90).sign(&key(2))).unwrap();
-    assert_eq!(registry.apply_record(&record(2, 2, 1).sign(&key(2))).unwrap(), Applied::New);
-    assert_eq!(registry.apply_record(&record(2, 1, 91).sign(&key(2))).unwrap(), Applied::Known);
+    assert_eq!(
+        registry.apply_record(&record(2, 2, 1).sign(&key(2))).unwrap(),
+        Applied::New
+    );
+    assert_eq!(
+        registry.apply_record(&record(2, 1, 91).sign(&key(2))).unwrap(),
+        Applied::Known
+    );
 }
 
 #[test]
 fn forged_foreign_and_removed_are_refused() {
     let mut registry = registry(1);
-    assert_eq!(registry.apply_record(&record(2, 1, 1).sign(&key(3))), Err(RecordError::BadSignature));
+    assert_eq!(
+        registry.apply_record(&record(2, 1, 1).sign(&key(3))),
+        Err(RecordError::BadSignature)
+    );
     let mut foreign = record(2, 1, 1);
     foreign.network = key(8).network_id();
-    assert_eq!(registry.apply_record(&foreign.sign(&key(2))), Err(RecordError::OtherNetwork));
+    assert_eq!(
+        registry.apply_record(&foreign.sign(&key(2))),
+        Err(RecordError::OtherNetwork)
+    );
     registry.apply_record(&record(2, 1, 1).sign(&key(2))).unwrap();
     registry.remove(key(2).node_id());
     assert!(registry.view().is_empty());
-    assert_eq!(registry.apply_record(&record(2, 1, 2).sign(&key(2))), Err(RecordError::Removed));
+    assert_eq!(
+        registry.apply_record(&record(2, 1, 2).sign(&key(2))),
+        Err(RecordError::Removed)
+    );
     registry.readmit(key(2).node_id());
     assert_eq!(registry.apply_record(&record(2, 1, 2).sign(&key(2))), Ok(Applied::New));
 }
 
 #[test]
 fn the_registry_is_bounded() {
-    let mut registry = Registry::new(network(), key(1).node_id(), Limits { nodes: 2, ..Limits::default() });
+    let mut registry = Registry::new(
+        network(),
+        key(1).node_id(),
+        Limits {
+            nodes: 2,
+            ..Limits::default()
+        },
+    );
     for node in 2..4 {
         registry.apply_record(&record(node, 1, 1).sign(&key(node))).unwrap();
     }
-    assert_eq!(registry.apply_record(&record(4, 1, 1).sign(&key(4))), Err(RecordError::Full(2)));
+    assert_eq!(
+        registry.apply_record(&record(4, 1, 1).sign(&key(4))),
+        Err(RecordError::Full(2))
+    );
     let mut long = record(2, 1, 2);
     long.addresses = vec!["x".repeat(300 << 10)];
-    assert!(matches!(registry.apply_record(&long.sign(&key(2))), Err(RecordError::TooLong { .. })));
+    assert!(matches!(
+        registry.apply_record(&long.sign(&key(2))),
+        Err(RecordError::TooLong { .. })
+    ));
 }
 
 #[test]
@@ -121,7 +167,11 @@ fn two_registries_settle_by_exchanging_digests() {
 fn the_wire_format_is_what_it_was() {
     let hex: String = beat(2, 1, 3, false).iter().map(|byte| format!("{byte:02x}")).collect();
     insta::assert_snapshot!("beat", hex);
-    let hex: String = record(2, 1, 3).sign(&key(2)).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = record(2, 1, 3)
+        .sign(&key(2))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     insta::assert_snapshot!("record", hex);
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::server::Failure;
 
 /// One red pixel.
-pub(crate) const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
+pub(crate) const PNG: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
 /// An empty sound.
 pub(crate) const WAV: &str = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA=";
 
@@ -15,7 +16,11 @@ const WATCHED: &str = "test://watched-resource";
 
 pub(crate) fn resources() -> Value {
     let resource = |uri: &str, name: &str, kind: &str| json!({ "uri": uri, "name": name, "description": format!("{name}, for tests"), "mimeType": kind });
-    json!([resource(STATIC_TEXT, "static-text", "text/plain"), resource(STATIC_BINARY, "static-binary", "image/png"), resource(WATCHED, "watched", "text/plain")])
+    json!([
+        resource(STATIC_TEXT, "static-text", "text/plain"),
+        resource(STATIC_BINARY, "static-binary", "image/png"),
+        resource(WATCHED, "watched", "text/plain")
+    ])
 }
 
 pub(crate) fn templates() -> Value {
@@ -24,15 +29,26 @@ pub(crate) fn templates() -> Value {
 
 pub(crate) fn read(uri: &str, modern: bool) -> Result<Value, Failure> {
     let content = match uri {
-        STATIC_TEXT => json!({ "uri": uri, "mimeType": "text/plain", "text": "This is the content of the static text resource." }),
+        STATIC_TEXT => {
+            json!({ "uri": uri, "mimeType": "text/plain", "text": "This is the content of the static text resource." })
+        }
         STATIC_BINARY => json!({ "uri": uri, "mimeType": "image/png", "blob": PNG }),
         WATCHED => json!({ "uri": uri, "mimeType": "text/plain", "text": "watched" }),
-        _ => match uri.strip_prefix("test://template/").and_then(|rest| rest.strip_suffix("/data")) {
+        _ => match uri
+            .strip_prefix("test://template/")
+            .and_then(|rest| rest.strip_suffix("/data"))
+        {
             Some(id) => {
                 let data = json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
                 json!({ "uri": uri, "mimeType": "application/json", "text": data.to_string() })
             }
-            None => return Err(Failure(if modern { -32602 } else { -32002 }, "Resource not found".into(), json!({ "uri": uri }))),
+            None => {
+                return Err(Failure(
+                    if modern { -32602 } else { -32002 },
+                    "Resource not found".into(),
+                    json!({ "uri": uri }),
+                ));
+            }
         },
     };
     Ok(json!({ "contents": [content] }))
@@ -61,12 +77,22 @@ pub(crate) fn prompt(params: &Value) -> Result<Value, Failure> {
     let argument = |name: &str| params["arguments"][name].as_str().unwrap_or_default().to_owned();
     let messages = match params["name"].as_str().unwrap_or_default() {
         "test_simple_prompt" => vec![user(text("This is a simple prompt for testing."))],
-        "test_prompt_with_arguments" => vec![user(text(format!("Prompt with arguments: arg1='{}', arg2='{}'", argument("arg1"), argument("arg2"))))],
+        "test_prompt_with_arguments" => vec![user(text(format!(
+            "Prompt with arguments: arg1='{}', arg2='{}'",
+            argument("arg1"),
+            argument("arg2")
+        )))],
         "test_prompt_with_embedded_resource" => {
             let resource = json!({ "uri": argument("resourceUri"), "mimeType": "text/plain", "text": "Embedded resource content for testing." });
-            vec![user(json!({ "type": "resource", "resource": resource })), user(text("Please process the embedded resource above."))]
+            vec![
+                user(json!({ "type": "resource", "resource": resource })),
+                user(text("Please process the embedded resource above.")),
+            ]
         }
-        "test_prompt_with_image" => vec![user(json!({ "type": "image", "data": PNG, "mimeType": "image/png" })), user(text("Please analyze the image above."))],
+        "test_prompt_with_image" => vec![
+            user(json!({ "type": "image", "data": PNG, "mimeType": "image/png" })),
+            user(text("Please analyze the image above.")),
+        ],
         name => return Err(Failure::new(-32602, format!("Unknown prompt: {name}"))),
     };
     Ok(json!({ "messages": messages }))

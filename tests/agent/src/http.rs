@@ -33,7 +33,10 @@ fn session(shared: &Shared, headers: &HeaderMap) -> Option<Arc<Session>> {
 
 fn new_session(server: &Arc<Server>) -> Arc<Session> {
     let (sink, messages) = mpsc::unbounded_channel();
-    Arc::new(Session { connection: Connection::new(server, sink), messages: Mutex::new(Some(messages)) })
+    Arc::new(Session {
+        connection: Connection::new(server, sink),
+        messages: Mutex::new(Some(messages)),
+    })
 }
 
 /// Keeps what must live as long as a response is read.
@@ -69,8 +72,12 @@ fn events(first: Option<Value>, reading: Reading) -> Response {
 }
 
 async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let Ok(message) = serde_json::from_slice::<Value>(&body) else { return StatusCode::BAD_REQUEST.into_response() };
-    let stateless = message["params"]["_meta"].get("io.modelcontextprotocol/protocolVersion").is_some();
+    let Ok(message) = serde_json::from_slice::<Value>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let stateless = message["params"]["_meta"]
+        .get("io.modelcontextprotocol/protocolVersion")
+        .is_some();
     let initialize = message["method"] == "initialize";
     let session = if stateless || initialize {
         new_session(&shared.server)
@@ -83,7 +90,11 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let mut id = None;
     if initialize {
         let number = shared.next.fetch_add(1, Ordering::Relaxed).to_string();
-        shared.sessions.lock().unwrap().insert(number.clone(), Arc::clone(&session));
+        shared
+            .sessions
+            .lock()
+            .unwrap()
+            .insert(number.clone(), Arc::clone(&session));
         id = Some(number);
     }
     let is_request = message.get("id").is_some() && message.get("method").is_some();
@@ -93,9 +104,19 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     if !is_request {
         return StatusCode::ACCEPTED.into_response();
     }
-    let Some(first) = messages.recv().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let Some(first) = messages.recv().await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     if first.get("method").is_some() {
-        return events(Some(first), Reading { messages, done: false, _session: session, stateless });
+        return events(
+            Some(first),
+            Reading {
+                messages,
+                done: false,
+                _session: session,
+                stateless,
+            },
+        );
     }
     let status = match first["error"]["code"].as_i64() {
         Some(-32601) if stateless => StatusCode::NOT_FOUND,
@@ -104,22 +125,37 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     };
     let mut response = (status, [("content-type", "application/json")], first.to_string()).into_response();
     if let Some(id) = id {
-        response.headers_mut().insert("mcp-session-id", id.parse().expect("a number"));
+        response
+            .headers_mut()
+            .insert("mcp-session-id", id.parse().expect("a number"));
     }
     response
 }
 
 async fn get(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let Some(session) = session(&shared, &headers) else { return StatusCode::METHOD_NOT_ALLOWED.into_response() };
+    let Some(session) = session(&shared, &headers) else {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    };
     let messages = session.messages.lock().unwrap().take();
     match messages {
-        Some(messages) => events(None, Reading { messages, done: false, _session: session, stateless: false }),
+        Some(messages) => events(
+            None,
+            Reading {
+                messages,
+                done: false,
+                _session: session,
+                stateless: false,
+            },
+        ),
         None => StatusCode::CONFLICT.into_response(),
     }
 }
 
 async fn delete(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> StatusCode {
-    let id = headers.get("mcp-session-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let id = headers
+        .get("mcp-session-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
     match shared.sessions.lock().unwrap().remove(id) {
         Some(_) => StatusCode::NO_CONTENT,
         None => StatusCode::NOT_FOUND,
@@ -128,10 +164,18 @@ async fn delete(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Status
 
 /// Serves until the process ends.
 pub(crate) async fn serve(address: &str, server: Arc<Server>) {
-    let listener = tokio::net::TcpListener::bind(address).await.expect("an address to listen on");
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .expect("an address to listen on");
     println!("listening on http://{}/mcp", listener.local_addr().expect("an address"));
-    let shared = Arc::new(Shared { server, sessions: Mutex::default(), next: AtomicU64::new(1) });
+    let shared = Arc::new(Shared {
+        server,
+        sessions: Mutex::default(),
+        next: AtomicU64::new(1),
+    });
     let routes = Router::new().route("/mcp", axum::routing::post(post).get(get).delete(delete));
-    let routes = routes.layer(axum::extract::DefaultBodyLimit::max(256 << 20)).with_state(shared);
+    let routes = routes
+        .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
+        .with_state(shared);
     axum::serve(listener, routes).await.expect("served");
 }

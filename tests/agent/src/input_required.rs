@@ -40,7 +40,9 @@ fn seal(state: &str) -> String {
 
 /// The state of a request, if nobody altered it.
 fn state(params: &Value) -> Result<Option<String>, Failure> {
-    let Some(sealed) = params["requestState"].as_str() else { return Ok(None) };
+    let Some(sealed) = params["requestState"].as_str() else {
+        return Ok(None);
+    };
     match sealed.rsplit_once('.') {
         Some((state, _)) if seal(state) == sealed => Ok(Some(state.to_owned())),
         _ => Err(Failure::new(-32602, "the request state was altered")),
@@ -53,8 +55,13 @@ pub(crate) fn text(text: impl Into<String>) -> Value {
 
 pub(crate) fn prompt(params: &Value) -> Result<Value, Failure> {
     match params["inputResponses"]["user_context"]["content"]["context"].as_str() {
-        Some(context) => Ok(json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": format!("In the context of {context}") } }] })),
-        None => Ok(required(json!({ "user_context": elicit("What context should the prompt use?", "context", "string") }), None)),
+        Some(context) => Ok(
+            json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": format!("In the context of {context}") } }] }),
+        ),
+        None => Ok(required(
+            json!({ "user_context": elicit("What context should the prompt use?", "context", "string") }),
+            None,
+        )),
     }
 }
 
@@ -69,11 +76,17 @@ pub(crate) fn call(tool: &str, call: &Call) -> Option<Result<Value, Failure>> {
     Some(Ok(match tool {
         "test_input_required_result_elicitation" => match responses["user_name"]["content"]["name"].as_str() {
             Some(name) => text(format!("Hello, {name}!")),
-            None => required(json!({ "user_name": elicit("What is your name?", "name", "string") }), None),
+            None => required(
+                json!({ "user_name": elicit("What is your name?", "name", "string") }),
+                None,
+            ),
         },
         "test_input_required_result_sampling" => match responses["capital_question"]["content"]["text"].as_str() {
             Some(answer) => text(answer),
-            None => required(json!({ "capital_question": sample("What is the capital of France?", 100) }), None),
+            None => required(
+                json!({ "capital_question": sample("What is the capital of France?", 100) }),
+                None,
+            ),
         },
         "test_input_required_result_list_roots" => match responses["client_roots"].get("roots") {
             Some(roots) => text(format!("The roots are {roots}")),
@@ -81,10 +94,15 @@ pub(crate) fn call(tool: &str, call: &Call) -> Option<Result<Value, Failure>> {
         },
         "test_input_required_result_request_state" => match (responses.get("confirm"), state.as_deref()) {
             (Some(_), Some("confirm")) => text("state-ok"),
-            _ => required(json!({ "confirm": elicit("Please confirm", "ok", "boolean") }), Some("confirm")),
+            _ => required(
+                json!({ "confirm": elicit("Please confirm", "ok", "boolean") }),
+                Some("confirm"),
+            ),
         },
         "test_input_required_result_multiple_inputs" => {
-            let all = ["user_name", "greeting", "client_roots"].iter().all(|key| responses.get(key).is_some());
+            let all = ["user_name", "greeting", "client_roots"]
+                .iter()
+                .all(|key| responses.get(key).is_some());
             if all && state.as_deref() == Some("multiple") {
                 text("all of it came")
             } else {
@@ -92,29 +110,53 @@ pub(crate) fn call(tool: &str, call: &Call) -> Option<Result<Value, Failure>> {
                 required(requests, Some("multiple"))
             }
         }
-        "test_input_required_result_multi_round" => match (state.as_deref(), responses.get("step1"), responses.get("step2")) {
-            (Some("round-2"), _, Some(answer)) => text(format!("Done: {answer}")),
-            (Some("round-1"), Some(_), _) => required(json!({ "step2": elicit("Step 2: What is your favorite color?", "color", "string") }), Some("round-2")),
-            _ => required(json!({ "step1": elicit("Step 1: What is your name?", "name", "string") }), Some("round-1")),
-        },
+        "test_input_required_result_multi_round" => {
+            match (state.as_deref(), responses.get("step1"), responses.get("step2")) {
+                (Some("round-2"), _, Some(answer)) => text(format!("Done: {answer}")),
+                (Some("round-1"), Some(_), _) => required(
+                    json!({ "step2": elicit("Step 2: What is your favorite color?", "color", "string") }),
+                    Some("round-2"),
+                ),
+                _ => required(
+                    json!({ "step1": elicit("Step 1: What is your name?", "name", "string") }),
+                    Some("round-1"),
+                ),
+            }
+        }
         "test_input_required_result_tampered_state" => match (responses.get("confirm"), state.as_deref()) {
             (Some(_), Some("tampered")) => text("state-ok"),
-            _ => required(json!({ "confirm": elicit("Please confirm", "ok", "boolean") }), Some("tampered")),
+            _ => required(
+                json!({ "confirm": elicit("Please confirm", "ok", "boolean") }),
+                Some("tampered"),
+            ),
         },
         "test_input_required_result_capabilities" => {
             let capabilities = call.capabilities();
             let mut requests = json!({});
-            for (capability, key, request) in
-                [("elicitation", "user_name", elicit("What is your name?", "name", "string")), ("sampling", "greeting", sample("Generate a greeting", 50)), ("roots", "client_roots", roots())]
-            {
+            for (capability, key, request) in [
+                (
+                    "elicitation",
+                    "user_name",
+                    elicit("What is your name?", "name", "string"),
+                ),
+                ("sampling", "greeting", sample("Generate a greeting", 50)),
+                ("roots", "client_roots", roots()),
+            ] {
                 if capabilities.get(capability).is_some() {
                     requests[key] = request;
                 }
             }
             let came = responses.as_object().is_some_and(|responses| !responses.is_empty());
-            if came || requests.as_object().is_some_and(serde_json::Map::is_empty) { text("nothing more is needed") } else { required(requests, None) }
+            if came || requests.as_object().is_some_and(serde_json::Map::is_empty) {
+                text("nothing more is needed")
+            } else {
+                required(requests, None)
+            }
         }
-        "test_streaming_elicitation" => required(json!({ "user_name": elicit("What is your name?", "name", "string") }), None),
+        "test_streaming_elicitation" => required(
+            json!({ "user_name": elicit("What is your name?", "name", "string") }),
+            None,
+        ),
         _ => return None,
     }))
 }

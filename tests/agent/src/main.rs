@@ -3,7 +3,13 @@
 //!
 //! It speaks both protocol eras over standard I/O (default) and over Streamable HTTP, and is written on plain JSON so
 //! that nothing between the wire and the tests interprets what passes.
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program that stops at the first failure")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program that stops at the first failure"
+)]
 
 mod fixtures;
 mod http;
@@ -49,7 +55,10 @@ fn main() {
         raw::serve_stdio();
         return;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         match arguments.http {
             Some(address) if arguments.raw_echo => raw::serve_http(&address).await,

@@ -38,9 +38,15 @@ struct Arguments<'a> {
 
 /// Appends the answer to one message, if it asks for one.
 fn answer(line: &[u8], out: &mut Vec<u8>) -> bool {
-    let Ok(request) = serde_json::from_slice::<Request<'_>>(line) else { return false };
-    let (Some(id), Some(method)) = (request.id, &request.method) else { return false };
-    let params = request.params.and_then(|raw| serde_json::from_str::<Params<'_>>(raw.get()).ok());
+    let Ok(request) = serde_json::from_slice::<Request<'_>>(line) else {
+        return false;
+    };
+    let (Some(id), Some(method)) = (request.id, &request.method) else {
+        return false;
+    };
+    let params = request
+        .params
+        .and_then(|raw| serde_json::from_str::<Params<'_>>(raw.get()).ok());
     let raw = request.params.map_or("null", RawValue::get);
     let mut reply = |parts: &[&str]| {
         for part in parts {
@@ -49,27 +55,58 @@ fn answer(line: &[u8], out: &mut Vec<u8>) -> bool {
     };
     match method.as_ref() {
         "initialize" => {
-            let version = params.and_then(|params| params.version).map_or("\"2025-11-25\"", RawValue::get);
-            reply(&["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"result\":{\"protocolVersion\":", version]);
+            let version = params
+                .and_then(|params| params.version)
+                .map_or("\"2025-11-25\"", RawValue::get);
+            reply(&[
+                "{\"jsonrpc\":\"2.0\",\"id\":",
+                id.get(),
+                ",\"result\":{\"protocolVersion\":",
+                version,
+            ]);
             reply(&[",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"raw\",\"version\":\"1\"}}}"]);
         }
         "server/discover" => {
-            reply(&["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"result\":{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],"]);
+            reply(&[
+                "{\"jsonrpc\":\"2.0\",\"id\":",
+                id.get(),
+                ",\"result\":{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],",
+            ]);
             reply(&["\"capabilities\":{\"tools\":{}},\"ttlMs\":0,\"cacheScope\":\"private\"}}"]);
         }
         "tools/list" => {
-            reply(&["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"result\":{\"resultType\":\"complete\",\"ttlMs\":0,\"cacheScope\":\"private\","]);
-            reply(&["\"tools\":[{\"name\":\"echo\",\"description\":\"says what it is told\",\"inputSchema\":{\"type\":\"object\"}}]}}"]);
+            reply(&[
+                "{\"jsonrpc\":\"2.0\",\"id\":",
+                id.get(),
+                ",\"result\":{\"resultType\":\"complete\",\"ttlMs\":0,\"cacheScope\":\"private\",",
+            ]);
+            reply(&[
+                "\"tools\":[{\"name\":\"echo\",\"description\":\"says what it is told\",\"inputSchema\":{\"type\":\"object\"}}]}}",
+            ]);
         }
         "raw/reply" if params.as_ref().is_some_and(|params| params.line.is_some()) => {
             let line = params.and_then(|params| params.line).unwrap_or_default();
             reply(&[&line.replace("\"@id@\"", id.get()).replace("@id@", id.get())]);
         }
         _ => {
-            let text = params.and_then(|params| params.arguments).and_then(|raw| serde_json::from_str::<Arguments<'_>>(raw.get()).ok()?.text);
+            let text = params
+                .and_then(|params| params.arguments)
+                .and_then(|raw| serde_json::from_str::<Arguments<'_>>(raw.get()).ok()?.text);
             match text.filter(|_| method == "tools/call") {
-                Some(text) => reply(&["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"result\":{\"content\":[{\"type\":\"text\",\"text\":", text.get(), "}],\"resultType\":\"complete\"}}"]),
-                None => reply(&["{\"jsonrpc\":\"2.0\",\"id\":", id.get(), ",\"result\":{\"echo\":", raw, ",\"resultType\":\"complete\"}}"]),
+                Some(text) => reply(&[
+                    "{\"jsonrpc\":\"2.0\",\"id\":",
+                    id.get(),
+                    ",\"result\":{\"content\":[{\"type\":\"text\",\"text\":",
+                    text.get(),
+                    "}],\"resultType\":\"complete\"}}",
+                ]),
+                None => reply(&[
+                    "{\"jsonrpc\":\"2.0\",\"id\":",
+                    id.get(),
+                    ",\"result\":{\"echo\":",
+                    raw,
+                    ",\"resultType\":\"complete\"}}",
+                ]),
             }
         }
     }
@@ -117,10 +154,14 @@ async fn post(body: Bytes) -> Response {
 
 /// Serves the same answers over Streamable HTTP.
 pub(crate) async fn serve_http(address: &str) {
-    let listener = tokio::net::TcpListener::bind(address).await.expect("an address to listen on");
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .expect("an address to listen on");
     println!("listening on http://{}/mcp", listener.local_addr().expect("an address"));
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| stream.set_nodelay(true).expect("no delay"));
-    let routes = Router::new().route("/mcp", axum::routing::post(post)).layer(axum::extract::DefaultBodyLimit::max(256 << 20));
+    let routes = Router::new()
+        .route("/mcp", axum::routing::post(post))
+        .layer(axum::extract::DefaultBodyLimit::max(256 << 20));
     axum::serve(listener, routes).await.expect("served");
 }
 
@@ -136,8 +177,14 @@ mod tests {
 
     #[test]
     fn bytes_come_back_as_they_came() {
-        assert_eq!(answered(r#"{"jsonrpc":"2.0","id":1.50,"method":"x","params":{"a" : 1e400}}"#), r#"{"jsonrpc":"2.0","id":1.50,"result":{"echo":{"a" : 1e400},"resultType":"complete"}}"#);
-        assert_eq!(answered(r#"{"jsonrpc":"2.0","id":7,"method":"raw/reply","params":{"line":"{\"id\":@id@ }"}}"#), r#"{"id":7 }"#);
+        assert_eq!(
+            answered(r#"{"jsonrpc":"2.0","id":1.50,"method":"x","params":{"a" : 1e400}}"#),
+            r#"{"jsonrpc":"2.0","id":1.50,"result":{"echo":{"a" : 1e400},"resultType":"complete"}}"#
+        );
+        assert_eq!(
+            answered(r#"{"jsonrpc":"2.0","id":7,"method":"raw/reply","params":{"line":"{\"id\":@id@ }"}}"#),
+            r#"{"id":7 }"#
+        );
         assert!(!answer(br#"{"jsonrpc":"2.0","method":"n"}"#, &mut Vec::new()));
     }
 }

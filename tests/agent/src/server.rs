@@ -92,22 +92,35 @@ impl Connection {
 
     /// Cancels everything at work.
     pub(crate) fn cancel_all(&self) {
-        self.running.lock().unwrap().values().for_each(CancellationToken::cancel);
+        self.running
+            .lock()
+            .unwrap()
+            .values()
+            .for_each(CancellationToken::cancel);
     }
 }
 
 impl Call {
     pub(crate) fn notify(&self, method: &str, params: Value) {
-        let _ = self.sink.send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+        let _ = self
+            .sink
+            .send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
     }
 
     pub(crate) fn capabilities(&self) -> Value {
-        if self.is_modern { self.params["_meta"][CAPABILITIES_KEY].clone() } else { self.connection.capabilities.lock().unwrap().clone() }
+        if self.is_modern {
+            self.params["_meta"][CAPABILITIES_KEY].clone()
+        } else {
+            self.connection.capabilities.lock().unwrap().clone()
+        }
     }
 
     pub(crate) fn progress(&self, progress: f64, total: f64) {
         if let Some(token) = self.params["_meta"].get("progressToken") {
-            self.notify("notifications/progress", json!({ "progressToken": token, "progress": progress, "total": total }));
+            self.notify(
+                "notifications/progress",
+                json!({ "progressToken": token, "progress": progress, "total": total }),
+            );
         }
     }
 
@@ -116,7 +129,9 @@ impl Call {
         let id = format!("question-{}", self.connection.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
         self.connection.questions.lock().unwrap().insert(id.clone(), sender);
-        let _ = self.sink.send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
+        let _ = self
+            .sink
+            .send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
         let answer = receiver.await.map_err(|_| Failure::new(-32603, "the client left"))?;
         match answer.get("result") {
             Some(result) => Ok(result.clone()),
@@ -142,11 +157,15 @@ impl Server {
     pub(crate) fn handle(self: &Arc<Self>, connection: &Arc<Connection>, message: Value, sink: &Sink) {
         let id = message.get("id").cloned();
         match (message["method"].as_str(), id) {
-            (Some(method), Some(id)) => self.request(connection, method.to_owned(), id, message["params"].clone(), sink),
+            (Some(method), Some(id)) => {
+                self.request(connection, method.to_owned(), id, message["params"].clone(), sink)
+            }
             (Some("notifications/cancelled"), None) => self.cancel(connection, &message["params"]["requestId"]),
             (Some(_), None) => {}
             (None, Some(id)) => {
-                let waiting = id.as_str().and_then(|id| connection.questions.lock().unwrap().remove(id));
+                let waiting = id
+                    .as_str()
+                    .and_then(|id| connection.questions.lock().unwrap().remove(id));
                 if let Some(waiting) = waiting {
                     let _ = waiting.send(message);
                 }
@@ -159,14 +178,24 @@ impl Server {
         if let Some(stop) = connection.running.lock().unwrap().remove(&id.to_string()) {
             stop.cancel();
         }
-        self.listeners.lock().unwrap().retain(|listener| listener.id != *id || listener.ended.is_cancelled());
+        self.listeners
+            .lock()
+            .unwrap()
+            .retain(|listener| listener.id != *id || listener.ended.is_cancelled());
     }
 
     fn request(self: &Arc<Self>, connection: &Arc<Connection>, method: String, id: Value, params: Value, sink: &Sink) {
         let stop = CancellationToken::new();
         connection.running.lock().unwrap().insert(id.to_string(), stop.clone());
         let is_modern = params["_meta"].get(VERSION_KEY).is_some();
-        let call = Call { server: Arc::clone(self), connection: Arc::clone(connection), params, is_modern, stop, sink: sink.clone() };
+        let call = Call {
+            server: Arc::clone(self),
+            connection: Arc::clone(connection),
+            params,
+            is_modern,
+            stop,
+            sink: sink.clone(),
+        };
         let (server, sink) = (Arc::clone(self), sink.clone());
         connection.tasks.spawn(async move {
             let stop = call.stop.clone();
@@ -207,7 +236,11 @@ impl Server {
             }
             let meta = &call.params["_meta"];
             if meta[VERSION_KEY] != MODERN {
-                return Err(Failure(-32022, "Unsupported protocol version".into(), json!({ "supported": [MODERN], "requested": meta[VERSION_KEY] })));
+                return Err(Failure(
+                    -32022,
+                    "Unsupported protocol version".into(),
+                    json!({ "supported": [MODERN], "requested": meta[VERSION_KEY] }),
+                ));
             }
             if !meta[CAPABILITIES_KEY].is_object() {
                 return Err(Failure::new(-32602, "params._meta lacks the client's capabilities"));
@@ -216,7 +249,9 @@ impl Server {
             return unknown();
         }
         match (method, call.is_modern) {
-            ("server/discover", true) => Ok(json!({ "supportedVersions": [MODERN], "capabilities": capabilities(true), "instructions": "a server for tests" })),
+            ("server/discover", true) => Ok(
+                json!({ "supportedVersions": [MODERN], "capabilities": capabilities(true), "instructions": "a server for tests" }),
+            ),
             ("subscriptions/listen", true) => self.listen(id, call).await,
             ("initialize", false) => {
                 self.sessions.fetch_add(1, Ordering::Relaxed);
@@ -232,7 +267,11 @@ impl Server {
                 Ok(json!({}))
             }
             ("resources/unsubscribe", false) => {
-                call.connection.subscribed.lock().unwrap().remove(call.params["uri"].as_str().unwrap_or_default());
+                call.connection
+                    .subscribed
+                    .lock()
+                    .unwrap()
+                    .remove(call.params["uri"].as_str().unwrap_or_default());
                 Ok(json!({}))
             }
             ("tools/list", _) => Ok(json!({ "tools": tools::list(&self.extra_tools.lock().unwrap()) })),
@@ -248,16 +287,26 @@ impl Server {
             ("resources/list", _) => Ok(json!({ "resources": fixtures::resources() })),
             ("resources/templates/list", _) => Ok(json!({ "resourceTemplates": fixtures::templates() })),
             ("resources/read", modern) => fixtures::read(call.params["uri"].as_str().unwrap_or_default(), modern),
-            ("completion/complete", _) => Ok(json!({ "completion": { "values": ["paris", "park", "party"], "total": 3, "hasMore": false } })),
+            ("completion/complete", _) => {
+                Ok(json!({ "completion": { "values": ["paris", "park", "party"], "total": 3, "hasMore": false } }))
+            }
             _ => unknown(),
         }
     }
 
     async fn listen(&self, id: &Value, call: &Call) -> Result<Value, Failure> {
         let filter = call.params["notifications"].clone();
-        call.notify("notifications/subscriptions/acknowledged", json!({ "_meta": { SUBSCRIPTION_KEY: id }, "notifications": filter }));
+        call.notify(
+            "notifications/subscriptions/acknowledged",
+            json!({ "_meta": { SUBSCRIPTION_KEY: id }, "notifications": filter }),
+        );
         let ended = CancellationToken::new();
-        let listener = Listener { id: id.clone(), filter, sink: call.sink.clone(), ended: ended.clone() };
+        let listener = Listener {
+            id: id.clone(),
+            filter,
+            sink: call.sink.clone(),
+            ended: ended.clone(),
+        };
         self.listeners.lock().unwrap().push(listener);
         ended.cancelled().await;
         Ok(json!({ "_meta": { SUBSCRIPTION_KEY: id } }))
@@ -266,9 +315,17 @@ impl Server {
     /// Tells every client that listens that a list changed.
     pub(crate) fn list_changed(&self, list: &str) {
         let method = format!("notifications/{list}/list_changed");
-        self.tell_listeners(&method, &json!({}), |filter| filter[format!("{list}ListChanged")] == true);
+        self.tell_listeners(&method, &json!({}), |filter| {
+            filter[format!("{list}ListChanged")] == true
+        });
         for connection in self.connections() {
-            let legacy = !connection.capabilities.lock().unwrap().as_object().is_none_or(serde_json::Map::is_empty) || self.sessions.load(Ordering::Relaxed) > 0;
+            let legacy = !connection
+                .capabilities
+                .lock()
+                .unwrap()
+                .as_object()
+                .is_none_or(serde_json::Map::is_empty)
+                || self.sessions.load(Ordering::Relaxed) > 0;
             if legacy {
                 let _ = connection.session.send(json!({ "jsonrpc": "2.0", "method": method }));
             }
@@ -278,19 +335,33 @@ impl Server {
     /// Tells every client that watches a resource that it changed.
     pub(crate) fn updated(&self, uri: &str) {
         let method = "notifications/resources/updated";
-        self.tell_listeners(method, &json!({ "uri": uri }), |filter| filter["resourceSubscriptions"].as_array().is_some_and(|uris| uris.iter().any(|known| known == uri)));
+        self.tell_listeners(method, &json!({ "uri": uri }), |filter| {
+            filter["resourceSubscriptions"]
+                .as_array()
+                .is_some_and(|uris| uris.iter().any(|known| known == uri))
+        });
         for connection in self.connections() {
             if connection.subscribed.lock().unwrap().contains(uri) {
-                let _ = connection.session.send(json!({ "jsonrpc": "2.0", "method": method, "params": { "uri": uri } }));
+                let _ = connection
+                    .session
+                    .send(json!({ "jsonrpc": "2.0", "method": method, "params": { "uri": uri } }));
             }
         }
     }
 
     fn tell_listeners(&self, method: &str, params: &Value, wants: impl Fn(&Value) -> bool) {
-        for listener in self.listeners.lock().unwrap().iter().filter(|listener| wants(&listener.filter)) {
+        for listener in self
+            .listeners
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|listener| wants(&listener.filter))
+        {
             let mut params = params.clone();
             params["_meta"] = json!({ SUBSCRIPTION_KEY: listener.id });
-            let _ = listener.sink.send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+            let _ = listener
+                .sink
+                .send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
         }
     }
 

@@ -34,8 +34,16 @@ const TOOLS: &[(&str, &str, &[&str])] = &[
     ("test_input_required_result_request_state", "keeps a state", &[]),
     ("test_input_required_result_multiple_inputs", "asks three things", &[]),
     ("test_input_required_result_multi_round", "asks twice", &[]),
-    ("test_input_required_result_tampered_state", "notices an altered state", &[]),
-    ("test_input_required_result_capabilities", "asks what the client can answer", &[]),
+    (
+        "test_input_required_result_tampered_state",
+        "notices an altered state",
+        &[],
+    ),
+    (
+        "test_input_required_result_capabilities",
+        "asks what the client can answer",
+        &[],
+    ),
     ("echo", "says what it is told", &["text"]),
     ("payload", "a text of many bytes", &[]),
     ("slow", "works for a while and tells its progress", &[]),
@@ -53,13 +61,20 @@ const TOOLS: &[(&str, &str, &[&str])] = &[
 ];
 
 fn tool(name: &str, description: &str, arguments: &[&str]) -> Value {
-    let properties: serde_json::Map<String, Value> = arguments.iter().map(|name| ((*name).to_owned(), json!({ "type": "string" }))).collect();
+    let properties: serde_json::Map<String, Value> = arguments
+        .iter()
+        .map(|name| ((*name).to_owned(), json!({ "type": "string" })))
+        .collect();
     json!({ "name": name, "description": description, "inputSchema": { "type": "object", "properties": properties, "required": arguments } })
 }
 
 pub(crate) fn list(extra: &[String]) -> Vec<Value> {
-    let fixed = TOOLS.iter().map(|(name, description, arguments)| tool(name, description, arguments));
-    fixed.chain(extra.iter().map(|name| tool(name, "added by a test", &[]))).collect()
+    let fixed = TOOLS
+        .iter()
+        .map(|(name, description, arguments)| tool(name, description, arguments));
+    fixed
+        .chain(extra.iter().map(|name| tool(name, "added by a test", &[])))
+        .collect()
 }
 
 async fn pause() {
@@ -70,16 +85,28 @@ fn needs(call: &Call, capability: &str) -> Result<(), Failure> {
     if call.capabilities().get(capability).is_some() {
         return Ok(());
     }
-    Err(Failure(if call.is_modern { -32021 } else { -32602 }, format!("the client does not offer {capability}"), json!({ "requiredCapabilities": { capability: {} } })))
+    Err(Failure(
+        if call.is_modern { -32021 } else { -32602 },
+        format!("the client does not offer {capability}"),
+        json!({ "requiredCapabilities": { capability: {} } }),
+    ))
 }
 
 async fn elicit(call: &Call, message: &str, schema: Value) -> Result<Value, Failure> {
     needs(call, "elicitation")?;
-    call.ask("elicitation/create", json!({ "message": message, "requestedSchema": schema })).await
+    call.ask(
+        "elicitation/create",
+        json!({ "message": message, "requestedSchema": schema }),
+    )
+    .await
 }
 
 fn completed(answer: &Value) -> Value {
-    text(format!("Elicitation completed: action={}, content={}", answer["action"].as_str().unwrap_or_default(), answer["content"]))
+    text(format!(
+        "Elicitation completed: action={}, content={}",
+        answer["action"].as_str().unwrap_or_default(),
+        answer["content"]
+    ))
 }
 
 pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
@@ -97,19 +124,31 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
         "test_simple_text" => text("This is a simple text response for testing."),
         "test_image_content" => json!({ "content": [image()] }),
         "test_audio_content" => json!({ "content": [{ "type": "audio", "data": WAV, "mimeType": "audio/wav" }] }),
-        "test_embedded_resource" => json!({ "content": [embedded("test://embedded-resource", "text/plain", "This is an embedded resource content.")] }),
+        "test_embedded_resource" => {
+            json!({ "content": [embedded("test://embedded-resource", "text/plain", "This is an embedded resource content.")] })
+        }
         "test_multiple_content_types" => {
-            let resource = embedded("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#);
+            let resource = embedded(
+                "test://mixed-content-resource",
+                "application/json",
+                r#"{"test":"data","value":123}"#,
+            );
             json!({ "content": [{ "type": "text", "text": "Multiple content types test:" }, image(), resource] })
         }
         "test_tool_with_logging" => {
-            for message in ["Tool execution started", "Tool processing data", "Tool execution completed"] {
+            for message in [
+                "Tool execution started",
+                "Tool processing data",
+                "Tool execution completed",
+            ] {
                 call.notify("notifications/message", json!({ "level": "info", "data": message }));
                 pause().await;
             }
             text("logged")
         }
-        "test_error_handling" => json!({ "isError": true, "content": [{ "type": "text", "text": "This tool intentionally returns an error for testing" }] }),
+        "test_error_handling" => {
+            json!({ "isError": true, "content": [{ "type": "text", "text": "This tool intentionally returns an error for testing" }] })
+        }
         "test_tool_with_progress" => {
             for progress in [0.0, 50.0, 100.0] {
                 call.progress(progress, 100.0);
@@ -120,14 +159,26 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
         "test_sampling" | "ask_sampling" => {
             needs(call, "sampling")?;
             let message = json!({ "role": "user", "content": { "type": "text", "text": argument("prompt") } });
-            let answer = call.ask("sampling/createMessage", json!({ "messages": [message], "maxTokens": 100 })).await?;
-            text(format!("LLM response: {}", answer["content"]["text"].as_str().unwrap_or_default()))
+            let answer = call
+                .ask(
+                    "sampling/createMessage",
+                    json!({ "messages": [message], "maxTokens": 100 }),
+                )
+                .await?;
+            text(format!(
+                "LLM response: {}",
+                answer["content"]["text"].as_str().unwrap_or_default()
+            ))
         }
         "test_elicitation" => {
             let member = |words: &str| json!({ "type": "string", "description": words });
             let schema = json!({ "type": "object", "properties": { "username": member("User's response"), "email": member("User's email address") }, "required": ["username", "email"] });
             let answer = elicit(call, argument("message"), schema).await?;
-            text(format!("User response: action: {}, content: {}", answer["action"].as_str().unwrap_or_default(), answer["content"]))
+            text(format!(
+                "User response: action: {}, content: {}",
+                answer["action"].as_str().unwrap_or_default(),
+                answer["content"]
+            ))
         }
         "test_elicitation_sep1034_defaults" => {
             let properties = json!({
@@ -137,7 +188,14 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
                 "status": { "type": "string", "enum": ["active", "inactive", "pending"], "default": "active" },
                 "verified": { "type": "boolean", "default": true },
             });
-            completed(&elicit(call, "Please review these values", json!({ "type": "object", "properties": properties, "required": [] })).await?)
+            completed(
+                &elicit(
+                    call,
+                    "Please review these values",
+                    json!({ "type": "object", "properties": properties, "required": [] }),
+                )
+                .await?,
+            )
         }
         "test_elicitation_sep1330_enums" => {
             let titled = |first: &str, second: &str, third: &str| json!([{ "const": "value1", "title": first }, { "const": "value2", "title": second }, { "const": "value3", "title": third }]);
@@ -148,7 +206,14 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
                 "untitledMulti": { "type": "array", "items": { "type": "string", "enum": ["option1", "option2", "option3"] } },
                 "titledMulti": { "type": "array", "items": { "anyOf": titled("First Choice", "Second Choice", "Third Choice") } },
             });
-            completed(&elicit(call, "Please choose", json!({ "type": "object", "properties": properties, "required": [] })).await?)
+            completed(
+                &elicit(
+                    call,
+                    "Please choose",
+                    json!({ "type": "object", "properties": properties, "required": [] }),
+                )
+                .await?,
+            )
         }
         "test_missing_capability" => {
             needs(call, "sampling")?;
@@ -169,9 +234,14 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
             text("said so")
         }
         "echo" => text(argument("text")),
-        "payload" => text("x".repeat(usize::try_from(arguments["bytes"].as_u64().unwrap_or_default()).unwrap_or_default())),
+        "payload" => {
+            text("x".repeat(usize::try_from(arguments["bytes"].as_u64().unwrap_or_default()).unwrap_or_default()))
+        }
         "slow" => {
-            let (seconds, steps) = (arguments["seconds"].as_f64().unwrap_or(1.0), arguments["steps"].as_u64().unwrap_or(1).max(1));
+            let (seconds, steps) = (
+                arguments["seconds"].as_f64().unwrap_or(1.0),
+                arguments["steps"].as_u64().unwrap_or(1).max(1),
+            );
             for step in 1..=steps {
                 tokio::time::sleep(Duration::from_secs_f64(seconds / steps as f64)).await;
                 call.progress(step as f64, steps as f64);
@@ -194,25 +264,46 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
             text(call.ask("roots/list", json!({})).await?.to_string())
         }
         "add_tool" => {
-            call.server.extra_tools.lock().unwrap().push(argument("name").to_owned());
+            call.server
+                .extra_tools
+                .lock()
+                .unwrap()
+                .push(argument("name").to_owned());
             call.server.list_changed("tools");
             text("added")
         }
         "remove_tool" => {
-            call.server.extra_tools.lock().unwrap().retain(|known| known != argument("name"));
+            call.server
+                .extra_tools
+                .lock()
+                .unwrap()
+                .retain(|known| known != argument("name"));
             call.server.list_changed("tools");
             text("removed")
         }
         "log" => {
             let level = arguments["level"].as_str().unwrap_or("info");
-            call.notify("notifications/message", json!({ "level": level, "data": argument("message") }));
+            call.notify(
+                "notifications/message",
+                json!({ "level": level, "data": argument("message") }),
+            );
             text("logged")
         }
         "touch_resource" => {
             call.server.updated(argument("uri"));
             text("touched")
         }
-        other if call.server.extra_tools.lock().unwrap().iter().any(|known| known == other) => text("an added tool"),
+        other
+            if call
+                .server
+                .extra_tools
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|known| known == other) =>
+        {
+            text("an added tool")
+        }
         other => return Err(Failure::new(-32602, format!("Unknown tool: {other}"))),
     })
 }

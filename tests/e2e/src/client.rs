@@ -15,7 +15,10 @@ pub struct Reply {
 
 async fn reply(response: reqwest::Response) -> Reply {
     let status = response.status().as_u16();
-    let events = response.headers().get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let events = response
+        .headers()
+        .get("content-type")
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
     if events {
         let mut events = Events::new(response);
         let mut body = Value::Null;
@@ -25,7 +28,11 @@ async fn reply(response: reqwest::Response) -> Reply {
         return Reply { status, body };
     }
     let bytes = response.bytes().await.expect("a body");
-    let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))) };
+    let body = if bytes.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)))
+    };
     Reply { status, body }
 }
 
@@ -44,14 +51,27 @@ pub struct Legacy {
 impl Legacy {
     /// Initializes a session.
     pub async fn open(endpoint: &str, token: &str) -> Self {
-        let mut session = Self { http: crate::http(), endpoint: endpoint.into(), token: token.into(), session: String::new(), initialized: Value::Null };
+        let mut session = Self {
+            http: crate::http(),
+            endpoint: endpoint.into(),
+            token: token.into(),
+            session: String::new(),
+            initialized: Value::Null,
+        };
         let params = json!({
             "protocolVersion": "2025-11-25",
             "capabilities": { "sampling": {}, "elicitation": { "form": {}, "url": {} }, "roots": { "listChanged": true } },
             "clientInfo": { "name": "e2e", "version": "1" },
         });
-        let response = session.request_builder(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params })).send().await.expect("answered");
-        let id = response.headers().get("mcp-session-id").map(|value| value.to_str().expect("text").to_owned());
+        let response = session
+            .request_builder(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }))
+            .send()
+            .await
+            .expect("answered");
+        let id = response
+            .headers()
+            .get("mcp-session-id")
+            .map(|value| value.to_str().expect("text").to_owned());
         let answer = reply(response).await;
         session.session = id.unwrap_or_else(|| panic!("no session: {answer:?}"));
         session.initialized = answer.body["result"].clone();
@@ -60,9 +80,19 @@ impl Legacy {
     }
 
     fn request_builder(&self, message: &Value) -> reqwest::RequestBuilder {
-        let builder = self.http.post(&self.endpoint).bearer_auth(&self.token).header("content-type", "application/json");
+        let builder = self
+            .http
+            .post(&self.endpoint)
+            .bearer_auth(&self.token)
+            .header("content-type", "application/json");
         let builder = builder.header("accept", "application/json, text/event-stream");
-        let builder = if self.session.is_empty() { builder } else { builder.header("mcp-session-id", &self.session).header("mcp-protocol-version", "2025-11-25") };
+        let builder = if self.session.is_empty() {
+            builder
+        } else {
+            builder
+                .header("mcp-session-id", &self.session)
+                .header("mcp-protocol-version", "2025-11-25")
+        };
         builder.body(message.to_string())
     }
 
@@ -73,29 +103,44 @@ impl Legacy {
 
     /// Sends a request and waits for its response.
     pub async fn request(&self, id: impl Into<Value>, method: &str, params: Value) -> Reply {
-        reply(self.post(&json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params })).await).await
+        reply(
+            self.post(&json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params }))
+                .await,
+        )
+        .await
     }
 
     /// Sends a notification.
     pub async fn notify(&self, method: &str, params: Value) {
-        let response = self.post(&json!({ "jsonrpc": "2.0", "method": method, "params": params })).await;
+        let response = self
+            .post(&json!({ "jsonrpc": "2.0", "method": method, "params": params }))
+            .await;
         assert_eq!(response.status(), 202, "{method}");
     }
 
     /// Calls a tool and gives the whole response.
     pub async fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Reply {
-        self.request(id, "tools/call", json!({ "name": tool, "arguments": arguments })).await
+        self.request(id, "tools/call", json!({ "name": tool, "arguments": arguments }))
+            .await
     }
 
     /// Calls a tool and gives the text of its result.
     pub async fn text(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> String {
         let reply = self.call(id, tool, arguments).await;
-        reply.body["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned()
+        reply.body["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{reply:?}"))
+            .to_owned()
     }
 
     /// Opens the GET stream.
     pub async fn listen(&self) -> Events {
-        let response = self.http.get(&self.endpoint).bearer_auth(&self.token).header("accept", "text/event-stream").header("mcp-session-id", &self.session);
+        let response = self
+            .http
+            .get(&self.endpoint)
+            .bearer_auth(&self.token)
+            .header("accept", "text/event-stream")
+            .header("mcp-session-id", &self.session);
         let response = response.send().await.expect("answered");
         assert_eq!(response.status(), 200);
         Events::new(response)
@@ -112,16 +157,30 @@ pub struct Modern {
 
 impl Modern {
     pub(crate) fn new(endpoint: &str, token: &str) -> Self {
-        Self { http: crate::http(), endpoint: endpoint.into(), token: token.into() }
+        Self {
+            http: crate::http(),
+            endpoint: endpoint.into(),
+            token: token.into(),
+        }
     }
 
     /// Sends a request with everything the revision asks for and gives the raw response.
     pub async fn post(&self, id: impl Into<Value>, method: &str, mut params: Value) -> reqwest::Response {
         params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
         params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
-        let name = params["name"].as_str().or(params["uri"].as_str()).unwrap_or_default().to_owned();
-        let builder = self.http.post(&self.endpoint).bearer_auth(&self.token).header("content-type", "application/json");
-        let builder = builder.header("accept", "application/json, text/event-stream").header("mcp-protocol-version", "2026-07-28");
+        let name = params["name"]
+            .as_str()
+            .or(params["uri"].as_str())
+            .unwrap_or_default()
+            .to_owned();
+        let builder = self
+            .http
+            .post(&self.endpoint)
+            .bearer_auth(&self.token)
+            .header("content-type", "application/json");
+        let builder = builder
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28");
         let builder = builder.header("mcp-method", method).header("mcp-name", name);
         let message = json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params });
         builder.body(message.to_string()).send().await.expect("answered")
@@ -134,6 +193,7 @@ impl Modern {
 
     /// Calls a tool and gives the whole response.
     pub async fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Reply {
-        self.request(id, "tools/call", json!({ "name": tool, "arguments": arguments })).await
+        self.request(id, "tools/call", json!({ "name": tool, "arguments": arguments }))
+            .await
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! [`Network::start`] makes one in a line: each node is a `dawn` process with a home folder of its own and free ports
 //! on loopback. The binaries come from `DAWN_BIN` and `DAWN_TEST_AGENT`, or from beside the test's own binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test helper fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test helper fails the test"
+)]
 
 mod client;
 mod sse;
@@ -39,7 +44,11 @@ fn binary(variable: &str, name: &str) -> PathBuf {
         own.ancestors().nth(2).expect("target/debug/deps").join(name)
     };
     let path = std::env::var_os(variable).map_or_else(beside, PathBuf::from);
-    assert!(path.exists(), "{} is missing: run `make e2e`, which builds it", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `make e2e`, which builds it",
+        path.display()
+    );
     path
 }
 
@@ -117,7 +126,10 @@ impl Output {
 /// Runs a command to its end.
 pub async fn run(command: &mut Command) -> Output {
     let output = tokio::time::timeout(PATIENCE, command.stdin(Stdio::null()).kill_on_drop(true).output());
-    let output = output.await.expect("the command ends in time").expect("the command starts");
+    let output = output
+        .await
+        .expect("the command ends in time")
+        .expect("the command starts");
     Output {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -129,8 +141,19 @@ impl Node {
     /// A home folder without a network.
     #[must_use]
     pub fn new(name: &str, transport: Transport) -> Self {
-        let home = tempfile::Builder::new().prefix("dawn-e2e-").tempdir().expect("a temporary folder");
-        Self { home, name: name.to_owned(), transport, ready: Value::Null, process: None, environment: Vec::new(), listen: Vec::new() }
+        let home = tempfile::Builder::new()
+            .prefix("dawn-e2e-")
+            .tempdir()
+            .expect("a temporary folder");
+        Self {
+            home,
+            name: name.to_owned(),
+            transport,
+            ready: Value::Null,
+            process: None,
+            environment: Vec::new(),
+            listen: Vec::new(),
+        }
     }
 
     /// Sets an environment variable of the node's process and commands.
@@ -164,14 +187,27 @@ impl Node {
     pub async fn up(&mut self) {
         assert!(self.process.is_none(), "{} is already up", self.name);
         let mut args = vec!["up", "--api", "127.0.0.1:0", "--no-mdns"];
-        let listen = if self.listen.is_empty() { vec![self.transport.multiaddr().to_owned()] } else { self.listen.clone() };
+        let listen = if self.listen.is_empty() {
+            vec![self.transport.multiaddr().to_owned()]
+        } else {
+            self.listen.clone()
+        };
         for address in &listen {
             args.extend(["--listen", address]);
         }
-        let mut process = self.command(&args).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("dawn starts");
+        let mut process = self
+            .command(&args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("dawn starts");
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         self.ready = loop {
-            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("ready in time").expect("readable");
+            let line = tokio::time::timeout(PATIENCE, lines.next_line())
+                .await
+                .expect("ready in time")
+                .expect("readable");
             let line = line.unwrap_or_else(|| panic!("{} ended before it was ready", self.name));
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
             if event["event"] == "ready" {
@@ -181,7 +217,12 @@ impl Node {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         self.process = Some(process);
         // The next start listens where this one did, so that others find it again.
-        self.listen = self.ready["listen"].as_array().expect("addresses").iter().filter_map(|address| address.as_str().map(str::to_owned)).collect();
+        self.listen = self.ready["listen"]
+            .as_array()
+            .expect("addresses")
+            .iter()
+            .filter_map(|address| address.as_str().map(str::to_owned))
+            .collect();
     }
 
     /// The local API's address, `http://127.0.0.1:PORT`.
@@ -199,7 +240,10 @@ impl Node {
     /// The local API's token.
     #[must_use]
     pub fn token(&self) -> String {
-        std::fs::read_to_string(self.home().join("api-token")).expect("a token").trim().to_owned()
+        std::fs::read_to_string(self.home().join("api-token"))
+            .expect("a token")
+            .trim()
+            .to_owned()
     }
 
     /// The node's process id.
@@ -219,7 +263,10 @@ impl Node {
         let mut process = self.process.take().expect("a node that is up");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id().expect("running")).expect("a pid"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
-        let status = tokio::time::timeout(PATIENCE, process.wait()).await.expect("ends in time").expect("waited for");
+        let status = tokio::time::timeout(PATIENCE, process.wait())
+            .await
+            .expect("ends in time")
+            .expect("waited for");
         status.code().unwrap_or(-1)
     }
 
@@ -244,7 +291,12 @@ impl Node {
 
     /// `GET` of the local API.
     pub async fn get(&self, path: &str) -> Value {
-        let response = http().get(format!("{}{path}", self.api())).bearer_auth(self.token()).send().await.expect("answered");
+        let response = http()
+            .get(format!("{}{path}", self.api()))
+            .bearer_auth(self.token())
+            .send()
+            .await
+            .expect("answered");
         serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
     }
 
@@ -272,7 +324,11 @@ impl Node {
     pub async fn sees(&self, address: &str) {
         eventually(&format!("{} sees {address}", self.name), async || {
             let agents = self.get("/api/agents").await;
-            agents["agents"].as_array().is_some_and(|agents| agents.iter().any(|agent| agent["address"] == address && agent["state"] == "ready"))
+            agents["agents"].as_array().is_some_and(|agents| {
+                agents
+                    .iter()
+                    .any(|agent| agent["address"] == address && agent["state"] == "ready")
+            })
         })
         .await;
     }
@@ -281,20 +337,28 @@ impl Node {
     pub async fn misses(&self, address: &str) {
         eventually(&format!("{} misses {address}", self.name), async || {
             let agents = self.get("/api/agents").await;
-            agents["agents"].as_array().is_some_and(|agents| agents.iter().all(|agent| agent["address"] != address))
+            agents["agents"]
+                .as_array()
+                .is_some_and(|agents| agents.iter().all(|agent| agent["address"] != address))
         })
         .await;
     }
 
     /// Waits until this node sees another as online or not.
     pub async fn sees_online(&self, name: &str, online: bool) {
-        eventually(&format!("{} sees {name} online={online}", self.name), async || self.peer(name).await["online"] == online).await;
+        eventually(&format!("{} sees {name} online={online}", self.name), async || {
+            self.peer(name).await["online"].as_bool().unwrap_or(false) == online
+        })
+        .await;
     }
 
     /// A peer as `GET /api/peers` tells it, or null.
     pub async fn peer(&self, name: &str) -> Value {
         let peers = self.get("/api/peers").await;
-        peers["peers"].as_array().and_then(|peers| peers.iter().find(|peer| peer["name"] == name).cloned()).unwrap_or(Value::Null)
+        peers["peers"]
+            .as_array()
+            .and_then(|peers| peers.iter().find(|peer| peer["name"] == name).cloned())
+            .unwrap_or(Value::Null)
     }
 }
 
@@ -331,7 +395,11 @@ impl Network {
     /// Starts a network whose processes have these environment variables.
     pub async fn start_with(transport: Transport, names: &[&str], environment: &[(&str, &str)]) -> Self {
         let (owner, others) = names.split_first().expect("at least one node");
-        let make = |name: &str| environment.iter().fold(Node::new(name, transport), |node, (key, value)| node.env(key, value));
+        let make = |name: &str| {
+            environment
+                .iter()
+                .fold(Node::new(name, transport), |node, (key, value)| node.env(key, value))
+        };
         let mut first = make(owner);
         let _made = first.dawn(&["init", "--name", owner]).await.success();
         first.up().await;

@@ -13,7 +13,10 @@ impl Events {
     /// The events of a response.
     #[must_use]
     pub fn new(response: reqwest::Response) -> Self {
-        Self { response, buffer: Vec::new() }
+        Self {
+            response,
+            buffer: Vec::new(),
+        }
     }
 
     /// The next message; `None` at the end.
@@ -28,7 +31,10 @@ impl Events {
                 }
                 return Some(serde_json::from_str(&data.join("\n")).expect("JSON"));
             }
-            let chunk = tokio::time::timeout(crate::PATIENCE, self.response.chunk()).await.expect("an event in time").ok()??;
+            let chunk = tokio::time::timeout(crate::PATIENCE, self.response.chunk())
+                .await
+                .expect("an event in time")
+                .ok()??;
             self.buffer.extend_from_slice(&chunk);
         }
     }

@@ -1,4 +1,5 @@
 //! Agents: started, crashed, told who calls, never left behind; and all of them as one server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
@@ -8,18 +9,26 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn a_crashed_agent_is_an_error_for_its_callers_and_works_for_the_next() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("probe", &[], &["--stdio"]).await;
     home.sees("lab:probe").await;
     let session = home.legacy(Some("lab:probe")).await;
     let crashed = session.call(1, "crash", json!({})).await;
-    assert_eq!(crashed.body["error"]["data"]["dawn"]["code"], "agent_failed", "{crashed:?}");
+    assert_eq!(
+        crashed.body["error"]["data"]["dawn"]["code"], "agent_failed",
+        "{crashed:?}"
+    );
     assert_eq!(crashed.body["id"], 1);
     let next = home.legacy(Some("lab:probe")).await;
     assert_eq!(next.text(1, "echo", json!({ "text": "again" })).await, "again");
     let modern = home.modern(Some("lab:probe"));
     let crashed = modern.call(1, "crash", json!({})).await;
-    assert_eq!(crashed.body["error"]["data"]["dawn"]["code"], "agent_failed", "{crashed:?}");
+    assert_eq!(
+        crashed.body["error"]["data"]["dawn"]["code"], "agent_failed",
+        "{crashed:?}"
+    );
     eventually("the shared process is started again", async || {
         modern.call(2, "echo", json!({ "text": "again" })).await.body["result"]["content"][0]["text"] == "again"
     })
@@ -29,13 +38,18 @@ async fn a_crashed_agent_is_an_error_for_its_callers_and_works_for_the_next() {
 #[tokio::test]
 async fn an_agent_learns_who_calls_and_a_client_cannot_pretend() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("probe", &[], &["--stdio"]).await;
     home.sees("lab:probe").await;
     let session = home.legacy(Some("lab:probe")).await;
     let id = home.get("/api/status").await["node"]["id"].as_str().unwrap().to_owned();
     assert_eq!(session.text(1, "env", json!({ "name": "DAWN_CALLER_NODE" })).await, id);
-    assert_eq!(session.text(2, "env", json!({ "name": "DAWN_CALLER_NAME" })).await, "home");
+    assert_eq!(
+        session.text(2, "env", json!({ "name": "DAWN_CALLER_NAME" })).await,
+        "home"
+    );
     let modern = home.modern(Some("lab:probe"));
     let forged = json!({ "name": "caller", "arguments": {}, "_meta": { "io.dawn/caller": { "node": "forged", "name": "forged" } } });
     let told = modern.request(3, "tools/call", forged).await;
@@ -48,7 +62,10 @@ async fn an_agent_learns_who_calls_and_a_client_cannot_pretend() {
 fn processes(text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))).collect()
+    pids.filter(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+    })
+    .collect()
 }
 
 #[tokio::test]
@@ -56,8 +73,13 @@ async fn no_agent_process_outlives_its_node_even_when_the_node_is_killed() {
     let mut network = Network::start(Transport::Tcp, &["home"]).await;
     let mark = format!("dawn-e2e-orphan-{}", std::process::id());
     // A shell that ignores SIGTERM and has a child of its own, neither of which reads standard input.
-    let script = format!("trap '' TERM; : {mark}; sh -c 'trap \"\" TERM; : {mark}; sleep 1000 & wait' & exec {} --stdio", dawn_e2e::test_agent().display());
-    network.nodes[0].add_agent("stubborn", &[], &["sh", "-c", &script]).await;
+    let script = format!(
+        "trap '' TERM; : {mark}; sh -c 'trap \"\" TERM; : {mark}; sleep 1000 & wait' & exec {} --stdio",
+        dawn_e2e::test_agent().display()
+    );
+    network.nodes[0]
+        .add_agent("stubborn", &[], &["sh", "-c", &script])
+        .await;
     network.nodes[0].sees("home:stubborn").await;
     let session = network.nodes[0].legacy(Some("home:stubborn")).await;
     assert_eq!(session.text(1, "echo", json!({ "text": "up" })).await, "up");
@@ -70,7 +92,9 @@ async fn no_agent_process_outlives_its_node_even_when_the_node_is_killed() {
 async fn a_streamable_http_server_is_an_agent_like_any_other() {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     let mut server = tokio::process::Command::new(dawn_e2e::test_agent())
         .args(["--http", "127.0.0.1:0"])
         .stdout(std::process::Stdio::piped())
@@ -84,7 +108,10 @@ async fn a_streamable_http_server_is_an_agent_like_any_other() {
     home.sees("lab:web").await;
     let session = home.legacy(Some("lab:web")).await;
     assert_eq!(session.text(1, "echo", json!({ "text": "legacy" })).await, "legacy");
-    let modern = home.modern(Some("lab:web")).call(1, "echo", json!({ "text": "modern" })).await;
+    let modern = home
+        .modern(Some("lab:web"))
+        .call(1, "echo", json!({ "text": "modern" }))
+        .await;
     assert_eq!(modern.body["result"]["content"][0]["text"], "modern", "{modern:?}");
 }
 
@@ -98,41 +125,69 @@ async fn all_agents_are_one_server_whose_lists_follow_what_comes_and_goes() {
     let mut events = session.listen().await;
     let names = async || -> Vec<String> {
         let tools = session.request("list", "tools/list", json!({})).await;
-        let tools = tools.body["result"]["tools"].as_array().unwrap_or_else(|| panic!("{tools:?}")).clone();
-        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+        let tools = tools.body["result"]["tools"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{tools:?}"))
+            .clone();
+        tools
+            .iter()
+            .map(|tool| tool["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     let listed = names().await;
     for expected in ["lab__probe__echo", "lab__memory__remember", "home__memory__recall"] {
         assert!(listed.iter().any(|name| name == expected), "{expected} in {listed:?}");
     }
-    assert_eq!(session.text(1, "lab__probe__echo", json!({ "text": "through all" })).await, "through all");
-    let stored = session.call(2, "home__memory__remember", json!({ "text": "the kettle is blue" })).await;
+    assert_eq!(
+        session
+            .text(1, "lab__probe__echo", json!({ "text": "through all" }))
+            .await,
+        "through all"
+    );
+    let stored = session
+        .call(2, "home__memory__remember", json!({ "text": "the kettle is blue" }))
+        .await;
     assert!(stored.body["result"]["isError"] != true, "{stored:?}");
     let unknown = session.call(3, "lab__nothing__echo", json!({})).await;
-    assert_eq!(unknown.body["error"]["data"]["dawn"]["code"], "unknown_agent", "{unknown:?}");
+    assert_eq!(
+        unknown.body["error"]["data"]["dawn"]["code"], "unknown_agent",
+        "{unknown:?}"
+    );
 
     network.nodes[1].kill().await;
     loop {
         let event = events.next().await.expect("the stream goes on");
-        if event["method"] == "notifications/tools/list_changed" && !names().await.iter().any(|name| name.starts_with("lab__")) {
+        if event["method"] == "notifications/tools/list_changed"
+            && !names().await.iter().any(|name| name.starts_with("lab__"))
+        {
             break;
         }
     }
-    assert!(names().await.iter().any(|name| name == "home__memory__recall"), "a dead node does not fail the whole");
+    assert!(
+        names().await.iter().any(|name| name == "home__memory__recall"),
+        "a dead node does not fail the whole"
+    );
     network.nodes[1].up().await;
     loop {
         let event = events.next().await.expect("the stream goes on");
-        if event["method"] == "notifications/tools/list_changed" && names().await.iter().any(|name| name == "lab__probe__echo") {
+        if event["method"] == "notifications/tools/list_changed"
+            && names().await.iter().any(|name| name == "lab__probe__echo")
+        {
             break;
         }
     }
-    assert_eq!(session.text(4, "lab__probe__echo", json!({ "text": "back" })).await, "back");
+    assert_eq!(
+        session.text(4, "lab__probe__echo", json!({ "text": "back" })).await,
+        "back"
+    );
 }
 
 #[tokio::test]
 async fn the_whole_speaks_the_modern_era_too() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("probe", &[], &["--stdio"]).await;
     home.sees("lab:probe").await;
     let modern = home.modern(None);
@@ -147,15 +202,27 @@ async fn the_whole_speaks_the_modern_era_too() {
 #[tokio::test]
 async fn eras_that_do_not_meet_are_a_clear_error() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("old", &[], &["--stdio", "--era", "legacy"]).await;
     lab.add_test_agent("new", &[], &["--stdio", "--era", "modern"]).await;
     home.sees("lab:old").await;
     home.sees("lab:new").await;
-    let modern = home.modern(Some("lab:old")).call(1, "echo", json!({ "text": "x" })).await;
-    assert_eq!((modern.status, &modern.body["error"]["data"]["dawn"]["code"]), (400, &json!("era_mismatch")), "{modern:?}");
+    let modern = home
+        .modern(Some("lab:old"))
+        .call(1, "echo", json!({ "text": "x" }))
+        .await;
+    assert_eq!(
+        (modern.status, &modern.body["error"]["data"]["dawn"]["code"]),
+        (400, &json!("era_mismatch")),
+        "{modern:?}"
+    );
     let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } } });
-    let response = dawn_e2e::http().post(home.endpoint(Some("lab:new"))).bearer_auth(home.token()).header("content-type", "application/json");
+    let response = dawn_e2e::http()
+        .post(home.endpoint(Some("lab:new")))
+        .bearer_auth(home.token())
+        .header("content-type", "application/json");
     let response = response.body(initialize.to_string()).send().await.unwrap();
     assert_eq!(response.status(), 400);
     assert!(response.text().await.unwrap().contains("era_mismatch"));
@@ -164,7 +231,9 @@ async fn eras_that_do_not_meet_are_a_clear_error() {
 #[tokio::test]
 async fn an_idle_pair_of_nodes_keeps_its_sessions() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("probe", &[], &["--stdio"]).await;
     home.sees("lab:probe").await;
     let session = home.legacy(Some("lab:probe")).await;

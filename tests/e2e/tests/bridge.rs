@@ -1,4 +1,5 @@
 //! `dawn mcp`: the stdio bridge.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::process::Stdio;
 
@@ -15,7 +16,13 @@ struct Bridge {
 
 impl Bridge {
     fn start(node: &Node, args: &[&str]) -> Self {
-        let mut child = node.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut child = node
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let stdin = child.stdin.take().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, stdin, lines }
@@ -26,12 +33,16 @@ impl Bridge {
     }
 
     async fn hear(&mut self) -> Value {
-        let line = tokio::time::timeout(dawn_e2e::PATIENCE, self.lines.next_line()).await.unwrap().unwrap();
+        let line = tokio::time::timeout(dawn_e2e::PATIENCE, self.lines.next_line())
+            .await
+            .unwrap()
+            .unwrap();
         serde_json::from_str(&line.expect("the bridge goes on")).unwrap()
     }
 
     async fn ask(&mut self, id: u32, method: &str, params: Value) -> Value {
-        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await;
+        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            .await;
         loop {
             let message = self.hear().await;
             if message["id"] == id {
@@ -43,7 +54,8 @@ impl Bridge {
     async fn initialize(&mut self) {
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
         assert!(self.ask(0, "initialize", params).await["result"]["serverInfo"].is_object());
-        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
+            .await;
     }
 }
 
@@ -60,7 +72,13 @@ async fn one_agent_and_all_agents_are_reached_over_stdio() {
     for (args, tool) in [(&["mcp", "lab:probe"][..], "echo"), (&["mcp"][..], "lab__probe__echo")] {
         let mut bridge = Bridge::start(&network.nodes[0], args);
         bridge.initialize().await;
-        let answer = bridge.ask(1, "tools/call", json!({ "name": tool, "arguments": { "text": "over stdio" } })).await;
+        let answer = bridge
+            .ask(
+                1,
+                "tools/call",
+                json!({ "name": tool, "arguments": { "text": "over stdio" } }),
+            )
+            .await;
         assert_eq!(answer["result"]["content"][0]["text"], "over stdio", "{answer}");
     }
 }
@@ -72,12 +90,23 @@ async fn a_modern_client_needs_no_session_over_stdio() {
     let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} });
     let discovered = bridge.ask(1, "server/discover", json!({ "_meta": meta })).await;
     assert!(discovered["result"]["supportedVersions"].is_array(), "{discovered}");
-    let answer = bridge.ask(2, "tools/call", json!({ "name": "echo", "arguments": { "text": "modern" }, "_meta": meta })).await;
+    let answer = bridge
+        .ask(
+            2,
+            "tools/call",
+            json!({ "name": "echo", "arguments": { "text": "modern" }, "_meta": meta }),
+        )
+        .await;
     assert_eq!(answer["result"]["content"][0]["text"], "modern", "{answer}");
     let tools = json!({ "_meta": meta, "notifications": { "toolsListChanged": true } });
-    bridge.say(&json!({ "jsonrpc": "2.0", "id": "listen", "method": "subscriptions/listen", "params": tools })).await;
+    bridge
+        .say(&json!({ "jsonrpc": "2.0", "id": "listen", "method": "subscriptions/listen", "params": tools }))
+        .await;
     let acknowledged = bridge.hear().await;
-    assert_eq!(acknowledged["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen", "{acknowledged}");
+    assert_eq!(
+        acknowledged["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen",
+        "{acknowledged}"
+    );
 }
 
 #[tokio::test]
@@ -85,9 +114,17 @@ async fn a_crash_of_the_agent_is_answered_and_the_session_goes_on_anew() {
     let network = pair().await;
     let mut bridge = Bridge::start(&network.nodes[0], &["mcp", "lab:probe"]);
     bridge.initialize().await;
-    let crashed = bridge.ask(1, "tools/call", json!({ "name": "crash", "arguments": {} })).await;
+    let crashed = bridge
+        .ask(1, "tools/call", json!({ "name": "crash", "arguments": {} }))
+        .await;
     assert_eq!(crashed["error"]["data"]["dawn"]["code"], "agent_failed", "{crashed}");
-    let answer = bridge.ask(2, "tools/call", json!({ "name": "echo", "arguments": { "text": "anew" } })).await;
+    let answer = bridge
+        .ask(
+            2,
+            "tools/call",
+            json!({ "name": "echo", "arguments": { "text": "anew" } }),
+        )
+        .await;
     assert_eq!(answer["result"]["content"][0]["text"], "anew", "{answer}");
 }
 
@@ -110,7 +147,11 @@ async fn what_is_piped_in_is_answered_before_the_bridge_ends() {
     for id in 1..=20 {
         bridge.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "echo", "arguments": { "text": "x" } } })).await;
     }
-    let Bridge { mut child, stdin, mut lines } = bridge;
+    let Bridge {
+        mut child,
+        stdin,
+        mut lines,
+    } = bridge;
     drop(stdin);
     let mut answered = 0;
     while let Ok(Ok(Some(line))) = tokio::time::timeout(dawn_e2e::PATIENCE, lines.next_line()).await {
@@ -125,8 +166,13 @@ async fn without_a_running_node_each_request_gets_a_clear_error() {
     let node = Node::new("home", Transport::Quic);
     let _made = node.dawn(&["init", "--name", "home"]).await.success();
     let mut bridge = Bridge::start(&node, &["mcp"]);
-    bridge.say(&json!({ "jsonrpc": "2.0", "id": 7, "method": "initialize", "params": {} })).await;
+    bridge
+        .say(&json!({ "jsonrpc": "2.0", "id": 7, "method": "initialize", "params": {} }))
+        .await;
     let answer = bridge.hear().await;
     assert_eq!(answer["id"], 7);
-    assert!(answer["error"]["message"].as_str().unwrap().contains("dawn up"), "{answer}");
+    assert!(
+        answer["error"]["message"].as_str().unwrap().contains("dawn up"),
+        "{answer}"
+    );
 }

@@ -1,4 +1,5 @@
 //! Joining, leaving and being refused, with real processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
@@ -11,7 +12,12 @@ async fn both_sides_of_a_join_show_the_same_three_words() {
     let words = joined["words"].as_str().expect("words").to_owned();
     assert_eq!(words.split('-').count(), 3);
     let joins = network.nodes[0].get("/api/joins").await;
-    let seen = joins["joins"].as_array().expect("joins").iter().find(|join| join["name"] == "lab").expect("the join of lab");
+    let seen = joins["joins"]
+        .as_array()
+        .expect("joins")
+        .iter()
+        .find(|join| join["name"] == "lab")
+        .expect("the join of lab");
     assert_eq!(seen["words"], words.as_str());
 }
 
@@ -21,7 +27,9 @@ async fn an_invite_works_as_often_as_it_says_and_not_once_more() {
     let ticket = network.ticket(&["--uses", "2"]).await;
     let mut joined = 0;
     let mut refused = 0;
-    let nodes: Vec<Node> = (0..5).map(|at| Node::new(&format!("guest-{at}"), Transport::Quic)).collect();
+    let nodes: Vec<Node> = (0..5)
+        .map(|at| Node::new(&format!("guest-{at}"), Transport::Quic))
+        .collect();
     let joins = nodes.iter().map(|node| {
         let ticket = ticket.clone();
         async move { node.dawn(&["join", &ticket, "--name", &node.name]).await }
@@ -52,9 +60,14 @@ async fn an_expired_invite_is_refused_with_its_reason() {
 async fn a_revoked_invite_is_refused() {
     let network = &mut Network::start(Transport::Tcp, &["home"]).await;
     let invite = network.nodes[0].dawn(&["invite"]).await.success().json();
-    let _revoked = network.nodes[0].dawn(&["invite", "revoke", invite["id"].as_str().unwrap()]).await.success();
+    let _revoked = network.nodes[0]
+        .dawn(&["invite", "revoke", invite["id"].as_str().unwrap()])
+        .await
+        .success();
     let late = Node::new("late", Transport::Tcp);
-    let output = late.dawn(&["join", invite["ticket"].as_str().unwrap(), "--name", "late"]).await;
+    let output = late
+        .dawn(&["join", invite["ticket"].as_str().unwrap(), "--name", "late"])
+        .await;
     assert_eq!(output.json()["error"]["code"], "invite_revoked", "{output:?}");
 }
 
@@ -65,12 +78,18 @@ async fn a_join_by_approval_waits_for_the_owner_and_a_denied_one_stays_out() {
     let home = &network.nodes[0];
     for (name, verdict) in [("wanted", "approve"), ("unwanted", "deny")] {
         let node = Node::new(name, Transport::Quic);
-        let join = node.dawn(&["join", &ticket, "--name", name]);
+        let arguments = ["join", &ticket, "--name", name];
+        let join = node.dawn(&arguments);
         let decide = async {
             let mut id = String::new();
             eventually("the request is seen", async || {
                 let requests = home.get("/api/requests").await;
-                let found = requests["requests"].as_array().unwrap().iter().find(|request| request["name"] == name).cloned();
+                let found = requests["requests"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|request| request["name"] == name)
+                    .cloned();
                 if let Some(request) = &found {
                     assert_eq!(request["words"].as_str().unwrap().split('-').count(), 3);
                     id = request["id"].as_str().unwrap().to_owned();
@@ -88,11 +107,16 @@ async fn a_join_by_approval_waits_for_the_owner_and_a_denied_one_stays_out() {
 #[tokio::test]
 async fn a_revoked_member_loses_its_open_streams_and_gets_no_new_ones() {
     let network = Network::start(Transport::Quic, &["home", "lab", "desk"]).await;
-    let [home, lab, desk] = &network.nodes[..] else { unreachable!() };
+    let [home, lab, desk] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("probe", &[], &["--stdio"]).await;
     desk.sees("lab:probe").await;
     let session = desk.legacy(Some("lab:probe")).await;
-    assert_eq!(session.text(1, "echo", serde_json::json!({ "text": "before" })).await, "before");
+    assert_eq!(
+        session.text(1, "echo", serde_json::json!({ "text": "before" })).await,
+        "before"
+    );
     let slow = session.call(2, "slow", serde_json::json!({ "seconds": 50, "steps": 1 }));
     let revoke = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -117,7 +141,11 @@ async fn a_node_that_is_killed_goes_offline_with_its_agents_and_comes_back() {
     assert_eq!(offline.json()["error"]["code"], "node_offline", "{offline:?}");
     network.nodes[1].up().await;
     network.nodes[0].sees("lab:probe").await;
-    let back = network.nodes[0].dawn(&["call", "lab:probe", "echo", "text=back"]).await.success().json();
+    let back = network.nodes[0]
+        .dawn(&["call", "lab:probe", "echo", "text=back"])
+        .await
+        .success()
+        .json();
     assert_eq!(back["result"]["content"][0]["text"], "back");
 }
 
@@ -128,7 +156,10 @@ async fn a_network_goes_on_while_its_owner_is_away_and_after_a_restart() {
     network.nodes[2].sees("lab:probe").await;
     assert_eq!(network.nodes[0].down().await, 0);
     network.nodes[2].sees_online("home", false).await;
-    let _called = network.nodes[2].dawn(&["call", "lab:probe", "echo", "text=x"]).await.success();
+    let _called = network.nodes[2]
+        .dawn(&["call", "lab:probe", "echo", "text=x"])
+        .await
+        .success();
     assert_eq!(network.nodes[2].down().await, 0);
     network.nodes[2].up().await;
     network.nodes[2].sees("lab:probe").await;
@@ -136,10 +167,18 @@ async fn a_network_goes_on_while_its_owner_is_away_and_after_a_restart() {
 
 #[tokio::test]
 async fn certificates_are_renewed_long_before_they_expire() {
-    let network = Network::start_with(Transport::Quic, &["home", "lab"], &[("DAWN_CERTIFICATE__LIFETIME", "20s")]).await;
+    let network = Network::start_with(
+        Transport::Quic,
+        &["home", "lab"],
+        &[("DAWN_CERTIFICATE__LIFETIME", "20s")],
+    )
+    .await;
     let lab = &network.nodes[1];
     let first = lab.get("/api/status").await["certificate"]["expires"].clone();
-    eventually("the certificate of lab is renewed", async || lab.get("/api/status").await["certificate"]["expires"] != first).await;
+    eventually("the certificate of lab is renewed", async || {
+        lab.get("/api/status").await["certificate"]["expires"] != first
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(25)).await;
     assert_eq!(lab.peer("home").await["online"], true);
 }

@@ -1,4 +1,5 @@
 //! Messages across nodes: what goes in comes out, over every transport, at any size, until it is cancelled.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
@@ -18,9 +19,16 @@ async fn calls_over(transport: Transport) {
     assert_eq!(home.peer("lab").await["transport"], transport.name());
     let session = home.legacy(Some("lab:probe")).await;
     assert_eq!(session.text(1, "echo", json!({ "text": "grüße" })).await, "grüße");
-    let modern = home.modern(Some("lab:probe")).call("a", "echo", json!({ "text": "modern" })).await;
+    let modern = home
+        .modern(Some("lab:probe"))
+        .call("a", "echo", json!({ "text": "modern" }))
+        .await;
     assert_eq!(modern.body["result"]["content"][0]["text"], "modern", "{modern:?}");
-    let called = home.dawn(&["call", "lab:probe", "echo", "text=cli"]).await.success().json();
+    let called = home
+        .dawn(&["call", "lab:probe", "echo", "text=cli"])
+        .await
+        .success()
+        .json();
     assert_eq!(called["result"]["content"][0]["text"], "cli");
 }
 
@@ -51,7 +59,9 @@ const ODD: &[&str] = &[
 #[tokio::test]
 async fn odd_messages_cross_two_nodes_byte_for_byte() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else { unreachable!() };
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
     lab.add_test_agent("raw", &[], &["--raw-echo"]).await;
     home.sees("lab:raw").await;
     let direct = direct(ODD).await;
@@ -117,8 +127,13 @@ async fn a_minute_of_progress_streams_and_can_be_cancelled() {
     let network = pair(Transport::Quic).await;
     let home = &network.nodes[0];
     let session = home.legacy(Some("lab:probe")).await;
-    let params = json!({ "name": "slow", "arguments": { "seconds": 120, "steps": 120 }, "_meta": { "progressToken": "p" } });
-    let mut events = Events::new(session.post(&json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params })).await);
+    let params =
+        json!({ "name": "slow", "arguments": { "seconds": 120, "steps": 120 }, "_meta": { "progressToken": "p" } });
+    let mut events = Events::new(
+        session
+            .post(&json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params }))
+            .await,
+    );
     let begun = std::time::Instant::now();
     let mut steps = 0;
     while begun.elapsed() < Duration::from_secs(60) {
@@ -128,7 +143,9 @@ async fn a_minute_of_progress_streams_and_can_be_cancelled() {
         steps += 1;
     }
     assert!(steps >= 50, "{steps} steps in a minute");
-    session.notify("notifications/cancelled", json!({ "requestId": 5, "reason": "enough" })).await;
+    session
+        .notify("notifications/cancelled", json!({ "requestId": 5, "reason": "enough" }))
+        .await;
     eventually("the agent noticed the cancellation", async || {
         let stats: Value = serde_json::from_str(&session.text("stats", "stats", json!({})).await).unwrap();
         stats["cancelled"] == 1
@@ -140,7 +157,8 @@ async fn a_minute_of_progress_streams_and_can_be_cancelled() {
 async fn a_modern_client_that_disconnects_mid_call_cancels_the_call() {
     let network = pair(Transport::Quic).await;
     let modern = network.nodes[0].modern(Some("lab:probe"));
-    let params = json!({ "name": "slow", "arguments": { "seconds": 50, "steps": 50 }, "_meta": { "progressToken": 1 } });
+    let params =
+        json!({ "name": "slow", "arguments": { "seconds": 50, "steps": 50 }, "_meta": { "progressToken": 1 } });
     let mut events = Events::new(modern.post(1, "tools/call", params).await);
     assert_eq!(events.next().await.unwrap()["method"], "notifications/progress");
     drop(events);
@@ -156,11 +174,19 @@ async fn a_modern_client_that_disconnects_mid_call_cancels_the_call() {
 async fn a_legacy_client_that_disconnects_mid_call_harms_nobody() {
     let network = pair(Transport::Tcp).await;
     let session = network.nodes[0].legacy(Some("lab:probe")).await;
-    let params = json!({ "name": "slow", "arguments": { "seconds": 50, "steps": 50 }, "_meta": { "progressToken": 1 } });
-    let mut events = Events::new(session.post(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params })).await);
+    let params =
+        json!({ "name": "slow", "arguments": { "seconds": 50, "steps": 50 }, "_meta": { "progressToken": 1 } });
+    let mut events = Events::new(
+        session
+            .post(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }))
+            .await,
+    );
     assert!(events.next().await.is_some());
     drop(events);
-    assert_eq!(session.text(2, "echo", json!({ "text": "still here" })).await, "still here");
+    assert_eq!(
+        session.text(2, "echo", json!({ "text": "still here" })).await,
+        "still here"
+    );
 }
 
 #[tokio::test]
@@ -168,19 +194,38 @@ async fn sampling_elicitation_and_roots_are_asked_of_the_client_and_answered() {
     let network = pair(Transport::Quic).await;
     let session = network.nodes[0].legacy(Some("lab:probe")).await;
     for (tool, method, answer) in [
-        ("ask_sampling", "sampling/createMessage", json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "sampled" } })),
-        ("ask_elicitation", "elicitation/create", json!({ "action": "accept", "content": { "name": "elicited" } })),
-        ("ask_roots", "roots/list", json!({ "roots": [{ "uri": "file:///rooted", "name": "r" }] })),
+        (
+            "ask_sampling",
+            "sampling/createMessage",
+            json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "sampled" } }),
+        ),
+        (
+            "ask_elicitation",
+            "elicitation/create",
+            json!({ "action": "accept", "content": { "name": "elicited" } }),
+        ),
+        (
+            "ask_roots",
+            "roots/list",
+            json!({ "roots": [{ "uri": "file:///rooted", "name": "r" }] }),
+        ),
     ] {
         let call = json!({ "jsonrpc": "2.0", "id": tool, "method": "tools/call", "params": { "name": tool, "arguments": {} } });
         let mut events = Events::new(session.post(&call).await);
         let question = events.next().await.unwrap();
         assert_eq!(question["method"], method, "{question}");
-        let accepted = session.post(&json!({ "jsonrpc": "2.0", "id": question["id"], "result": answer })).await;
+        let accepted = session
+            .post(&json!({ "jsonrpc": "2.0", "id": question["id"], "result": answer }))
+            .await;
         assert_eq!(accepted.status(), 202);
         let result = events.next().await.unwrap();
-        let text = result["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{result}"));
-        assert!(text.contains("sampled") || text.contains("elicited") || text.contains("rooted"), "{text}");
+        let text = result["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{result}"));
+        assert!(
+            text.contains("sampled") || text.contains("elicited") || text.contains("rooted"),
+            "{text}"
+        );
     }
 }
 

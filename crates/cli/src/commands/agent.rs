@@ -228,6 +228,7 @@ struct Agent {
     resources: u64,
     prompts: u64,
     latency_ms: Option<f64>,
+    this: bool,
     error: Option<String>,
 }
 
@@ -270,7 +271,7 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
             plain(agent.tools.to_string()),
             plain(agent.resources.to_string()),
             plain(agent.prompts.to_string()),
-            plain(words::milliseconds(agent.latency_ms)),
+            plain(words::milliseconds(agent.latency_ms.filter(|_| !agent.this))),
             plain(words::list(&agent.eras)),
             (agent.error.unwrap_or(server), FAINT),
         ]);
@@ -332,12 +333,10 @@ fn restart(context: &Context, name: &AgentName) -> Result<(), Failure> {
 
 #[derive(Deserialize)]
 struct Inspection {
+    era: String,
+    /// What it answered to `initialize` or `server/discover`.
     #[serde(default)]
     server: Value,
-    #[serde(default)]
-    protocol: Value,
-    #[serde(default)]
-    instructions: Option<String>,
     #[serde(default)]
     tools: Vec<Value>,
     #[serde(default)]
@@ -358,23 +357,12 @@ fn inspect(context: &Context, address: &AgentAddress) -> Result<(), Failure> {
     let inspected: Box<RawValue> = context.wait(async { Ok(client.get(&path).await?) })?;
     let out = context.out;
     out.answer(&inspected, |agent: Inspection| {
-        let text = |value: &Value, key: &str| value[key].as_str().map(|text| words::clean(text).into_owned());
-        let server = [
-            text(&agent.server, "title").or_else(|| text(&agent.server, "name")),
-            text(&agent.server, "version"),
-        ];
-        let server: Vec<String> = server.into_iter().flatten().collect();
-        let protocol = agent
-            .protocol
-            .as_str()
-            .map(|protocol| format!(" (MCP {})", words::clean(protocol)));
         out.line(format!(
-            "{}  {}{}",
+            "{}  {}",
             styled(STRONG, address),
-            server.join(" "),
-            protocol.unwrap_or_default()
+            words::clean(&introduction(&agent))
         ))?;
-        if let Some(instructions) = &agent.instructions {
+        if let Some(instructions) = agent.server["instructions"].as_str() {
             out.line(format!("\n{}", words::clean(instructions.trim())))?;
         }
         section(context, "Tools", &agent.tools, "name", parameters)?;
@@ -386,9 +374,24 @@ fn inspect(context: &Context, address: &AgentAddress) -> Result<(), Failure> {
             "uriTemplate",
             |_| String::new(),
         )?;
-        section(context, "Prompts", &agent.prompts, "name", arguments)?;
-        Ok(())
+        section(context, "Prompts", &agent.prompts, "name", arguments)
     })
+}
+
+/// The server's name and version, and the revision it speaks.
+fn introduction(agent: &Inspection) -> String {
+    let info = &agent.server["serverInfo"];
+    let name = info["title"].as_str().or(info["name"].as_str());
+    let revisions = agent.server["supportedVersions"].as_array().and_then(|all| all.first());
+    let revision = agent.server["protocolVersion"]
+        .as_str()
+        .or(revisions.and_then(Value::as_str));
+    let spoken = format!("(MCP {}, {})", revision.unwrap_or("of an unknown revision"), agent.era);
+    [name, info["version"].as_str(), Some(&spoken)]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn section(
@@ -487,6 +490,18 @@ mod tests {
             "{shown}"
         );
         assert_eq!(parameters(&json!({})), "");
+    }
+
+    #[test]
+    fn a_server_introduces_itself_in_either_era() {
+        let agent = |era: &str, server: Value| -> String {
+            introduction(&serde_json::from_value(json!({ "era": era, "server": server })).unwrap())
+        };
+        let info = json!({ "name": "files", "version": "2" });
+        let legacy = json!({ "serverInfo": info, "protocolVersion": "2025-11-25" });
+        assert_eq!(agent("legacy", legacy), "files 2 (MCP 2025-11-25, legacy)");
+        let modern = json!({ "serverInfo": info, "supportedVersions": ["2026-07-28"] });
+        assert_eq!(agent("modern", modern), "files 2 (MCP 2026-07-28, modern)");
     }
 
     #[test]

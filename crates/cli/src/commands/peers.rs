@@ -14,7 +14,9 @@ use crate::output::{BAD, FAINT, GOOD, STRONG, styled, words};
 
 /// Every node of the network, with its route and latency; or remove one
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dawn peers\n  dawn peers --json\n  dawn peers revoke lab")]
+#[command(
+    after_help = "Examples:\n  dawn peers\n  dawn peers -v           with addresses and ids\n  dawn peers --json\n  dawn peers revoke lab"
+)]
 pub(crate) struct PeersArgs {
     #[command(subcommand)]
     command: Option<PeersCommand>,
@@ -91,36 +93,30 @@ fn list(context: &Context) -> Result<(), Failure> {
     let out = context.out;
     out.answer(&listed, |Peers { peers }| {
         let alone = peers.iter().all(|peer| peer.this);
-        let header = [
-            "NODE",
-            "STATE",
-            "ROUTE",
-            "TRANSPORT",
-            "LATENCY",
-            "AGENTS",
-            "ROLES",
-            "ADDRESS",
-            "ID",
-        ];
+        // Long columns are for programs and for who asks.
+        let all = context.verbose > 0 || !out.on_terminal();
+        let mut header = vec!["NODE", "STATE", "ROUTE", "TRANSPORT", "LATENCY", "AGENTS", "ROLES"];
+        if all {
+            header.extend(["ADDRESS", "ID"]);
+        }
         let mut rows = Rows::new(out.on_terminal(), &header);
         for peer in peers {
             let state = peer.state();
-            let route = if peer.this || peer.route == "none" {
-                "–".to_owned()
-            } else {
-                peer.route
-            };
-            rows.row([
+            let away = peer.this || peer.route == "none";
+            let mut row = vec![
                 (peer.name, STRONG),
                 state,
-                plain(route),
-                plain(peer.transport.unwrap_or_else(|| "–".to_owned())),
-                plain(words::milliseconds(peer.latency_ms)),
+                plain(if away { "–" } else { &peer.route }),
+                plain(peer.transport.as_deref().unwrap_or("–")),
+                plain(words::milliseconds(peer.latency_ms.filter(|_| !peer.this))),
                 plain(peer.agents.to_string()),
                 plain(words::list(&peer.roles)),
-                (peer.address.unwrap_or_else(|| "–".to_owned()), FAINT),
-                (peer.id, FAINT),
-            ]);
+            ];
+            if all {
+                row.push((peer.address.unwrap_or_else(|| "–".to_owned()), FAINT));
+                row.push((peer.id, FAINT));
+            }
+            rows.row(row);
         }
         out.line(rows.render())?;
         if alone {

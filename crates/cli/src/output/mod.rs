@@ -141,7 +141,8 @@ impl Output {
             }
         } else if let Some((message, next)) = failure.words() {
             complain(&format!("{} {}", styled(BAD, "error:"), words::clean(message)));
-            if let Some(next) = next {
+            // Some messages of the node already end with it.
+            if let Some(next) = next.filter(|next| !message.contains(next)) {
                 complain(&format!("{} {}", styled(GOOD, "→"), words::clean(next)));
             }
         }

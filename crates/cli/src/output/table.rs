@@ -5,6 +5,9 @@ use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 
 use super::words::clean;
 
+/// A terminal narrower than this gets no columns squeezed into it, characters.
+const NARROWEST: u16 = 40;
+
 /// Rows under a header.
 #[derive(Debug)]
 pub(crate) struct Rows {
@@ -18,7 +21,14 @@ impl Rows {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         if terminal {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
+            // A terminal that does not say how wide it is wraps for itself.
+            let known = table.width().is_some_and(|width| width >= NARROWEST);
+            let arrangement = if known {
+                ContentArrangement::Dynamic
+            } else {
+                ContentArrangement::Disabled
+            };
+            table.set_content_arrangement(arrangement);
             table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
         } else {
             table

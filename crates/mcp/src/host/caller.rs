@@ -68,20 +68,30 @@ impl<'a> Members<'a> {
     }
 
     fn all(&self, key: &str) -> Vec<&'a RawValue> {
-        self.0.iter().filter(|(name, _)| name == key).map(|(_, value)| *value).collect()
+        self.0
+            .iter()
+            .filter(|(name, _)| name == key)
+            .map(|(_, value)| *value)
+            .collect()
     }
 }
 
 /// A message as the agent may see it.
 fn mark(message: Message, told: Option<&str>) -> Message {
-    let suspicious = || memchr::memmem::find(message.as_bytes(), b"io.dawn").is_some() || memchr::memmem::find(message.as_bytes(), b"\\u").is_some();
+    let suspicious = || {
+        memchr::memmem::find(message.as_bytes(), b"io.dawn").is_some()
+            || memchr::memmem::find(message.as_bytes(), b"\\u").is_some()
+    };
     if told.is_none() && !suspicious() {
         return message;
     }
     if message.is_batch() {
         let Ok(parts) = message.batch() else { return message };
         let parts: Vec<Message> = parts.into_iter().map(|part| mark(part, told)).collect();
-        let texts: Vec<Cow<'_, str>> = parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes())).collect();
+        let texts: Vec<Cow<'_, str>> = parts
+            .iter()
+            .map(|part| String::from_utf8_lossy(part.as_bytes()))
+            .collect();
         return Message::new(format!("[{}]", texts.join(",")).into());
     }
     let Ok(peek) = message.peek() else { return message };
@@ -95,7 +105,9 @@ fn mark(message: Message, told: Option<&str>) -> Message {
         edit.replace_range(end..end, format!(",\"params\":{{\"_meta\":{{{insert}}}}}"));
         return edit.finish();
     };
-    let Some(members) = Members::of(params) else { return message.clone() };
+    let Some(members) = Members::of(params) else {
+        return message.clone();
+    };
     let metas = members.all("_meta");
     let mut edit = message.edit();
     match metas.as_slice() {
@@ -105,14 +117,17 @@ fn mark(message: Message, told: Option<&str>) -> Message {
             edit.insert_within(params, format!("\"_meta\":{{{insert}}}{comma}"));
         }
         [meta] => {
-            let Some(entries) = Members::of(meta) else { return message.clone() };
+            let Some(entries) = Members::of(meta) else {
+                return message.clone();
+            };
             if entries.all(KEY).is_empty() {
                 let Some(insert) = insert else { return message.clone() };
                 let comma = if entries.0.is_empty() { "" } else { "," };
                 edit.insert_within(meta, format!("{insert}{comma}"));
             } else {
                 let kept = entries.0.iter().filter(|(key, _)| key != KEY);
-                let kept = kept.map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()));
+                let kept =
+                    kept.map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()));
                 let all: Vec<String> = insert.into_iter().chain(kept).collect();
                 edit.replace(meta, format!("{{{}}}", all.join(",")));
             }
@@ -121,7 +136,9 @@ fn mark(message: Message, told: Option<&str>) -> Message {
         [.., last] => {
             let kept = members.0.iter().filter(|(key, _)| key != "_meta");
             let kept = kept.map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()));
-            let single: Vec<String> = std::iter::once(format!("\"_meta\":{}", last.get())).chain(kept).collect();
+            let single: Vec<String> = std::iter::once(format!("\"_meta\":{}", last.get()))
+                .chain(kept)
+                .collect();
             edit.replace(params, format!("{{{}}}", single.join(",")));
             return mark(edit.finish(), told);
         }
@@ -145,11 +162,26 @@ mod tests {
     #[test]
     fn what_clients_pretend_is_taken_out_however_it_is_spelled() {
         for (forged, clean) in [
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"root"},"a":1}}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"a":1}}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn\u002fcaller":1}}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{}}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"\u005fmeta":{"io.dawn/caller":1}}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"\u005fmeta":{}}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":1},"b":2,"_meta":{"io.dawn/caller":2,"c":3}}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"c":3},"b":2}}"#),
-            (r#"[{"jsonrpc":"2.0","method":"x","params":{"_meta":{"io.dawn/caller":1}}}]"#, r#"[{"jsonrpc":"2.0","method":"x","params":{"_meta":{}}}]"#),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"root"},"a":1}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"a":1}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn\u002fcaller":1}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"\u005fmeta":{"io.dawn/caller":1}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"\u005fmeta":{}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":1},"b":2,"_meta":{"io.dawn/caller":2,"c":3}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"c":3},"b":2}}"#,
+            ),
+            (
+                r#"[{"jsonrpc":"2.0","method":"x","params":{"_meta":{"io.dawn/caller":1}}}]"#,
+                r#"[{"jsonrpc":"2.0","method":"x","params":{"_meta":{}}}]"#,
+            ),
         ] {
             assert_eq!(marked(forged, None), clean);
         }
@@ -171,12 +203,30 @@ mod tests {
     fn an_agent_is_told_whatever_shape_the_parameters_have() {
         let told = Some("{\"name\":\"me\"}");
         for (text, expected) in [
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{ "a":1}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}, "a":1}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"b":2}}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"},"b":2}}}"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":0}}}"#, r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}}}"#),
-            (r#"{"jsonrpc":"2.0","method":"n","params":{}}"#, r#"{"jsonrpc":"2.0","method":"n","params":{}}"#),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{ "a":1}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}, "a":1}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"b":2}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"},"b":2}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":0}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":{"name":"me"}}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"n","params":{}}"#,
+                r#"{"jsonrpc":"2.0","method":"n","params":{}}"#,
+            ),
         ] {
             assert_eq!(marked(text, told), expected);
         }

@@ -35,7 +35,11 @@ type FromClient = mpsc::Receiver<Result<Frame, Fault>>;
 pub(super) fn client() -> reqwest::Client {
     // A second installation only says that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(10)).redirect(reqwest::redirect::Policy::none());
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .connect_timeout(Duration::from_secs(10))
+        .redirect(reqwest::redirect::Policy::none());
     builder.build().unwrap_or_default()
 }
 
@@ -56,7 +60,10 @@ fn headers_of(headers: &BTreeMap<String, String>) -> Result<HeaderMap, HostError
 
 /// Which arguments of which tools are repeated as `Mcp-Param-*` headers (`x-mcp-header` in their schemas).
 #[derive(Debug, Default)]
-pub(super) struct ParamHeaders(Mutex<HashMap<String, Vec<(Vec<String>, String)>>>);
+pub(super) struct ParamHeaders(Mutex<HashMap<String, Vec<Annotated>>>);
+
+/// Where an argument lies, and the name of its header.
+type Annotated = (Vec<String>, String);
 
 impl ParamHeaders {
     /// Reads tool definitions.
@@ -73,16 +80,25 @@ impl ParamHeaders {
     }
 
     fn of_call(&self, tool: &str, params: &RawValue) -> Vec<(HeaderName, HeaderValue)> {
-        let Some(known) = lock(&self.0).get(tool).cloned() else { return Vec::new() };
-        let Ok(params) = serde_json::from_str::<Value>(params.get()) else { return Vec::new() };
+        let Some(known) = lock(&self.0).get(tool).cloned() else {
+            return Vec::new();
+        };
+        let Ok(params) = serde_json::from_str::<Value>(params.get()) else {
+            return Vec::new();
+        };
         let header = |(path, name): (Vec<String>, String)| {
-            let value = path.iter().try_fold(&params["arguments"], |value, key| value.get(key))?;
+            let value = path
+                .iter()
+                .try_fold(&params["arguments"], |value, key| value.get(key))?;
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Bool(_) | Value::Number(_) => value.to_string(),
                 _ => return None,
             };
-            Some((format!("mcp-param-{}", name.to_ascii_lowercase()).parse().ok()?, encoded(&text)?))
+            Some((
+                format!("mcp-param-{}", name.to_ascii_lowercase()).parse().ok()?,
+                encoded(&text)?,
+            ))
         };
         known.into_iter().filter_map(header).collect()
     }
@@ -90,7 +106,9 @@ impl ParamHeaders {
 
 fn annotated(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) {
     const DEPTH: usize = 16;
-    let Some(properties) = schema["properties"].as_object().filter(|_| path.len() < DEPTH) else { return };
+    let Some(properties) = schema["properties"].as_object().filter(|_| path.len() < DEPTH) else {
+        return;
+    };
     for (name, property) in properties {
         path.push(name.clone());
         if let Some(header) = property["x-mcp-header"].as_str() {
@@ -103,8 +121,14 @@ fn annotated(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String
 
 /// A value as a header may carry it: plain, or Base64 between marks.
 fn encoded(value: &str) -> Option<HeaderValue> {
-    let plain = value.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) && value.trim() == value && !(value.starts_with("=?base64?") && value.ends_with("?="));
-    let text = if plain { value.to_owned() } else { format!("=?base64?{}?=", BASE64.encode(value.as_bytes())) };
+    let plain = value.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
+        && value.trim() == value
+        && !(value.starts_with("=?base64?") && value.ends_with("?="));
+    let text = if plain {
+        value.to_owned()
+    } else {
+        format!("=?base64?{}?=", BASE64.encode(value.as_bytes()))
+    };
     text.parse().ok()
 }
 
@@ -128,7 +152,12 @@ impl Upstream {
     ) -> Arc<Self> {
         // They were checked when the agent was added.
         let mut headers = headers_of(configured).unwrap_or_default();
-        for name in ["dawn-caller-node", "dawn-caller-name", "dawn-caller-roles", "dawn-caller-certificate"] {
+        for name in [
+            "dawn-caller-node",
+            "dawn-caller-name",
+            "dawn-caller-roles",
+            "dawn-caller-certificate",
+        ] {
             headers.remove(name);
         }
         if let Some(caller) = caller {
@@ -144,7 +173,13 @@ impl Upstream {
                 }
             }
         }
-        Arc::new(Self { client, url, headers, limits, agent })
+        Arc::new(Self {
+            client,
+            url,
+            headers,
+            limits,
+            agent,
+        })
     }
 
     /// A link for one modern request.
@@ -153,7 +188,9 @@ impl Upstream {
         let (to_client, far) = mpsc::channel(self.limits.queue_messages);
         let stop = self.agent.stop.clone();
         tasks.spawn(async move {
-            let Some(Ok(Frame { message, .. })) = from_client.recv().await else { return };
+            let Some(Ok(Frame { message, .. })) = from_client.recv().await else {
+                return;
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 // Closing the link drops the response, which is how the server learns of it.
@@ -195,7 +232,9 @@ impl Upstream {
             "resources/read" => params.as_ref().and_then(|params| params.uri),
             _ => None,
         };
-        let Some(name) = named.and_then(text) else { return headers };
+        let Some(name) = named.and_then(text) else {
+            return headers;
+        };
         if let Some(value) = encoded(&name) {
             headers.insert("mcp-name", value);
         }
@@ -206,31 +245,63 @@ impl Upstream {
     }
 
     async fn post(&self, message: Message, headers: HeaderMap) -> Result<reqwest::Response, Fault> {
-        let request = self.client.post(self.url.clone()).headers(self.headers.clone()).headers(headers);
-        let request = request.header("content-type", "application/json").header("accept", "application/json, text/event-stream");
-        request.body(message.into_bytes()).send().await.map_err(|error| self.agent.failed(format!("its server at {} does not answer ({})", self.url, cause(&error))))
+        let request = self
+            .client
+            .post(self.url.clone())
+            .headers(self.headers.clone())
+            .headers(headers);
+        let request = request
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream");
+        request.body(message.into_bytes()).send().await.map_err(|error| {
+            self.agent.failed(format!(
+                "its server at {} does not answer ({})",
+                self.url,
+                cause(&error)
+            ))
+        })
     }
 
     /// Passes on what a response carries; `true` when the answer to the request was among it.
-    async fn relay(&self, response: reqwest::Response, related: Option<Bytes>, to_client: &ToClient, last_event: &mut Option<(String, Duration)>) -> Result<bool, Fault> {
+    async fn relay(
+        &self,
+        response: reqwest::Response,
+        related: Option<Bytes>,
+        to_client: &ToClient,
+        last_event: &mut Option<(String, Duration)>,
+    ) -> Result<bool, Fault> {
         let status = response.status();
-        let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let kind = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let send = async |message: Message| -> bool {
-            let frame = Frame { message, related: related.clone() };
+            let frame = Frame {
+                message,
+                related: related.clone(),
+            };
             to_client.send(Ok(frame)).await.is_ok()
         };
         if status.is_success() && kind.starts_with("text/event-stream") {
             let mut events = SseStream::from_bytes_stream(response.bytes_stream());
             while let Some(event) = events.next().await {
-                let event = event.map_err(|error| self.agent.failed(format!("its event stream broke off ({error})")))?;
+                let event =
+                    event.map_err(|error| self.agent.failed(format!("its event stream broke off ({error})")))?;
                 if let Some(id) = event.id {
                     *last_event = Some((id, Duration::from_millis(event.retry.unwrap_or(1000))));
                 } else if let (Some(retry), Some((_, pause))) = (event.retry, last_event.as_mut()) {
                     *pause = Duration::from_millis(retry);
                 }
-                let Some(data) = event.data.filter(|data| !data.trim().is_empty()) else { continue };
+                let Some(data) = event.data.filter(|data| !data.trim().is_empty()) else {
+                    continue;
+                };
                 if data.len() > self.limits.message_bytes {
-                    return Err(Fault::new(FaultCode::TooLarge, format!("agent {} sent a message of {} bytes", self.agent.name, data.len())));
+                    return Err(Fault::new(
+                        FaultCode::TooLarge,
+                        format!("agent {} sent a message of {} bytes", self.agent.name, data.len()),
+                    ));
                 }
                 let message = Message::new(data.into());
                 let is_answer = message.peek().is_ok_and(|peek| peek.kind() == Kind::Response);
@@ -248,7 +319,8 @@ impl Upstream {
         }
         let body = self.body(response).await?;
         let message = Message::new(body);
-        let is_message = message.is_batch() && status.is_success() || message.peek().is_ok_and(|peek| peek.kind() == Kind::Response);
+        let is_message =
+            message.is_batch() && status.is_success() || message.peek().is_ok_and(|peek| peek.kind() == Kind::Response);
         if is_message {
             let answer = self.with_id(message, related.as_deref());
             send(answer).await;
@@ -264,7 +336,9 @@ impl Upstream {
 
     /// An error about a request that the server could not read carries no id: here it is known.
     fn with_id(&self, message: Message, related: Option<&[u8]>) -> Message {
-        let (Ok(peek), Some(id)) = (message.peek(), related) else { return message };
+        let (Ok(peek), Some(id)) = (message.peek(), related) else {
+            return message;
+        };
         if peek.error.is_none() || peek.id.is_some_and(|raw| raw.get() != "null") {
             return message.clone();
         }
@@ -281,9 +355,13 @@ impl Upstream {
         let mut body = bytes::BytesMut::new();
         let mut stream = response.bytes_stream();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.agent.failed(format!("its answer broke off ({})", cause(&error))))?;
+            let chunk =
+                chunk.map_err(|error| self.agent.failed(format!("its answer broke off ({})", cause(&error))))?;
             if body.len() + chunk.len() > limit {
-                return Err(Fault::new(FaultCode::TooLarge, format!("agent {} sent a message of more than {limit} bytes", self.agent.name)));
+                return Err(Fault::new(
+                    FaultCode::TooLarge,
+                    format!("agent {} sent a message of more than {limit} bytes", self.agent.name),
+                ));
             }
             body.extend_from_slice(&chunk);
         }
@@ -295,7 +373,12 @@ impl Upstream {
         let (near, from_client) = mpsc::channel(self.limits.queue_messages);
         let (to_client, far) = mpsc::channel(self.limits.queue_messages);
         let stop = self.agent.stop.clone();
-        let session = Session { upstream: self, state: Arc::default(), to_client, requests: TaskTracker::new() };
+        let session = Session {
+            upstream: self,
+            state: Arc::default(),
+            to_client,
+            requests: TaskTracker::new(),
+        };
         tasks.spawn(async move {
             let identity = Arc::clone(&session.state);
             let upstream = Arc::clone(&session.upstream);
@@ -313,7 +396,12 @@ impl Upstream {
     async fn delete(&self, state: &Mutex<Identity>) {
         let headers = lock(state).headers();
         if headers.contains_key(SESSION) {
-            let request = self.client.delete(self.url.clone()).headers(self.headers.clone()).headers(headers).timeout(Duration::from_secs(2));
+            let request = self
+                .client
+                .delete(self.url.clone())
+                .headers(self.headers.clone())
+                .headers(headers)
+                .timeout(Duration::from_secs(2));
             if let Err(error) = request.send().await {
                 tracing::debug!(agent = %self.agent.name, %error, "a session could not be ended at its server");
             }
@@ -331,7 +419,10 @@ struct Identity {
 impl Identity {
     fn headers(&self) -> HeaderMap {
         let pairs = [(SESSION, &self.session), (VERSION, &self.version)];
-        pairs.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+        pairs
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+            .collect()
     }
 }
 
@@ -373,10 +464,17 @@ impl Session {
                 }
                 continue;
             }
-            let (upstream, state, to_client, failed, end) =
-                (Arc::clone(&self.upstream), Arc::clone(&self.state), self.to_client.clone(), failed.clone(), end.clone());
+            let (upstream, state, to_client, failed, end) = (
+                Arc::clone(&self.upstream),
+                Arc::clone(&self.state),
+                self.to_client.clone(),
+                failed.clone(),
+                end.clone(),
+            );
             self.requests.spawn(async move {
-                let served = end.run_until_cancelled(upstream.request(&state, message, &to_client)).await;
+                let served = end
+                    .run_until_cancelled(upstream.request(&state, message, &to_client))
+                    .await;
                 if let Some(Err(fault)) = served {
                     // The session ends with the first failure; later ones say nothing new.
                     let _ = failed.try_send(fault);
@@ -394,11 +492,18 @@ impl Session {
 
     async fn initialize_or_tell(&self, message: Message) -> Result<(), Fault> {
         let Ok(peek) = message.peek() else { return Ok(()) };
-        let related = peek.id.filter(|_| peek.kind() == Kind::Request).map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
+        let related = peek
+            .id
+            .filter(|_| peek.kind() == Kind::Request)
+            .map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
         let headers = lock(&self.state).headers();
         let response = self.upstream.post(message.clone(), headers).await?;
         let Some(related) = related else {
-            return if response.status() == StatusCode::NOT_FOUND { Err(self.upstream.session_lost()) } else { Ok(()) };
+            return if response.status() == StatusCode::NOT_FOUND {
+                Err(self.upstream.session_lost())
+            } else {
+                Ok(())
+            };
         };
         if let Some(session) = response.headers().get(SESSION) {
             lock(&self.state).session = Some(session.clone());
@@ -433,13 +538,22 @@ fn negotiated(message: &Message) -> Option<HeaderValue> {
 
 impl Upstream {
     fn session_lost(&self) -> Fault {
-        Fault::new(FaultCode::SessionLost, format!("agent {} ended the session; begin a new one with initialize", self.agent.name))
+        Fault::new(
+            FaultCode::SessionLost,
+            format!(
+                "agent {} ended the session; begin a new one with initialize",
+                self.agent.name
+            ),
+        )
     }
 
     /// One request of a session, resumed where the server allows it.
     async fn request(&self, state: &Mutex<Identity>, message: Message, to_client: &ToClient) -> Result<(), Fault> {
         const RESUMES: u32 = 10;
-        let raw = message.peek().ok().and_then(|peek| peek.id.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes())));
+        let raw = message
+            .peek()
+            .ok()
+            .and_then(|peek| peek.id.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes())));
         let headers = lock(state).headers();
         let has_session = headers.contains_key(SESSION);
         let mut response = match self.post(message, headers.clone()).await {
@@ -464,7 +578,12 @@ impl Upstream {
                 _ => break,
             }
         }
-        self.answer(self.agent.failed("its server ended the response without an answer"), raw, to_client).await
+        self.answer(
+            self.agent.failed("its server ended the response without an answer"),
+            raw,
+            to_client,
+        )
+        .await
     }
 
     async fn answer(&self, fault: Fault, raw: Option<Bytes>, to_client: &ToClient) -> Result<(), Fault> {
@@ -476,7 +595,12 @@ impl Upstream {
     }
 
     async fn get(&self, headers: HeaderMap, last_event: Option<&str>) -> Result<reqwest::Response, reqwest::Error> {
-        let mut request = self.client.get(self.url.clone()).headers(self.headers.clone()).headers(headers).header("accept", "text/event-stream");
+        let mut request = self
+            .client
+            .get(self.url.clone())
+            .headers(self.headers.clone())
+            .headers(headers)
+            .header("accept", "text/event-stream");
         if let Some(id) = last_event {
             request = request.header(LAST_EVENT, id);
         }
@@ -492,7 +616,9 @@ impl Upstream {
             let id = last_event.as_ref().map(|(id, _)| id.clone());
             match self.get(headers, id.as_deref()).await {
                 Ok(response) if response.status().is_success() => {
-                    pause = last_event.as_ref().map_or(self.limits.restart_first, |(_, pause)| *pause);
+                    pause = last_event
+                        .as_ref()
+                        .map_or(self.limits.restart_first, |(_, pause)| *pause);
                     // This stream answers no request, so it ends only by breaking.
                     if let Err(fault) = self.relay(response, None, &to_client, &mut last_event).await {
                         tracing::debug!(agent = %self.agent.name, %fault, "its event stream ended");
@@ -544,8 +670,19 @@ mod tests {
             "region": { "type": "string", "x-mcp-header": "Region" },
             "deep": { "properties": { "on": { "type": "boolean", "x-mcp-header": "On" } } },
         }}})]);
-        let params: Box<RawValue> = serde_json::from_str(r#"{"name":"sql","arguments":{"region":"eu","deep":{"on":true}}}"#).unwrap();
-        let found: BTreeMap<String, String> = headers.of_call("sql", &params).iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
-        assert_eq!(found, BTreeMap::from([("mcp-param-on".into(), "true".into()), ("mcp-param-region".into(), "eu".into())]));
+        let params: Box<RawValue> =
+            serde_json::from_str(r#"{"name":"sql","arguments":{"region":"eu","deep":{"on":true}}}"#).unwrap();
+        let found: BTreeMap<String, String> = headers
+            .of_call("sql", &params)
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(
+            found,
+            BTreeMap::from([
+                ("mcp-param-on".into(), "true".into()),
+                ("mcp-param-region".into(), "eu".into())
+            ])
+        );
     }
 }

@@ -94,8 +94,15 @@ pub enum Source {
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Stdio { command, isolation, .. } => f.debug_struct("Stdio").field("command", command).field("isolation", isolation).finish_non_exhaustive(),
-            Self::Http { url, .. } => f.debug_struct("Http").field("url", &url.as_str()).finish_non_exhaustive(),
+            Self::Stdio { command, isolation, .. } => f
+                .debug_struct("Stdio")
+                .field("command", command)
+                .field("isolation", isolation)
+                .finish_non_exhaustive(),
+            Self::Http { url, .. } => f
+                .debug_struct("Http")
+                .field("url", &url.as_str())
+                .finish_non_exhaustive(),
             Self::InProcess(_) => f.write_str("InProcess"),
         }
     }
@@ -174,7 +181,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("agents", &lock(&self.0.agents).keys().collect::<Vec<_>>()).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("agents", &lock(&self.0.agents).keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,13 +230,17 @@ impl Host {
         }
         self.changed();
         let host = self.clone();
-        self.0.tasks.spawn(async move { probe::keep_summary(host, agent).await });
+        self.0
+            .tasks
+            .spawn(async move { probe::keep_summary(host, agent).await });
         Ok(())
     }
 
     /// Ends an agent; `false` when there is none of that name.
     pub async fn remove(&self, name: &AgentName) -> bool {
-        let Some(agent) = lock(&self.0.agents).remove(name) else { return false };
+        let Some(agent) = lock(&self.0.agents).remove(name) else {
+            return false;
+        };
         agent.stop.cancel();
         agent.shared.lock().await.mux = None;
         self.changed();
@@ -236,7 +249,9 @@ impl Host {
 
     /// Ends an agent's processes and asks it again what it offers; `false` when there is none of that name.
     pub async fn restart(&self, name: &AgentName) -> bool {
-        let Some(agent) = lock(&self.0.agents).remove(name) else { return false };
+        let Some(agent) = lock(&self.0.agents).remove(name) else {
+            return false;
+        };
         agent.stop.cancel();
         agent.shared.lock().await.mux = None;
         self.add(agent.name.clone(), agent.spec.clone()).is_ok()
@@ -245,7 +260,10 @@ impl Host {
     /// What the network is told of each agent.
     #[must_use]
     pub fn summaries(&self) -> Vec<AgentSummary> {
-        lock(&self.0.agents).values().map(|agent| lock(&agent.status).0.clone()).collect()
+        lock(&self.0.agents)
+            .values()
+            .map(|agent| lock(&agent.status).0.clone())
+            .collect()
     }
 
     /// One agent as its owner sees it.
@@ -254,7 +272,11 @@ impl Host {
         let agents = lock(&self.0.agents);
         let agent = agents.get(name)?;
         let (summary, error) = lock(&agent.status).clone();
-        Some(AgentStatus { summary, error, links: agent.links.load(Ordering::Relaxed) })
+        Some(AgentStatus {
+            summary,
+            error,
+            links: agent.links.load(Ordering::Relaxed),
+        })
     }
 
     /// Changes whenever a summary does.
@@ -273,7 +295,12 @@ impl Host {
     /// There is none of that name, it does not start, or a limit is reached.
     pub async fn open(&self, name: &AgentName, mode: Mode, caller: &Caller) -> Result<Link, Fault> {
         let agent = lock(&self.0.agents).get(name).cloned();
-        let agent = agent.ok_or_else(|| Fault::new(FaultCode::UnknownAgent, format!("there is no agent {name} on this node; see `dawn agent list`")))?;
+        let agent = agent.ok_or_else(|| {
+            Fault::new(
+                FaultCode::UnknownAgent,
+                format!("there is no agent {name} on this node; see `dawn agent list`"),
+            )
+        })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
         self.link(&agent, mode, Some(caller)).await
     }
@@ -282,7 +309,13 @@ impl Host {
     async fn link(&self, agent: &Arc<Agent>, mode: Mode, caller: Option<&Caller>) -> Result<Link, Fault> {
         let hint = agent.spec.caller;
         match (&agent.spec.source, mode) {
-            (Source::Stdio { isolation: Isolation::Session, .. }, Mode::Session) => {
+            (
+                Source::Stdio {
+                    isolation: Isolation::Session,
+                    ..
+                },
+                Mode::Session,
+            ) => {
                 let told = (hint == CallerHint::Auto).then_some(caller).flatten();
                 let link = process::open(&self.0, agent, told)?;
                 let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
@@ -291,7 +324,14 @@ impl Host {
             (Source::Http { url, headers }, _) => {
                 let client = self.0.http.get_or_init(http::client).clone();
                 let told = (hint == CallerHint::Auto).then_some(caller).flatten();
-                let upstream = http::Upstream::new(client, url.clone(), headers, told, Arc::clone(&self.0.limits), Arc::clone(agent));
+                let upstream = http::Upstream::new(
+                    client,
+                    url.clone(),
+                    headers,
+                    told,
+                    Arc::clone(&self.0.limits),
+                    Arc::clone(agent),
+                );
                 let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
                 let link = match mode {
                     Mode::Exchange => upstream.exchange(&self.0.tasks),
@@ -335,13 +375,22 @@ impl Host {
             const PROVEN: std::time::Duration = std::time::Duration::from_secs(30);
             let lived = shared.born.is_some_and(|born| now - born > PROVEN);
             shared.failures = if lived { 0 } else { shared.failures.saturating_add(1) };
-            let pause = self.0.limits.restart_first.saturating_mul(1 << shared.failures.saturating_sub(1).min(16));
+            let pause = self
+                .0
+                .limits
+                .restart_first
+                .saturating_mul(1 << shared.failures.saturating_sub(1).min(16));
             shared.not_before = (shared.failures > 0).then_some(now + pause.min(self.0.limits.restart_max));
         }
         if let Some(at) = shared.not_before.filter(|at| *at > now) {
             let patience = self.0.limits.restart_first * 4;
             if at - now > patience {
-                let words = format!("agent {} crashed {} times in a row and is started again in {} s", agent.name, shared.failures, (at - now).as_secs() + 1);
+                let words = format!(
+                    "agent {} crashed {} times in a row and is started again in {} s",
+                    agent.name,
+                    shared.failures,
+                    (at - now).as_secs() + 1
+                );
                 return Err(Fault::new(FaultCode::AgentFailed, words));
             }
             tokio::time::sleep_until(at).await;
@@ -350,7 +399,7 @@ impl Host {
             Source::InProcess(code) => self.in_process(agent, code),
             _ => process::open(&self.0, agent, None)?,
         };
-        let mux = Mux::start(link, Arc::clone(agent), Arc::clone(&self.0.limits), &self.0.tasks);
+        let mux = Mux::start(link, Arc::clone(agent), &self.0.limits, &self.0.tasks);
         shared.mux = Some(mux.clone());
         shared.born = Some(now);
         Ok(mux)

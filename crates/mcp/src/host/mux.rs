@@ -28,9 +28,18 @@ pub(super) struct Mux {
 
 #[derive(Debug)]
 enum Command {
-    Open { link: u64, mode: Mode, client: mpsc::Sender<Result<Frame, Fault>> },
-    Say { link: u64, message: Message },
-    Close { link: u64 },
+    Open {
+        link: u64,
+        mode: Mode,
+        client: mpsc::Sender<Result<Frame, Fault>>,
+    },
+    Say {
+        link: u64,
+        message: Message,
+    },
+    Close {
+        link: u64,
+    },
 }
 
 /// A request of a client that the agent works on.
@@ -65,7 +74,7 @@ struct Actor {
 
 impl Mux {
     /// Takes over a connection to an agent.
-    pub(super) fn start(link: Link, agent: Arc<Agent>, limits: Arc<McpLimits>, tasks: &TaskTracker) -> Self {
+    pub(super) fn start(link: Link, agent: Arc<Agent>, limits: &McpLimits, tasks: &TaskTracker) -> Self {
         let (commands, receiver) = mpsc::channel(limits.queue_messages);
         let actor = Actor {
             agent,
@@ -80,7 +89,10 @@ impl Mux {
             next: 0,
         };
         tasks.spawn(actor.run(link.receiver, receiver));
-        Self { commands, queue: limits.queue_messages }
+        Self {
+            commands,
+            queue: limits.queue_messages,
+        }
     }
 
     /// Whether the connection ended.
@@ -104,7 +116,13 @@ impl Mux {
                     () = gone.closed() => None,
                 };
                 let Some(Ok(frame)) = frame else { break };
-                open = commands.send(Command::Say { link, message: frame.message }).await.is_ok();
+                open = commands
+                    .send(Command::Say {
+                        link,
+                        message: frame.message,
+                    })
+                    .await
+                    .is_ok();
             }
             // A connection that ended has told its clients.
             let _ = commands.send(Command::Close { link }).await;
@@ -159,7 +177,8 @@ impl Actor {
     }
 
     fn lost(&self) -> Fault {
-        self.agent.failed("it ended while it worked; it is started again by the next call")
+        self.agent
+            .failed("it ended while it worked; it is started again by the next call")
     }
 
     fn number(&mut self) -> u64 {
@@ -170,11 +189,22 @@ impl Actor {
     async fn command(&mut self, command: Command) -> Result<(), Fault> {
         match command {
             Command::Open { link, mode, client } => {
-                self.clients.insert(link, Client { mode, sender: client, asked: 0 });
+                self.clients.insert(
+                    link,
+                    Client {
+                        mode,
+                        sender: client,
+                        asked: 0,
+                    },
+                );
                 Ok(())
             }
             Command::Say { link, message } => {
-                let parts = if message.is_batch() { message.batch().unwrap_or_default() } else { vec![message] };
+                let parts = if message.is_batch() {
+                    message.batch().unwrap_or_default()
+                } else {
+                    vec![message]
+                };
                 for part in parts {
                     self.said(link, part).await?;
                 }
@@ -186,7 +216,10 @@ impl Actor {
 
     async fn feed(&mut self, message: Message) -> Result<(), Fault> {
         let lost = self.lost();
-        self.to_agent.feed(message.into()).await.map_err(|error| error.fault(&lost))
+        self.to_agent
+            .feed(message.into())
+            .await
+            .map_err(|error| error.fault(&lost))
     }
 
     /// A client left: what it still waits for is cancelled.
@@ -194,7 +227,12 @@ impl Actor {
         if self.clients.remove(&link).is_none() {
             return Ok(());
         }
-        let open: Vec<u64> = self.pending.iter().filter(|(_, pending)| pending.link == link).map(|(number, _)| *number).collect();
+        let open: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.link == link)
+            .map(|(number, _)| *number)
+            .collect();
         for number in open {
             self.pending.remove(&number);
             self.feed(cancelled(number)).await?;
@@ -211,14 +249,26 @@ impl Actor {
             Kind::Request => self.asked(link, &message, &peek).await,
             Kind::Response => {
                 let asked = peek.id().and_then(|id| self.questions.remove(&id));
-                if asked == Some(link) { self.feed(message).await } else { Ok(()) }
+                if asked == Some(link) {
+                    self.feed(message).await
+                } else {
+                    Ok(())
+                }
             }
             Kind::Notification => match peek.method() {
                 "notifications/cancelled" => {
-                    let id = peek.params().and_then(|params| params.request_id).and_then(|raw| Id::parse(raw.get()).ok());
-                    let found = self.pending.iter().find(|(_, pending)| pending.link == link && parse(&pending.raw_id) == id);
+                    let id = peek
+                        .params()
+                        .and_then(|params| params.request_id)
+                        .and_then(|raw| Id::parse(raw.get()).ok());
+                    let found = self
+                        .pending
+                        .iter()
+                        .find(|(_, pending)| pending.link == link && parse(&pending.raw_id) == id);
                     let Some((&number, _)) = found else { return Ok(()) };
-                    let Some(raw) = peek.params().and_then(|params| params.request_id) else { return Ok(()) };
+                    let Some(raw) = peek.params().and_then(|params| params.request_id) else {
+                        return Ok(());
+                    };
                     self.pending.remove(&number);
                     let mut edit = message.edit();
                     edit.replace(raw, number.to_string());
@@ -237,7 +287,10 @@ impl Actor {
     async fn asked(&mut self, link: u64, message: &Message, peek: &Peek<'_>) -> Result<(), Fault> {
         let Some(raw_id) = peek.id else { return Ok(()) };
         let owned_id = Bytes::copy_from_slice(raw_id.get().as_bytes());
-        let is_legacy = self.clients.get(&link).is_some_and(|client| client.mode == Mode::Session);
+        let is_legacy = self
+            .clients
+            .get(&link)
+            .is_some_and(|client| client.mode == Mode::Session);
         let is_initialize = is_legacy && peek.method() == "initialize";
         if is_initialize {
             if let Some(result) = &self.initialized {
@@ -259,7 +312,15 @@ impl Actor {
             edit.replace(token, number.to_string());
         }
         let token = token.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
-        self.pending.insert(number, Pending { link, raw_id: owned_id, token, is_initialize });
+        self.pending.insert(
+            number,
+            Pending {
+                link,
+                raw_id: owned_id,
+                token,
+                is_initialize,
+            },
+        );
         if let Some(client) = self.clients.get_mut(&link) {
             client.asked = number;
         }
@@ -268,7 +329,11 @@ impl Actor {
 
     /// A message of the agent.
     async fn heard(&mut self, message: Message) {
-        let parts = if message.is_batch() { message.batch().unwrap_or_default() } else { vec![message] };
+        let parts = if message.is_batch() {
+            message.batch().unwrap_or_default()
+        } else {
+            vec![message]
+        };
         for part in parts {
             let Ok(peek) = part.peek() else {
                 tracing::warn!(agent = %self.agent.name, "it sent what is no JSON-RPC message; it is dropped");
@@ -283,20 +348,38 @@ impl Actor {
     }
 
     async fn answered(&mut self, message: &Message, peek: &Peek<'_>) {
-        let (Some(raw), Some(Id::Integer(number))) = (peek.id, peek.id()) else { return };
-        let Some(pending) = u64::try_from(number).ok().and_then(|number| self.pending.remove(&number)) else { return };
+        let (Some(raw), Some(Id::Integer(number))) = (peek.id, peek.id()) else {
+            return;
+        };
+        let Some(pending) = u64::try_from(number)
+            .ok()
+            .and_then(|number| self.pending.remove(&number))
+        else {
+            return;
+        };
         if pending.is_initialize {
             self.initialize_answered(peek).await;
         }
         let mut edit = message.edit();
         edit.replace(raw, pending.raw_id.clone());
         // The closing answer of a subscription names it once more.
-        let subscription = peek.result.and_then(subscription_of).filter(|raw| parse_raw(raw) == Some(Id::Integer(number)));
+        let subscription = peek
+            .result
+            .and_then(subscription_of)
+            .filter(|raw| parse_raw(raw) == Some(Id::Integer(number)));
         if let Some(subscription) = subscription {
             edit.replace(subscription, pending.raw_id.clone());
         }
         let related = Some(pending.raw_id.clone());
-        tell(&self.clients, pending.link, Frame { message: edit.finish(), related }).await;
+        tell(
+            &self.clients,
+            pending.link,
+            Frame {
+                message: edit.finish(),
+                related,
+            },
+        )
+        .await;
     }
 
     async fn initialize_answered(&mut self, peek: &Peek<'_>) {
@@ -317,11 +400,25 @@ impl Actor {
 
     /// The agent asks something of a client: the one that last asked something of it.
     async fn questioned(&mut self, message: &Message, peek: &Peek<'_>) {
-        let busy = self.pending.values().map(|pending| pending.link).filter_map(|link| Some((link, self.clients.get(&link)?)));
-        let latest = busy.filter(|(_, client)| client.mode == Mode::Session).max_by_key(|(_, client)| client.asked).map(|(link, _)| link);
-        let any = || self.clients.iter().filter(|(_, client)| client.mode == Mode::Session).max_by_key(|(_, client)| client.asked).map(|(link, _)| *link);
+        let busy = self
+            .pending
+            .values()
+            .map(|pending| pending.link)
+            .filter_map(|link| Some((link, self.clients.get(&link)?)));
+        let latest = busy
+            .filter(|(_, client)| client.mode == Mode::Session)
+            .max_by_key(|(_, client)| client.asked)
+            .map(|(link, _)| link);
+        let any = || {
+            self.clients
+                .iter()
+                .filter(|(_, client)| client.mode == Mode::Session)
+                .max_by_key(|(_, client)| client.asked)
+                .map(|(link, _)| *link)
+        };
         let Some(link) = latest.or_else(any) else {
-            let refusal = Fault::new(FaultCode::SessionLost, "no client is there to answer").answer(peek.id.map(RawValue::get));
+            let refusal =
+                Fault::new(FaultCode::SessionLost, "no client is there to answer").answer(peek.id.map(RawValue::get));
             // When the agent is gone, reading from it says so.
             let _ = self.to_agent.send(refusal.into()).await;
             return;
@@ -329,8 +426,20 @@ impl Actor {
         if let Some(id) = peek.id() {
             self.questions.insert(id, link);
         }
-        let related = self.pending.values().find(|pending| pending.link == link).map(|pending| pending.raw_id.clone());
-        tell(&self.clients, link, Frame { message: message.clone(), related }).await;
+        let related = self
+            .pending
+            .values()
+            .find(|pending| pending.link == link)
+            .map(|pending| pending.raw_id.clone());
+        tell(
+            &self.clients,
+            link,
+            Frame {
+                message: message.clone(),
+                related,
+            },
+        )
+        .await;
     }
 
     async fn notified(&mut self, message: &Message, peek: &Peek<'_>) {
@@ -345,41 +454,78 @@ impl Actor {
         if peek.method() == "notifications/progress"
             && let Some(raw) = params.as_ref().and_then(|params| params.progress_token)
         {
-            let Some(pending) = number(raw).and_then(|number| self.pending.get(&number)) else { return };
+            let Some(pending) = number(raw).and_then(|number| self.pending.get(&number)) else {
+                return;
+            };
             let mut edit = message.edit();
             edit.replace(raw, pending.token.clone().unwrap_or_else(|| pending.raw_id.clone()));
-            let frame = Frame { message: edit.finish(), related: Some(pending.raw_id.clone()) };
+            let frame = Frame {
+                message: edit.finish(),
+                related: Some(pending.raw_id.clone()),
+            };
             return tell(&self.clients, pending.link, frame).await;
         }
         let subscription = peek.meta().and_then(|meta| meta.subscription_id);
         if let Some(raw) = subscription {
-            let Some(pending) = number(raw).and_then(|number| self.pending.get(&number)) else { return };
+            let Some(pending) = number(raw).and_then(|number| self.pending.get(&number)) else {
+                return;
+            };
             let mut edit = message.edit();
             edit.replace(raw, pending.raw_id.clone());
-            let frame = Frame { message: edit.finish(), related: Some(pending.raw_id.clone()) };
+            let frame = Frame {
+                message: edit.finish(),
+                related: Some(pending.raw_id.clone()),
+            };
             return tell(&self.clients, pending.link, frame).await;
         }
         if peek.method() == "notifications/cancelled" {
-            let Some(raw) = params.as_ref().and_then(|params| params.request_id) else { return };
+            let Some(raw) = params.as_ref().and_then(|params| params.request_id) else {
+                return;
+            };
             // Of a subscription that the agent ends, or of a question that it takes back.
             if let Some(pending) = number(raw).and_then(|number| self.pending.get(&number)) {
                 let mut edit = message.edit();
                 edit.replace(raw, pending.raw_id.clone());
-                let frame = Frame { message: edit.finish(), related: Some(pending.raw_id.clone()) };
+                let frame = Frame {
+                    message: edit.finish(),
+                    related: Some(pending.raw_id.clone()),
+                };
                 return tell(&self.clients, pending.link, frame).await;
             }
-            let Some(link) = parse_raw(raw).and_then(|id| self.questions.remove(&id)) else { return };
+            let Some(link) = parse_raw(raw).and_then(|id| self.questions.remove(&id)) else {
+                return;
+            };
             return tell(&self.clients, link, message.clone().into()).await;
         }
         // What names no request is for every session, and for the one exchange there is.
-        let exchanges: Vec<&Pending> =
-            self.pending.values().filter(|pending| self.clients.get(&pending.link).is_some_and(|client| client.mode == Mode::Exchange)).collect();
+        let exchanges: Vec<&Pending> = self
+            .pending
+            .values()
+            .filter(|pending| {
+                self.clients
+                    .get(&pending.link)
+                    .is_some_and(|client| client.mode == Mode::Exchange)
+            })
+            .collect();
         if let [only] = exchanges.as_slice()
             && !peek.method().ends_with("/list_changed")
         {
-            tell(&self.clients, only.link, Frame { message: message.clone(), related: Some(only.raw_id.clone()) }).await;
+            tell(
+                &self.clients,
+                only.link,
+                Frame {
+                    message: message.clone(),
+                    related: Some(only.raw_id.clone()),
+                },
+            )
+            .await;
         }
-        let sessions: Vec<u64> = self.clients.iter().filter(|(_, client)| client.mode == Mode::Session).map(|(link, _)| *link).collect();
+        let sessions: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.mode == Mode::Session)
+            .map(|(link, _)| *link)
+            .collect();
         for link in sessions {
             tell(&self.clients, link, message.clone().into()).await;
         }
@@ -394,7 +540,10 @@ async fn tell(clients: &HashMap<u64, Client>, link: u64, frame: Frame) {
 }
 
 fn cancelled(number: u64) -> Message {
-    Message::notification("notifications/cancelled", Some(&format!(r#"{{"requestId":{number},"reason":"the client left"}}"#)))
+    Message::notification(
+        "notifications/cancelled",
+        Some(&format!(r#"{{"requestId":{number},"reason":"the client left"}}"#)),
+    )
 }
 
 fn parse(raw: &[u8]) -> Option<Id> {

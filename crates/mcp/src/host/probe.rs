@@ -22,7 +22,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
     let mut failures: u32 = 0;
     while !agent.stop.is_cancelled() {
-        let Some(probed) = agent.stop.run_until_cancelled(probe(&host, &agent)).await else { return };
+        let Some(probed) = agent.stop.run_until_cancelled(probe(&host, &agent)).await else {
+            return;
+        };
         let pause = match probed {
             Ok(summary) => {
                 failures = 0;
@@ -41,7 +43,12 @@ pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
                     host.changed();
                 }
                 let limits = &host.0.limits;
-                Some(limits.restart_first.saturating_mul(1 << failures.min(16)).min(limits.restart_max))
+                Some(
+                    limits
+                        .restart_first
+                        .saturating_mul(1 << failures.min(16))
+                        .min(limits.restart_max),
+                )
             }
         };
         let again = async {
@@ -59,13 +66,26 @@ pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
 }
 
 async fn probe(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
-    let modern = tokio::time::timeout(DISCOVER, discover(host, agent)).await.ok().and_then(Result::ok);
-    if modern.is_none() && matches!(&agent.spec.source, Source::Stdio { isolation: Isolation::Session, .. }) {
+    let modern = tokio::time::timeout(DISCOVER, discover(host, agent))
+        .await
+        .ok()
+        .and_then(Result::ok);
+    if modern.is_none()
+        && matches!(
+            &agent.spec.source,
+            Source::Stdio {
+                isolation: Isolation::Session,
+                ..
+            }
+        )
+    {
         // A process that nobody can share need not run.
         agent.shared.lock().await.mux = None;
     }
     let legacy = tokio::time::timeout(host.0.limits.probe, initialize(host, agent)).await;
-    let legacy = legacy.unwrap_or_else(|_| Err(agent.failed("it did not answer initialize in time; see the node's log for what it printed")));
+    let legacy = legacy.unwrap_or_else(|_| {
+        Err(agent.failed("it did not answer initialize in time; see the node's log for what it printed"))
+    });
     let mut summary = match (&modern, &legacy) {
         (_, Ok(summary)) | (Some(summary), Err(_)) => summary.clone(),
         (None, Err(fault)) => return Err(fault.clone()),
@@ -88,7 +108,9 @@ impl Conversation<'_> {
     async fn ask(&mut self, method: &str, mut params: Value) -> Result<Value, Fault> {
         self.next += 1;
         let id = format!("\"dawn-probe-{}\"", self.next);
-        let broken = self.agent.failed("it ended while it was asked what it offers; see the node's log for what it printed");
+        let broken = self
+            .agent
+            .failed("it ended while it was asked what it offers; see the node's log for what it printed");
         let mut exchange;
         let link = match &mut self.session {
             Some(session) => session,
@@ -102,9 +124,17 @@ impl Conversation<'_> {
                 &mut exchange
             }
         };
-        link.sender.send(Message::request(&id, method, &params.to_string()).into()).await.map_err(|error| error.fault(&broken))?;
+        link.sender
+            .send(Message::request(&id, method, &params.to_string()).into())
+            .await
+            .map_err(|error| error.fault(&broken))?;
         loop {
-            let frame = link.receiver.recv().await.map_err(|error| error.fault(&broken))?.ok_or_else(|| broken.clone())?;
+            let frame = link
+                .receiver
+                .recv()
+                .await
+                .map_err(|error| error.fault(&broken))?
+                .ok_or_else(|| broken.clone())?;
             let Ok(peek) = frame.message.peek() else { continue };
             if peek.kind() != Kind::Response || peek.id() != Id::parse(&id).ok() {
                 continue;
@@ -120,11 +150,15 @@ impl Conversation<'_> {
         let mut params = json!({});
         for _ in 0..PAGES {
             // An agent without such a list answers an error.
-            let Ok(mut page) = self.ask(method, params).await else { break };
+            let Ok(mut page) = self.ask(method, params).await else {
+                break;
+            };
             if let Some(part) = page[member].as_array_mut() {
                 items.append(part);
             }
-            let Some(cursor) = page["nextCursor"].as_str() else { break };
+            let Some(cursor) = page["nextCursor"].as_str() else {
+                break;
+            };
             params = json!({ "cursor": cursor });
         }
         items
@@ -164,13 +198,25 @@ fn count(items: &[Value]) -> u32 {
 }
 
 fn shorten(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(AgentSummary::DESCRIPTION_CHARS).collect()
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(AgentSummary::DESCRIPTION_CHARS)
+        .collect()
 }
 
 async fn discover(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
-    let mut conversation = Conversation { host, agent, session: None, next: 0 };
+    let mut conversation = Conversation {
+        host,
+        agent,
+        session: None,
+        next: 0,
+    };
     let found = conversation.ask("server/discover", json!({})).await?;
-    let speaks = found["supportedVersions"].as_array().is_some_and(|versions| !versions.is_empty());
+    let speaks = found["supportedVersions"]
+        .as_array()
+        .is_some_and(|versions| !versions.is_empty());
     if !speaks {
         return Err(agent.failed("its answer to server/discover names no version"));
     }
@@ -180,7 +226,12 @@ async fn discover(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault
 
 async fn initialize(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
     let session = host.link(agent, Mode::Session, None).await?;
-    let mut conversation = Conversation { host, agent, session: Some(session), next: 0 };
+    let mut conversation = Conversation {
+        host,
+        agent,
+        session: Some(session),
+        next: 0,
+    };
     let params = json!({
         "protocolVersion": crate::gateway::LATEST_LEGACY,
         "capabilities": {},
@@ -189,9 +240,15 @@ async fn initialize(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fau
     let answer = conversation.ask("initialize", params).await?;
     if let Some(session) = &mut conversation.session {
         let broken = agent.failed("it ended after initialize");
-        session.sender.send(Message::notification("notifications/initialized", None).into()).await.map_err(|error| error.fault(&broken))?;
+        session
+            .sender
+            .send(Message::notification("notifications/initialized", None).into())
+            .await
+            .map_err(|error| error.fault(&broken))?;
     }
-    let summary = conversation.summary(&answer["serverInfo"], &answer["capabilities"]).await;
+    let summary = conversation
+        .summary(&answer["serverInfo"], &answer["capabilities"])
+        .await;
     if let Some(mut session) = conversation.session.take() {
         session.sender.close().await;
     }

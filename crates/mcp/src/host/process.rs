@@ -27,7 +27,11 @@ struct Half<T> {
 }
 
 impl AsyncRead for Half<ChildStdout> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.pipe).poll_read(context, buffer)
     }
 }
@@ -56,11 +60,20 @@ impl AsyncWrite for Half<Option<ChildStdin>> {
 
 /// Starts a process of an agent and opens a link over its standard I/O.
 pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) -> Result<Link, Fault> {
-    let Source::Stdio { command, env, directory, .. } = &agent.spec.source else {
+    let Source::Stdio {
+        command,
+        env,
+        directory,
+        ..
+    } = &agent.spec.source
+    else {
         return Err(agent.failed("it is no program"));
     };
     let permit = Arc::clone(&agent.processes).try_acquire_owned().map_err(|_| {
-        let words = format!("agent {} has {} processes, which is the limit (limits.processes_per_agent)", agent.name, host.limits.processes_per_agent);
+        let words = format!(
+            "agent {} has {} processes, which is the limit (limits.processes_per_agent)",
+            agent.name, host.limits.processes_per_agent
+        );
         Fault::new(FaultCode::Busy, words)
     })?;
     let mut words = match &host.guard {
@@ -68,10 +81,25 @@ pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) ->
         Guard::Command(prefix) => prefix.clone(),
     };
     words.extend(command.iter().map(Into::into));
-    let (program, arguments) = words.split_first().ok_or_else(|| agent.failed("its command is empty"))?;
+    let (program, arguments) = words
+        .split_first()
+        .ok_or_else(|| agent.failed("its command is empty"))?;
     let mut process = Command::new(program);
-    process.args(arguments).envs(env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    for name in ["DAWN_PASSPHRASE", "DAWN_CALLER_NODE", "DAWN_CALLER_NAME", "DAWN_CALLER_ROLES", "DAWN_CALLER_CERTIFICATE"] {
+    process
+        .args(arguments)
+        .envs(env)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    for name in [
+        "DAWN_PASSPHRASE",
+        "DAWN_CALLER_NODE",
+        "DAWN_CALLER_NAME",
+        "DAWN_CALLER_ROLES",
+        "DAWN_CALLER_CERTIFICATE",
+    ] {
         process.env_remove(name);
     }
     if let Some(directory) = directory {
@@ -85,7 +113,9 @@ pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) ->
     }
     let mut child = process.spawn().map_err(|error| {
         let named = command.first().map_or("", String::as_str);
-        agent.failed(format!("{named:?} cannot be started ({error}); check the command with `dawn agent list` on its node"))
+        agent.failed(format!(
+            "{named:?} cannot be started ({error}); check the command with `dawn agent list` on its node"
+        ))
     })?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
@@ -99,13 +129,29 @@ pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) ->
         end(&mut child, &name, &done, &stop, patience).await;
         drop(permit);
     });
-    let read = Half { pipe: stdout, _alive: Arc::clone(&alive) };
-    let write = Half { pipe: Some(stdin), _alive: alive };
-    Ok(Link::from_halves(Box::new(read), Box::new(write), host.limits.message_bytes))
+    let read = Half {
+        pipe: stdout,
+        _alive: Arc::clone(&alive),
+    };
+    let write = Half {
+        pipe: Some(stdin),
+        _alive: alive,
+    };
+    Ok(Link::from_halves(
+        Box::new(read),
+        Box::new(write),
+        host.limits.message_bytes,
+    ))
 }
 
 /// Waits for the process; when nobody needs it any more, asks it to end and then makes it.
-async fn end(child: &mut Child, name: &str, done: &CancellationToken, stop: &CancellationToken, patience: std::time::Duration) {
+async fn end(
+    child: &mut Child,
+    name: &str,
+    done: &CancellationToken,
+    stop: &CancellationToken,
+    patience: std::time::Duration,
+) {
     let status = tokio::select! {
         status = child.wait() => status,
         () = done.cancelled() => {
@@ -118,7 +164,9 @@ async fn end(child: &mut Child, name: &str, done: &CancellationToken, stop: &Can
         () = stop.cancelled() => terminate(child, patience).await,
     };
     match status {
-        Ok(status) if status.success() || done.is_cancelled() || stop.is_cancelled() => tracing::debug!(agent = name, %status, "a process ended"),
+        Ok(status) if status.success() || done.is_cancelled() || stop.is_cancelled() => {
+            tracing::debug!(agent = name, %status, "a process ended");
+        }
         Ok(status) => tracing::warn!(agent = name, %status, "a process ended by itself"),
         Err(error) => tracing::error!(agent = name, %error, "a process could not be waited for"),
     }

@@ -76,11 +76,16 @@ pub(super) struct Added {
     config: AgentConfig,
 }
 
-pub(super) async fn add(State(state): State<NodeState>, body: Result<Json<Added>, axum::extract::rejection::JsonRejection>) -> Result<Response, ApiError> {
+pub(super) async fn add(
+    State(state): State<NodeState>,
+    body: Result<Json<Added>, axum::extract::rejection::JsonRejection>,
+) -> Result<Response, ApiError> {
     let Json(added) = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
     state.add_agent(added.name.clone(), added.config).await?;
     let agents = state.directory.agents();
-    let entry = agents.iter().find(|entry| entry.node == state.node_id() && entry.summary.name == added.name);
+    let entry = agents
+        .iter()
+        .find(|entry| entry.node == state.node_id() && entry.summary.name == added.name);
     let answer = entry.map_or_else(
         || json!({ "address": format!("{}:{}", state.node_name(), added.name), "name": added.name, "state": "starting" }),
         |entry| shown(&state, entry),
@@ -88,21 +93,33 @@ pub(super) async fn add(State(state): State<NodeState>, body: Result<Json<Added>
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-pub(super) async fn remove(State(state): State<NodeState>, Path(name): Path<AgentName>) -> Result<StatusCode, ApiError> {
+pub(super) async fn remove(
+    State(state): State<NodeState>,
+    Path(name): Path<AgentName>,
+) -> Result<StatusCode, ApiError> {
     state.remove_agent(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn restart(State(state): State<NodeState>, Path(name): Path<AgentName>) -> Result<StatusCode, ApiError> {
+pub(super) async fn restart(
+    State(state): State<NodeState>,
+    Path(name): Path<AgentName>,
+) -> Result<StatusCode, ApiError> {
     state.restart_agent(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn address(text: &str) -> Result<AgentAddress, ApiError> {
-    text.parse().map_err(|error| ApiError::bad_request(format!("{text:?} is no agent's address ({error})")).next("node:agent, as in `dawn agent list`"))
+    text.parse().map_err(|error| {
+        ApiError::bad_request(format!("{text:?} is no agent's address ({error})"))
+            .next("node:agent, as in `dawn agent list`")
+    })
 }
 
-pub(super) async fn inspect(State(state): State<NodeState>, Path((node, agent)): Path<(String, String)>) -> Result<Response, ApiError> {
+pub(super) async fn inspect(
+    State(state): State<NodeState>,
+    Path((node, agent)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
     let address = address(&format!("{node}:{agent}"))?;
     let mut client = AgentClient::connect(state.router.clone(), address).await?;
     Ok(Json(client.inspect().await?).into_response())
@@ -117,7 +134,11 @@ pub(super) struct Call {
 }
 
 impl Call {
-    async fn run(&self, state: &NodeState, on_notification: &mut (dyn FnMut(&Message) + Send)) -> Result<Value, ApiError> {
+    async fn run(
+        &self,
+        state: &NodeState,
+        on_notification: &mut (dyn FnMut(&Message) + Send),
+    ) -> Result<Value, ApiError> {
         let address = address(&self.agent)?;
         let begun = Instant::now();
         let mut client = AgentClient::connect(state.router.clone(), address).await?;
@@ -138,7 +159,10 @@ pub(super) async fn call(
     body: Result<Json<Call>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Response, ApiError> {
     let Json(call) = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let streams = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/event-stream"));
+    let streams = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/event-stream"));
     if !streams {
         return Ok(Json(call.run(&state, &mut |_| {}).await?).into_response());
     }
@@ -186,18 +210,21 @@ where
 {
     let (sender, receiver) = mpsc::channel(16);
     let producing = Box::pin(produce(Yielder(sender)));
-    futures::stream::unfold((receiver, Some(producing)), |(mut receiver, mut producing)| async move {
-        loop {
-            let Some(work) = &mut producing else {
-                return receiver.recv().await.map(|event| (Ok(event), (receiver, None)));
-            };
-            tokio::select! {
-                biased;
-                event = receiver.recv() => return event.map(|event| (Ok(event), (receiver, producing))),
-                () = work => producing = None,
+    futures::stream::unfold(
+        (receiver, Some(producing)),
+        |(mut receiver, mut producing)| async move {
+            loop {
+                let Some(work) = &mut producing else {
+                    return receiver.recv().await.map(|event| (Ok(event), (receiver, None)));
+                };
+                tokio::select! {
+                    biased;
+                    event = receiver.recv() => return event.map(|event| (Ok(event), (receiver, producing))),
+                    () = work => producing = None,
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// What the API shows of where an agent comes from.

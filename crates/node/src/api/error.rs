@@ -19,7 +19,13 @@ pub struct ApiError {
 impl ApiError {
     /// An error with its status, stable code and words.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), next: None, data: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            next: None,
+            data: None,
+        }
     }
 
     /// With what to do next.
@@ -70,7 +76,9 @@ impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
         use dawn_mcp::fault::FaultCode;
         let status = match fault.code {
-            FaultCode::NodeOffline | FaultCode::AgentFailed | FaultCode::SessionLost | FaultCode::Protocol => StatusCode::BAD_GATEWAY,
+            FaultCode::NodeOffline | FaultCode::AgentFailed | FaultCode::SessionLost | FaultCode::Protocol => {
+                StatusCode::BAD_GATEWAY
+            }
             FaultCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
             other => other.http_status(),
         };
@@ -88,7 +96,11 @@ impl From<ClientError> for ApiError {
         match error {
             ClientError::Fault(fault) => fault.into(),
             ClientError::Agent { code, message, error } => {
-                let mut answer = Self::new(StatusCode::BAD_GATEWAY, "agent_error", format!("the agent answered: {message} ({code})"));
+                let mut answer = Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    "agent_error",
+                    format!("the agent answered: {message} ({code})"),
+                );
                 answer.data = serde_json::from_str(&error).ok();
                 answer
             }

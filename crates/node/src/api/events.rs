@@ -49,21 +49,21 @@ impl Events {
     }
 }
 
-pub(super) async fn stream(State(state): State<NodeState>) -> Sse<impl futures::Stream<Item = Result<Event, Infallible>>> {
-    let stream = futures::stream::unfold((state.events.subscribe(), state.stopping()), |(mut events, stopping)| async move {
-        loop {
-            match stopping.run_until_cancelled(events.recv()).await? {
-                Ok(event) => {
-                    let shown = Event::default().event(event.name).data(event.data.to_string());
-                    return Some((Ok(shown), (events, stopping)));
-                }
+pub(super) async fn stream(
+    State(state): State<NodeState>,
+) -> Sse<impl futures::Stream<Item = Result<Event, Infallible>>> {
+    let stream = futures::stream::unfold(
+        (state.events.subscribe(), state.stopping()),
+        |(mut events, stopping)| async move {
+            let shown = match stopping.run_until_cancelled(events.recv()).await? {
+                Ok(event) => Event::default().event(event.name).data(event.data.to_string()),
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    let shown = Event::default().event("missed").data(missed.to_string());
-                    return Some((Ok(shown), (events, stopping)));
+                    Event::default().event("missed").data(missed.to_string())
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    });
+            };
+            Some((Ok(shown), (events, stopping)))
+        },
+    );
     Sse::new(stream).keep_alive(KeepAlive::default())
 }

@@ -47,36 +47,57 @@ pub(super) async fn check(State(guarded): State<Guarded>, request: Request, next
     let path = request.uri().path();
     let open = matches!(path, "/healthz" | "/readyz");
     if !open && !authorised(&guarded, &request) {
-        let error = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
-            .next("send `Authorization: Bearer TOKEN`; the token is in the file api-token of the node's home folder");
+        let error = ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "the token is missing or wrong",
+        )
+        .next("send `Authorization: Bearer TOKEN`; the token is in the file api-token of the node's home folder");
         let mut response = error.into_response();
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
     next.run(request).await
 }
 
 fn authorised(guarded: &Guarded, request: &Request) -> bool {
-    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     if let Some(bearer) = bearer {
-        return bearer.split_once(' ').is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && guarded.is_token(token.trim()));
+        return bearer
+            .split_once(' ')
+            .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && guarded.is_token(token.trim()));
     }
     // Some MCP clients take nothing but an address.
     let is_gateway = request.uri().path() == "/mcp" || request.uri().path().starts_with("/mcp/");
     let query = request.uri().query().filter(|_| is_gateway).unwrap_or_default();
-    query.split('&').filter_map(|pair| pair.strip_prefix("token=")).any(|token| guarded.is_token(token))
+    query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("token="))
+        .any(|token| guarded.is_token(token))
 }
 
 fn host_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else { return false };
-    is_loopback(host) || allowed.iter().any(|known| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(without_port(host)))
+    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    is_loopback(host)
+        || allowed
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(host) || known.eq_ignore_ascii_case(without_port(host)))
 }
 
 fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     origins.all(|value| {
         let Ok(origin) = value.to_str() else { return false };
-        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        let authority = origin
+            .strip_prefix("http://")
+            .or_else(|| origin.strip_prefix("https://"));
         authority.is_some_and(is_loopback) || allowed.iter().any(|known| known.eq_ignore_ascii_case(origin))
     })
 }
@@ -90,8 +111,14 @@ fn without_port(authority: &str) -> &str {
 
 fn is_loopback(authority: &str) -> bool {
     let host = without_port(authority);
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -107,18 +134,32 @@ mod tests {
         for good in ["localhost", "localhost:7400", "127.0.0.1:1", "[::1]:7400", "127.5.5.5"] {
             assert!(host_is_allowed(&headers("host", good), &[]), "{good}");
         }
-        for bad in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "192.168.0.1:7400", ""] {
+        for bad in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:80",
+            "192.168.0.1:7400",
+            "",
+        ] {
             assert!(!host_is_allowed(&headers("host", bad), &[]), "{bad}");
         }
         assert!(!host_is_allowed(&HeaderMap::new(), &[]));
-        assert!(host_is_allowed(&headers("host", "lab.home:7400"), &["lab.home".to_owned()]));
+        assert!(host_is_allowed(
+            &headers("host", "lab.home:7400"),
+            &["lab.home".to_owned()]
+        ));
     }
 
     #[test]
     fn only_loopback_and_listed_origins_are_let_in() {
         assert!(origin_is_allowed(&HeaderMap::new(), &[]));
         assert!(origin_is_allowed(&headers("origin", "http://localhost:5173"), &[]));
-        for bad in ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://localhost"] {
+        for bad in [
+            "https://evil.example",
+            "null",
+            "http://127.0.0.1.evil.example",
+            "file://localhost",
+        ] {
             assert!(!origin_is_allowed(&headers("origin", bad), &[]), "{bad}");
         }
     }

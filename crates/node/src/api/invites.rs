@@ -26,17 +26,33 @@ pub(super) struct Wanted {
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { expires_s: 86_400, uses: 1, role: "member".into(), approval: false }
+        Self {
+            expires_s: 86_400,
+            uses: 1,
+            role: "member".into(),
+            approval: false,
+        }
     }
 }
 
-pub(super) async fn create(State(state): State<NodeState>, body: Option<Json<Wanted>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn create(
+    State(state): State<NodeState>,
+    body: Option<Json<Wanted>>,
+) -> Result<Json<Value>, ApiError> {
     let Json(wanted) = body.unwrap_or_default();
-    let role: Role = wanted.role.parse().map_err(|_| ApiError::bad_request(format!("{:?} is no role", wanted.role)).next("guest, member or admin"))?;
+    let role: Role = wanted
+        .role
+        .parse()
+        .map_err(|_| ApiError::bad_request(format!("{:?} is no role", wanted.role)).next("guest, member or admin"))?;
     if wanted.uses == 0 || wanted.expires_s == 0 {
         return Err(ApiError::bad_request("an invite needs at least one use and one second"));
     }
-    let options = InviteOptions { expires: Duration::from_secs(wanted.expires_s), uses: wanted.uses, role, approval: wanted.approval };
+    let options = InviteOptions {
+        expires: Duration::from_secs(wanted.expires_s),
+        uses: wanted.uses,
+        role,
+        approval: wanted.approval,
+    };
     let (invite, ticket) = state.members.invite(&options).await?;
     Ok(Json(json!({
         "id": invite.id.to_string(),
@@ -67,7 +83,9 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
 }
 
 pub(super) async fn revoke(State(state): State<NodeState>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    let id: InviteId = id.parse().map_err(|_| ApiError::not_found("not_found", format!("{id:?} is no invite's id")).next("dawn invite list"))?;
+    let id: InviteId = id
+        .parse()
+        .map_err(|_| ApiError::not_found("not_found", format!("{id:?} is no invite's id")).next("dawn invite list"))?;
     state.members.revoke_invite(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -85,12 +103,16 @@ fn shown(request: &RequestRow) -> Value {
 
 pub(super) async fn requests(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
     let requests = state.members.requests().await?;
-    Ok(Json(json!({ "requests": requests.iter().map(shown).collect::<Vec<_>>() })))
+    Ok(Json(
+        json!({ "requests": requests.iter().map(shown).collect::<Vec<_>>() }),
+    ))
 }
 
 pub(super) async fn approve(State(state): State<NodeState>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let request = state.members.decide(&id, Verdict::Approved).await?;
-    Ok(Json(json!({ "node": { "id": request.node, "name": request.name }, "words": request.words })))
+    Ok(Json(
+        json!({ "node": { "id": request.node, "name": request.name }, "words": request.words }),
+    ))
 }
 
 pub(super) async fn deny(State(state): State<NodeState>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
@@ -100,6 +122,8 @@ pub(super) async fn deny(State(state): State<NodeState>, Path(id): Path<String>)
 
 pub(super) async fn joins(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
     let joins = state.members.joins().await?;
-    let shown = joins.iter().map(|join| json!({ "node": join.node, "name": join.name, "words": join.words, "at": rfc3339(join.at) }));
+    let shown = joins
+        .iter()
+        .map(|join| json!({ "node": join.node, "name": join.name, "words": join.words, "at": rfc3339(join.at) }));
     Ok(Json(json!({ "joins": shown.collect::<Vec<_>>() })))
 }

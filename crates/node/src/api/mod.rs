@@ -29,7 +29,7 @@ use crate::node::NodeState;
 const BODY_BYTES: usize = 16 << 20;
 
 /// All routes of the local API.
-pub fn routes(state: NodeState, guarded: Guarded) -> Router {
+pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
     let api = Router::new()
         .route("/api/status", get(status::status))
         .route("/api/peers", get(peers::list))
@@ -56,18 +56,27 @@ pub fn routes(state: NodeState, guarded: Guarded) -> Router {
         .fallback(error::unknown_route)
         .with_state(state.clone());
     let gateway = state.gateway.routes();
-    gateway.merge(api).layer(axum::middleware::from_fn_with_state(guarded, guard::check))
+    gateway
+        .merge(api)
+        .layer(axum::middleware::from_fn_with_state(guarded, guard::check))
 }
 
 /// Serves the API until `stop`.
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve(state: NodeState, guarded: Guarded, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    state: NodeState,
+    guarded: Guarded,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
     });
-    axum::serve(listener, routes(state, guarded)).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, routes(&state, guarded))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }

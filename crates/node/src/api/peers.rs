@@ -25,7 +25,11 @@ fn transport_name(transport: Transport) -> &'static str {
 /// How long ago, as a point in time.
 fn ago(elapsed: std::time::Duration) -> String {
     let now = jiff::Timestamp::now();
-    jiff::SignedDuration::try_from(elapsed).ok().and_then(|elapsed| now.checked_sub(elapsed).ok()).unwrap_or(now).to_string()
+    jiff::SignedDuration::try_from(elapsed)
+        .ok()
+        .and_then(|elapsed| now.checked_sub(elapsed).ok())
+        .unwrap_or(now)
+        .to_string()
 }
 
 pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
@@ -36,8 +40,14 @@ pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
         let node = view.record.node;
         let peer = connected.iter().find(|peer| peer.node == node);
         let is_this = node == this;
-        let membership = if is_this { Some(&own) } else { peer.map(|peer| &peer.membership) };
-        let roles: Vec<String> = membership.map(|member| member.roles.iter().map(|role| role.to_string()).collect()).unwrap_or_default();
+        let membership = if is_this {
+            Some(&own)
+        } else {
+            peer.map(|peer| &peer.membership)
+        };
+        let roles: Vec<String> = membership
+            .map(|member| member.roles.iter().map(|role| role.to_string()).collect())
+            .unwrap_or_default();
         let route = match (is_this, peer) {
             (true, _) => "this",
             (false, Some(_)) => "direct",
@@ -67,7 +77,9 @@ pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
 }
 
 fn find(state: &NodeState, node: &str) -> Result<NodeView, ApiError> {
-    let node: NodeRef = node.parse().map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))?;
+    let node: NodeRef = node
+        .parse()
+        .map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))?;
     Ok(state.directory.find(&node)?)
 }
 
@@ -83,7 +95,11 @@ impl Default for Ping {
     }
 }
 
-pub(super) async fn ping(State(state): State<NodeState>, Path(node): Path<String>, body: Option<Json<Ping>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ping(
+    State(state): State<NodeState>,
+    Path(node): Path<String>,
+    body: Option<Json<Ping>>,
+) -> Result<Json<Value>, ApiError> {
     const MOST: u32 = 100;
     let view = find(&state, &node)?;
     let count = body.map_or(1, |Json(ping)| ping.count).clamp(1, MOST);
@@ -93,19 +109,30 @@ pub(super) async fn ping(State(state): State<NodeState>, Path(node): Path<String
         let time = if id == state.node_id() {
             std::time::Duration::ZERO
         } else {
-            let offline = |error: dawn_mesh::OpenError| ApiError::new(StatusCode::BAD_GATEWAY, "node_offline", error.to_string()).next("dawn peers");
+            let offline = |error: dawn_mesh::OpenError| {
+                ApiError::new(StatusCode::BAD_GATEWAY, "node_offline", error.to_string()).next("dawn peers")
+            };
             state.mesh.ping(id).await.map_err(offline)?
         };
         times.push((time.as_secs_f64() * 1e6).round() / 1e3);
     }
-    let transport = state.mesh.peers().iter().find(|peer| peer.node == id).map(|peer| transport_name(peer.transport));
+    let transport = state
+        .mesh
+        .peers()
+        .iter()
+        .find(|peer| peer.node == id)
+        .map(|peer| transport_name(peer.transport));
     let route = if id == state.node_id() { "this" } else { "direct" };
-    Ok(Json(json!({ "node": { "id": id, "name": view.record.name }, "route": route, "transport": transport, "times_ms": times })))
+    Ok(Json(
+        json!({ "node": { "id": id, "name": view.record.name }, "route": route, "transport": transport, "times_ms": times }),
+    ))
 }
 
 pub(super) async fn revoke(State(state): State<NodeState>, Path(node): Path<String>) -> Result<Json<Value>, ApiError> {
     let view = find(&state, &node)?;
     state.members.revoke(view.record.node).await?;
     state.directory.drop_revoked().await;
-    Ok(Json(json!({ "node": { "id": view.record.node, "name": view.record.name }, "revoked": true })))
+    Ok(Json(
+        json!({ "node": { "id": view.record.node, "name": view.record.name }, "revoked": true }),
+    ))
 }

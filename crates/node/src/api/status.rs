@@ -34,7 +34,9 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
 /// Resident memory of this process; absent where the system does not tell.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"))?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"))?;
     kib.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

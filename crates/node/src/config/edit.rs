@@ -14,7 +14,8 @@ fn read(home: &Home) -> Result<DocumentMut, NodeError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(NodeError::File { path, source }),
     };
-    text.parse().map_err(|error| NodeError::Config(format!("{}: {error}", path.display())))
+    text.parse()
+        .map_err(|error| NodeError::Config(format!("{}: {error}", path.display())))
 }
 
 fn agents(document: &mut DocumentMut) -> Result<&mut Table, NodeError> {
@@ -23,7 +24,8 @@ fn agents(document: &mut DocumentMut) -> Result<&mut Table, NodeError> {
         table.set_implicit(true);
         Item::Table(table)
     });
-    item.as_table_mut().ok_or_else(|| NodeError::Config("`agents` is no table".into()))
+    item.as_table_mut()
+        .ok_or_else(|| NodeError::Config("`agents` is no table".into()))
 }
 
 /// Writes an agent into the configuration.
@@ -35,7 +37,10 @@ pub fn add_agent(home: &Home, name: &AgentName, agent: &AgentConfig) -> Result<(
     let mut document = read(home)?;
     let agents = agents(&mut document)?;
     if agents.contains_key(name.as_str()) {
-        return Err(NodeError::Exists { what: "agent", name: name.to_string() });
+        return Err(NodeError::Exists {
+            what: "agent",
+            name: name.to_string(),
+        });
     }
     let written = toml_edit::ser::to_document(agent).map_err(|error| NodeError::Config(error.to_string()))?;
     agents.insert(name.as_str(), Item::Table(written.as_table().clone()));
@@ -49,7 +54,10 @@ pub fn add_agent(home: &Home, name: &AgentName, agent: &AgentConfig) -> Result<(
 pub fn remove_agent(home: &Home, name: &AgentName) -> Result<(), NodeError> {
     let mut document = read(home)?;
     if agents(&mut document)?.remove(name.as_str()).is_none() {
-        return Err(NodeError::NotFound { what: "agent", name: name.to_string() });
+        return Err(NodeError::NotFound {
+            what: "agent",
+            name: name.to_string(),
+        });
     }
     home.write_private(&home.config_file(), document.to_string().as_bytes())
 }
@@ -65,16 +73,25 @@ mod tests {
         let home = Home::resolve(Some(folder.path().to_owned()));
         std::fs::write(home.config_file(), "# mine\n[api]\nlisten = \"127.0.0.1:1\" # here\n").unwrap();
         let name: AgentName = "files".parse().unwrap();
-        let mut agent = AgentConfig { command: Some(vec!["npx".into(), "a \"b\"".into()]), ..AgentConfig::default() };
+        let mut agent = AgentConfig {
+            command: Some(vec!["npx".into(), "a \"b\"".into()]),
+            ..AgentConfig::default()
+        };
         let _none = agent.env.insert("KEY".into(), "value".into());
         add_agent(&home, &name, &agent).unwrap();
         assert!(matches!(add_agent(&home, &name, &agent), Err(NodeError::Exists { .. })));
         let text = std::fs::read_to_string(home.config_file()).unwrap();
-        assert!(text.starts_with("# mine\n[api]\nlisten = \"127.0.0.1:1\" # here\n"), "{text}");
+        assert!(
+            text.starts_with("# mine\n[api]\nlisten = \"127.0.0.1:1\" # here\n"),
+            "{text}"
+        );
         let config = Config::load(&home.config_file(), &Overrides::default()).unwrap();
         assert_eq!(config.agents[&name], agent);
         remove_agent(&home, &name).unwrap();
         assert!(matches!(remove_agent(&home, &name), Err(NodeError::NotFound { .. })));
-        assert_eq!(std::fs::read_to_string(home.config_file()).unwrap(), "# mine\n[api]\nlisten = \"127.0.0.1:1\" # here\n");
+        assert_eq!(
+            std::fs::read_to_string(home.config_file()).unwrap(),
+            "# mine\n[api]\nlisten = \"127.0.0.1:1\" # here\n"
+        );
     }
 }

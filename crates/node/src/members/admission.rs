@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use dawn_identity::admission::{AdmissionMessage, Admitted, Admitter, Commit, Nonce, RefusalCode, Refused, Renewed, Verified};
+use dawn_identity::admission::{
+    AdmissionMessage, Admitted, Admitter, Commit, Nonce, RefusalCode, Refused, Renewed, Verified,
+};
 use dawn_identity::{CertificateChain, InviteId, Membership, NodeId, NodeName, Role, Roles};
 use dawn_mesh::{Inbound, Incoming, MeshStream, Peer};
 use tokio_util::task::TaskTracker;
@@ -37,7 +39,10 @@ impl Pace {
 }
 
 fn refusal(code: RefusalCode, message: impl Into<String>) -> AdmissionMessage {
-    AdmissionMessage::Refused(Refused { code, message: message.into() })
+    AdmissionMessage::Refused(Refused {
+        code,
+        message: message.into(),
+    })
 }
 
 impl Members {
@@ -61,7 +66,10 @@ impl Members {
     async fn attend(&self, inbound: Inbound, pace: &Pace) -> Result<(), NodeError> {
         let Inbound { peer, mut stream } = inbound;
         let answer = if !pace.allows(self.0.admissions_per_minute) {
-            refusal(RefusalCode::Busy, "too many ask to be admitted just now; try again in a minute")
+            refusal(
+                RefusalCode::Busy,
+                "too many ask to be admitted just now; try again in a minute",
+            )
         } else {
             match receive(&mut stream).await? {
                 AdmissionMessage::Renew {} => self.renew_for(&peer).await,
@@ -100,7 +108,9 @@ impl Members {
         };
         let mut admitter = Admitter::new(self.0.network, self.0.node);
         let nonce = Nonce::from_bytes(rand::random());
-        let challenge = admitter.on_commit(AdmissionMessage::Commit(commit), peer.node, nonce).map_err(|error| NodeError::Admission(error.to_string()))?;
+        let challenge = admitter
+            .on_commit(AdmissionMessage::Commit(commit), peer.node, nonce)
+            .map_err(|error| NodeError::Admission(error.to_string()))?;
         frames::send(stream, &challenge).await?;
         let reveal = receive(stream).await?;
         let verified = match admitter.on_reveal(reveal, &invite.secret) {
@@ -129,7 +139,10 @@ impl Members {
             verdict: None,
         };
         self.0.store.add_request(&request).await?;
-        self.0.events.say("join.requested", &serde_json::json!({ "id": id, "node": request.node, "name": request.name, "words": request.words }));
+        self.0.events.say(
+            "join.requested",
+            &serde_json::json!({ "id": id, "node": request.node, "name": request.name, "words": request.words }),
+        );
         frames::send(stream, &AdmissionMessage::Pending {}).await?;
         let decided = async {
             loop {
@@ -146,7 +159,10 @@ impl Members {
                 Verdict::Approved => self.welcome(verified).await,
                 Verdict::Denied => Ok(refusal(RefusalCode::Denied, "the owner of the network said no")),
             },
-            Err(_) => Ok(refusal(RefusalCode::Busy, "nobody has decided yet; run the same command again")),
+            Err(_) => Ok(refusal(
+                RefusalCode::Busy,
+                "nobody has decided yet; run the same command again",
+            )),
         }
     }
 
@@ -158,18 +174,32 @@ impl Members {
         };
         let name = self.free_name(verified.node, &verified.name).await?;
         let chain = self.issue(verified.node, name.clone(), Roles::from(role))?;
-        let member = MemberRow { node: verified.node, name: name.clone(), role, expires: chain.leaf.claims().expires, revoked: false };
+        let member = MemberRow {
+            node: verified.node,
+            name: name.clone(),
+            role,
+            expires: chain.leaf.claims().expires,
+            revoked: false,
+        };
         let words = verified.words.to_string();
         self.0.store.add_member(&member, Some((&words, now()))).await?;
-        self.0.events.say("join.admitted", &serde_json::json!({ "node": verified.node, "name": name, "words": words }));
+        self.0.events.say(
+            "join.admitted",
+            &serde_json::json!({ "node": verified.node, "name": name, "words": words }),
+        );
         tracing::info!(%name, node = %verified.node, %words, "admitted");
-        Ok(AdmissionMessage::Admitted(Box::new(self.admitted_message(chain).await?)))
+        Ok(AdmissionMessage::Admitted(Box::new(
+            self.admitted_message(chain).await?,
+        )))
     }
 
     async fn redeem(&self, invite: InviteId, node: NodeId) -> Result<Result<Role, AdmissionMessage>, NodeError> {
         match self.0.store.redeem(invite, node, now()).await {
             Ok((_, role)) => Ok(Ok(role)),
-            Err(RedeemError::Unknown) => Ok(Err(refusal(RefusalCode::UnknownInvite, "this node made no such invite"))),
+            Err(RedeemError::Unknown) => Ok(Err(refusal(
+                RefusalCode::UnknownInvite,
+                "this node made no such invite",
+            ))),
             Err(RedeemError::Invite(error)) => Ok(Err(refusal(RefusalCode::from(error), error.to_string()))),
             Err(RedeemError::Node(error)) => Err(error),
         }
@@ -177,13 +207,25 @@ impl Members {
 
     async fn admitted_message(&self, chain: CertificateChain) -> Result<Admitted, NodeError> {
         let mut contacts = vec![(self.0.node, self.addresses())];
-        contacts.extend(self.0.store.contacts().await?.into_iter().filter(|(node, addresses)| *node != chain.leaf.claims().subject && !addresses.is_empty()));
+        contacts.extend(
+            self.0
+                .store
+                .contacts()
+                .await?
+                .into_iter()
+                .filter(|(node, addresses)| *node != chain.leaf.claims().subject && !addresses.is_empty()),
+        );
         contacts.truncate(CONTACTS);
         for (_, addresses) in &mut contacts {
             addresses.truncate(4);
         }
         let revocations: Vec<_> = lock(&self.0.revocations).iter().take(REVOCATIONS).cloned().collect();
-        Ok(Admitted { chain, network_name: self.0.network_name.clone(), contacts, revocations })
+        Ok(Admitted {
+            chain,
+            network_name: self.0.network_name.clone(),
+            contacts,
+            revocations,
+        })
     }
 
     /// The wanted name, or the first free one that resembles it.
@@ -193,8 +235,12 @@ impl Members {
         let own: Membership = self.own();
         let taken = |name: &NodeName| {
             own.name == *name
-                || rows.iter().any(|row| row.name == *name && row.node != node && !row.revoked)
-                || mesh.iter().any(|peer| peer.membership.name == *name && peer.node != node)
+                || rows
+                    .iter()
+                    .any(|row| row.name == *name && row.node != node && !row.revoked)
+                || mesh
+                    .iter()
+                    .any(|peer| peer.membership.name == *name && peer.node != node)
         };
         if !taken(wanted) {
             return Ok(wanted.clone());
@@ -208,10 +254,15 @@ impl Members {
                 return Ok(name);
             }
         }
-        Err(NodeError::Exists { what: "node", name: wanted.to_string() })
+        Err(NodeError::Exists {
+            what: "node",
+            name: wanted.to_string(),
+        })
     }
 }
 
 async fn receive(stream: &mut MeshStream) -> Result<AdmissionMessage, NodeError> {
-    tokio::time::timeout(STEP, frames::receive(stream)).await.map_err(|_| NodeError::Admission("no message came in time".into()))?
+    tokio::time::timeout(STEP, frames::receive(stream))
+        .await
+        .map_err(|_| NodeError::Admission("no message came in time".into()))?
 }

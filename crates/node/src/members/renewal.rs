@@ -21,7 +21,11 @@ impl Members {
             let wait = Duration::from_secs(self.renews().0.saturating_sub(now().0));
             let lifetime = Duration::from_secs(own.expires.0.saturating_sub(own.issued_at.0));
             let check = (lifetime / 8).clamp(Duration::from_millis(500), Duration::from_secs(600));
-            if stop.run_until_cancelled(tokio::time::sleep(wait.clamp(Duration::from_millis(200), check))).await.is_none() {
+            if stop
+                .run_until_cancelled(tokio::time::sleep(wait.clamp(Duration::from_millis(200), check)))
+                .await
+                .is_none()
+            {
                 return;
             }
             mesh.recheck();
@@ -45,7 +49,11 @@ impl Members {
             return self.set_own(chain).await;
         }
         let mut last = NodeError::Admission("no node that may renew it is connected".into());
-        for peer in mesh.peers().into_iter().filter(|peer| peer.membership.roles.may_admit()) {
+        for peer in mesh
+            .peers()
+            .into_iter()
+            .filter(|peer| peer.membership.roles.may_admit())
+        {
             match self.ask_for_renewal(mesh, peer.node).await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = error,
@@ -57,14 +65,22 @@ impl Members {
     async fn ask_for_renewal(&self, mesh: &Mesh, node: dawn_identity::NodeId) -> Result<(), NodeError> {
         const PATIENCE: Duration = Duration::from_secs(15);
         let asking = async {
-            let mut stream = mesh.open(node, ADMISSION).await.map_err(|error| NodeError::Admission(error.to_string()))?;
+            let mut stream = mesh
+                .open(node, ADMISSION)
+                .await
+                .map_err(|error| NodeError::Admission(error.to_string()))?;
             frames::send(&mut stream, &AdmissionMessage::Renew {}).await?;
             frames::receive(&mut stream).await
         };
-        let answer = tokio::time::timeout(PATIENCE, asking).await.map_err(|_| NodeError::Admission("no answer came in time".into()))??;
+        let answer = tokio::time::timeout(PATIENCE, asking)
+            .await
+            .map_err(|_| NodeError::Admission("no answer came in time".into()))??;
         match answer {
             AdmissionMessage::Renewed(renewed) => self.set_own(renewed.chain).await,
-            AdmissionMessage::Refused(refused) => Err(NodeError::Refused { code: refused.code, message: refused.message }),
+            AdmissionMessage::Refused(refused) => Err(NodeError::Refused {
+                code: refused.code,
+                message: refused.message,
+            }),
             _ => Err(NodeError::Admission("an answer that does not belong here".into())),
         }
     }
