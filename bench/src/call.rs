@@ -109,31 +109,17 @@ impl Stdio0 {
 
     async fn measure(&mut self, size: usize, in_flight: usize) -> Figures {
         let text = "x".repeat(size);
-        let mut begun: Vec<Instant> = Vec::new();
         let mut latencies = Vec::new();
         let start = Instant::now();
         let mut counted_from = None;
         let mut next = 1_u64;
-        let lines: Vec<String> = (0..in_flight)
-            .map(|_| {
-                begun.push(Instant::now());
-                next += 1;
-                request(next - 1, &text)
-            })
-            .collect();
-        let base = 1_u64;
-        // A large batch must not fill both pipes at once: answers are read while requests are written.
-        self.exchange(&lines, in_flight, &mut |id| drop(id)).await;
-        begun.clear();
         let mut open: std::collections::HashMap<u64, Instant> = std::collections::HashMap::new();
-        let mut batch: Vec<String> = Vec::new();
+        let mut pending: Vec<String> = Vec::new();
         for _ in 0..in_flight {
             open.insert(next, Instant::now());
-            batch.push(request(next, &text));
+            pending.push(request(next, &text));
             next += 1;
         }
-        let _ = base;
-        let mut pending = batch;
         loop {
             let mut answered = Vec::new();
             self.exchange(&pending, 1, &mut |id| answered.push(id)).await;

@@ -27,6 +27,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// Adds a row and prints it.
+    #[expect(clippy::too_many_arguments, reason = "they are the columns of the table")]
     pub(crate) fn add(
         &mut self,
         bench: &str,

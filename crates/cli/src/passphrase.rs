@@ -1,7 +1,7 @@
 //! Passphrases: asked for on a terminal, without showing them; otherwise from `DAWN_PASSPHRASE`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
 
 use dawn_identity::Passphrase;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};

@@ -215,6 +215,34 @@ fn a_new_home_is_told_what_to_do_first() {
 }
 
 #[test]
+fn nothing_asks_for_a_passphrase_without_a_terminal() {
+    let folder = home();
+    let home = folder.path().join("node");
+    let output = dawn(&home, &["--json", "init", "--name", "lab", "--passphrase"]);
+    assert_eq!(json(&output)["error"]["code"], "no_terminal", "{output:?}");
+    let mut sealed = Command::new(env!("CARGO_BIN_EXE_dawn"));
+    sealed
+        .arg("--home")
+        .arg(&home)
+        .args(["init", "--name", "lab"])
+        .env("DAWN_PASSPHRASE", "three words");
+    assert!(sealed.output().unwrap().status.success());
+    assert!(
+        std::fs::read_to_string(home.join("network.key"))
+            .unwrap()
+            .contains("sealed")
+    );
+    let output = dawn(&home, &["--json", "up"]);
+    assert_eq!(json(&output)["error"]["code"], "no_terminal", "{output:?}");
+    assert!(
+        json(&output)["error"]["next"]
+            .as_str()
+            .unwrap()
+            .contains("DAWN_PASSPHRASE")
+    );
+}
+
+#[test]
 fn agents_can_be_configured_before_the_node_runs() {
     let home = home();
     let path = home.path();

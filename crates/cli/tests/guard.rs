@@ -32,14 +32,23 @@ fn mark(test: u32) -> String {
     )
 }
 
-/// Processes whose command line holds a text.
-fn processes(text: &str) -> Vec<i32> {
+/// Processes whose command line is as wished.
+fn processes(is: impl Fn(&str) -> bool) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let holds = |pid: &i32| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
-    };
-    pids.filter(holds).collect()
+    let fits =
+        |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is(&String::from_utf8_lossy(&line)));
+    pids.filter(fits).collect()
+}
+
+/// How many sleep for this long.
+fn sleepers(mark: &str) -> usize {
+    processes(|line| line == format!("sleep\0{mark}\0")).len()
+}
+
+/// What is left of a test.
+fn left(mark: &str) -> Vec<i32> {
+    processes(|line| line.contains(mark))
 }
 
 fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
@@ -132,12 +141,10 @@ fn a_child_that_ignores_sigterm_is_killed_with_its_whole_family() {
     let script = format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & echo up; while :; do sleep 0.01; done");
     let mut child = guard(50, &["sh", "-c", &script]).spawn().unwrap();
     assert_eq!(first_line(&mut child), "up");
-    eventually("the family is there", || {
-        processes(&format!("sleep\0{mark}")).len() == 2
-    });
+    eventually("the family is there", || sleepers(&mark) == 2);
     signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(137));
-    assert_eq!(processes(&mark), Vec::<i32>::new());
+    assert_eq!(left(&mark), Vec::<i32>::new());
 }
 
 #[test]
@@ -146,12 +153,10 @@ fn what_a_child_leaves_behind_is_ended_too() {
     let script = format!("setsid sleep {mark} >&- 2>&- & (trap '' TERM; sleep {mark}) & echo up; read line; exit 3");
     let mut child = guard(50, &["sh", "-c", &script]).spawn().unwrap();
     assert_eq!(first_line(&mut child), "up");
-    eventually("the family is there", || {
-        processes(&format!("sleep\0{mark}")).len() == 2
-    });
+    eventually("the family is there", || sleepers(&mark) == 2);
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(3));
-    assert_eq!(processes(&mark), Vec::<i32>::new());
+    assert_eq!(left(&mark), Vec::<i32>::new());
 }
 
 #[test]
@@ -170,22 +175,20 @@ fn nothing_outlives_a_parent_that_is_killed() {
         .spawn()
         .unwrap();
     assert_eq!(first_line(&mut parent), "up");
-    eventually("the family is there", || {
-        processes(&format!("sleep\0{mark}")).len() == 2
-    });
+    eventually("the family is there", || sleepers(&mark) == 2);
     signal(&parent, Signal::SIGKILL);
     parent.wait().unwrap();
-    eventually("nothing is left", || processes(&mark).is_empty());
+    eventually("nothing is left", || left(&mark).is_empty());
 }
 
 #[test]
 fn a_child_whose_guard_is_killed_is_killed_too() {
     let mark = mark(4);
     let mut child = guard(1000, &["sleep", &mark]).spawn().unwrap();
-    eventually("it is there", || processes(&format!("sleep\0{mark}")).len() == 1);
+    eventually("it is there", || sleepers(&mark) == 1);
     signal(&child, Signal::SIGKILL);
     child.wait().unwrap();
-    eventually("nothing is left", || processes(&mark).is_empty());
+    eventually("nothing is left", || left(&mark).is_empty());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol as Part;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, mdns, noise, ping, tcp, yamux};
 use libp2p_stream as streams;
 use tokio::sync::{mpsc, oneshot};
@@ -247,6 +247,7 @@ struct Actor {
     backoff: Backoff,
     local: PeerId,
     unreachable: HashSet<NodeId>,
+    established: HashMap<PeerId, Vec<(ConnectionId, Instant)>>,
 }
 
 /// Starts the swarm and its actor.
@@ -339,6 +340,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         backoff: config.backoff,
         local,
         unreachable: HashSet::new(),
+        established: HashMap::new(),
     };
     let mut waiting = HashSet::new();
     for address in &config.listen {
@@ -441,7 +443,7 @@ impl Actor {
                 event = self.swarm.select_next_some() => self.event(event),
                 command = self.commands.recv() => match command {
                     Some(Command::Shutdown(done)) => {
-                        self.close();
+                        self.close().await;
                         // Whoever asked may have left.
                         let _ = done.send(());
                         return;
@@ -454,12 +456,23 @@ impl Actor {
         }
     }
 
-    fn close(&mut self) {
+    /// Closes every connection and waits until the peers were told, so that none of them keeps a dead one.
+    async fn close(&mut self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // Already gone is as good.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
+        let closing = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let _event = self.swarm.select_next_some().await;
+            }
+            // The last packets are handed to the socket by the next turns of the swarm.
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.swarm.select_next_some()).await;
+        };
+        // A peer that does not take the goodbye finds out by itself.
+        let _ = tokio::time::timeout(PATIENCE, closing).await;
     }
 
     fn command(&mut self, command: Command) {
@@ -585,6 +598,27 @@ impl Actor {
         }
     }
 
+    /// A peer dials only when it has no connection: one that dials again has lost the older ones, by a restart say,
+    /// and whatever went over them would go nowhere. Those of the last moment may be from dialling each other at once.
+    fn close_stale(&mut self, peer: PeerId, connection: ConnectionId, is_inbound: bool) {
+        const AT_ONCE: Duration = Duration::from_secs(2);
+        let connections = self.established.entry(peer).or_default();
+        if is_inbound {
+            for (older, since) in connections.iter() {
+                if since.elapsed() > AT_ONCE {
+                    self.swarm.close_connection(*older);
+                }
+            }
+        }
+        connections.push((connection, Instant::now()));
+    }
+
+    fn forget_connection(&mut self, peer: PeerId, connection: ConnectionId) {
+        if let Some(connections) = self.established.get_mut(&peer) {
+            connections.retain(|(known, _)| *known != connection);
+        }
+    }
+
     fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { listener_id, address } => {
@@ -605,10 +639,12 @@ impl Actor {
             }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
+                connection_id,
                 endpoint,
                 num_established,
                 ..
             } => {
+                self.close_stale(peer_id, connection_id, endpoint.is_listener());
                 Counters::count(&self.mesh.shared.counters.connections);
                 let Some(node) = node_id(peer_id) else { return };
                 let address = endpoint.get_remote_address().clone();
@@ -624,9 +660,18 @@ impl Actor {
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
+                connection_id,
+                num_established,
+                ..
+            } if num_established > 0 => {
+                self.forget_connection(peer_id, connection_id);
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
                 num_established: 0,
                 ..
             } => {
+                self.established.remove(&peer_id);
                 let Some(node) = node_id(peer_id) else { return };
                 lock(&self.control.connections).remove(&node);
                 self.strangers.remove(&node);

@@ -299,7 +299,14 @@ impl Directory {
     fn digest(&self, message: &Published) {
         match Digest::decode(&message.bytes) {
             Ok(digest) => {
-                let missing = lock(&self.0.registry).missing_for(&digest);
+                let (missing, lacks) = {
+                    let registry = lock(&self.0.registry);
+                    (registry.missing_for(&digest), registry.lacks(&digest))
+                };
+                if lacks {
+                    let own = lock(&self.0.registry).digest().encode();
+                    let _sent = self.0.mesh.send_to(message.from, DIGEST, own.into());
+                }
                 for bytes in missing {
                     let _sent = self.0.mesh.send_to(message.from, RECORD, bytes.into());
                 }

@@ -273,13 +273,28 @@ impl Node {
         let events = Events::default();
         let members = Members::load(store.clone(), key.clone(), root, &config, events.clone(), home.data()).await?;
         let mesh_config = MeshConfig {
-            listen: config.mesh.listen.clone(),
+            listen: with_remembered_ports(&store, &config.mesh.listen).await?,
             mdns: config.mesh.mdns,
             limits: config.limits.mesh(),
             backoff: Backoff::default(),
             ..MeshConfig::new(*key.seed())
         };
-        let mesh = Mesh::start(mesh_config, members.gate()).await?;
+        let mesh = match Mesh::start(mesh_config.clone(), members.gate()).await {
+            Ok(mesh) => mesh,
+            Err(error) if mesh_config.listen != config.mesh.listen => {
+                tracing::warn!(%error, "the ports of the last start are taken; others are chosen");
+                Mesh::start(
+                    MeshConfig {
+                        listen: config.mesh.listen.clone(),
+                        ..mesh_config
+                    },
+                    members.gate(),
+                )
+                .await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        remember_ports(&store, &mesh.listen_addresses()).await?;
         members.set_mesh(mesh.clone());
         let limits = Arc::new(config.limits.mcp());
         let host = Host::new(Arc::clone(&limits), guard);
@@ -426,6 +441,42 @@ impl Node {
             tracing::debug!(%error, "the address file was gone already");
         }
     }
+}
+
+/// The key of the ports under which others knew this node.
+const PORTS: &str = "mesh-ports";
+
+/// Transport and port of a multiaddress: `udp/7401/quic-v1`, `tcp/7401`, `tcp/7401/ws`.
+fn port_of(address: &str) -> Option<(String, &str)> {
+    let mut parts = address.split('/').skip(3);
+    let (protocol, port) = (parts.next()?, parts.next()?);
+    let rest: Vec<&str> = parts.collect();
+    Some((format!("{protocol}/{}", rest.join("/")), port))
+}
+
+/// Where a port is left to chance, the one of the last start: others know it, and may have nothing else to find this
+/// node by.
+async fn with_remembered_ports(store: &Store, listen: &[String]) -> Result<Vec<String>, NodeError> {
+    let bytes = store.get(PORTS).await?.unwrap_or_default();
+    let ports: BTreeMap<String, String> = serde_json::from_slice(&bytes).unwrap_or_default();
+    let remembered = |address: &String| {
+        let (kind, port) = port_of(address)?;
+        let known = ports.get(&kind).filter(|_| port == "0")?;
+        let mut parts: Vec<&str> = address.split('/').collect();
+        parts[4] = known;
+        Some(parts.join("/"))
+    };
+    Ok(listen
+        .iter()
+        .map(|address| remembered(address).unwrap_or_else(|| address.clone()))
+        .collect())
+}
+
+async fn remember_ports(store: &Store, addresses: &[String]) -> Result<(), NodeError> {
+    let ports = addresses.iter().filter_map(|address| port_of(address));
+    let ports: BTreeMap<String, String> = ports.map(|(kind, port)| (kind, port.to_owned())).collect();
+    let bytes = serde_json::to_vec(&ports).map_err(|error| NodeError::Corrupt(error.to_string()))?;
+    store.set(PORTS, &bytes).await
 }
 
 async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<(), NodeError> {

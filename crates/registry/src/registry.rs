@@ -229,13 +229,13 @@ impl Registry {
             .collect()
     }
 
-    /// All signed records, to keep them over a restart.
+    /// Whether the owner of a digest has records that are missing here.
     #[must_use]
-    pub fn signed_records(&self) -> Vec<(NodeId, Vec<u8>)> {
-        self.entries
-            .iter()
-            .filter_map(|(node, entry)| Some((*node, entry.record.as_ref()?.1.clone())))
-            .collect()
+    pub fn lacks(&self, digest: &Digest) -> bool {
+        digest.0.iter().any(|(node, version)| {
+            let known = self.entries.get(node).and_then(|entry| entry.record.as_ref());
+            !self.removed.contains(node) && known.is_none_or(|(record, _)| record.version < *version)
+        })
     }
 
     /// Every node with a record.

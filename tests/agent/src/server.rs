@@ -158,7 +158,7 @@ impl Server {
         let id = message.get("id").cloned();
         match (message["method"].as_str(), id) {
             (Some(method), Some(id)) => {
-                self.request(connection, method.to_owned(), id, message["params"].clone(), sink)
+                self.request(connection, method.to_owned(), id, message["params"].clone(), sink);
             }
             (Some("notifications/cancelled"), None) => self.cancel(connection, &message["params"]["requestId"]),
             (Some(_), None) => {}

@@ -140,7 +140,8 @@ impl Output {
                 let _ = self.document(&document);
             }
         } else if let Some((message, next)) = failure.words() {
-            complain(&format!("{} {}", styled(BAD, "error:"), words::clean(message)));
+            let sentence = words::clean(message).split_whitespace().collect::<Vec<_>>().join(" ");
+            complain(&format!("{} {sentence}", styled(BAD, "error:")));
             // Some messages of the node already end with it.
             if let Some(next) = next.filter(|next| !message.contains(next)) {
                 complain(&format!("{} {}", styled(GOOD, "→"), words::clean(next)));
