@@ -30,7 +30,7 @@ Exit codes:
 
 /// A private, end-to-end-encrypted network of your devices that shares their AI agents (MCP servers).
 #[derive(Debug, Parser)]
-#[command(name = "dawn", version, after_help = AFTER, propagate_version = true, max_term_width = 110)]
+#[command(name = "dawn", version, after_help = AFTER, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
@@ -47,10 +47,10 @@ struct Global {
     /// Print one JSON document on standard output
     #[arg(long, global = true)]
     json: bool,
-    /// When to use colours
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    /// When to use colours: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", hide_possible_values = true, hide_default_value = true)]
     color: Color,
-    /// Log more to standard error; twice for everything
+    /// Say and log more; twice and three times for even more
     #[arg(long, short, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
     /// Print no notes and log errors only

@@ -39,14 +39,23 @@ pub(crate) fn unlock() -> Result<Passphrase, Failure> {
 }
 
 fn ask(question: &str) -> Result<String, Failure> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
+    let none = || {
         Failure::new(
             Exit::Failed,
             "no_terminal",
             "there is no terminal to ask for the passphrase",
         )
         .next(format!("set {VARIABLE}, or run the command on a terminal"))
-    })?;
+    };
+    // A program that starts this on somebody's terminal is not that person.
+    if !std::io::stdin().is_terminal() {
+        return Err(none());
+    }
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .map_err(|_| none())?;
     let failed = |error: &std::io::Error| Failure::io("the passphrase could not be asked for", error);
     let silent = Silent::new(&terminal).map_err(|errno| failed(&errno.into()))?;
     (&terminal)

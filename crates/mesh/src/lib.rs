@@ -7,6 +7,7 @@ mod backoff;
 mod config;
 mod error;
 mod handle;
+mod inbound;
 mod membership;
 pub mod memory;
 mod stream;

@@ -23,6 +23,7 @@ use crate::backoff::Backoff;
 use crate::config::MeshConfig;
 use crate::error::{AcceptError, OpenError, StartError};
 use crate::handle::{Backend, Counters, Gate, Mesh, PeerEvent, Protocol, Shared, Transport, lock};
+use crate::inbound;
 use crate::membership;
 use crate::stream::MeshStream;
 
@@ -32,6 +33,7 @@ struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
+    inbound: inbound::Behaviour,
     streams: streams::Behaviour,
 }
 
@@ -55,6 +57,7 @@ enum Command {
 pub(crate) struct Control {
     commands: mpsc::UnboundedSender<Command>,
     streams: streams::Control,
+    served: inbound::Served,
     addresses: Arc<Mutex<HashMap<ListenerId, Vec<Multiaddr>>>>,
     /// Where each connected peer is reached.
     connections: Arc<Mutex<HashMap<NodeId, (String, Transport)>>>,
@@ -108,16 +111,11 @@ impl Control {
     }
 
     pub(crate) fn accept(&self, protocol: Protocol, shared: &Arc<Shared>) -> Result<(), AcceptError> {
-        let incoming = self
-            .streams
-            .clone()
-            .accept(StreamProtocol::new(protocol.0))
-            .map_err(|_| AcceptError::Taken(protocol.0))?;
+        let mut incoming = self.served.accept(protocol.0).ok_or(AcceptError::Taken(protocol.0))?;
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             let stop = shared.stop.clone();
-            let mut incoming = std::pin::pin!(incoming.take_until(stop.cancelled_owned()));
-            while let Some((peer, stream)) = incoming.next().await {
+            while let Some(Some((peer, stream))) = stop.run_until_cancelled(incoming.recv()).await {
                 let Some(node) = node_id(peer) else { continue };
                 if shared.is_served(protocol.0).is_none() {
                     continue;
@@ -265,6 +263,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .with_max_pending_incoming(Some(limits.pending))
         .with_max_pending_outgoing(Some(limits.pending));
     let (interval, use_mdns) = (config.ping, config.mdns);
+    let served = inbound::Served::default();
+    let behaviour_served = served.clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(
@@ -303,6 +303,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
                         .with_timeout(Duration::from_secs(5)),
                 ),
                 mdns: mdns.into(),
+                inbound: inbound::Behaviour(behaviour_served),
                 streams: streams::Behaviour::new(),
             })
         })
@@ -320,6 +321,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let control = Control {
         commands: sender,
         streams: swarm.behaviour().streams.new_control(),
+        served,
         addresses: Arc::default(),
         connections: Arc::default(),
     };
@@ -367,15 +369,12 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
 
 /// Answers the membership handshake of those who dial.
 fn serve_membership(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
-    let incoming = control
-        .streams
-        .clone()
-        .accept(StreamProtocol::new(membership::PROTOCOL));
-    let incoming = incoming.map_err(|error| StartError::Transport(error.to_string()))?;
+    let taken = || StartError::Transport(format!("{} is served already", membership::PROTOCOL));
+    let mut incoming = control.served.accept(membership::PROTOCOL).ok_or_else(taken)?;
     let (mesh, control) = (mesh.clone(), control.clone());
     tokio::spawn(async move {
-        let mut incoming = std::pin::pin!(incoming.take_until(mesh.shared.stop.clone().cancelled_owned()));
-        while let Some((peer, stream)) = incoming.next().await {
+        let stop = mesh.shared.stop.clone();
+        while let Some(Some((peer, stream))) = stop.run_until_cancelled(incoming.recv()).await {
             let Some(node) = node_id(peer) else { continue };
             let (mesh, control) = (mesh.clone(), control.clone());
             tokio::spawn(async move {

@@ -139,6 +139,15 @@ async fn members_exchange_bytes_over_every_transport() {
 }
 
 #[tokio::test]
+async fn no_stream_is_lost_when_hundreds_are_opened_at_once() {
+    for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
+        let (a, b) = pair(listen).await;
+        let opened = (0..200).map(|_| echoes(&a, b.node_id(), 100));
+        futures::future::join_all(opened).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
     let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
     struct Nobody;

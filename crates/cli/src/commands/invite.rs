@@ -51,9 +51,9 @@ struct NewInvite {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Role {
-    /// Uses agents, shares none
+    /// Takes part as far as a policy lets guests
     Guest,
-    /// Uses and shares agents
+    /// Takes part
     Member,
     /// Admits and removes others, too
     Admin,

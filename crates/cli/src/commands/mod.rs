@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod init;
+mod inspect;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod peers;
