@@ -148,6 +148,10 @@ fn open<T: serde::de::DeserializeOwned>(
         });
     }
     let envelope: Envelope = decode(bytes)?;
+    // One statement has one encoding: what spells the same differently is refused, so that bytes can be compared.
+    if encode(&envelope) != bytes {
+        return Err(RecordError::Malformed("it is not in its one encoding".into()));
+    }
     let value: T = decode(&envelope.body)?;
     let signature: [u8; 64] = envelope.signature.try_into().map_err(|_| RecordError::BadSignature)?;
     node(&value)
