@@ -17,7 +17,7 @@ use crate::report::Report;
 const SIZES: [(&str, usize); 3] = [("64 B", 64), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20)];
 const IN_FLIGHT: [usize; 3] = [1, 32, 128];
 /// How long one case is measured, after a warm-up of a quarter of it.
-const SPAN: Duration = Duration::from_millis(3000);
+const SPAN: Duration = Duration::from_millis(1500);
 
 /// What one case gave.
 struct Figures {

@@ -142,23 +142,28 @@ async fn malformed_lines_are_answered_and_the_session_goes_on() {
 #[tokio::test]
 async fn what_is_piped_in_is_answered_before_the_bridge_ends() {
     let network = pair().await;
-    let mut bridge = Bridge::start(&network.nodes[0], &["mcp", "lab:probe"]);
-    bridge.initialize().await;
-    for id in 1..=20 {
-        bridge.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "echo", "arguments": { "text": "x" } } })).await;
+    for (args, tool) in [(&["mcp", "lab:probe"][..], "echo"), (&["mcp"][..], "lab__probe__echo")] {
+        let mut bridge = Bridge::start(&network.nodes[0], args);
+        bridge.initialize().await;
+        for id in 1..=20 {
+            let params = json!({ "name": tool, "arguments": { "text": "x" } });
+            bridge
+                .say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }))
+                .await;
+        }
+        let Bridge {
+            mut child,
+            stdin,
+            mut lines,
+        } = bridge;
+        drop(stdin);
+        let mut answered = 0;
+        while let Ok(Ok(Some(line))) = tokio::time::timeout(dawn_e2e::PATIENCE, lines.next_line()).await {
+            answered += usize::from(line.contains("\"result\""));
+        }
+        assert_eq!(answered, 20, "{args:?}");
+        assert!(tokio::time::timeout(dawn_e2e::PATIENCE, child.wait()).await.is_ok());
     }
-    let Bridge {
-        mut child,
-        stdin,
-        mut lines,
-    } = bridge;
-    drop(stdin);
-    let mut answered = 0;
-    while let Ok(Ok(Some(line))) = tokio::time::timeout(dawn_e2e::PATIENCE, lines.next_line()).await {
-        answered += usize::from(line.contains("\"result\""));
-    }
-    assert_eq!(answered, 20);
-    assert!(tokio::time::timeout(dawn_e2e::PATIENCE, child.wait()).await.is_ok());
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_
         tokio::select! {
             message = from_client.recv() => match message {
                 Some(Ok(frame)) => session.hear_client(frame.message).await,
-                Some(Err(_)) | None => return,
+                Some(Err(_)) | None => return session.finish(&mut from_agents).await,
             },
             Some(event) = from_agents.recv() => session.hear_agent(event).await,
             Ok(()) = changes.changed() => {
@@ -73,6 +73,21 @@ impl Session {
     async fn tell(&self, message: Message) {
         // When the client left, receiving from it ends the session.
         let _ = self.to_client.send(Ok(message.into())).await;
+    }
+
+    /// The client says nothing more: what it asked is still answered, as long as it listens.
+    async fn finish(&mut self, from_agents: &mut mpsc::Receiver<FromAgent>) {
+        let patience = tokio::time::sleep(self.aggregate.router.limits().linger);
+        tokio::pin!(patience);
+        self.lists.close();
+        while !self.working.is_empty() || !self.lists.is_empty() {
+            tokio::select! {
+                Some(event) = from_agents.recv() => self.hear_agent(event).await,
+                () = self.lists.wait(), if !self.lists.is_empty() => {}
+                () = self.to_client.closed() => return,
+                () = &mut patience => return,
+            }
+        }
     }
 
     async fn hear_client(&mut self, message: Message) {
