@@ -214,6 +214,8 @@ impl Directory {
         let mut beats = self.0.mesh.subscribe(BEAT);
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
         let mut agents = self.0.host.changes();
+        // An agent may have become ready before anybody listened.
+        self.announce();
         self.keep_known().await;
         for peer in self.0.mesh.peers() {
             self.met(peer.node);
