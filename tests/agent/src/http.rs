@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::server::{Connection, Server};
+use crate::server::{Connection, Failure, Server};
+use crate::{Eras, door};
 
 struct Session {
     connection: Arc<Connection>,
@@ -71,24 +73,56 @@ fn events(first: Option<Value>, reading: Reading) -> Response {
     ([("content-type", "text/event-stream")], Body::from_stream(stream)).into_response()
 }
 
+/// Lets no web page in.
+async fn guard(request: Request, next: Next) -> Response {
+    if door::is_local(request.headers()) {
+        next.run(request).await
+    } else {
+        StatusCode::FORBIDDEN.into_response()
+    }
+}
+
+fn json_response(status: StatusCode, message: &Value) -> Response {
+    (status, [("content-type", "application/json")], message.to_string()).into_response()
+}
+
+fn refused(id: &Value, failure: Failure) -> Response {
+    let message = json!({ "jsonrpc": "2.0", "id": id, "error": failure.into_error() });
+    json_response(StatusCode::BAD_REQUEST, &message)
+}
+
 async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let Ok(message) = serde_json::from_slice::<Value>(&body) else {
-        return StatusCode::BAD_REQUEST.into_response();
+    let message = match serde_json::from_slice::<Value>(&body) {
+        Ok(message) => message,
+        Err(error) => return refused(&Value::Null, Failure::new(-32700, error.to_string())),
     };
-    let stateless = message["params"]["_meta"]
-        .get("io.modelcontextprotocol/protocolVersion")
-        .is_some();
-    let initialize = message["method"] == "initialize";
+    let stateless = door::is_modern(&headers, &message);
+    let initialize = message["method"] == "initialize" && !stateless;
+    if stateless && shared.server.eras == Eras::Legacy {
+        // As servers do that were written before there was a stateless revision.
+        return refused(&Value::Null, Failure::new(-32000, "Unsupported protocol version"));
+    }
+    if stateless
+        && message.get("id").is_some()
+        && let Err(failure) = door::check_modern(&headers, &message)
+    {
+        return refused(&message["id"], failure);
+    }
     let session = if stateless || initialize {
         new_session(&shared.server)
     } else {
         match session(&shared, &headers) {
             Some(session) => session,
-            None => return StatusCode::NOT_FOUND.into_response(),
+            None if shared.server.eras == Eras::Modern => {
+                let failure = Failure::new(-32602, "params._meta lacks the protocol version");
+                return refused(&message["id"], failure);
+            }
+            None if headers.contains_key("mcp-session-id") => return StatusCode::NOT_FOUND.into_response(),
+            None => return StatusCode::BAD_REQUEST.into_response(),
         }
     };
     let mut id = None;
-    if initialize {
+    if initialize && shared.server.eras != Eras::Modern {
         let number = shared.next.fetch_add(1, Ordering::Relaxed).to_string();
         shared
             .sessions
@@ -123,8 +157,8 @@ async fn post(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         Some(-32022..=-32020) => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     };
-    let mut response = (status, [("content-type", "application/json")], first.to_string()).into_response();
-    if let Some(id) = id {
+    let mut response = json_response(status, &first);
+    if let Some(id) = id.filter(|_| first.get("result").is_some()) {
         response
             .headers_mut()
             .insert("mcp-session-id", id.parse().expect("a number"));
@@ -176,6 +210,7 @@ pub(crate) async fn serve(address: &str, server: Arc<Server>) {
     let routes = Router::new().route("/mcp", axum::routing::post(post).get(get).delete(delete));
     let routes = routes
         .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
+        .layer(axum::middleware::from_fn(guard))
         .with_state(shared);
     axum::serve(listener, routes).await.expect("served");
 }

@@ -23,7 +23,7 @@ fn roots() -> Value {
     json!({ "method": "roots/list", "params": {} })
 }
 
-fn required(requests: Value, state: Option<&str>) -> Value {
+pub(crate) fn required(requests: Value, state: Option<&str>) -> Value {
     let mut result = json!({ "resultType": "input_required", "inputRequests": requests });
     if let Some(state) = state {
         result["requestState"] = json!(seal(state));

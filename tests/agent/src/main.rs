@@ -12,6 +12,7 @@
     reason = "a test program that stops at the first failure"
 )]
 
+mod door;
 mod fixtures;
 mod http;
 mod input_required;

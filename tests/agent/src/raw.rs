@@ -36,13 +36,27 @@ struct Arguments<'a> {
     text: Option<&'a RawValue>,
 }
 
+/// What a message was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// Not JSON; there is an answer.
+    Garbage,
+    /// A notification or a response; there is no answer.
+    Quiet,
+    /// The request that opens a session.
+    Opening,
+    /// Another request.
+    Request,
+}
+
 /// Appends the answer to one message, if it asks for one.
-fn answer(line: &[u8], out: &mut Vec<u8>) -> bool {
+fn answer(line: &[u8], out: &mut Vec<u8>) -> Came {
     let Ok(request) = serde_json::from_slice::<Request<'_>>(line) else {
-        return false;
+        out.extend_from_slice(br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}"#);
+        return Came::Garbage;
     };
     let (Some(id), Some(method)) = (request.id, &request.method) else {
-        return false;
+        return Came::Quiet;
     };
     let params = request
         .params
@@ -110,7 +124,11 @@ fn answer(line: &[u8], out: &mut Vec<u8>) -> bool {
             }
         }
     }
-    true
+    if method == "initialize" {
+        Came::Opening
+    } else {
+        Came::Request
+    }
 }
 
 /// Serves standard I/O on this thread, a batch of lines at a time.
@@ -128,7 +146,8 @@ pub(crate) fn serve_stdio() {
         buffer.extend_from_slice(&chunk[..length]);
         let mut start = 0;
         while let Some(at) = memchr::memchr(b'\n', &buffer[scanned..]) {
-            if answer(&buffer[start..scanned + at], &mut out) {
+            let line = buffer[start..scanned + at].trim_ascii();
+            if !line.is_empty() && answer(line, &mut out) != Came::Quiet {
                 out.push(b'\n');
             }
             start = scanned + at + 1;
@@ -145,11 +164,13 @@ pub(crate) fn serve_stdio() {
 
 async fn post(body: Bytes) -> Response {
     let mut out = Vec::new();
-    if !answer(&body, &mut out) {
-        return StatusCode::ACCEPTED.into_response();
+    let kind = [("content-type", "application/json")];
+    match answer(&body, &mut out) {
+        Came::Quiet => StatusCode::ACCEPTED.into_response(),
+        Came::Garbage => (StatusCode::BAD_REQUEST, kind, out).into_response(),
+        Came::Opening => (kind, [("mcp-session-id", "raw")], out).into_response(),
+        Came::Request => (kind, out).into_response(),
     }
-    let kind = [("content-type", "application/json"), ("mcp-session-id", "raw")];
-    (kind, out).into_response()
 }
 
 /// Serves the same answers over Streamable HTTP.
@@ -169,22 +190,57 @@ pub(crate) async fn serve_http(address: &str) {
 mod tests {
     use super::*;
 
-    fn answered(line: &str) -> String {
+    fn answered(line: &str) -> (Came, String) {
         let mut out = Vec::new();
-        assert!(answer(line.as_bytes(), &mut out));
-        String::from_utf8(out).unwrap()
+        let came = answer(line.as_bytes(), &mut out);
+        (came, String::from_utf8(out).unwrap())
     }
 
     #[test]
-    fn bytes_come_back_as_they_came() {
-        assert_eq!(
-            answered(r#"{"jsonrpc":"2.0","id":1.50,"method":"x","params":{"a" : 1e400}}"#),
-            r#"{"jsonrpc":"2.0","id":1.50,"result":{"echo":{"a" : 1e400},"resultType":"complete"}}"#
-        );
-        assert_eq!(
-            answered(r#"{"jsonrpc":"2.0","id":7,"method":"raw/reply","params":{"line":"{\"id\":@id@ }"}}"#),
-            r#"{"id":7 }"#
-        );
-        assert!(!answer(br#"{"jsonrpc":"2.0","method":"n"}"#, &mut Vec::new()));
+    fn params_and_ids_come_back_as_they_came() {
+        for (id, params) in [
+            ("1.50", r#"{"a" : 1e400}"#),
+            (r#""\u0061/\"b\"""#, r#"{"z":1.0,"a":12345678901234567890123,"z":2}"#),
+            ("9007199254740993", r#"[null, {"deep":[[[]]]}]"#),
+            ("-7", r#"{"text":"\ud83d\ude00 gr\u00fc\u00dfe"}"#),
+        ] {
+            let line = format!(r#"{{"extra":[1],"params":{params},"id":{id},"method":"x/y","jsonrpc":"2.0"}}"#);
+            let expected =
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"echo":{params},"resultType":"complete"}}}}"#);
+            assert_eq!(answered(&line), (Came::Request, expected));
+        }
+    }
+
+    #[test]
+    fn a_reply_is_the_line_it_was_given_with_the_raw_id_in_place() {
+        let (_, quoted) = answered(r#"{"id":7.0,"method":"raw/reply","params":{"line":"{ \"id\":\"@id@\" }"}}"#);
+        assert_eq!(quoted, r#"{ "id":7.0 }"#);
+        let (_, bare) = answered(r#"{"id":"x","method":"raw/reply","params":{"line":"{\"id\":@id@ }"}}"#);
+        assert_eq!(bare, r#"{"id":"x" }"#);
+    }
+
+    #[test]
+    fn a_called_tool_says_the_raw_text() {
+        let line = r#"{"id":1,"method":"tools/call","params":{"name":"echo","arguments":{"n":1,"text":"\u00e9\n"}}}"#;
+        let expected = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"\u00e9\n"}],"resultType":"complete"}}"#;
+        assert_eq!(answered(line), (Came::Request, expected.to_owned()));
+    }
+
+    #[test]
+    fn a_session_opens_in_the_revision_that_was_asked_for() {
+        let (came, reply) = answered(r#"{"id":0,"method":"initialize","params":{"protocolVersion":"2024-11-05"}}"#);
+        assert_eq!(came, Came::Opening);
+        assert!(reply.contains(r#""protocolVersion":"2024-11-05""#), "{reply}");
+    }
+
+    #[test]
+    fn what_asks_nothing_is_answered_nothing() {
+        for line in [
+            r#"{"jsonrpc":"2.0","method":"n"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        ] {
+            assert_eq!(answered(line), (Came::Quiet, String::new()));
+        }
+        assert_eq!(answered("{").0, Came::Garbage);
     }
 }

@@ -1,7 +1,7 @@
 //! The server behind both transports: methods, sessions, subscriptions, cancellation.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -16,28 +16,57 @@ use crate::{Eras, fixtures, input_required, tools};
 pub(crate) type Sink = mpsc::UnboundedSender<Value>;
 
 /// A JSON-RPC error: code, message, data.
+#[derive(Debug)]
 pub(crate) struct Failure(pub(crate) i64, pub(crate) String, pub(crate) Value);
 
 impl Failure {
     pub(crate) fn new(code: i64, message: impl Into<String>) -> Self {
         Self(code, message.into(), Value::Null)
     }
+
+    /// The error member of a response.
+    pub(crate) fn into_error(self) -> Value {
+        let Self(code, message, data) = self;
+        let mut error = json!({ "code": code, "message": message });
+        if !data.is_null() {
+            error["data"] = data;
+        }
+        error
+    }
 }
 
 pub(crate) const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-const MODERN: &str = "2026-07-28";
-const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
-const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const MODERN: &str = "2026-07-28";
+pub(crate) const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+pub(crate) const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
+const LOG_LEVEL_KEY: &str = "io.modelcontextprotocol/logLevel";
+
+/// From the least severe to the most.
+const LOG_LEVELS: [&str; 8] = [
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+
+fn severity(level: &str) -> Option<usize> {
+    LOG_LEVELS.iter().position(|known| *known == level)
+}
 
 /// What all connections share.
 pub(crate) struct Server {
-    eras: Eras,
+    pub(crate) eras: Eras,
     pub(crate) calls: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) sessions: AtomicU64,
     pub(crate) extra_tools: Mutex<Vec<String>>,
-    listeners: Mutex<Vec<Listener>>,
+    listeners: Mutex<HashMap<u64, Listener>>,
+    next_listener: AtomicU64,
     connections: Mutex<Vec<Weak<Connection>>>,
 }
 
@@ -48,12 +77,26 @@ struct Listener {
     ended: CancellationToken,
 }
 
+/// Forgets a listener when its request ends, however it ends.
+struct Listening<'a> {
+    server: &'a Server,
+    key: u64,
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.server.listeners.lock().unwrap().remove(&self.key);
+    }
+}
+
 /// One client: a pipe, or an HTTP session.
 pub(crate) struct Connection {
     session: Sink,
     questions: Mutex<HashMap<String, oneshot::Sender<Value>>>,
     next: AtomicU64,
     running: Mutex<HashMap<String, CancellationToken>>,
+    is_initialized: AtomicBool,
+    log_level: AtomicUsize,
     subscribed: Mutex<HashSet<String>>,
     capabilities: Mutex<Value>,
     tasks: TaskTracker,
@@ -76,6 +119,8 @@ impl Connection {
             questions: Mutex::default(),
             next: AtomicU64::new(1),
             running: Mutex::default(),
+            is_initialized: AtomicBool::new(false),
+            log_level: AtomicUsize::new(0),
             subscribed: Mutex::default(),
             capabilities: Mutex::new(json!({})),
             tasks: TaskTracker::new(),
@@ -115,6 +160,18 @@ impl Call {
         }
     }
 
+    /// Logs, if the client wants to read messages of this level.
+    pub(crate) fn log(&self, level: &str, data: &Value) {
+        let least = if self.is_modern {
+            self.params["_meta"][LOG_LEVEL_KEY].as_str().and_then(severity)
+        } else {
+            Some(self.connection.log_level.load(Ordering::Relaxed))
+        };
+        if least.is_some_and(|least| severity(level).is_some_and(|level| level >= least)) {
+            self.notify("notifications/message", json!({ "level": level, "data": data }));
+        }
+    }
+
     pub(crate) fn progress(&self, progress: f64, total: f64) {
         if let Some(token) = self.params["_meta"].get("progressToken") {
             self.notify(
@@ -149,6 +206,7 @@ impl Server {
             sessions: AtomicU64::new(0),
             extra_tools: Mutex::default(),
             listeners: Mutex::default(),
+            next_listener: AtomicU64::new(0),
             connections: Mutex::default(),
         })
     }
@@ -160,7 +218,7 @@ impl Server {
             (Some(method), Some(id)) => {
                 self.request(connection, method.to_owned(), id, message["params"].clone(), sink);
             }
-            (Some("notifications/cancelled"), None) => self.cancel(connection, &message["params"]["requestId"]),
+            (Some("notifications/cancelled"), None) => Self::cancel(connection, &message["params"]["requestId"]),
             (Some(_), None) => {}
             (None, Some(id)) => {
                 let waiting = id
@@ -174,14 +232,10 @@ impl Server {
         }
     }
 
-    fn cancel(&self, connection: &Connection, id: &Value) {
+    fn cancel(connection: &Connection, id: &Value) {
         if let Some(stop) = connection.running.lock().unwrap().remove(&id.to_string()) {
             stop.cancel();
         }
-        self.listeners
-            .lock()
-            .unwrap()
-            .retain(|listener| listener.id != *id || listener.ended.is_cancelled());
     }
 
     fn request(self: &Arc<Self>, connection: &Arc<Connection>, method: String, id: Value, params: Value, sink: &Sink) {
@@ -203,13 +257,13 @@ impl Server {
             let answered = tokio::select! {
                 answer = server.answer(&method, &id, &call) => Some(answer),
                 () = stop.cancelled() => None,
-                () = sink.closed() => None,
+                // A lost connection cancels in the stateless revision only.
+                () = sink.closed(), if is_modern => None,
             };
             connection.running.lock().unwrap().remove(&id.to_string());
             match answered {
                 None => {
                     server.cancelled.fetch_add(1, Ordering::Relaxed);
-                    server.listeners.lock().unwrap().retain(|listener| listener.id != id);
                 }
                 Some(Ok(mut result)) => {
                     if is_modern {
@@ -217,12 +271,8 @@ impl Server {
                     }
                     let _ = sink.send(json!({ "jsonrpc": "2.0", "id": id, "result": result }));
                 }
-                Some(Err(Failure(code, message, data))) => {
-                    let mut error = json!({ "code": code, "message": message });
-                    if !data.is_null() {
-                        error["data"] = data;
-                    }
-                    let _ = sink.send(json!({ "jsonrpc": "2.0", "id": id, "error": error }));
+                Some(Err(failure)) => {
+                    let _ = sink.send(json!({ "jsonrpc": "2.0", "id": id, "error": failure.into_error() }));
                 }
             }
         });
@@ -245,8 +295,17 @@ impl Server {
             if !meta[CAPABILITIES_KEY].is_object() {
                 return Err(Failure::new(-32602, "params._meta lacks the client's capabilities"));
             }
-        } else if self.eras == Eras::Modern {
-            return unknown();
+        } else if self.eras == Eras::Modern && method == "initialize" {
+            let requested = call.params["protocolVersion"].clone();
+            return Err(Failure(
+                -32022,
+                format!("There is no initialize in {MODERN}, the only revision spoken here"),
+                json!({ "supported": [MODERN], "requested": requested }),
+            ));
+        } else if self.eras == Eras::Modern
+            || (self.eras == Eras::Both && matches!(method, "server/discover" | "subscriptions/listen"))
+        {
+            return Err(Failure::new(-32602, format!("params._meta lacks {VERSION_KEY}")));
         }
         match (method, call.is_modern) {
             ("server/discover", true) => Ok(
@@ -255,12 +314,20 @@ impl Server {
             ("subscriptions/listen", true) => self.listen(id, call).await,
             ("initialize", false) => {
                 self.sessions.fetch_add(1, Ordering::Relaxed);
+                call.connection.is_initialized.store(true, Ordering::Relaxed);
                 *call.connection.capabilities.lock().unwrap() = call.params["capabilities"].clone();
                 let wanted = call.params["protocolVersion"].as_str().unwrap_or_default();
                 let version = LEGACY.iter().find(|version| **version == wanted).unwrap_or(&LEGACY[0]);
                 Ok(json!({ "protocolVersion": version, "capabilities": capabilities(false), "serverInfo": info() }))
             }
-            ("ping" | "logging/setLevel", false) => Ok(json!({})),
+            ("ping", false) => Ok(json!({})),
+            ("logging/setLevel", false) => match severity(call.params["level"].as_str().unwrap_or_default()) {
+                Some(level) => {
+                    call.connection.log_level.store(level, Ordering::Relaxed);
+                    Ok(json!({}))
+                }
+                None => Err(Failure::new(-32602, "no such level")),
+            },
             ("resources/subscribe", false) => {
                 let uri = call.params["uri"].as_str().unwrap_or_default().to_owned();
                 call.connection.subscribed.lock().unwrap().insert(uri);
@@ -307,9 +374,23 @@ impl Server {
             sink: call.sink.clone(),
             ended: ended.clone(),
         };
-        self.listeners.lock().unwrap().push(listener);
+        let key = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        self.listeners.lock().unwrap().insert(key, listener);
+        let _listening = Listening { server: self, key };
         ended.cancelled().await;
         Ok(json!({ "_meta": { SUBSCRIPTION_KEY: id } }))
+    }
+
+    /// How many subscriptions of the stateless revision are open.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.listeners.lock().unwrap().len()
+    }
+
+    /// Ends every subscription as a server does that has nothing more to say: with a result.
+    pub(crate) fn end_subscriptions(&self) {
+        for listener in self.listeners.lock().unwrap().values() {
+            listener.ended.cancel();
+        }
     }
 
     /// Tells every client that listens that a list changed.
@@ -319,14 +400,7 @@ impl Server {
             filter[format!("{list}ListChanged")] == true
         });
         for connection in self.connections() {
-            let legacy = !connection
-                .capabilities
-                .lock()
-                .unwrap()
-                .as_object()
-                .is_none_or(serde_json::Map::is_empty)
-                || self.sessions.load(Ordering::Relaxed) > 0;
-            if legacy {
+            if connection.is_initialized.load(Ordering::Relaxed) {
                 let _ = connection.session.send(json!({ "jsonrpc": "2.0", "method": method }));
             }
         }
@@ -354,7 +428,7 @@ impl Server {
             .listeners
             .lock()
             .unwrap()
-            .iter()
+            .values()
             .filter(|listener| wants(&listener.filter))
         {
             let mut params = params.clone();

@@ -51,14 +51,22 @@ const TOOLS: &[(&str, &str, &[&str])] = &[
     ("crash", "ends the process", &[]),
     ("env", "an environment variable", &["name"]),
     ("caller", "who calls, as the request says", &[]),
-    ("ask_sampling", "asks the client's model", &[]),
-    ("ask_elicitation", "asks the client's user", &[]),
-    ("ask_roots", "asks for the client's roots", &[]),
+    ("ask_sampling", "asks the client's model, says its whole answer", &[]),
+    (
+        "ask_elicitation",
+        "asks the client's user by form or url, says the whole answer",
+        &[],
+    ),
+    ("ask_roots", "asks for the client's roots, says the whole answer", &[]),
     ("add_tool", "adds a tool", &["name"]),
     ("remove_tool", "removes a tool", &["name"]),
     ("log", "logs a message", &["message"]),
     ("touch_resource", "says that a resource changed", &["uri"]),
+    ("end_subscriptions", "ends every subscription", &[]),
 ];
+
+/// The tool whose schema has every kind of keyword.
+const RICH: &str = "json_schema_2020_12_tool";
 
 fn tool(name: &str, description: &str, arguments: &[&str]) -> Value {
     let properties: serde_json::Map<String, Value> = arguments
@@ -72,7 +80,10 @@ pub(crate) fn list(extra: &[String]) -> Vec<Value> {
     let fixed = TOOLS
         .iter()
         .map(|(name, description, arguments)| tool(name, description, arguments));
+    let rich =
+        json!({ "name": RICH, "description": "has a schema with every kind of keyword", "inputSchema": rich_schema() });
     fixed
+        .chain([rich])
         .chain(extra.iter().map(|name| tool(name, "added by a test", &[])))
         .collect()
 }
@@ -92,21 +103,71 @@ fn needs(call: &Call, capability: &str) -> Result<(), Failure> {
     ))
 }
 
-async fn elicit(call: &Call, message: &str, schema: Value) -> Result<Value, Failure> {
-    needs(call, "elicitation")?;
-    call.ask(
-        "elicitation/create",
-        json!({ "message": message, "requestedSchema": schema }),
-    )
+/// A schema whose keywords must all arrive.
+fn rich_schema() -> Value {
+    let address = json!({ "$anchor": "address", "type": "object", "properties": { "street": { "type": "string" }, "city": { "type": "string" } } });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "$defs": { "address": address },
+        "properties": {
+            "name": { "type": "string" },
+            "address": { "$ref": "#/$defs/address" },
+            "phone": { "type": "string" },
+            "email": { "type": "string" },
+            "contact": { "type": "string", "enum": ["phone", "email"] },
+        },
+        "allOf": [{ "anyOf": [{ "required": ["phone"] }, { "required": ["email"] }] }],
+        "if": { "properties": { "contact": { "const": "phone" } } },
+        "then": { "required": ["phone"] },
+        "else": { "required": ["email"] },
+        "additionalProperties": false,
+    })
+}
+
+/// Asks the client something and says its answer: by a request of our own in legacy revisions, by a result that needs
+/// input in the stateless one.
+async fn asking(
+    call: &Call,
+    capability: &str,
+    method: &str,
+    params: Value,
+    say: impl Fn(&Value) -> String,
+) -> Result<Value, Failure> {
+    needs(call, capability)?;
+    if !call.is_modern {
+        return Ok(text(say(&call.ask(method, params).await?)));
+    }
+    Ok(match call.params["inputResponses"].get("asked") {
+        Some(answer) => text(say(answer)),
+        None => input_required::required(json!({ "asked": { "method": method, "params": params } }), None),
+    })
+}
+
+async fn elicit(call: &Call, message: &str, schema: Value, say: impl Fn(&Value) -> String) -> Result<Value, Failure> {
+    let params = json!({ "message": message, "requestedSchema": schema });
+    asking(call, "elicitation", "elicitation/create", params, say).await
+}
+
+/// Sends the client's user to a web page, and says that the errand is done when the answer is in.
+async fn elicit_by_url(call: &Call, url: &str) -> Result<Value, Failure> {
+    let id = "elicitation-1";
+    let params = json!({ "mode": "url", "message": "Please visit this page", "url": url, "elicitationId": id });
+    asking(call, "elicitation", "elicitation/create", params, |answer| {
+        if !call.is_modern {
+            call.notify("notifications/elicitation/complete", json!({ "elicitationId": id }));
+        }
+        answer.to_string()
+    })
     .await
 }
 
-fn completed(answer: &Value) -> Value {
-    text(format!(
+fn completed(answer: &Value) -> String {
+    format!(
         "Elicitation completed: action={}, content={}",
         answer["action"].as_str().unwrap_or_default(),
         answer["content"]
-    ))
+    )
 }
 
 pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
@@ -141,7 +202,7 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
                 "Tool processing data",
                 "Tool execution completed",
             ] {
-                call.notify("notifications/message", json!({ "level": "info", "data": message }));
+                call.log("info", &json!(message));
                 pause().await;
             }
             text("logged")
@@ -157,28 +218,27 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
             text("done")
         }
         "test_sampling" | "ask_sampling" => {
-            needs(call, "sampling")?;
             let message = json!({ "role": "user", "content": { "type": "text", "text": argument("prompt") } });
-            let answer = call
-                .ask(
-                    "sampling/createMessage",
-                    json!({ "messages": [message], "maxTokens": 100 }),
+            let params = json!({ "messages": [message], "maxTokens": 100 });
+            asking(call, "sampling", "sampling/createMessage", params, |answer| {
+                if name == "ask_sampling" {
+                    return answer.to_string();
+                }
+                format!(
+                    "LLM response: {}",
+                    answer["content"]["text"].as_str().unwrap_or_default()
                 )
-                .await?;
-            text(format!(
-                "LLM response: {}",
-                answer["content"]["text"].as_str().unwrap_or_default()
-            ))
+            })
+            .await?
         }
         "test_elicitation" => {
             let member = |words: &str| json!({ "type": "string", "description": words });
             let schema = json!({ "type": "object", "properties": { "username": member("User's response"), "email": member("User's email address") }, "required": ["username", "email"] });
-            let answer = elicit(call, argument("message"), schema).await?;
-            text(format!(
-                "User response: action: {}, content: {}",
-                answer["action"].as_str().unwrap_or_default(),
-                answer["content"]
-            ))
+            elicit(call, argument("message"), schema, |answer| {
+                let action = answer["action"].as_str().unwrap_or_default();
+                format!("User response: action: {action}, content: {}", answer["content"])
+            })
+            .await?
         }
         "test_elicitation_sep1034_defaults" => {
             let properties = json!({
@@ -188,14 +248,8 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
                 "status": { "type": "string", "enum": ["active", "inactive", "pending"], "default": "active" },
                 "verified": { "type": "boolean", "default": true },
             });
-            completed(
-                &elicit(
-                    call,
-                    "Please review these values",
-                    json!({ "type": "object", "properties": properties, "required": [] }),
-                )
-                .await?,
-            )
+            let schema = json!({ "type": "object", "properties": properties, "required": [] });
+            elicit(call, "Please review these values", schema, completed).await?
         }
         "test_elicitation_sep1330_enums" => {
             let titled = |first: &str, second: &str, third: &str| json!([{ "const": "value1", "title": first }, { "const": "value2", "title": second }, { "const": "value3", "title": third }]);
@@ -206,23 +260,15 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
                 "untitledMulti": { "type": "array", "items": { "type": "string", "enum": ["option1", "option2", "option3"] } },
                 "titledMulti": { "type": "array", "items": { "anyOf": titled("First Choice", "Second Choice", "Third Choice") } },
             });
-            completed(
-                &elicit(
-                    call,
-                    "Please choose",
-                    json!({ "type": "object", "properties": properties, "required": [] }),
-                )
-                .await?,
-            )
+            let schema = json!({ "type": "object", "properties": properties, "required": [] });
+            elicit(call, "Please choose", schema, completed).await?
         }
         "test_missing_capability" => {
             needs(call, "sampling")?;
             text("sampling is there")
         }
         "test_logging_tool" => {
-            if call.params["_meta"].get("io.modelcontextprotocol/logLevel").is_some() {
-                call.notify("notifications/message", json!({ "level": "info", "data": "asked for" }));
-            }
+            call.log("info", &json!("asked for"));
             text("logged what was asked for")
         }
         "test_trigger_tool_change" => {
@@ -250,19 +296,20 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
         }
         "stats" => {
             let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-            text(json!({ "calls": load(&call.server.calls), "cancelled": load(&call.server.cancelled), "sessions": load(&call.server.sessions) }).to_string())
+            let server = &call.server;
+            text(json!({ "calls": load(&server.calls), "cancelled": load(&server.cancelled), "sessions": load(&server.sessions), "subscriptions": server.subscriptions() }).to_string())
         }
         "crash" => std::process::exit(3),
         "env" => text(std::env::var(argument("name")).unwrap_or_default()),
         "caller" => text(call.params["_meta"]["io.dawn/caller"].to_string()),
         "ask_elicitation" => {
+            if argument("mode") == "url" {
+                return elicit_by_url(call, argument("url")).await;
+            }
             let schema = json!({ "type": "object", "properties": { "name": { "type": "string" } } });
-            text(elicit(call, "What is your name?", schema).await?.to_string())
+            elicit(call, "What is your name?", schema, Value::to_string).await?
         }
-        "ask_roots" => {
-            needs(call, "roots")?;
-            text(call.ask("roots/list", json!({})).await?.to_string())
-        }
+        "ask_roots" => asking(call, "roots", "roots/list", json!({}), Value::to_string).await?,
         "add_tool" => {
             call.server
                 .extra_tools
@@ -283,16 +330,18 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
         }
         "log" => {
             let level = arguments["level"].as_str().unwrap_or("info");
-            call.notify(
-                "notifications/message",
-                json!({ "level": level, "data": argument("message") }),
-            );
+            call.log(level, &json!(argument("message")));
             text("logged")
         }
         "touch_resource" => {
             call.server.updated(argument("uri"));
             text("touched")
         }
+        "end_subscriptions" => {
+            call.server.end_subscriptions();
+            text("ended")
+        }
+        RICH => text(format!("Hello, {}!", argument("name"))),
         other
             if call
                 .server

@@ -1,10 +1,14 @@
 //! The HTTP endpoint: tells the eras apart and hands each request to its door.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::error::Elapsed;
 
 use super::era::{Era, LEGACY_VERSIONS, VERSION_HEADER, header as text_header};
 use super::{Counters, Gateway, Target, exchange, session, stdio};
@@ -87,42 +91,36 @@ async fn post(gateway: Gateway, target: Target, request: Request) -> Response {
     }
 }
 
-async fn read(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<Message, Response> {
+/// How long a body that is too large is read on, unkept, so that its sender comes to read the answer.
+const DRAIN: Duration = Duration::from_secs(5);
+
+async fn read(gateway: &Gateway, headers: &HeaderMap, mut body: Body) -> Result<Message, Response> {
     let limit = gateway.limits().message_bytes;
-    let too_large = || {
-        let fault = Fault::new(
-            FaultCode::TooLarge,
-            format!("the message is larger than the limit of {limit} bytes"),
-        );
-        gateway.counters().fault(fault.code);
-        json(fault.code.http_status(), fault.answer(None))
-    };
     let declared =
         text_header(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    match axum::body::to_bytes(body, limit).await {
-        Ok(bytes) => Ok(Message::new(bytes)),
-        Err(error) if is_length_limit(&error) => Err(too_large()),
-        Err(error) => Err(refuse(
-            gateway,
-            StatusCode::BAD_REQUEST,
-            codes::PARSE_ERROR,
-            &format!("the body broke off: {error}"),
-        )),
-    }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
+    if declared.is_none_or(|length| length <= limit) {
+        match Limited::new(&mut body, limit).collect().await {
+            Ok(collected) => return Ok(Message::new(collected.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => {}
+            Err(error) => {
+                return Err(refuse(
+                    gateway,
+                    StatusCode::BAD_REQUEST,
+                    codes::PARSE_ERROR,
+                    &format!("the body broke off: {error}"),
+                ));
+            }
         }
-        cause = error.source();
     }
-    false
+    let rest = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    // When the time is over the connection is closed on its sender, who may then miss the answer.
+    let _: Result<(), Elapsed> = tokio::time::timeout(DRAIN, rest).await;
+    let fault = Fault::new(
+        FaultCode::TooLarge,
+        format!("the message is larger than the limit of {limit} bytes"),
+    );
+    gateway.counters().fault(fault.code);
+    Err(json(fault.code.http_status(), fault.answer(None)))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
