@@ -223,7 +223,7 @@ impl Certificate {
     }
 
     fn check_revoked(&self, revocations: &Revocations) -> Result<(), CertificateError> {
-        if revocations.is_revoked(&self.claims.subject, self.claims.issued_at) {
+        if revocations.is_revoked(&self.claims.subject, self.claims.roles, self.claims.issued_at) {
             Err(CertificateError::Revoked(self.claims.subject))
         } else {
             Ok(())

@@ -3,7 +3,8 @@
 //! A revocation ends every certificate of its node that was issued at its time or before; a node readmitted later, with
 //! a later certificate, is a member again. It is signed by the network key, or by an admin, whose certificate then goes
 //! with it. An admin's revocations stand after its certificate has expired, and those it made before it was revoked
-//! itself stand too; those dated later do not.
+//! itself stand too; those dated later do not. Nothing that an admin revokes touches an owner: an owner's certificate is
+//! void only by the word of the network key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use coset::cwt::ClaimsSetBuilder;
 
 use crate::certificate::{Certificate, CertificateError};
 use crate::statement::{self, Issuer, Kind, Malformed, Signed, serde_encoded};
-use crate::{Keypair, NetworkId, NodeId, UnixTime};
+use crate::{Keypair, NetworkId, NodeId, Role, Roles, UnixTime};
 
 /// Longest encoded revocation that is read, bytes.
 pub const MAX_REVOCATION_BYTES: usize = 4096;
@@ -209,6 +210,8 @@ struct Key {
     issuer: Issuer,
     /// When the admin's certificate was issued.
     certified: Option<UnixTime>,
+    /// Whether that certificate is an owner's.
+    by_owner: bool,
 }
 
 impl Key {
@@ -221,7 +224,26 @@ impl Key {
                 .certificate
                 .as_ref()
                 .map(|certificate| certificate.claims().issued_at),
+            by_owner: revocation
+                .certificate
+                .as_ref()
+                .is_some_and(|certificate| certificate.claims().roles.contains(Role::Owner)),
         }
+    }
+}
+
+/// The times of a node's revocations, ascending.
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    /// By whomever.
+    all: Vec<UnixTime>,
+    /// By the network key.
+    network: Vec<UnixTime>,
+}
+
+impl Standing {
+    fn of(&self, is_owner: bool) -> &[UnixTime] {
+        if is_owner { &self.network } else { &self.all }
     }
 }
 
@@ -229,8 +251,8 @@ impl Key {
 #[derive(Clone, Debug, Default)]
 pub struct Revocations {
     all: BTreeMap<Key, VerifiedRevocation>,
-    /// For each node, the times of those revocations of it that stand, ascending.
-    standing: BTreeMap<NodeId, Vec<UnixTime>>,
+    /// For each node, the revocations of it that stand.
+    standing: BTreeMap<NodeId, Standing>,
 }
 
 impl Revocations {
@@ -256,14 +278,16 @@ impl Revocations {
         true
     }
 
-    /// Whether a certificate of `node` issued at `issued_at` was revoked.
-    pub fn is_revoked(&self, node: &NodeId, issued_at: UnixTime) -> bool {
-        self.revoked_at(node).is_some_and(|at| issued_at <= at)
+    /// Whether a certificate of `node` with these roles, issued at `issued_at`, was revoked.
+    pub fn is_revoked(&self, node: &NodeId, roles: Roles, issued_at: UnixTime) -> bool {
+        let standing = self.standing.get(node);
+        let last = standing.and_then(|standing| standing.of(roles.contains(Role::Owner)).last());
+        last.is_some_and(|at| issued_at <= *at)
     }
 
-    /// When `node` was last revoked. A certificate issued later is not touched by it.
+    /// When `node` was last revoked, by whomever. A certificate issued later is not touched by it.
     pub fn revoked_at(&self, node: &NodeId) -> Option<UnixTime> {
-        self.standing.get(node)?.last().copied()
+        self.standing.get(node)?.all.last().copied()
     }
 
     /// All revocations, the earliest first.
@@ -306,12 +330,16 @@ impl Revocations {
             let ended = self
                 .standing
                 .get(&admin)
-                .and_then(|times| times.iter().rev().find(|at| **at < key.at));
+                .and_then(|standing| standing.of(key.by_owner).iter().rev().find(|at| **at < key.at));
             if ended.is_some_and(|at| certified <= *at) {
                 return;
             }
         }
-        self.standing.entry(key.node).or_default().push(key.at);
+        let standing = self.standing.entry(key.node).or_default();
+        standing.all.push(key.at);
+        if matches!(key.issuer, Issuer::Network(_)) {
+            standing.network.push(key.at);
+        }
     }
 }
 

@@ -242,6 +242,9 @@ pub struct Meta<'a> {
     /// The subscription a notification belongs to.
     #[serde(borrow, default, rename = "io.modelcontextprotocol/subscriptionId")]
     pub subscription_id: Option<&'a RawValue>,
+    /// The task a message belongs to, as written.
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/related-task")]
+    pub related_task: Option<&'a RawValue>,
 }
 
 /// The text of a raw JSON string; `None` when it is no string.

@@ -19,6 +19,9 @@ pub type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
 /// What every message towards an agent passes through.
 pub type Filter = Arc<dyn Fn(Message) -> Message + Send + Sync>;
 
+/// Sees every message that comes from an agent.
+pub type Observer = Arc<dyn Fn(&Message) + Send + Sync>;
+
 /// Why a link does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -78,6 +81,7 @@ impl Link {
             receiver: LinkReceiver {
                 kind: ReceiverKind::Stream(reader),
                 awaits_reply: false,
+                observer: None,
             },
         }
     }
@@ -93,6 +97,13 @@ impl Link {
     #[must_use]
     pub fn with_filter(mut self, filter: Filter) -> Self {
         self.sender.filter = Some(filter);
+        self
+    }
+
+    /// The same link, with an observer of every message from the agent.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Observer) -> Self {
+        self.receiver.observer = Some(observer);
         self
     }
 
@@ -128,6 +139,7 @@ impl Link {
             receiver: LinkReceiver {
                 kind: ReceiverKind::Channel(receiver),
                 awaits_reply: false,
+                observer: None,
             },
         }
     }
@@ -206,6 +218,7 @@ impl fmt::Debug for LinkSender {
 pub struct LinkReceiver {
     kind: ReceiverKind,
     awaits_reply: bool,
+    observer: Option<Observer>,
 }
 
 enum ReceiverKind {
@@ -219,7 +232,7 @@ impl LinkReceiver {
     /// # Errors
     /// The other end refused the link, or it broke.
     pub async fn recv(&mut self) -> Result<Option<Frame>, LinkError> {
-        match &mut self.kind {
+        let received = match &mut self.kind {
             ReceiverKind::Stream(reader) => {
                 if self.awaits_reply {
                     let Some(line) = reader.line().await? else {
@@ -228,10 +241,18 @@ impl LinkReceiver {
                     self.awaits_reply = false;
                     Reply::parse(&line)?;
                 }
-                Ok(reader.frame().await?)
+                reader.frame().await?
             }
-            ReceiverKind::Channel(receiver) => Ok(receiver.recv().await.transpose()?),
+            ReceiverKind::Channel(receiver) => receiver.recv().await.transpose()?,
+        };
+        Ok(self.observed(received))
+    }
+
+    fn observed(&self, received: Option<Frame>) -> Option<Frame> {
+        if let (Some(observer), Some(frame)) = (&self.observer, &received) {
+            observer(&frame.message);
         }
+        received
     }
 
     /// A frame that is already here, without waiting.
@@ -239,11 +260,12 @@ impl LinkReceiver {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn ready(&mut self) -> Result<Option<Frame>, LinkError> {
-        match &mut self.kind {
-            ReceiverKind::Stream(_) if self.awaits_reply => Ok(None),
-            ReceiverKind::Stream(reader) => Ok(reader.buffered_frame()?),
-            ReceiverKind::Channel(receiver) => Ok(receiver.try_recv().ok().transpose()?),
-        }
+        let received = match &mut self.kind {
+            ReceiverKind::Stream(_) if self.awaits_reply => None,
+            ReceiverKind::Stream(reader) => reader.buffered_frame()?,
+            ReceiverKind::Channel(receiver) => receiver.try_recv().ok().transpose()?,
+        };
+        Ok(self.observed(received))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dawn_identity::{Keypair, NodeId, NodeRef};
+use dawn_identity::{Keypair, Membership, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::AgentEntry;
@@ -76,13 +76,8 @@ impl Directory {
     ) -> Result<Self, NodeError> {
         let mut registry = Registry::new(members.network(), key.node_id(), Limits::default());
         for bytes in store.records().await? {
-            if let Err(error) = registry.apply_record(&bytes) {
+            if let Err(error) = registry.apply_record(&bytes, |record| membership(&members, record)) {
                 tracing::warn!(%error, "a kept record is left out");
-            }
-        }
-        for row in members.admitted().await? {
-            if row.revoked {
-                registry.remove(row.node);
             }
         }
         let _before = registry.events();
@@ -133,6 +128,7 @@ impl Directory {
             network: own.network,
             node: own.node,
             name: own.name,
+            chain: self.0.members.chain().to_vec(),
             version: Version {
                 epoch: self.0.epoch,
                 sequence,
@@ -142,7 +138,8 @@ impl Directory {
             agents: self.0.host.summaries(),
         };
         let bytes = record.sign(&self.0.key);
-        if let Err(error) = lock(&self.0.registry).apply_record(&bytes) {
+        let own = self.0.members.own();
+        if let Err(error) = lock(&self.0.registry).apply_record(&bytes, |_| Ok(own)) {
             tracing::error!(%error, "this node's own record is refused");
         }
         self.0.mesh.publish(RECORD, &bytes.into());
@@ -214,6 +211,7 @@ impl Directory {
         let mut beats = self.0.mesh.subscribe(BEAT);
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
         let mut agents = self.0.host.changes();
+        let mut renewed = self.0.members.renewed();
         // An agent may have become ready before anybody listened.
         self.announce();
         self.keep_known().await;
@@ -228,7 +226,11 @@ impl Directory {
                 .map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.now()));
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = heart.tick() => self.beat(false),
+                _ = heart.tick() => {
+                    self.beat(false);
+                    self.drop_expired().await;
+                }
+                Ok(()) = renewed.changed() => self.announce(),
                 () = tokio::time::sleep(silence.max(Duration::from_millis(10))) => {
                     let now = self.now();
                     lock(&self.0.registry).tick(now);
@@ -266,7 +268,7 @@ impl Directory {
     }
 
     fn keep(&self, node: NodeId, addresses: Vec<String>) {
-        if node != self.0.key.node_id() && !self.0.members.is_revoked(&node) {
+        if node != self.0.key.node_id() {
             self.0.mesh.keep(node, addresses);
         }
     }
@@ -290,7 +292,7 @@ impl Directory {
 
     /// A member is connected: it gets this node's digest, beat and the revocations.
     fn met(&self, node: NodeId) {
-        let digest = lock(&self.0.registry).digest().encode();
+        let digest = lock(&self.0.registry).digest(false).encode();
         let _sent = self.0.mesh.send_to(node, DIGEST, digest.into());
         for bytes in self.0.members.revocations_encoded() {
             let _sent = self.0.mesh.send_to(node, REVOCATION, bytes);
@@ -305,8 +307,8 @@ impl Directory {
                     let registry = lock(&self.0.registry);
                     (registry.missing_for(&digest), registry.lacks(&digest))
                 };
-                if lacks {
-                    let own = lock(&self.0.registry).digest().encode();
+                if lacks && !digest.is_answer {
+                    let own = lock(&self.0.registry).digest(true).encode();
                     let _sent = self.0.mesh.send_to(message.from, DIGEST, own.into());
                 }
                 for bytes in missing {
@@ -318,7 +320,7 @@ impl Directory {
     }
 
     async fn record(&self, message: &Published) {
-        let applied = lock(&self.0.registry).apply_record(&message.bytes);
+        let applied = lock(&self.0.registry).apply_record(&message.bytes, |record| membership(&self.0.members, record));
         match applied {
             Ok(Applied::New) => {
                 self.0.mesh.publish(RECORD, &message.bytes);
@@ -344,7 +346,8 @@ impl Directory {
 
     fn heard_beat(&self, message: &Published) {
         let now = self.now();
-        let applied = lock(&self.0.registry).apply_beat(&message.bytes, now);
+        let is_member = |node: &NodeId| self.0.mesh.peers().iter().any(|peer| peer.node == *node);
+        let applied = lock(&self.0.registry).apply_beat(&message.bytes, now, is_member);
         match applied {
             Ok(Applied::New) => {
                 self.0.mesh.publish(BEAT, &message.bytes);
@@ -365,12 +368,21 @@ impl Directory {
 
     /// Forgets nodes that were put out.
     pub(crate) async fn drop_revoked(&self) {
-        for view in self.nodes() {
-            let node = view.record.node;
-            if !self.0.members.is_revoked(&node) {
-                continue;
-            }
-            lock(&self.0.registry).remove(node);
+        let members = self.0.members.clone();
+        self.retain(|record, _| membership(&members, record).is_ok()).await;
+    }
+
+    /// Forgets nodes whose membership ended and was not renewed.
+    async fn drop_expired(&self) {
+        let now = crate::members::now();
+        self.retain(|_, membership| now < membership.expires + crate::members::SKEW)
+            .await;
+    }
+
+    async fn retain(&self, is_member: impl FnMut(&NodeRecord, &Membership) -> bool) {
+        let out = lock(&self.0.registry).retain(is_member);
+        for node in out {
+            tracing::info!(%node, "a node is no member any more");
             self.0.mesh.forget(node);
             if let Err(error) = self.0.store.remove_record(node).await {
                 tracing::error!(%error, "a record could not be forgotten");
@@ -403,6 +415,11 @@ impl Directory {
         }
         Ok(first)
     }
+}
+
+/// What a record's certificate chain makes of its node.
+fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, String> {
+    members.membership(&record.chain).map_err(|error| error.to_string())
 }
 
 /// The next published message; what a slow reader missed is caught up with by the next digest.

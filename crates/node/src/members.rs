@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dawn_identity::{
-    Authority, CertificateChain, Invite, InviteId, InviteSecret, Keypair, Membership, NetworkId, NetworkName, NodeId,
-    NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
+    Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Keypair, Membership, NetworkId,
+    NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
 };
 use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
 use crate::config::Config;
@@ -72,6 +72,7 @@ struct Inner {
     mesh: OnceLock<Mesh>,
     events: Events,
     decided: Notify,
+    renewed: watch::Sender<()>,
     lifetime: Duration,
     admissions_per_minute: u32,
     announce: Vec<String>,
@@ -150,6 +151,7 @@ impl Members {
             mesh: OnceLock::new(),
             events,
             decided: Notify::new(),
+            renewed: watch::channel(()).0,
             lifetime: config.certificate.lifetime.0,
             admissions_per_minute: config.limits.admissions_per_minute,
             announce: config.mesh.announce.clone(),
@@ -237,6 +239,7 @@ impl Members {
         if let Some(mesh) = self.mesh() {
             mesh.refresh_own_chain();
         }
+        self.0.renewed.send_replace(());
         self.0.events.say(
             "certificate.renewed",
             &serde_json::json!({ "expires": crate::time::rfc3339(self.own().expires) }),
@@ -364,10 +367,13 @@ impl Members {
     ///
     /// # Errors
     /// This node may not, or the store failed.
-    pub async fn revoke(&self, node: NodeId) -> Result<(), NodeError> {
+    pub async fn revoke(&self, node: NodeId, roles: Roles) -> Result<(), NodeError> {
         let authority = self.authority().ok_or(NodeError::NotAllowed("revoke members"))?;
         if node == self.0.node {
             return Err(NodeError::NotAllowed("revoke itself"));
+        }
+        if roles.contains(Role::Owner) && self.0.root.is_none() {
+            return Err(NodeError::NotAllowed("revoke an owner"));
         }
         let revocation = authority.revoke(node, now())?;
         let bytes = Bytes::from(revocation.encode());
@@ -406,10 +412,19 @@ impl Members {
             .collect()
     }
 
-    /// Whether a node was put out and not let in again.
+    /// What a node's encoded certificate chain makes of it now.
+    ///
+    /// # Errors
+    /// The chain is malformed, or makes nobody a member: it expired, was revoked, or is of another network.
+    pub fn membership(&self, chain: &[u8]) -> Result<Membership, CertificateError> {
+        let chain = CertificateChain::decode(chain)?;
+        chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations))
+    }
+
+    /// Changes when this node's certificate does.
     #[must_use]
-    pub fn is_revoked(&self, node: &NodeId) -> bool {
-        lock(&self.0.revocations).revoked_at(node).is_some()
+    pub fn renewed(&self) -> watch::Receiver<()> {
+        self.0.renewed.subscribe()
     }
 
     /// The gate of the mesh.
@@ -429,9 +444,8 @@ impl Gate for Members {
             code: code.to_owned(),
             message,
         };
-        let chain = CertificateChain::decode(chain).map_err(|error| refuse("malformed", error.to_string()))?;
-        let membership = chain
-            .verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations))
+        let membership = self
+            .membership(chain)
             .map_err(|error| refuse("invalid", error.to_string()))?;
         if membership.node == peer {
             Ok(membership)

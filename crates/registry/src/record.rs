@@ -32,6 +32,9 @@ pub struct NodeRecord {
     pub node: NodeId,
     /// Its name.
     pub name: NodeName,
+    /// Its certificate chain, encoded: by it everybody can tell that it is a member, whoever passed the record on.
+    #[serde(with = "bytes")]
+    pub chain: Vec<u8>,
     /// Which statement of its this is.
     pub version: Version,
     /// The version of its software.
@@ -79,9 +82,12 @@ pub enum RecordError {
     /// More nodes than the registry holds.
     #[error("the registry holds {0} nodes, which is its limit")]
     Full(usize),
-    /// The node is no member any more.
-    #[error("the node was removed from the network")]
-    Removed,
+    /// The node's certificate does not make it a member.
+    #[error("it does not come from a member: {0}")]
+    NoMember(String),
+    /// A beat of a node without a record.
+    #[error("nothing is known of its node")]
+    Unknown,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -194,8 +200,13 @@ impl Beat {
 
 /// The versions of the records that a node has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Digest(pub Vec<(NodeId, Version)>);
+#[serde(deny_unknown_fields)]
+pub struct Digest {
+    /// Whether this answers another digest: an answer is not answered.
+    pub is_answer: bool,
+    /// The version of each node's record.
+    pub versions: Vec<(NodeId, Version)>,
+}
 
 impl Digest {
     /// The bytes to send.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dawn_identity::{NetworkId, NodeId};
+use dawn_identity::{Membership, NetworkId, NodeId};
 
 use crate::record::{Beat, Digest, NodeRecord, RecordError, Version};
 
@@ -56,6 +56,8 @@ pub enum RegistryEvent {
 pub struct NodeView {
     /// What it said last.
     pub record: NodeRecord,
+    /// What its certificate says of it.
+    pub membership: Membership,
     /// Whether it beats.
     pub online: bool,
     /// When it was last heard of; `None` when only its record is known.
@@ -64,11 +66,19 @@ pub struct NodeView {
 
 #[derive(Debug)]
 struct Entry {
-    record: Option<(NodeRecord, Vec<u8>)>,
+    record: Option<Known>,
     beat: Option<Version>,
     left: bool,
     online_until: Option<Instant>,
     last_seen: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Known {
+    record: NodeRecord,
+    membership: Membership,
+    /// The record as it was signed.
+    bytes: Vec<u8>,
 }
 
 /// The nodes and agents known in one network.
@@ -78,7 +88,6 @@ pub struct Registry {
     local: NodeId,
     limits: Limits,
     entries: BTreeMap<NodeId, Entry>,
-    removed: Vec<NodeId>,
     events: Vec<RegistryEvent>,
 }
 
@@ -91,7 +100,6 @@ impl Registry {
             local,
             limits,
             entries: BTreeMap::new(),
-            removed: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -99,9 +107,6 @@ impl Registry {
     fn entry(&mut self, network: NetworkId, node: NodeId) -> Result<&mut Entry, RecordError> {
         if network != self.network {
             return Err(RecordError::OtherNetwork);
-        }
-        if self.removed.contains(&node) {
-            return Err(RecordError::Removed);
         }
         if !self.entries.contains_key(&node) && self.entries.len() >= self.limits.nodes {
             return Err(RecordError::Full(self.limits.nodes));
@@ -115,36 +120,59 @@ impl Registry {
         }))
     }
 
-    /// Takes a signed record from anywhere.
+    /// Takes a signed record from anywhere. `verify` says what its certificate chain makes of the node; it is asked only
+    /// about news.
     ///
     /// # Errors
-    /// It is malformed, forged, of another network or of a removed node.
-    pub fn apply_record(&mut self, bytes: &[u8]) -> Result<Applied, RecordError> {
+    /// It is malformed, forged, of another network or of no member.
+    pub fn apply_record(
+        &mut self,
+        bytes: &[u8],
+        verify: impl FnOnce(&NodeRecord) -> Result<Membership, String>,
+    ) -> Result<Applied, RecordError> {
         let record = NodeRecord::open(bytes)?;
         let node = record.node;
-        let entry = self.entry(record.network, node)?;
-        if entry
-            .record
-            .as_ref()
-            .is_some_and(|(known, _)| known.version >= record.version)
-        {
+        if record.network != self.network {
+            return Err(RecordError::OtherNetwork);
+        }
+        let known = self.entries.get(&node).and_then(|entry| entry.record.as_ref());
+        if known.is_some_and(|known| known.record.version >= record.version) {
             return Ok(Applied::Known);
         }
-        entry.record = Some((record, bytes.to_vec()));
+        let membership = verify(&record).map_err(RecordError::NoMember)?;
+        if membership.node != node || membership.name != record.name {
+            return Err(RecordError::NoMember("its certificate is that of another node".into()));
+        }
+        self.entry(self.network, node)?.record = Some(Known {
+            record,
+            membership,
+            bytes: bytes.to_vec(),
+        });
         self.events.push(RegistryEvent::Changed(node));
         Ok(Applied::New)
     }
 
-    /// Takes a signed beat from anywhere.
+    /// Takes a signed beat from anywhere; `is_member` says whether its node is one that is connected, so that its beat may
+    /// come before its record.
     ///
     /// # Errors
-    /// As [`apply_record`](Self::apply_record).
-    pub fn apply_beat(&mut self, bytes: &[u8], now: Instant) -> Result<Applied, RecordError> {
+    /// It is malformed, forged, of another network or of a node that nobody knows.
+    pub fn apply_beat(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        is_member: impl FnOnce(&NodeId) -> bool,
+    ) -> Result<Applied, RecordError> {
         let beat = Beat::open(bytes)?;
         let ttl = self.limits.ttl;
-        let local = self.local;
+        if beat.node == self.local {
+            return Ok(Applied::Known);
+        }
+        if !self.entries.contains_key(&beat.node) && !is_member(&beat.node) {
+            return Err(RecordError::Unknown);
+        }
         let entry = self.entry(beat.network, beat.node)?;
-        if beat.node == local || entry.beat.is_some_and(|known| known >= beat.version) {
+        if entry.beat.is_some_and(|known| known >= beat.version) {
             return Ok(Applied::Known);
         }
         entry.beat = Some(beat.version);
@@ -172,21 +200,25 @@ impl Registry {
         }
     }
 
-    /// Forgets a node that was removed from the network; what is said of it later is refused.
-    pub fn remove(&mut self, node: NodeId) {
-        if let Some(entry) = self.entries.remove(&node)
-            && entry.online_until.is_some()
-        {
-            self.events.push(RegistryEvent::Offline(node));
+    /// Forgets the nodes that are no members any more, and says which they are.
+    pub fn retain(&mut self, mut is_member: impl FnMut(&NodeRecord, &Membership) -> bool) -> Vec<NodeId> {
+        let local = self.local;
+        let out: Vec<NodeId> = self
+            .entries
+            .iter()
+            .filter(|(node, _)| **node != local)
+            .filter_map(|(node, entry)| Some((node, entry.record.as_ref()?)))
+            .filter(|(_, known)| !is_member(&known.record, &known.membership))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in &out {
+            let entry = self.entries.remove(node);
+            if entry.is_some_and(|entry| entry.online_until.is_some()) {
+                self.events.push(RegistryEvent::Offline(*node));
+            }
+            self.events.push(RegistryEvent::Changed(*node));
         }
-        if !self.removed.contains(&node) {
-            self.removed.push(node);
-        }
-    }
-
-    /// Lets a node back in that was removed and admitted again.
-    pub fn readmit(&mut self, node: NodeId) {
-        self.removed.retain(|removed| *removed != node);
+        out
     }
 
     /// Marks nodes that were silent for too long.
@@ -212,29 +244,32 @@ impl Registry {
 
     /// The versions of all records here.
     #[must_use]
-    pub fn digest(&self) -> Digest {
-        let version = |(node, entry): (&NodeId, &Entry)| Some((*node, entry.record.as_ref()?.0.version));
-        Digest(self.entries.iter().filter_map(version).collect())
+    pub fn digest(&self, is_answer: bool) -> Digest {
+        let version = |(node, entry): (&NodeId, &Entry)| Some((*node, entry.record.as_ref()?.record.version));
+        Digest {
+            is_answer,
+            versions: self.entries.iter().filter_map(version).collect(),
+        }
     }
 
     /// The signed records that the owner of a digest lacks.
     #[must_use]
     pub fn missing_for(&self, digest: &Digest) -> Vec<Vec<u8>> {
-        let theirs: BTreeMap<NodeId, Version> = digest.0.iter().copied().collect();
+        let theirs: BTreeMap<NodeId, Version> = digest.versions.iter().copied().collect();
         let lacks = |record: &NodeRecord| theirs.get(&record.node).is_none_or(|known| *known < record.version);
         let records = self.entries.values().filter_map(|entry| entry.record.as_ref());
         records
-            .filter(|(record, _)| lacks(record))
-            .map(|(_, bytes)| bytes.clone())
+            .filter(|known| lacks(&known.record))
+            .map(|known| known.bytes.clone())
             .collect()
     }
 
     /// Whether the owner of a digest has records that are missing here.
     #[must_use]
     pub fn lacks(&self, digest: &Digest) -> bool {
-        digest.0.iter().any(|(node, version)| {
+        digest.versions.iter().any(|(node, version)| {
             let known = self.entries.get(node).and_then(|entry| entry.record.as_ref());
-            !self.removed.contains(node) && known.is_none_or(|(record, _)| record.version < *version)
+            known.is_none_or(|known| known.record.version < *version)
         })
     }
 
@@ -242,10 +277,11 @@ impl Registry {
     #[must_use]
     pub fn view(&self) -> Vec<NodeView> {
         let shown = |(node, entry): (&NodeId, &Entry)| {
-            let (record, _) = entry.record.as_ref()?;
+            let known = entry.record.as_ref()?;
             let online = *node == self.local || (entry.online_until.is_some() && !entry.left);
             Some(NodeView {
-                record: record.clone(),
+                record: known.record.clone(),
+                membership: known.membership.clone(),
                 online,
                 last_seen: entry.last_seen,
             })

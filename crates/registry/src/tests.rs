@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dawn_identity::{Keypair, NetworkId};
+use dawn_identity::{Keypair, Membership, NetworkId, Role, Roles, Serial, UnixTime};
 use proptest::prelude::*;
 
 use crate::{AgentSummary, Applied, Beat, Digest, Limits, NodeRecord, RecordError, Registry, RegistryEvent, Version};
@@ -24,11 +24,29 @@ fn record(node: u8, epoch: u64, sequence: u64) -> NodeRecord {
         network: network(),
         node: key(node).node_id(),
         name: format!("node-{node}").parse().unwrap(),
+        chain: vec![node],
         version: Version { epoch, sequence },
         software: "test".into(),
         addresses: vec!["/ip4/127.0.0.1/tcp/1".into()],
         agents: vec![AgentSummary::starting("memory".parse().unwrap())],
     }
+}
+
+/// What the chains of these tests stand for: the number of their node.
+fn member(record: &NodeRecord) -> Result<Membership, String> {
+    let [number] = record.chain[..] else {
+        return Err("no chain".into());
+    };
+    Ok(Membership {
+        network: network(),
+        node: key(number).node_id(),
+        name: format!("node-{number}").parse().unwrap(),
+        roles: Roles::from(Role::Member),
+        issued_at: UnixTime(0),
+        expires: UnixTime(1000),
+        serial: Serial::from_bytes([0; 16]),
+        issuer: None,
+    })
 }
 
 fn beat(node: u8, epoch: u64, sequence: u64, leaving: bool) -> Vec<u8> {
@@ -46,23 +64,31 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn a_node_is_online_while_it_beats_and_offline_when_it_stops_leaves_or_is_suspected() {
     let mut registry = registry(1);
-    registry.apply_record(&record(2, 1, 1).sign(&key(2))).unwrap();
+    registry.apply_record(&record(2, 1, 1).sign(&key(2)), member).unwrap();
     assert!(!registry.view()[0].online);
-    registry.apply_beat(&beat(2, 1, 1, false), SECOND).unwrap();
+    registry.apply_beat(&beat(2, 1, 1, false), SECOND, |_| false).unwrap();
     assert!(registry.view()[0].online);
     registry.tick(SECOND * 10);
     assert!(registry.view()[0].online);
     registry.tick(SECOND * 11);
     assert!(!registry.view()[0].online);
-    registry.apply_beat(&beat(2, 1, 2, false), SECOND * 20).unwrap();
+    registry
+        .apply_beat(&beat(2, 1, 2, false), SECOND * 20, |_| false)
+        .unwrap();
     registry.suspect(key(2).node_id(), SECOND * 20);
     registry.tick(SECOND * 22);
     assert!(!registry.view()[0].online);
-    registry.apply_beat(&beat(2, 1, 3, false), SECOND * 30).unwrap();
-    registry.apply_beat(&beat(2, 1, 4, true), SECOND * 31).unwrap();
+    registry
+        .apply_beat(&beat(2, 1, 3, false), SECOND * 30, |_| false)
+        .unwrap();
+    registry
+        .apply_beat(&beat(2, 1, 4, true), SECOND * 31, |_| false)
+        .unwrap();
     assert!(!registry.view()[0].online);
     assert_eq!(
-        registry.apply_beat(&beat(2, 1, 3, false), SECOND * 32).unwrap(),
+        registry
+            .apply_beat(&beat(2, 1, 3, false), SECOND * 32, |_| false)
+            .unwrap(),
         Applied::Known,
         "an old beat wakes nobody"
     );
@@ -85,39 +111,57 @@ fn a_node_is_online_while_it_beats_and_offline_when_it_stops_leaves_or_is_suspec
 #[test]
 fn a_restarted_node_wins_over_what_it_said_before() {
     let mut registry = registry(1);
-    registry.apply_record(&record(2, 1, 90).sign(&key(2))).unwrap();
+    registry.apply_record(&record(2, 1, 90).sign(&key(2)), member).unwrap();
     assert_eq!(
-        registry.apply_record(&record(2, 2, 1).sign(&key(2))).unwrap(),
+        registry.apply_record(&record(2, 2, 1).sign(&key(2)), member).unwrap(),
         Applied::New
     );
     assert_eq!(
-        registry.apply_record(&record(2, 1, 91).sign(&key(2))).unwrap(),
+        registry.apply_record(&record(2, 1, 91).sign(&key(2)), member).unwrap(),
         Applied::Known
     );
 }
 
 #[test]
-fn forged_foreign_and_removed_are_refused() {
+fn forged_foreign_and_strangers_are_refused() {
     let mut registry = registry(1);
-    assert_eq!(
-        registry.apply_record(&record(2, 1, 1).sign(&key(3))),
-        Err(RecordError::BadSignature)
-    );
+    let mut apply = |record: NodeRecord, by: u8| registry.apply_record(&record.sign(&key(by)), member);
+    assert_eq!(apply(record(2, 1, 1), 3), Err(RecordError::BadSignature));
     let mut foreign = record(2, 1, 1);
     foreign.network = key(8).network_id();
+    assert_eq!(apply(foreign, 2), Err(RecordError::OtherNetwork));
+    for (node, chain, name) in [(2, vec![], "node-2"), (2, vec![3], "node-2"), (2, vec![2], "node-3")] {
+        let mut stranger = record(node, 1, 1);
+        stranger.chain = chain;
+        stranger.name = name.parse().unwrap();
+        assert!(matches!(apply(stranger, 2), Err(RecordError::NoMember(_))), "{name}");
+    }
+    let unknown = registry.apply_beat(&beat(4, 1, 1, false), SECOND, |_| false);
+    assert_eq!(unknown, Err(RecordError::Unknown));
+    let connected = registry.apply_beat(&beat(4, 1, 1, false), SECOND, |node| *node == key(4).node_id());
+    assert_eq!(connected, Ok(Applied::New));
+}
+
+#[test]
+fn who_is_no_member_any_more_is_forgotten_but_never_this_node() {
+    let mut registry = registry(1);
+    for node in 1..4 {
+        registry
+            .apply_record(&record(node, 1, 1).sign(&key(node)), member)
+            .unwrap();
+    }
+    registry.apply_beat(&beat(2, 1, 1, false), SECOND, |_| false).unwrap();
+    let _before = registry.events();
+    let gone = registry.retain(|record, _| record.node == key(3).node_id());
+    assert_eq!(gone, [key(2).node_id()]);
     assert_eq!(
-        registry.apply_record(&foreign.sign(&key(2))),
-        Err(RecordError::OtherNetwork)
+        registry.events(),
+        [
+            RegistryEvent::Offline(key(2).node_id()),
+            RegistryEvent::Changed(key(2).node_id())
+        ]
     );
-    registry.apply_record(&record(2, 1, 1).sign(&key(2))).unwrap();
-    registry.remove(key(2).node_id());
-    assert!(registry.view().is_empty());
-    assert_eq!(
-        registry.apply_record(&record(2, 1, 2).sign(&key(2))),
-        Err(RecordError::Removed)
-    );
-    registry.readmit(key(2).node_id());
-    assert_eq!(registry.apply_record(&record(2, 1, 2).sign(&key(2))), Ok(Applied::New));
+    assert_eq!(registry.view().len(), 2);
 }
 
 #[test]
@@ -131,16 +175,18 @@ fn the_registry_is_bounded() {
         },
     );
     for node in 2..4 {
-        registry.apply_record(&record(node, 1, 1).sign(&key(node))).unwrap();
+        registry
+            .apply_record(&record(node, 1, 1).sign(&key(node)), member)
+            .unwrap();
     }
     assert_eq!(
-        registry.apply_record(&record(4, 1, 1).sign(&key(4))),
+        registry.apply_record(&record(4, 1, 1).sign(&key(4)), member),
         Err(RecordError::Full(2))
     );
     let mut long = record(2, 1, 2);
     long.addresses = vec!["x".repeat(300 << 10)];
     assert!(matches!(
-        registry.apply_record(&long.sign(&key(2))),
+        registry.apply_record(&long.sign(&key(2)), member),
         Err(RecordError::TooLong { .. })
     ));
 }
@@ -149,18 +195,18 @@ fn the_registry_is_bounded() {
 fn two_registries_settle_by_exchanging_digests() {
     let (mut a, mut b) = (registry(1), registry(2));
     for node in 3..8 {
-        a.apply_record(&record(node, 1, 1).sign(&key(node))).unwrap();
+        a.apply_record(&record(node, 1, 1).sign(&key(node)), member).unwrap();
     }
-    b.apply_record(&record(3, 1, 2).sign(&key(3))).unwrap();
-    let digest = Digest::decode(&b.digest().encode()).unwrap();
+    b.apply_record(&record(3, 1, 2).sign(&key(3)), member).unwrap();
+    let digest = Digest::decode(&b.digest(false).encode()).unwrap();
     for bytes in a.missing_for(&digest) {
-        b.apply_record(&bytes).unwrap();
+        b.apply_record(&bytes, member).unwrap();
     }
-    for bytes in b.missing_for(&a.digest()) {
-        a.apply_record(&bytes).unwrap();
+    for bytes in b.missing_for(&a.digest(false)) {
+        a.apply_record(&bytes, member).unwrap();
     }
     assert_eq!(a.view(), b.view());
-    assert!(a.missing_for(&b.digest()).is_empty());
+    assert!(a.missing_for(&b.digest(true)).is_empty());
 }
 
 #[test]
@@ -184,13 +230,13 @@ proptest! {
         let signed: Vec<Vec<u8>> = versions.iter().map(|(node, epoch, sequence)| record(*node, *epoch, *sequence).sign(&key(*node))).collect();
         let (mut straight, mut shuffled) = (registry(1), registry(1));
         for bytes in &signed {
-            straight.apply_record(bytes).unwrap();
+            straight.apply_record(bytes, member).unwrap();
         }
         for index in &shuffle {
-            shuffled.apply_record(index.get::<Vec<u8>>(&signed)).unwrap();
+            shuffled.apply_record(index.get::<Vec<u8>>(&signed), member).unwrap();
         }
         for bytes in signed.iter().rev() {
-            shuffled.apply_record(bytes).unwrap();
+            shuffled.apply_record(bytes, member).unwrap();
         }
         prop_assert_eq!(straight.view(), shuffled.view());
     }
@@ -200,14 +246,14 @@ proptest! {
         let mut bytes = record(2, 1, 1).sign(&key(2));
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        prop_assert!(registry(1).apply_record(&bytes).is_err());
+        prop_assert!(registry(1).apply_record(&bytes, member).is_err());
     }
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let mut registry = registry(1);
-        prop_assert!(registry.apply_record(&bytes).is_err());
-        prop_assert!(registry.apply_beat(&bytes, SECOND).is_err());
+        prop_assert!(registry.apply_record(&bytes, member).is_err());
+        prop_assert!(registry.apply_beat(&bytes, SECOND, |_| false).is_err());
         let _ = Digest::decode(&bytes);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table::{Rows, plain};
-use crate::output::{BAD, FAINT, GOOD, STRONG, styled, words};
+use crate::output::{FAINT, GOOD, STRONG, styled, words};
 
 /// Every node of the network, with its route and latency; or remove one
 #[derive(Debug, Args)]
@@ -69,14 +69,11 @@ struct Peer {
     latency_ms: Option<f64>,
     agents: u64,
     last_seen: Option<Timestamp>,
-    revoked: bool,
 }
 
 impl Peer {
     fn state(&self) -> (String, anstyle::Style) {
-        if self.revoked {
-            ("revoked".to_owned(), BAD)
-        } else if self.this {
+        if self.this {
             ("this node".to_owned(), STRONG)
         } else if self.online {
             ("online".to_owned(), GOOD)

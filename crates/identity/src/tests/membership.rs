@@ -304,14 +304,34 @@ fn a_revoked_admin_revokes_nobody_any_more_whatever_order_the_news_come_in() {
         [&late, &early, &end],
     ] {
         let set = revoked(order.into_iter().cloned());
-        assert!(set.is_revoked(&node(1), NOW));
-        assert!(set.is_revoked(&node(2), NOW));
-        assert!(!set.is_revoked(&node(3), NOW));
+        assert!(set.is_revoked(&node(1), Role::Member.into(), NOW));
+        assert!(set.is_revoked(&node(2), Role::Member.into(), NOW));
+        assert!(!set.is_revoked(&node(3), Role::Member.into(), NOW));
         assert_eq!(
             set.iter().map(Revocation::node).collect::<Vec<_>>(),
             [node(1), node(2), node(3)]
         );
     }
+}
+
+#[test]
+fn an_admin_does_not_put_an_owner_out_and_the_network_key_does() {
+    let owner = root().issue(request(1, Role::Owner), NOW).unwrap();
+    let mut set = revoked([admin(2).revoke(node(1), NOW + SECOND).unwrap()]);
+    assert!(owner.verify(&network(), NOW, SKEW, &set).is_ok());
+    // What an owner revokes with its certificate stands too, an admin's word against it or not.
+    let by_owner = Authority::Delegated {
+        key: key(1),
+        chain: Box::new(owner.clone()),
+    };
+    let verified = |revocation: Revocation| revocation.verify(&network(), NOW + DAY, SKEW).unwrap();
+    set.extend([verified(by_owner.revoke(node(2), NOW + SECOND * 2).unwrap())]);
+    assert!(set.is_revoked(&node(2), Role::Admin.into(), NOW));
+    set.extend([verified(root().revoke(node(1), NOW + SECOND * 3).unwrap())]);
+    assert_eq!(
+        owner.verify(&network(), NOW, SKEW, &set),
+        Err(CertificateError::Revoked(node(1)))
+    );
 }
 
 #[test]
@@ -327,7 +347,7 @@ fn a_readmitted_admin_may_revoke_again() {
         .unwrap()
         .verify(&network(), later, SKEW)
         .unwrap()]);
-    assert!(set.is_revoked(&node(1), NOW));
+    assert!(set.is_revoked(&node(1), Role::Member.into(), NOW));
 }
 
 #[test]
@@ -341,7 +361,7 @@ fn a_revocation_is_added_once_and_forgotten_when_told_to() {
     set.forget_before(NOW);
     assert_eq!((set.len(), set.is_empty()), (1, false));
     set.forget_before(NOW + SECOND);
-    assert!(set.is_empty() && !set.is_revoked(&node(1), NOW));
+    assert!(set.is_empty() && !set.is_revoked(&node(1), Role::Member.into(), NOW));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use dawn_identity::AgentAddress;
 
-use super::list::{ListKind, PAGES, joined, page, page_params, wrap_uris};
+use super::list::{ListKind, PAGES, joined, page, page_params, wrap};
 use super::{Aggregate, FromClient, Speaks, ToClient};
 use crate::fault::{Fault, FaultCode};
 use crate::gateway::MODERN_VERSIONS;
@@ -37,13 +37,17 @@ async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
             Ok(()) => return,
             Err(fault) => fault.answer(Some(id)),
         },
-        "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
-            match forward(aggregate, &message, &peek, to_client).await {
-                Ok(()) => return,
-                Err(fault) => fault.answer(Some(id)),
-            }
-        }
-        method => match ListKind::of(method) {
+        "tools/call"
+        | "prompts/get"
+        | "resources/read"
+        | "completion/complete"
+        | "tasks/get"
+        | "tasks/update"
+        | "tasks/cancel" => match forward(aggregate, &message, &peek, to_client).await {
+            Ok(()) => return,
+            Err(fault) => fault.answer(Some(id)),
+        },
+        method => match ListKind::of(method).filter(|kind| *kind != ListKind::Tasks) {
             Some(kind) => {
                 let meta = peek.params().and_then(|params| params.meta);
                 Message::result(id, &joined(kind, &list(aggregate, kind, meta).await, true))
@@ -86,6 +90,7 @@ fn discovered(aggregate: &Aggregate) -> String {
             "prompts": { "listChanged": true },
             "resources": { "listChanged": true, "subscribe": true },
             "completions": {},
+            "extensions": { "io.modelcontextprotocol/tasks": {} },
         },
         "instructions": aggregate.instructions(Speaks::Modern),
         "ttlMs": 0,
@@ -170,7 +175,7 @@ async fn forward(aggregate: &Aggregate, message: &Message, peek: &Peek<'_>, to_c
     let (address, message) = aggregate.route(message, peek)?;
     let mut link = open(aggregate, &address, message).await?;
     loop {
-        let message = wrap_uris(next(aggregate, &address, &mut link).await?, &address);
+        let message = wrap(next(aggregate, &address, &mut link).await?, &address);
         let last = message.peek().is_ok_and(|peek| peek.kind() == Kind::Response);
         if to_client.send(Ok(message.into())).await.is_err() || last {
             return Ok(());
@@ -185,6 +190,7 @@ struct Filter {
     prompts_list_changed: bool,
     resources_list_changed: bool,
     resource_subscriptions: Vec<String>,
+    task_ids: Vec<String>,
 }
 
 impl Filter {
@@ -199,13 +205,17 @@ impl Filter {
             .collect()
     }
 
-    fn json(&self, resources: &[String]) -> serde_json::Value {
+    /// The filter with these resources and tasks instead of its own.
+    fn json(&self, resources: &[String], tasks: &[String]) -> serde_json::Value {
         let mut value = serde_json::json!({});
         for list in self.lists() {
             value[format!("{list}ListChanged")] = true.into();
         }
         if !resources.is_empty() {
             value["resourceSubscriptions"] = resources.into();
+        }
+        if !tasks.is_empty() {
+            value["taskIds"] = tasks.into();
         }
         value
     }
@@ -233,7 +243,7 @@ async fn listen(
     let meta = format!(r#"{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
     let acknowledged = format!(
         r#"{{"_meta":{meta},"notifications":{}}}"#,
-        filter.json(&filter.resource_subscriptions)
+        filter.json(&filter.resource_subscriptions, &filter.task_ids)
     );
     let acknowledged = Message::notification("notifications/subscriptions/acknowledged", Some(&acknowledged));
     if to_client.send(Ok(acknowledged.into())).await.is_err() {
@@ -287,13 +297,13 @@ async fn listen_to(
     address: AgentAddress,
     gather: mpsc::Sender<Message>,
 ) {
-    let own: Vec<String> = filter
-        .resource_subscriptions
-        .iter()
-        .filter_map(|uri| super::names::unwrap_uri(uri))
-        .filter(|owned| owned.address == address)
-        .map(|owned| owned.own)
-        .collect();
+    let own = |addresses: &[String]| -> Vec<String> {
+        let owned = addresses.iter().filter_map(|uri| super::names::unwrap_uri(uri));
+        owned
+            .filter(|owned| owned.address == address)
+            .map(|owned| owned.own)
+            .collect()
+    };
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(borrow)]
@@ -306,7 +316,12 @@ async fn listen_to(
         return;
     };
     let mut edit = message.edit();
-    edit.replace(raw.notifications, filter.json(&own).to_string());
+    edit.replace(
+        raw.notifications,
+        filter
+            .json(&own(&filter.resource_subscriptions), &own(&filter.task_ids))
+            .to_string(),
+    );
     let Ok(mut link) = open(aggregate, &address, edit.finish()).await else {
         return;
     };
@@ -318,7 +333,7 @@ async fn listen_to(
         if peek.method() == "notifications/subscriptions/acknowledged" {
             continue;
         }
-        if gather.send(wrap_uris(message.clone(), &address)).await.is_err() {
+        if gather.send(wrap(message.clone(), &address)).await.is_err() {
             return;
         }
     }

@@ -7,8 +7,8 @@ use dawn_identity::AgentAddress;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::names::{Names, wrap_uri};
-use crate::jsonrpc::{Message, text};
+use super::names::{Names, unwrap_uri, wrap_uri};
+use crate::jsonrpc::{Kind, Message, Meta, text};
 
 /// A list that agents have and the aggregate joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) enum ListKind {
     Prompts,
     Resources,
     Templates,
+    /// Of the legacy era only.
+    Tasks,
 }
 
 impl ListKind {
@@ -26,6 +28,7 @@ impl ListKind {
             "prompts/list" => Some(Self::Prompts),
             "resources/list" => Some(Self::Resources),
             "resources/templates/list" => Some(Self::Templates),
+            "tasks/list" => Some(Self::Tasks),
             _ => None,
         }
     }
@@ -36,6 +39,7 @@ impl ListKind {
             Self::Prompts => "prompts/list",
             Self::Resources => "resources/list",
             Self::Templates => "resources/templates/list",
+            Self::Tasks => "tasks/list",
         }
     }
 
@@ -45,6 +49,7 @@ impl ListKind {
             Self::Prompts => "prompts",
             Self::Resources => "resources",
             Self::Templates => "resourceTemplates",
+            Self::Tasks => "tasks",
         }
     }
 
@@ -53,6 +58,7 @@ impl ListKind {
             Self::Tools | Self::Prompts => "name",
             Self::Resources => "uri",
             Self::Templates => "uriTemplate",
+            Self::Tasks => "taskId",
         }
     }
 }
@@ -76,7 +82,7 @@ pub(super) fn page(kind: ListKind, response: &Message, address: &AgentAddress, n
     let items: Vec<&RawValue> = serde_json::from_str(result.get(kind.member())?.get()).ok()?;
     let rename = |own: &str| match kind {
         ListKind::Tools | ListKind::Prompts => names.alias(address, own),
-        ListKind::Resources | ListKind::Templates => wrap_uri(address, own),
+        ListKind::Resources | ListKind::Templates | ListKind::Tasks => wrap_uri(address, own),
     };
     let items = items.into_iter().filter_map(|item| {
         let members: Members<'_> = serde_json::from_str(item.get()).ok()?;
@@ -135,33 +141,88 @@ struct Carries<'a> {
     uri: Option<&'a RawValue>,
 }
 
-/// A message of an agent with the addresses of its resources as the aggregate shows them: in tool results, prompt
-/// messages, read resources and update notifications.
-pub(super) fn wrap_uris(message: Message, address: &AgentAddress) -> Message {
-    if memchr::memmem::find(message.as_bytes(), b"\"uri\"").is_none() {
+/// What a message says of tasks.
+#[derive(Deserialize)]
+struct CarriesTask<'a> {
+    #[serde(borrow, default, rename = "taskId")]
+    task_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    task: Option<TaskId<'a>>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct TaskId<'a> {
+    #[serde(borrow, default, rename = "taskId")]
+    task_id: Option<&'a RawValue>,
+}
+
+impl<'a> CarriesTask<'a> {
+    fn of(raw: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// The id in `_meta["io.modelcontextprotocol/related-task"]`.
+    fn related(&self) -> Option<&'a RawValue> {
+        let meta: Meta<'a> = serde_json::from_str(self.meta?.get()).ok()?;
+        serde_json::from_str::<TaskId<'a>>(meta.related_task?.get())
+            .ok()?
+            .task_id
+    }
+}
+
+/// A message of an agent with the addresses of its resources and the ids of its tasks as the aggregate shows them: in
+/// results, questions and notifications.
+pub(super) fn wrap(message: Message, address: &AgentAddress) -> Message {
+    let holds = |word: &[u8]| memchr::memmem::find(message.as_bytes(), word).is_some();
+    let (uris, tasks) = (holds(b"\"uri\""), holds(b"\"taskId\""));
+    if !uris && !tasks {
         return message;
     }
-    let mut found = Vec::new();
+    let mut edit = message.edit();
     {
-        let Ok(peek) = message.peek() else { return message };
-        let Some(body) = peek.result.or_else(|| {
-            peek.params
-                .filter(|_| peek.method() == "notifications/resources/updated")
-        }) else {
+        let mut found = Vec::new();
+        let Ok(peek) = message.peek() else {
             return message.clone();
         };
-        collect(body, 0, &mut found);
-        if !found.is_empty() {
-            let mut edit = message.edit();
-            for raw in found {
-                if let Some(own) = text(raw) {
-                    edit.replace(raw, serde_json::Value::from(wrap_uri(address, &own)).to_string());
-                }
+        let updated = peek.method() == "notifications/resources/updated";
+        if let Some(body) = peek.result.or(peek.params.filter(|_| updated)).filter(|_| uris) {
+            collect(body, 0, &mut found);
+        }
+        if let Some(carries) = peek.result.or(peek.params).filter(|_| tasks).and_then(CarriesTask::of) {
+            found.extend(carries.related());
+            // A question of the agent may be about a task of the client: that id is the client's.
+            if peek.kind() != Kind::Request {
+                found.extend(carries.task_id);
+                found.extend(carries.task.and_then(|task| task.task_id));
             }
-            return edit.finish();
+        }
+        for raw in found {
+            if let Some(own) = text(raw) {
+                edit.replace(raw, serde_json::Value::from(wrap_uri(address, &own)).to_string());
+            }
         }
     }
-    message
+    edit.finish()
+}
+
+/// An answer of the client to a question of an agent with the id of the agent's task as the agent knows it.
+pub(super) fn unwrap_related_task(message: Message) -> Message {
+    if memchr::memmem::find(message.as_bytes(), b"related-task").is_none() {
+        return message;
+    }
+    let mut edit = message.edit();
+    if let Ok(peek) = message.peek()
+        && let Some(raw) = peek
+            .result
+            .and_then(CarriesTask::of)
+            .and_then(|carries| carries.related())
+        && let Some(owned) = text(raw).and_then(|id| unwrap_uri(&id))
+    {
+        edit.replace(raw, serde_json::Value::from(owned.own).to_string());
+    }
+    edit.finish()
 }
 
 fn collect<'a>(raw: &'a RawValue, depth: usize, found: &mut Vec<&'a RawValue>) {
@@ -222,12 +283,59 @@ mod tests {
         let source = message(
             r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"resource","resource":{"uri":"a://x","text":"\"uri\""}},{"type":"resource_link","uri":"b://y"}],"structuredContent":{"uri":"mine"}}}"#,
         );
-        let wrapped = wrap_uris(source, &"lab:files".parse().unwrap());
+        let wrapped = wrap(source, &"lab:files".parse().unwrap());
         assert_eq!(
             wrapped,
             message(
                 r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"resource","resource":{"uri":"dawn://lab/files/a://x","text":"\"uri\""}},{"type":"resource_link","uri":"dawn://lab/files/b://y"}],"structuredContent":{"uri":"mine"}}}"#
             )
+        );
+    }
+
+    #[test]
+    fn ids_of_tasks_are_wrapped_where_they_are_the_agents() {
+        let lab = "lab:files".parse().unwrap();
+        let related = r#""_meta":{"io.modelcontextprotocol/related-task":{"taskId":"ID"}}"#;
+        for (source, wraps) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"task":{"taskId":"ID","ttl":1.0}}}"#,
+                true,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"task","taskId":"ID"}}"#,
+                true,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"ID"}}"#,
+                true,
+            ),
+            (
+                &format!(r#"{{"jsonrpc":"2.0","id":2,"method":"elicitation/create","params":{{{related}}}}}"#),
+                true,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":2,"method":"tasks/get","params":{"taskId":"ID"}}"#,
+                false,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"structuredContent":{"taskId":"ID"}}}"#,
+                false,
+            ),
+        ] {
+            let expected = if wraps {
+                source.replace("ID", "dawn://lab/files/ID")
+            } else {
+                source.to_owned()
+            };
+            assert_eq!(wrap(message(source), &lab), message(&expected));
+        }
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":2,"result":{{{related}}}}}"#);
+        let known = answer.replace("ID", "dawn://lab/files/ID");
+        assert_eq!(unwrap_related_task(message(&known)), message(&answer));
+        assert_eq!(
+            unwrap_related_task(message(&answer)),
+            message(&answer),
+            "a foreign id stays"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! All agents of the network as one MCP server.
 //!
-//! Tools and prompts are named `node__agent__name`, resources `dawn://node/agent/<their own address>`. What is called
+//! Tools and prompts are named `node__agent__name`, resources and tasks `dawn://node/agent/<their own>`. What is called
 //! goes to its agent with only the name replaced; lists are the agents' own items, renamed. An agent that is dead or
 //! slow is left out, never the whole. A client sees the agents of its own era.
 
@@ -124,6 +124,17 @@ impl Aggregate {
         let (raw, owned) = match peek.method() {
             "tools/call" | "prompts/get" => (params.name, by_name(params.name)?),
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => (params.uri, by_uri(params.uri)?),
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
+                let id = params
+                    .task_id
+                    .and_then(text)
+                    .ok_or_else(|| unknown("the request names no task"))?;
+                let owned = names::unwrap_uri(&id);
+                (
+                    params.task_id,
+                    owned.ok_or_else(|| unknown(&format!("{id:?} is no task of an agent here")))?,
+                )
+            }
             "completion/complete" => {
                 #[derive(serde::Deserialize)]
                 struct Completion<'a> {

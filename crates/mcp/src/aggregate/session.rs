@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::list::{ListKind, PAGES, joined, page, page_params, wrap_uris};
+use super::list::{ListKind, PAGES, joined, page, page_params, unwrap_related_task, wrap};
 use super::upstream::{Asker, FromAgent, Upstream};
 use super::{Aggregate, FromClient, Speaks, ToClient};
 use crate::gateway::{LATEST_LEGACY, LEGACY_VERSIONS};
@@ -151,7 +151,10 @@ impl Session {
             | "resources/read"
             | "resources/subscribe"
             | "resources/unsubscribe"
-            | "completion/complete" => {
+            | "completion/complete"
+            | "tasks/get"
+            | "tasks/result"
+            | "tasks/cancel" => {
                 let (address, message) = match self.aggregate.route(message, peek) {
                     Ok(routed) => routed,
                     Err(fault) => return Some(fault.answer(Some(id))),
@@ -188,6 +191,7 @@ impl Session {
                 "resources": { "listChanged": true, "subscribe": true },
                 "completions": {},
                 "logging": {},
+                "tasks": { "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } },
             },
             "serverInfo": { "name": "dawn", "title": "Dawn network", "version": env!("CARGO_PKG_VERSION") },
             "instructions": self.aggregate.instructions(Speaks::Legacy),
@@ -287,7 +291,7 @@ impl Session {
             let mut edit = message.edit();
             edit.replace(raw, own);
             // An agent whose session is over waits for no answer.
-            let _ = agent.send(edit.finish()).await;
+            let _ = agent.send(unwrap_related_task(edit.finish())).await;
         }
     }
 
@@ -298,7 +302,7 @@ impl Session {
             self.questions.retain(|_, (asker, _)| *asker != address);
             return;
         };
-        let message = wrap_uris(frame.message.clone(), &address);
+        let message = wrap(frame.message.clone(), &address);
         let Ok(peek) = message.peek() else { return };
         frame.message = match peek.kind() {
             Kind::Response => {

@@ -230,6 +230,7 @@ impl Upstream {
         let named = match peek.method() {
             "tools/call" | "prompts/get" => params.as_ref().and_then(|params| params.name),
             "resources/read" => params.as_ref().and_then(|params| params.uri),
+            "tasks/get" | "tasks/update" | "tasks/cancel" => params.as_ref().and_then(|params| params.task_id),
             _ => None,
         };
         let Some(name) = named.and_then(text) else {

@@ -302,7 +302,13 @@ impl Host {
             )
         })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
-        self.link(&agent, mode, Some(caller)).await
+        let link = self.link(&agent, mode, Some(caller)).await?;
+        Ok(link.with_observer(Arc::new(move |message| {
+            // A name within the text of a small result costs no more than a probe too many.
+            if message.len() < 1024 && memchr::memmem::find(message.as_bytes(), b"/list_changed\"").is_some() {
+                agent.stale.notify_one();
+            }
+        })))
     }
 
     /// A link for a caller, or for the host itself.

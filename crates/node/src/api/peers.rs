@@ -35,19 +35,12 @@ fn ago(elapsed: std::time::Duration) -> String {
 pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
     let connected = state.mesh.peers();
     let this = state.node_id();
-    let own = state.members.own();
     let shown = |view: &NodeView| {
         let node = view.record.node;
         let peer = connected.iter().find(|peer| peer.node == node);
         let is_this = node == this;
-        let membership = if is_this {
-            Some(&own)
-        } else {
-            peer.map(|peer| &peer.membership)
-        };
-        let roles: Vec<String> = membership
-            .map(|member| member.roles.iter().map(|role| role.to_string()).collect())
-            .unwrap_or_default();
+        let membership = peer.map_or(&view.membership, |peer| &peer.membership);
+        let roles: Vec<String> = membership.roles.iter().map(|role| role.to_string()).collect();
         let route = match (is_this, peer) {
             (true, _) => "this",
             (false, Some(_)) => "direct",
@@ -66,8 +59,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
             "agents": view.record.agents.len(),
             "since": peer.map(|peer| ago(peer.since.elapsed())),
             "last_seen": if is_this { Some(ago(std::time::Duration::ZERO)) } else { state.directory.silent_for(view).map(ago) },
-            "revoked": state.members.is_revoked(&node) && !view.online,
-            "expires": membership.map(|member| rfc3339(member.expires)),
+            "expires": rfc3339(membership.expires),
             "version": view.record.software,
         })
     };
@@ -130,7 +122,7 @@ pub(super) async fn ping(
 
 pub(super) async fn revoke(State(state): State<NodeState>, Path(node): Path<String>) -> Result<Json<Value>, ApiError> {
     let view = find(&state, &node)?;
-    state.members.revoke(view.record.node).await?;
+    state.members.revoke(view.record.node, view.membership.roles).await?;
     state.directory.drop_revoked().await;
     Ok(Json(
         json!({ "node": { "id": view.record.node, "name": view.record.name }, "revoked": true }),

@@ -39,7 +39,6 @@ struct Peer {
     name: String,
     online: bool,
     this: bool,
-    revoked: bool,
 }
 
 #[derive(Deserialize)]
@@ -151,11 +150,7 @@ async fn peers(client: &Client) -> Check {
         Ok(peers) => peers,
         Err(failure) => return Check::broken("peers", &failure),
     };
-    let others: Vec<Peer> = peers
-        .peers
-        .into_iter()
-        .filter(|peer| !peer.this && !peer.revoked)
-        .collect();
+    let others: Vec<Peer> = peers.peers.into_iter().filter(|peer| !peer.this).collect();
     let mut silent = Vec::new();
     for peer in others.iter().filter(|peer| peer.online) {
         let path = format!("/api/peers/{}/ping", segment(&peer.name));
