@@ -67,7 +67,7 @@ bench: release ## the table of measurements (BENCH=name runs one)
 
 fuzz: tools ## the parsers of outside bytes, FUZZ_SECONDS (60) each
 	@scripts/tools fuzz
-	@for target in message frame identity; do echo "== fuzzing $$target"; cargo +nightly fuzz run --fuzz-dir fuzz $$target -- -max_total_time=$${FUZZ_SECONDS:-60}; done
+	@for target in message frame identity registry; do echo "== fuzzing $$target"; cargo +nightly fuzz run --fuzz-dir fuzz $$target -- -max_total_time=$${FUZZ_SECONDS:-60}; done
 
 clean: ## removes the build
 	cargo clean
