@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The bytes of one JSON-RPC message (or a batch of them), without a trailing newline and without raw newlines.
@@ -242,9 +243,63 @@ pub struct Meta<'a> {
     /// The subscription a notification belongs to.
     #[serde(borrow, default, rename = "io.modelcontextprotocol/subscriptionId")]
     pub subscription_id: Option<&'a RawValue>,
+    /// From which severity on a modern request wants to hear of log messages.
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/logLevel")]
+    pub log_level: Option<&'a RawValue>,
     /// The task a message belongs to, as written.
     #[serde(borrow, default, rename = "io.modelcontextprotocol/related-task")]
     pub related_task: Option<&'a RawValue>,
+}
+
+/// The members of an object in their order, doubled ones included.
+#[derive(Debug)]
+pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                #[derive(Deserialize)]
+                struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+                let mut members = Vec::new();
+                while let Some((Key(key), value)) = map.next_entry()? {
+                    members.push((key, value));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+impl<'a> Members<'a> {
+    /// Reads an object; `None` when it is none.
+    pub(crate) fn of(raw: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// The values under a key.
+    pub(crate) fn all(&self, key: &str) -> Vec<&'a RawValue> {
+        self.0
+            .iter()
+            .filter(|(name, _)| name == key)
+            .map(|(_, value)| *value)
+            .collect()
+    }
+
+    /// The value under a key.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
 }
 
 /// The text of a raw JSON string; `None` when it is no string.

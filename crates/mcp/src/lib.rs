@@ -5,6 +5,7 @@
 //! its span is replaced. A [`link::Link`] is a conversation with one agent, wherever it runs.
 
 pub mod aggregate;
+mod bridge;
 pub mod client;
 pub mod fault;
 pub mod frame;

@@ -65,15 +65,42 @@ pub(crate) fn prompt(params: &Value) -> Result<Value, Failure> {
     }
 }
 
-/// The result of one of these tools; `None` for another tool.
-pub(crate) fn call(tool: &str, call: &Call) -> Option<Result<Value, Failure>> {
-    let params = &call.params;
+/// Whether a tool is one of these.
+pub(crate) fn has(tool: &str) -> bool {
+    tool.starts_with("test_input_required_result_") || tool == "test_streaming_elicitation"
+}
+
+/// In the stateless revision the client is told what is needed; in older ones it is asked, all at once, until nothing
+/// more is needed.
+pub(crate) async fn answered(
+    call: &Call,
+    is_modern: bool,
+    asking: impl Fn(&Value) -> Result<Value, Failure>,
+) -> Result<Value, Failure> {
+    let mut params = call.params.clone();
+    loop {
+        let result = asking(&params)?;
+        if is_modern || result["resultType"] != "input_required" {
+            return Ok(result);
+        }
+        let requests = result["inputRequests"].as_object().cloned().unwrap_or_default();
+        let asked = requests.into_iter().map(|(key, request)| async move {
+            let method = request["method"].as_str().unwrap_or_default();
+            let answer = call.ask_as(&key, method, request["params"].clone()).await?;
+            Ok::<_, Failure>((key, answer))
+        });
+        let asked: Vec<_> = asked.collect();
+        let answers: serde_json::Map<String, Value> = futures::future::try_join_all(asked).await?.into_iter().collect();
+        params["inputResponses"] = answers.into();
+        params["requestState"] = result["requestState"].clone();
+    }
+}
+
+/// The result of one of these tools.
+pub(crate) fn call(tool: &str, call: &Call, params: &Value) -> Result<Value, Failure> {
     let responses = &params["inputResponses"];
-    let state = match state(params) {
-        Ok(state) => state,
-        Err(failure) => return Some(Err(failure)),
-    };
-    Some(Ok(match tool {
+    let state = state(params)?;
+    Ok(match tool {
         "test_input_required_result_elicitation" => match responses["user_name"]["content"]["name"].as_str() {
             Some(name) => text(format!("Hello, {name}!")),
             None => required(
@@ -153,10 +180,13 @@ pub(crate) fn call(tool: &str, call: &Call) -> Option<Result<Value, Failure>> {
                 required(requests, None)
             }
         }
-        "test_streaming_elicitation" => required(
-            json!({ "user_name": elicit("What is your name?", "name", "string") }),
-            None,
-        ),
-        _ => return None,
-    }))
+        "test_streaming_elicitation" => match responses.get("user_name") {
+            Some(_) => text("thanks"),
+            None => required(
+                json!({ "user_name": elicit("What is your name?", "name", "string") }),
+                None,
+            ),
+        },
+        _ => return Err(Failure::new(-32602, "there is no such tool")),
+    })
 }

@@ -93,6 +93,7 @@ impl Drop for Listening<'_> {
 pub(crate) struct Connection {
     session: Sink,
     questions: Mutex<HashMap<String, oneshot::Sender<Value>>>,
+    asked: Mutex<HashSet<String>>,
     next: AtomicU64,
     running: Mutex<HashMap<String, CancellationToken>>,
     is_initialized: AtomicBool,
@@ -117,6 +118,7 @@ impl Connection {
         let connection = Arc::new(Self {
             session,
             questions: Mutex::default(),
+            asked: Mutex::default(),
             next: AtomicU64::new(1),
             running: Mutex::default(),
             is_initialized: AtomicBool::new(false),
@@ -183,7 +185,17 @@ impl Call {
 
     /// Asks the client something, as legacy revisions do, and waits for its answer.
     pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<Value, Failure> {
-        let id = format!("question-{}", self.connection.next.fetch_add(1, Ordering::Relaxed));
+        self.ask_as("question", method, params).await
+    }
+
+    /// Asks under an id that begins so, and is just that the first time.
+    pub(crate) async fn ask_as(&self, name: &str, method: &str, params: Value) -> Result<Value, Failure> {
+        let is_first = self.connection.asked.lock().unwrap().insert(name.to_owned());
+        let id = if is_first {
+            name.to_owned()
+        } else {
+            format!("{name}-{}", self.connection.next.fetch_add(1, Ordering::Relaxed))
+        };
         let (sender, receiver) = oneshot::channel();
         self.connection.questions.lock().unwrap().insert(id.clone(), sender);
         let _ = self
@@ -309,7 +321,7 @@ impl Server {
         }
         match (method, call.is_modern) {
             ("server/discover", true) => Ok(
-                json!({ "supportedVersions": [MODERN], "capabilities": capabilities(true), "instructions": "a server for tests" }),
+                json!({ "supportedVersions": [MODERN], "capabilities": capabilities(), "instructions": "a server for tests" }),
             ),
             ("subscriptions/listen", true) => self.listen(id, call).await,
             ("initialize", false) => {
@@ -318,7 +330,7 @@ impl Server {
                 *call.connection.capabilities.lock().unwrap() = call.params["capabilities"].clone();
                 let wanted = call.params["protocolVersion"].as_str().unwrap_or_default();
                 let version = LEGACY.iter().find(|version| **version == wanted).unwrap_or(&LEGACY[0]);
-                Ok(json!({ "protocolVersion": version, "capabilities": capabilities(false), "serverInfo": info() }))
+                Ok(json!({ "protocolVersion": version, "capabilities": capabilities(), "serverInfo": info() }))
             }
             ("ping", false) => Ok(json!({})),
             ("logging/setLevel", false) => match severity(call.params["level"].as_str().unwrap_or_default()) {
@@ -348,7 +360,9 @@ impl Server {
             }
             ("prompts/list", _) => Ok(json!({ "prompts": fixtures::prompts() })),
             ("prompts/get", modern) => match call.params["name"].as_str() {
-                Some(name) if modern && name == input_required::PROMPT => input_required::prompt(&call.params),
+                Some(name) if name == input_required::PROMPT => {
+                    input_required::answered(call, modern, input_required::prompt).await
+                }
                 _ => fixtures::prompt(&call.params),
             },
             ("resources/list", _) => Ok(json!({ "resources": fixtures::resources() })),
@@ -450,17 +464,14 @@ fn info() -> Value {
     json!({ "name": "dawn-test-agent", "title": "Dawn's test agent", "version": env!("CARGO_PKG_VERSION") })
 }
 
-fn capabilities(modern: bool) -> Value {
-    let mut all = json!({
+fn capabilities() -> Value {
+    json!({
         "tools": { "listChanged": true },
         "prompts": { "listChanged": true },
         "resources": { "listChanged": true, "subscribe": true },
         "completions": {},
-    });
-    if !modern {
-        all["logging"] = json!({});
-    }
-    all
+        "logging": {},
+    })
 }
 
 /// What every modern result carries.

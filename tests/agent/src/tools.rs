@@ -174,10 +174,9 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
     let name = call.params["name"].as_str().unwrap_or_default();
     let arguments = &call.params["arguments"];
     let argument = |name: &str| arguments[name].as_str().unwrap_or_default();
-    if call.is_modern
-        && let Some(result) = input_required::call(name, call)
-    {
-        return result;
+    if input_required::has(name) {
+        let asking = |params: &Value| input_required::call(name, call, params);
+        return input_required::answered(call, call.is_modern, asking).await;
     }
     let embedded = |uri: &str, kind: &str, text: &str| json!({ "type": "resource", "resource": { "uri": uri, "mimeType": kind, "text": text } });
     let image = || json!({ "type": "image", "data": PNG, "mimeType": "image/png" });
@@ -264,7 +263,17 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
             elicit(call, "Please choose", schema, completed).await?
         }
         "test_missing_capability" => {
-            needs(call, "sampling")?;
+            if call.is_modern {
+                needs(call, "sampling")?;
+            } else {
+                // A careless server asks without looking at what the client declared.
+                let message = json!({ "role": "user", "content": { "type": "text", "text": "Are you there?" } });
+                call.ask(
+                    "sampling/createMessage",
+                    json!({ "messages": [message], "maxTokens": 10 }),
+                )
+                .await?;
+            }
             text("sampling is there")
         }
         "test_logging_tool" => {

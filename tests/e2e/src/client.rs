@@ -164,10 +164,14 @@ impl Modern {
         }
     }
 
-    /// Sends a request with everything the revision asks for and gives the raw response.
+    /// Sends a request with everything the revision asks for and gives the raw response. Without capabilities of their
+    /// own in `params`, it declares none.
     pub async fn post(&self, id: impl Into<Value>, method: &str, mut params: Value) -> reqwest::Response {
         params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
-        params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
+        let capabilities = &mut params["_meta"]["io.modelcontextprotocol/clientCapabilities"];
+        if capabilities.is_null() {
+            *capabilities = json!({});
+        }
         let name = params["name"]
             .as_str()
             .or(params["uri"].as_str())

@@ -200,35 +200,6 @@ async fn the_whole_speaks_the_modern_era_too() {
 }
 
 #[tokio::test]
-async fn eras_that_do_not_meet_are_a_clear_error() {
-    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
-    let [home, lab] = &network.nodes[..] else {
-        unreachable!()
-    };
-    lab.add_test_agent("old", &[], &["--stdio", "--era", "legacy"]).await;
-    lab.add_test_agent("new", &[], &["--stdio", "--era", "modern"]).await;
-    home.sees("lab:old").await;
-    home.sees("lab:new").await;
-    let modern = home
-        .modern(Some("lab:old"))
-        .call(1, "echo", json!({ "text": "x" }))
-        .await;
-    assert_eq!(
-        (modern.status, &modern.body["error"]["data"]["dawn"]["code"]),
-        (400, &json!("era_mismatch")),
-        "{modern:?}"
-    );
-    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } } });
-    let response = dawn_e2e::http()
-        .post(home.endpoint(Some("lab:new")))
-        .bearer_auth(home.token())
-        .header("content-type", "application/json");
-    let response = response.body(initialize.to_string()).send().await.unwrap();
-    assert_eq!(response.status(), 400);
-    assert!(response.text().await.unwrap().contains("era_mismatch"));
-}
-
-#[tokio::test]
 async fn an_idle_pair_of_nodes_keeps_its_sessions() {
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;
     let [home, lab] = &network.nodes[..] else {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use dawn_identity::AgentAddress;
 
 use super::list::{ListKind, PAGES, joined, page, page_params, wrap};
-use super::{Aggregate, FromClient, Speaks, ToClient};
+use super::{Aggregate, FromClient, ToClient};
 use crate::fault::{Fault, FaultCode};
 use crate::gateway::MODERN_VERSIONS;
 use crate::jsonrpc::{Kind, Message, Peek, codes};
@@ -92,7 +92,7 @@ fn discovered(aggregate: &Aggregate) -> String {
             "completions": {},
             "extensions": { "io.modelcontextprotocol/tasks": {} },
         },
-        "instructions": aggregate.instructions(Speaks::Modern),
+        "instructions": aggregate.instructions(),
         "ttlMs": 0,
         "cacheScope": "private",
         "_meta": { "io.modelcontextprotocol/serverInfo": { "name": "dawn", "version": env!("CARGO_PKG_VERSION") } },
@@ -103,7 +103,7 @@ fn discovered(aggregate: &Aggregate) -> String {
 /// The items of all agents; those that fail or are late are left out.
 async fn list(aggregate: &Aggregate, kind: ListKind, meta: Option<&RawValue>) -> Vec<String> {
     let asked = aggregate
-        .agents(Speaks::Modern)
+        .agents()
         .into_iter()
         .enumerate()
         .map(|(at, entry)| async move {
@@ -253,7 +253,7 @@ async fn listen(
     loop {
         changes.mark_unchanged();
         let (gather, mut gathered) = mpsc::channel(aggregate.router.limits().queue_messages);
-        let listening = aggregate.agents(Speaks::Modern).into_iter().map(|entry| {
+        let listening = aggregate.agents().into_iter().map(|entry| {
             let address = aggregate.address(&entry);
             listen_to(aggregate, message, peek, &filter, address, gather.clone())
         });

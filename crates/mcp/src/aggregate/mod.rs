@@ -2,7 +2,7 @@
 //!
 //! Tools and prompts are named `node__agent__name`, resources and tasks `dawn://node/agent/<their own>`. What is called
 //! goes to its agent with only the name replaced; lists are the agents' own items, renamed. An agent that is dead or
-//! slow is left out, never the whole. A client sees the agents of its own era.
+//! slow is left out, never the whole.
 
 mod exchange;
 mod list;
@@ -36,13 +36,6 @@ pub struct Aggregate {
     names: Arc<Names>,
 }
 
-/// Which agents a client can use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
-    Legacy,
-    Modern,
-}
-
 impl Aggregate {
     /// An aggregate over everything the router reaches.
     #[must_use]
@@ -69,16 +62,10 @@ impl Aggregate {
         Link::from_channels(near, far)
     }
 
-    /// The agents that a client of an era can use now.
-    fn agents(&self, speaks: Speaks) -> Vec<AgentEntry> {
+    /// The agents that can be used now.
+    fn agents(&self) -> Vec<AgentEntry> {
         let mut agents = self.router.directory().agents();
-        agents.retain(|entry| {
-            entry.summary.state == AgentState::Ready
-                && match speaks {
-                    Speaks::Legacy => entry.summary.legacy,
-                    Speaks::Modern => entry.summary.modern,
-                }
-        });
+        agents.retain(|entry| entry.summary.state == AgentState::Ready);
         agents.sort_by(|a, b| (&a.node_name, &a.summary.name).cmp(&(&b.node_name, &b.summary.name)));
         agents
     }
@@ -163,12 +150,12 @@ impl Aggregate {
     }
 
     /// What the aggregate says about itself to people and models.
-    fn instructions(&self, speaks: Speaks) -> String {
+    fn instructions(&self) -> String {
         use std::fmt::Write as _;
         let mut words = String::from(
             "The agents of a private Dawn network as one server. A tool or prompt node__agent__name belongs to that agent on that node; resources are addressed dawn://node/agent/….",
         );
-        for entry in self.agents(speaks) {
+        for entry in self.agents() {
             // Writing to a string cannot fail.
             let _ = write!(
                 words,

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::list::{ListKind, PAGES, joined, page, page_params, unwrap_related_task, wrap};
 use super::upstream::{Asker, FromAgent, Upstream};
-use super::{Aggregate, FromClient, Speaks, ToClient};
+use super::{Aggregate, FromClient, ToClient};
 use crate::gateway::{LATEST_LEGACY, LEGACY_VERSIONS};
 use crate::jsonrpc::{Id, Kind, Message, Peek, codes, text};
 
@@ -194,7 +194,7 @@ impl Session {
                 "tasks": { "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } },
             },
             "serverInfo": { "name": "dawn", "title": "Dawn network", "version": env!("CARGO_PKG_VERSION") },
-            "instructions": self.aggregate.instructions(Speaks::Legacy),
+            "instructions": self.aggregate.instructions(),
         })
         .to_string()
     }
@@ -218,7 +218,7 @@ impl Session {
     fn list(&mut self, kind: ListKind, id: String) {
         let addresses: Vec<_> = self
             .aggregate
-            .agents(Speaks::Legacy)
+            .agents()
             .iter()
             .map(|entry| self.aggregate.address(entry))
             .collect();

@@ -5,7 +5,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::era::Era;
 use super::http::{accepted, json};
 use super::sse::{self, AsyncNext};
 use super::{Counters, Gateway, Target, headers};
@@ -45,7 +44,7 @@ pub(super) async fn serve(gateway: &Gateway, target: Target, headers: &HeaderMap
     }
     let id = peek.id.map(|raw| raw.get().to_owned()).unwrap_or_default();
     Counters::count(&gateway.counters().exchanges);
-    let mut link = match gateway.open(&target, Mode::Exchange, Era::Modern).await {
+    let mut link = match gateway.open(&target, Mode::Exchange).await {
         Ok(link) => link,
         Err(fault) => return json(fault.code.http_status(), fault.answer(Some(&id))),
     };

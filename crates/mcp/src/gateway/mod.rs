@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dawn_identity::{AgentAddress, AgentName, NodeRef};
-use dawn_registry::AgentState;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -162,13 +161,10 @@ impl Gateway {
     }
 
     /// Opens a link to what stands behind a door.
-    async fn open(&self, target: &Target, mode: Mode, era: Era) -> Result<Link, Fault> {
+    async fn open(&self, target: &Target, mode: Mode) -> Result<Link, Fault> {
         let opened = match target {
             Target::All => Ok(self.inner.aggregate.open(mode)),
-            Target::Agent(address) => match self.check_era(address, era) {
-                Ok(()) => self.inner.router.open(address, mode).await,
-                Err(fault) => Err(fault),
-            },
+            Target::Agent(address) => self.inner.router.open(address, mode).await,
         };
         opened.inspect_err(|fault| self.inner.counters.fault(fault.code))
     }
@@ -179,40 +175,6 @@ impl Gateway {
             Target::Agent(address) => self.inner.router.lost(address),
             Target::All => Fault::new(FaultCode::SessionLost, "the node is shutting down"),
         }
-    }
-
-    /// Refuses a client whose era the agent is known not to speak.
-    fn check_era(&self, address: &AgentAddress, era: Era) -> Result<(), Fault> {
-        let node = self.inner.router.directory().resolve(&address.node)?;
-        let agents = self.inner.router.directory().agents();
-        let Some(entry) = agents
-            .iter()
-            .find(|entry| entry.node == node && entry.summary.name == address.agent)
-        else {
-            return Ok(());
-        };
-        let summary = &entry.summary;
-        let speaks = match era {
-            Era::Legacy => summary.legacy,
-            Era::Modern => summary.modern,
-        };
-        if summary.state != AgentState::Ready || speaks {
-            return Ok(());
-        }
-        let (client, agent) = match era {
-            Era::Legacy => (
-                "a revision with `initialize` (2025-11-25 or older)",
-                "only 2026-07-28 or newer",
-            ),
-            Era::Modern => (
-                "the stateless revision 2026-07-28",
-                "only revisions with `initialize` (2025-11-25 or older)",
-            ),
-        };
-        Err(Fault::new(
-            FaultCode::EraMismatch,
-            format!("the client speaks {client}, but agent {address} speaks {agent}; use a client of the agent's era"),
-        ))
     }
 
     async fn reap_idle_sessions(self) {

@@ -211,7 +211,7 @@ async fn open(gateway: &Gateway, target: Target, message: Message) -> Response {
         gateway.counters().fault(fault.code);
         return answer(fault);
     }
-    let link = match gateway.open(&target, Mode::Session, Era::Legacy).await {
+    let link = match gateway.open(&target, Mode::Session).await {
         Ok(link) => link,
         Err(fault) => return answer(fault),
     };

@@ -196,7 +196,7 @@ impl Bridge {
 
     /// Opens the session link; unless the client is just initialising, its own `initialize` is said again first.
     async fn begin(&mut self, initialising: bool) -> Result<(), Fault> {
-        let mut link = self.gateway.open(&self.target, Mode::Session, Era::Legacy).await?;
+        let mut link = self.gateway.open(&self.target, Mode::Session).await?;
         let lost = self.gateway.lost(&self.target);
         if !initialising && let Some((initialize, rest)) = self.opening.split_first() {
             link.sender
@@ -384,7 +384,7 @@ async fn down(mut from: LinkReceiver, client: &ToClient, open: &InFlight, lost: 
 }
 
 async fn exchange(gateway: &Gateway, target: &Target, client: &ToClient, message: Message) -> Result<(), Fault> {
-    let mut link = gateway.open(target, Mode::Exchange, Era::Modern).await?;
+    let mut link = gateway.open(target, Mode::Exchange).await?;
     let lost = gateway.lost(target);
     link.sender
         .send(message.into())

@@ -2,15 +2,11 @@
 //! however it is spelled.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
 
-use crate::jsonrpc::{Kind, Message};
+use crate::jsonrpc::{Kind, Members, Message};
 use crate::link::Filter;
 use crate::wire::Caller;
 
@@ -31,49 +27,6 @@ fn json(caller: &Caller) -> String {
         "certificate": BASE64URL_NOPAD.encode(&caller.chain),
     })
     .to_string()
-}
-
-/// The members of an object in their order, doubled ones included.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                #[derive(Deserialize)]
-                struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-                let mut members = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry()? {
-                    members.push((key, value));
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Reader)
-    }
-}
-
-impl<'a> Members<'a> {
-    fn of(raw: &'a RawValue) -> Option<Self> {
-        serde_json::from_str(raw.get()).ok()
-    }
-
-    fn all(&self, key: &str) -> Vec<&'a RawValue> {
-        self.0
-            .iter()
-            .filter(|(name, _)| name == key)
-            .map(|(_, value)| *value)
-            .collect()
-    }
 }
 
 /// A message as the agent may see it.

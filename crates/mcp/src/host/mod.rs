@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::bridge;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
@@ -163,6 +164,8 @@ struct Agent {
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
     headers: http::ParamHeaders,
+    /// Its legacy sessions on behalf of modern clients, where it speaks only the legacy era.
+    bridged: Arc<bridge::Sessions>,
     stop: CancellationToken,
 }
 
@@ -219,6 +222,7 @@ impl Host {
             links: AtomicU64::new(0),
             stale: tokio::sync::Notify::new(),
             headers: http::ParamHeaders::default(),
+            bridged: Arc::default(),
             stop: self.0.stop.child_token(),
         });
         {
@@ -302,13 +306,54 @@ impl Host {
             )
         })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
-        let link = self.link(&agent, mode, Some(caller)).await?;
+        let link = if self.speaks(&agent, mode).await {
+            self.link(&agent, mode, Some(caller)).await?
+        } else {
+            self.bridged(&agent, mode, caller)
+        };
         Ok(link.with_observer(Arc::new(move |message| {
             // A name within the text of a small result costs no more than a probe too many.
             if message.len() < 1024 && memchr::memmem::find(message.as_bytes(), b"/list_changed\"").is_some() {
                 agent.stale.notify_one();
             }
         })))
+    }
+
+    /// Whether an agent speaks the era of a link by itself; until it was asked, that is waited for.
+    async fn speaks(&self, agent: &Agent, mode: Mode) -> bool {
+        let mut changes = self.changes();
+        let probed = async { while agent.state() == AgentState::Starting && changes.changed().await.is_ok() {} };
+        // One that cannot be asked is treated as one that speaks it: the error is the agent's own.
+        let _ = tokio::time::timeout(self.0.limits.probe, probed).await;
+        let status = lock(&agent.status);
+        let speaks = match mode {
+            Mode::Session => status.0.legacy,
+            Mode::Exchange => status.0.modern,
+        };
+        speaks || status.0.state != AgentState::Ready
+    }
+
+    /// A link in the era that an agent does not speak.
+    fn bridged(&self, agent: &Arc<Agent>, mode: Mode, caller: &Caller) -> Link {
+        let native = match mode {
+            Mode::Session => Mode::Exchange,
+            Mode::Exchange => Mode::Session,
+        };
+        let (host, served, told) = (self.clone(), Arc::clone(agent), caller.clone());
+        let open: bridge::Open = Arc::new(move || {
+            let (host, agent, caller) = (host.clone(), Arc::clone(&served), told.clone());
+            Box::pin(async move { host.link(&agent, native, Some(&caller)).await })
+        });
+        let place = bridge::Place {
+            agent: agent.name.to_string(),
+            limits: Arc::clone(&self.0.limits),
+            tasks: self.0.tasks.clone(),
+            stop: agent.stop.clone(),
+        };
+        match mode {
+            Mode::Session => bridge::session(open, place),
+            Mode::Exchange => agent.bridged.exchange(&caller.node.to_string(), open, place),
+        }
     }
 
     /// A link for a caller, or for the host itself.
@@ -352,7 +397,10 @@ impl Host {
             }
             (Source::Stdio { .. } | Source::InProcess(_), _) => {
                 let meta = (hint != CallerHint::None).then_some(caller).flatten();
-                let link = self.shared(agent).await?.open(mode, &self.0.tasks);
+                let link =
+                    self.shared(agent)
+                        .await?
+                        .open(mode, caller.map(|caller| caller.node.to_string()), &self.0.tasks);
                 Ok(link.with_filter(caller::filter(meta)))
             }
         }

@@ -31,6 +31,7 @@ enum Command {
     Open {
         link: u64,
         mode: Mode,
+        caller: Option<String>,
         client: mpsc::Sender<Result<Frame, Fault>>,
     },
     Say {
@@ -48,10 +49,24 @@ struct Pending {
     raw_id: Bytes,
     token: Option<Bytes>,
     is_initialize: bool,
+    hears: Hears,
+}
+
+/// Which notifications that name no request may belong to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hears {
+    /// None: it is a subscription, or of a session, which hears all of them.
+    Nothing,
+    /// All but log messages.
+    NoLogs,
+    /// Log messages too: the request asked for them.
+    All,
 }
 
 struct Client {
     mode: Mode,
+    /// Who is behind it; the host itself when nobody.
+    caller: Option<String>,
     sender: mpsc::Sender<Result<Frame, Fault>>,
     /// When it last asked something, in requests of the connection.
     asked: u64,
@@ -101,14 +116,22 @@ impl Mux {
     }
 
     /// A link over the connection.
-    pub(super) fn open(&self, mode: Mode, tasks: &TaskTracker) -> Link {
+    pub(super) fn open(&self, mode: Mode, caller: Option<String>, tasks: &TaskTracker) -> Link {
         let (near, mut from_client) = mpsc::channel::<Result<Frame, Fault>>(self.queue);
         let (client, far) = mpsc::channel(self.queue);
         let commands = self.commands.clone();
         let link = rand::random();
         tasks.spawn(async move {
             let gone = client.clone();
-            let mut open = commands.send(Command::Open { link, mode, client }).await.is_ok();
+            let mut open = commands
+                .send(Command::Open {
+                    link,
+                    mode,
+                    caller,
+                    client,
+                })
+                .await
+                .is_ok();
             while open {
                 // A client that stopped listening is gone, whether or not it says so.
                 let frame = tokio::select! {
@@ -188,11 +211,17 @@ impl Actor {
 
     async fn command(&mut self, command: Command) -> Result<(), Fault> {
         match command {
-            Command::Open { link, mode, client } => {
+            Command::Open {
+                link,
+                mode,
+                caller,
+                client,
+            } => {
                 self.clients.insert(
                     link,
                     Client {
                         mode,
+                        caller,
                         sender: client,
                         asked: 0,
                     },
@@ -305,7 +334,13 @@ impl Actor {
             self.initializing = true;
         }
         let number = self.number();
-        let token = peek.meta().and_then(|meta| meta.progress_token);
+        let meta = peek.meta();
+        let hears = match &meta {
+            _ if is_legacy || peek.method() == "subscriptions/listen" => Hears::Nothing,
+            Some(meta) if meta.log_level.is_some() => Hears::All,
+            _ => Hears::NoLogs,
+        };
+        let token = meta.and_then(|meta| meta.progress_token);
         let mut edit = message.edit();
         edit.replace(raw_id, number.to_string());
         if let Some(token) = token {
@@ -319,6 +354,7 @@ impl Actor {
                 raw_id: owned_id,
                 token,
                 is_initialize,
+                hears,
             },
         );
         if let Some(client) = self.clients.get_mut(&link) {
@@ -497,28 +533,25 @@ impl Actor {
             };
             return tell(&self.clients, link, message.clone().into()).await;
         }
-        // What names no request is for every session, and for the one exchange there is.
-        let exchanges: Vec<&Pending> = self
-            .pending
-            .values()
-            .filter(|pending| {
-                self.clients
-                    .get(&pending.link)
-                    .is_some_and(|client| client.mode == Mode::Exchange)
-            })
-            .collect();
-        if let [only] = exchanges.as_slice()
+        // What names no request is for every session, and for an exchange when it can only be its caller's.
+        let is_log = peek.method() == "notifications/message";
+        let hearing = self.pending.iter().filter(|(_, pending)| match pending.hears {
+            Hears::Nothing => false,
+            Hears::NoLogs => !is_log,
+            Hears::All => true,
+        });
+        let hearing: Vec<(&u64, &Pending)> = hearing.collect();
+        let caller = |pending: &Pending| self.clients.get(&pending.link).map(|client| &client.caller);
+        let is_one_callers = hearing.windows(2).all(|pair| caller(pair[0].1) == caller(pair[1].1));
+        if let Some((_, oldest)) = hearing.iter().min_by_key(|(number, _)| **number)
+            && is_one_callers
             && !peek.method().ends_with("/list_changed")
         {
-            tell(
-                &self.clients,
-                only.link,
-                Frame {
-                    message: message.clone(),
-                    related: Some(only.raw_id.clone()),
-                },
-            )
-            .await;
+            let frame = Frame {
+                message: message.clone(),
+                related: Some(oldest.raw_id.clone()),
+            };
+            tell(&self.clients, oldest.link, frame).await;
         }
         let sessions: Vec<u64> = self
             .clients

@@ -1,0 +1,515 @@
+//! Modern exchanges over an agent that speaks only the legacy era.
+//!
+//! Clients that declare the same capabilities share a legacy session; those of different callers never do. A question
+//! of the agent becomes a result that asks for input: the call is suspended under a random request state, and goes on
+//! when the client repeats the request with its answers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{LOG_LEVEL_KEY, Open, Place, ToClient, quoted, value};
+use crate::fault::{Fault, FaultCode};
+use crate::frame::Frame;
+use crate::gateway::MODERN_VERSIONS;
+use crate::jsonrpc::{Members, Message, Peek, codes, text};
+use crate::link::Link;
+
+mod hear;
+mod listen;
+mod live;
+
+/// Questions that come within this time are asked as one.
+const GATHER: Duration = Duration::from_millis(15);
+/// How long a suspended call waits for its client.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Suspended calls of one caller at one agent.
+const SUSPENDED: usize = 256;
+/// Events that wait for one call; notifications beyond are dropped.
+const QUEUE: usize = 1024;
+/// A call that takes no event for this long loses it.
+const STALLED: Duration = Duration::from_secs(30);
+/// Questions that wait until a call comes that they can be asked with.
+const PARKED: usize = 64;
+/// What only modern requests carry in `_meta`.
+const MODERN_KEYS: [&str; 4] = [
+    super::VERSION_KEY,
+    super::CAPABILITIES_KEY,
+    super::CLIENT_INFO_KEY,
+    LOG_LEVEL_KEY,
+];
+/// Most pages of tools that are read to learn which want to be tasks.
+const PAGES: usize = 32;
+
+/// Who may share a session: the caller, its description and its capabilities.
+type Key = (String, String, String);
+
+/// The legacy sessions that stand in for the modern clients of one agent.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    live: tokio::sync::Mutex<HashMap<Key, Arc<Live>>>,
+    suspended: Mutex<HashMap<String, Suspended>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What becomes of a call.
+enum Event {
+    Notification(Message),
+    Question(Asked),
+    Answer(Message),
+    /// An error object to answer with, before the agent is done.
+    Refused(Value),
+    Lost(Fault),
+}
+
+/// A question of the agent: its id as written, and the method and parameters as JSON text.
+#[derive(Debug, Clone)]
+struct Asked {
+    raw_id: String,
+    request: String,
+}
+
+impl Asked {
+    /// By what a modern client knows the question: the id that the agent gave it.
+    fn key(&self) -> String {
+        match serde_json::from_str(&self.raw_id) {
+            Ok(Value::String(id)) => id,
+            _ => format!("question-{}", self.raw_id),
+        }
+    }
+}
+
+/// A request that the agent works on.
+struct Pending {
+    events: mpsc::Sender<Event>,
+    token: Option<Bytes>,
+    log: Option<usize>,
+    /// Whether its method may ask for input.
+    may_ask: bool,
+}
+
+struct Listener {
+    events: mpsc::Sender<Event>,
+    raw_id: String,
+    lists: [bool; 3],
+    uris: BTreeSet<String>,
+    tasks: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct State {
+    pending: BTreeMap<u64, Pending>,
+    listeners: HashMap<u64, Listener>,
+    parked: Vec<Asked>,
+    /// Questions about tasks, by task.
+    of_tasks: HashMap<String, Vec<Asked>>,
+    subscribed: HashMap<String, usize>,
+    task_tools: HashMap<String, String>,
+    log_level: Option<usize>,
+    next: u64,
+    over: Option<Fault>,
+    used: Option<Instant>,
+}
+
+/// One legacy session.
+struct Live {
+    place: Place,
+    to_agent: mpsc::Sender<Message>,
+    state: Mutex<State>,
+    /// The answer to `initialize`.
+    server: Value,
+    /// What the clients declared.
+    capabilities: Value,
+    /// The session is over: nothing more is written, so that the agent's end is free.
+    done: CancellationToken,
+}
+
+/// A call that waits for its client.
+struct Suspended {
+    call: Call,
+    who: String,
+    request: String,
+    questions: BTreeMap<String, Asked>,
+    since: Instant,
+    _timer: DropGuard,
+}
+
+/// A request in flight; dropping it cancels it at the agent.
+struct Call {
+    live: Arc<Live>,
+    number: u64,
+    method: String,
+    events: mpsc::Receiver<Event>,
+    is_over: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        lock(&self.live.state).pending.remove(&self.number);
+        if !self.is_over && self.method != "initialize" {
+            let params = format!(r#"{{"requestId":{},"reason":"the client left"}}"#, self.number);
+            let told = Message::notification("notifications/cancelled", Some(&params));
+            let to_agent = self.live.to_agent.clone();
+            self.live.place.tasks.spawn(async move {
+                // A session that is over has nothing left to cancel.
+                let _ = to_agent.send(told).await;
+            });
+        }
+    }
+}
+
+/// Why a request gets no result.
+#[derive(Debug)]
+enum Failure {
+    Fault(Fault),
+    Error(Value),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Failure {
+    fn rpc(code: i64, words: &str) -> Self {
+        Self::Error(json!({ "code": code, "message": words }))
+    }
+
+    fn answer(&self, raw: &str) -> Message {
+        match self {
+            Self::Fault(fault) => fault.answer(Some(raw)),
+            Self::Error(error) => Message::new(Bytes::from(format!(
+                r#"{{"jsonrpc":"2.0","id":{raw},"error":{error}}}"#
+            ))),
+        }
+    }
+}
+
+impl Sessions {
+    /// A link for one exchange of `caller`; `open` opens a legacy session of the agent.
+    pub(crate) fn exchange(self: &Arc<Self>, caller: &str, open: Open, place: Place) -> Link {
+        let (link, mut from_client, to_client) = place.channels();
+        let (sessions, caller) = (Arc::clone(self), caller.to_owned());
+        let stop = place.stop.clone();
+        place.tasks.clone().spawn(async move {
+            let Some(Ok(Frame { message, .. })) = from_client.recv().await else {
+                return;
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // Closing the link cancels.
+                _ = from_client.recv() => {}
+                () = to_client.closed() => {}
+                () = sessions.serve(&caller, &open, &place, message, &to_client) => {}
+            }
+        });
+        link
+    }
+
+    async fn serve(self: &Arc<Self>, caller: &str, open: &Open, place: &Place, message: Message, to_client: &ToClient) {
+        let Ok(peek) = message.peek() else { return };
+        let Some(raw) = peek.id.map(RawValue::get) else { return };
+        let answer = match self.request(caller, open, place, &message, &peek, raw, to_client).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return,
+            Err(failure) => failure.answer(raw),
+        };
+        // A client that left needs no answer.
+        let _ = to_client.send(Ok(answer.into())).await;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one request with everything that it came with")]
+    async fn request(
+        self: &Arc<Self>,
+        caller: &str,
+        open: &Open,
+        place: &Place,
+        message: &Message,
+        peek: &Peek<'_>,
+        raw: &str,
+        to_client: &ToClient,
+    ) -> Result<Option<Message>, Failure> {
+        let meta = peek.meta();
+        let version = meta.as_ref().and_then(|meta| meta.protocol_version).and_then(text);
+        if let Some(version) = version.filter(|version| !MODERN_VERSIONS.contains(&&**version)) {
+            return Err(Failure::Error(json!({
+                "code": codes::UNSUPPORTED_VERSION,
+                "message": "Unsupported protocol version",
+                "data": { "supported": MODERN_VERSIONS, "requested": version },
+            })));
+        }
+        let head: Repeat<'_> = peek
+            .params
+            .and_then(|params| serde_json::from_str(params.get()).ok())
+            .unwrap_or_default();
+        if let Some(state) = head.request_state {
+            let state = text(state).ok_or_else(unknown_state)?;
+            return self.resume(caller, &state, &head, peek, raw, to_client).await.map(Some);
+        }
+        let live = self.live(caller, open, place, peek).await?;
+        match peek.method() {
+            "server/discover" => Ok(Some(Message::result(raw, &live.discovered().to_string()))),
+            "subscriptions/listen" => live.listen(peek, raw, to_client).await.map(|()| None),
+            "initialize"
+            | "ping"
+            | "logging/setLevel"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "tasks/list"
+            | "tasks/result" => {
+                let words = format!("Method not found: {}", peek.method());
+                Err(Failure::rpc(codes::METHOD_NOT_FOUND, &words))
+            }
+            "tasks/get" | "tasks/update" | "tasks/cancel" => {
+                let result = live.task(peek).await?;
+                Ok(Some(Message::result(raw, &result.to_string())))
+            }
+            _ => {
+                let call = live.call(message, peek).await?;
+                self.follow(call, caller, peek, raw, to_client).await.map(Some)
+            }
+        }
+    }
+
+    /// The session for a request, begun if there is none.
+    async fn live(&self, caller: &str, open: &Open, place: &Place, peek: &Peek<'_>) -> Result<Arc<Live>, Fault> {
+        let meta = peek
+            .params
+            .and_then(Members::of)
+            .and_then(|params| Members::of(params.get("_meta")?));
+        let member = |key: &str, otherwise: &str| {
+            let raw = meta.as_ref().and_then(|meta| meta.get(key));
+            raw.map_or_else(|| otherwise.to_owned(), |raw| value(raw).to_string())
+        };
+        let capabilities = member(super::CAPABILITIES_KEY, "{}");
+        let info = member(super::CLIENT_INFO_KEY, r#"{"name":"unknown","version":"0"}"#);
+        let key = (caller.to_owned(), info, capabilities);
+        let mut live = self.live.lock().await;
+        live.retain(|_, live| lock(&live.state).over.is_none());
+        if let Some(live) = live.get(&key) {
+            return Ok(Arc::clone(live));
+        }
+        let opening = Live::begin(open, place.clone(), &key);
+        let opened = tokio::time::timeout(place.limits.probe, opening).await;
+        let opened = opened.map_err(|_| {
+            let words = format!("agent {} did not answer initialize in time", place.agent);
+            Fault::new(FaultCode::Timeout, words)
+        })??;
+        live.insert(key, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Passes on what becomes of a call, until its answer or its first question.
+    async fn follow(
+        self: &Arc<Self>,
+        mut call: Call,
+        who: &str,
+        peek: &Peek<'_>,
+        raw: &str,
+        to_client: &ToClient,
+    ) -> Result<Message, Failure> {
+        loop {
+            let event = call.events.recv().await.ok_or_else(|| call.live.place.lost())?;
+            match event {
+                Event::Notification(message) => {
+                    if to_client.send(Ok(message.into())).await.is_err() {
+                        return Err(call.live.place.lost().into());
+                    }
+                }
+                Event::Answer(answer) => {
+                    call.is_over = true;
+                    return call.live.clone().answered(&call, &answer, peek, raw).await;
+                }
+                Event::Refused(error) => return Err(Failure::Error(error)),
+                Event::Lost(fault) => {
+                    call.is_over = true;
+                    return Err(fault.into());
+                }
+                Event::Question(asked) => {
+                    let mut questions = vec![asked];
+                    let gathering = tokio::time::sleep(GATHER);
+                    tokio::pin!(gathering);
+                    let mut early = None;
+                    loop {
+                        tokio::select! {
+                            () = &mut gathering => break,
+                            event = call.events.recv() => match event {
+                                Some(Event::Question(asked)) => questions.push(asked),
+                                Some(Event::Notification(message)) => {
+                                    // A client that left is noticed when the result is sent.
+                                    let _ = to_client.send(Ok(message.into())).await;
+                                }
+                                event => {
+                                    early = event;
+                                    break;
+                                }
+                            },
+                        }
+                    }
+                    // An answer without waiting for its questions makes them void.
+                    match early {
+                        Some(Event::Answer(answer)) => {
+                            call.is_over = true;
+                            return call.live.clone().answered(&call, &answer, peek, raw).await;
+                        }
+                        Some(Event::Refused(error)) => return Err(Failure::Error(error)),
+                        Some(Event::Lost(fault)) => {
+                            call.is_over = true;
+                            return Err(fault.into());
+                        }
+                        _ => {}
+                    }
+                    let questions = questions.into_iter().map(|asked| (asked.key(), asked)).collect();
+                    return Ok(self.suspend(call, who, identity(peek), questions, raw));
+                }
+            }
+        }
+    }
+
+    /// Keeps a call until its client repeats the request, and says what it asks.
+    fn suspend(
+        self: &Arc<Self>,
+        call: Call,
+        who: &str,
+        request: String,
+        questions: BTreeMap<String, Asked>,
+        raw: &str,
+    ) -> Message {
+        let state = format!("dawn-{:032x}", rand::random::<u128>());
+        let requests: Vec<String> = questions
+            .iter()
+            .map(|(key, asked)| format!("{}:{}", quoted(key), asked.request))
+            .collect();
+        let result = format!(
+            r#"{{"resultType":"input_required","inputRequests":{{{}}},"requestState":{}}}"#,
+            requests.join(","),
+            quoted(&state)
+        );
+        let stop = call.live.done.child_token();
+        let timer = stop.clone().drop_guard();
+        let (sessions, forgotten) = (Arc::downgrade(self), state.clone());
+        call.live.place.tasks.spawn(async move {
+            // A session that is over has ended its calls; one that goes on needs no timer.
+            let _ = stop.run_until_cancelled(tokio::time::sleep(PATIENCE)).await;
+            let expired = sessions
+                .upgrade()
+                .and_then(|sessions| lock(&sessions.suspended).remove(&forgotten));
+            drop(expired);
+        });
+        let mut suspended = lock(&self.suspended);
+        let theirs = || suspended.iter().filter(|(_, suspended)| suspended.who == who);
+        if theirs().count() >= SUSPENDED {
+            let oldest = theirs().min_by_key(|(_, suspended)| suspended.since);
+            let oldest = oldest.map(|(state, _)| state.clone());
+            oldest.and_then(|oldest| suspended.remove(&oldest));
+        }
+        let entry = Suspended {
+            call,
+            who: who.to_owned(),
+            request,
+            questions,
+            since: Instant::now(),
+            _timer: timer,
+        };
+        suspended.insert(state, entry);
+        Message::result(raw, &result)
+    }
+
+    /// Goes on with a suspended call.
+    async fn resume(
+        self: &Arc<Self>,
+        who: &str,
+        state: &str,
+        head: &Repeat<'_>,
+        peek: &Peek<'_>,
+        raw: &str,
+        to_client: &ToClient,
+    ) -> Result<Message, Failure> {
+        let request = identity(peek);
+        let mut suspended = {
+            let mut all = lock(&self.suspended);
+            let is_theirs = all
+                .get(state)
+                .is_some_and(|known| known.who == who && known.request == request);
+            let found = if is_theirs { all.remove(state) } else { None };
+            found.ok_or_else(unknown_state)?
+        };
+        let answers = head.input_responses.and_then(Members::of);
+        let mut missing = BTreeMap::new();
+        let mut given = Vec::new();
+        for (key, asked) in std::mem::take(&mut suspended.questions) {
+            match answers.as_ref().and_then(|answers| answers.get(&key)) {
+                Some(answer) if answer.get().starts_with('{') => {
+                    given.push(Message::result(&asked.raw_id, answer.get()));
+                }
+                Some(_) | None => {
+                    missing.insert(key, asked);
+                }
+            }
+        }
+        let mut call = suspended.call;
+        let live = Arc::clone(&call.live);
+        {
+            let mut state = lock(&live.state);
+            if let Some(pending) = state.pending.get_mut(&call.number) {
+                pending.token = token(peek);
+            }
+        }
+        for answer in given {
+            if live.to_agent.send(answer).await.is_err() {
+                call.is_over = true;
+                return Err(live.over().into());
+            }
+        }
+        if !missing.is_empty() {
+            return Ok(self.suspend(call, who, request, missing, raw));
+        }
+        self.follow(call, who, peek, raw, to_client).await
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Repeat<'a> {
+    #[serde(borrow)]
+    request_state: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input_responses: Option<&'a RawValue>,
+}
+
+fn unknown_state() -> Failure {
+    let words = "requestState is unknown, was used before, or belongs to another request: begin anew without it";
+    Failure::rpc(codes::INVALID_PARAMS, words)
+}
+
+/// What a repeated request must have in common with the first: method, and what it names with which arguments.
+fn identity(peek: &Peek<'_>) -> String {
+    let params = peek.params.and_then(Members::of);
+    let member = |key: &str| {
+        params
+            .as_ref()
+            .and_then(|params| params.get(key))
+            .map_or("", RawValue::get)
+    };
+    [peek.method(), member("name"), member("uri"), member("arguments")].join("\n")
+}
+
+fn token(peek: &Peek<'_>) -> Option<Bytes> {
+    let token = peek.meta()?.progress_token?;
+    Some(Bytes::copy_from_slice(token.get().as_bytes()))
+}
+
+fn may_ask(method: &str) -> bool {
+    matches!(method, "tools/call" | "prompts/get" | "resources/read" | "tasks/result")
+}

@@ -1,0 +1,734 @@
+//! A legacy session over an agent that speaks only the modern era.
+//!
+//! `initialize` is answered from `server/discover`; each request is an exchange; a result that asks for input becomes
+//! requests to the client, and the exchange is repeated with the answers; one subscription stands for what the client
+//! subscribed to and for the changes of lists; a task that the client asked for is the server's, or one kept here when
+//! the server answered at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    CAPABILITIES_KEY, CLIENT_INFO_KEY, FromClient, LISTS, LOG_LEVEL_KEY, Open, Place, RELATED_TASK_KEY,
+    SERVER_INFO_KEY, TASKS, ToClient, VERSION_KEY, amended, joined, quoted, severity, task, under_id, value,
+    with_result_members,
+};
+use crate::fault::{Fault, FaultCode};
+use crate::frame::Frame;
+use crate::gateway::{LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
+use crate::jsonrpc::{Id, Kind, Members, Message, Peek, codes, text};
+use crate::link::Link;
+
+/// How often one request may ask for input.
+const ROUNDS: usize = 64;
+/// Finished tasks that are kept for a client to ask for.
+const KEPT_TASKS: usize = 256;
+/// Before a subscription that the agent ended is made again.
+const RESUBSCRIBE: Duration = Duration::from_secs(1);
+
+/// Why a request gets no result.
+enum Failure {
+    /// The way failed.
+    Fault(Fault),
+    /// An error object to answer with, as JSON text.
+    Error(String),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Failure {
+    fn rpc(code: i64, words: &str) -> Self {
+        Self::Error(json!({ "code": code, "message": words }).to_string())
+    }
+
+    fn answer(&self, raw: &str) -> Message {
+        match self {
+            Self::Fault(fault) => fault.answer(Some(raw)),
+            Self::Error(error) => Message::new(Bytes::from(format!(
+                r#"{{"jsonrpc":"2.0","id":{raw},"error":{error}}}"#
+            ))),
+        }
+    }
+}
+
+/// A client's answer to a question: the result, or the error.
+type Reply = Result<Box<RawValue>, Box<RawValue>>;
+
+/// What the agent said of itself.
+#[derive(Debug, Default, Clone)]
+struct Server {
+    lists: [bool; 3],
+    subscribe: bool,
+    tasks: bool,
+    logging: bool,
+}
+
+#[derive(Default)]
+struct State {
+    /// The client's capabilities and description, as JSON text.
+    capabilities: String,
+    info: String,
+    log_level: Option<String>,
+    server: Server,
+    questions: HashMap<u64, oneshot::Sender<Reply>>,
+    next: u64,
+    running: HashMap<Id, CancellationToken>,
+    subscribed: BTreeSet<String>,
+    listening: Option<CancellationToken>,
+    /// Tasks of this session; of those that ended here, their task and result as JSON.
+    tasks: BTreeMap<String, Option<(Value, String)>>,
+}
+
+struct Session {
+    open: Open,
+    place: Place,
+    to_client: ToClient,
+    state: Mutex<State>,
+    requests: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A link for a legacy session.
+pub(crate) fn open(open: Open, place: Place) -> Link {
+    let (link, from_client, to_client) = place.channels();
+    let stop = place.stop.child_token();
+    let session = Arc::new(Session {
+        open,
+        to_client,
+        state: Mutex::default(),
+        requests: TaskTracker::new(),
+        stop: stop.clone(),
+        place,
+    });
+    session.place.tasks.clone().spawn(async move {
+        // When the agent is removed, everything of the session ends.
+        let _ = stop.run_until_cancelled(Arc::clone(&session).run(from_client)).await;
+        stop.cancel();
+    });
+    link
+}
+
+/// The head of a modern result.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    result_type: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input_requests: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    request_state: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Question<'a> {
+    method: String,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+}
+
+impl Session {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn tell(&self, message: Message, related: Option<&str>) {
+        let related = related.map(|raw| Bytes::copy_from_slice(raw.as_bytes()));
+        // When the client left, reading from it ends the session.
+        let _ = self.to_client.send(Ok(Frame { message, related })).await;
+    }
+
+    async fn run(self: Arc<Self>, mut from_client: FromClient) {
+        loop {
+            let message = tokio::select! {
+                frame = from_client.recv() => match frame {
+                    Some(Ok(frame)) => frame.message,
+                    Some(Err(_)) | None => break,
+                },
+                () = self.to_client.closed() => return,
+            };
+            let parts = if message.is_batch() {
+                message.batch().unwrap_or_default()
+            } else {
+                vec![message]
+            };
+            for part in parts {
+                self.heard(part).await;
+            }
+        }
+        // The client says nothing more: what is open may finish, as long as somebody listens.
+        if let Some(listening) = self.state().listening.take() {
+            listening.cancel();
+        }
+        self.requests.close();
+        tokio::select! {
+            () = self.requests.wait() => {}
+            () = self.to_client.closed() => {}
+            () = tokio::time::sleep(self.place.limits.linger) => {}
+        }
+    }
+
+    async fn heard(self: &Arc<Self>, message: Message) {
+        let Ok(peek) = message.peek() else { return };
+        match peek.kind() {
+            Kind::Response => {
+                let number = match peek.id() {
+                    Some(Id::Text(id)) => id.strip_prefix("dawn-question-").and_then(|rest| rest.parse().ok()),
+                    _ => None,
+                };
+                let asked = number.and_then(|number: u64| self.state().questions.remove(&number));
+                if let Some(asked) = asked {
+                    let reply = match (peek.result, peek.error) {
+                        (Some(result), _) => Ok(result.to_owned()),
+                        (None, error) => Err(error.unwrap_or(RawValue::NULL).to_owned()),
+                    };
+                    // Who asked may have been cancelled.
+                    let _ = asked.send(reply);
+                }
+            }
+            Kind::Notification => match peek.method() {
+                "notifications/initialized" => self.listen(None),
+                "notifications/cancelled" => {
+                    let id = peek.params().and_then(|params| params.request_id);
+                    let id = id.and_then(|raw| Id::parse(raw.get()).ok());
+                    let running = id.and_then(|id| self.state().running.remove(&id));
+                    if let Some(running) = running {
+                        running.cancel();
+                    }
+                }
+                // The modern era has nothing that it could be told by: roots are asked for when they are needed.
+                method => tracing::debug!(agent = %self.place.agent, method, "a notification has no counterpart"),
+            },
+            Kind::Request => {
+                let (Some(id), Some(raw)) = (peek.id(), peek.id.map(|raw| raw.get().to_owned())) else {
+                    return;
+                };
+                let cancelled = self.stop.child_token();
+                self.state().running.insert(id.clone(), cancelled.clone());
+                let session = Arc::clone(self);
+                let owned = message.clone();
+                let serving = async move {
+                    let served = cancelled.run_until_cancelled(session.request(&owned, &raw)).await;
+                    session.state().running.remove(&id);
+                    match served {
+                        Some(Ok(answer)) => session.tell(answer, Some(&raw)).await,
+                        Some(Err(failure)) => session.tell(failure.answer(&raw), Some(&raw)).await,
+                        None => {}
+                    }
+                };
+                if peek.method() == "initialize" {
+                    // It sets what everything else is said with.
+                    serving.await;
+                } else {
+                    self.requests.spawn(serving);
+                }
+            }
+        }
+    }
+
+    async fn request(self: &Arc<Self>, message: &Message, raw: &str) -> Result<Message, Failure> {
+        let peek = message.peek().map_err(|_| self.place.lost())?;
+        let empty = || Message::result(raw, "{}");
+        match peek.method() {
+            "initialize" => self.initialize(&peek, raw).await,
+            "ping" => Ok(empty()),
+            "logging/setLevel" => {
+                let level = peek
+                    .params
+                    .map(value)
+                    .and_then(|params| params["level"].as_str().map(str::to_owned));
+                let known = level.filter(|level| severity(level).is_some());
+                let known = known.ok_or_else(|| Failure::rpc(codes::INVALID_PARAMS, "there is no such level"))?;
+                self.state().log_level = Some(known);
+                Ok(empty())
+            }
+            "resources/subscribe" | "resources/unsubscribe" => {
+                let uri = peek.params().and_then(|params| params.uri).and_then(text);
+                let uri = uri.ok_or_else(|| Failure::rpc(codes::INVALID_PARAMS, "the request names no resource"))?;
+                self.subscribe(&uri, peek.method() == "resources/subscribe").await?;
+                Ok(empty())
+            }
+            "tasks/list" => {
+                let listed: Vec<Value> = self.all_tasks().await;
+                Ok(Message::result(raw, &json!({ "tasks": listed }).to_string()))
+            }
+            "tasks/get" | "tasks/result" | "tasks/cancel" => {
+                let id = peek.params().and_then(|params| params.task_id).and_then(text);
+                let id = id.ok_or_else(|| Failure::rpc(codes::INVALID_PARAMS, "the request names no task"))?;
+                match peek.method() {
+                    "tasks/get" => {
+                        let task = task::to_legacy(&self.task(&id).await?);
+                        Ok(Message::result(raw, &task.to_string()))
+                    }
+                    "tasks/cancel" => {
+                        let params = json!({ "taskId": id });
+                        let _acknowledged = self.ask("tasks/cancel", &params).await?;
+                        let task = task::to_legacy(&self.task(&id).await?);
+                        Ok(Message::result(raw, &task.to_string()))
+                    }
+                    _ => {
+                        let result = self.task_result(&id, raw).await?;
+                        Ok(Message::result(raw, &result))
+                    }
+                }
+            }
+            _ => self.forward(message, &peek, raw).await,
+        }
+    }
+
+    async fn initialize(&self, peek: &Peek<'_>, raw: &str) -> Result<Message, Failure> {
+        let params = peek.params.and_then(Members::of);
+        let member = |key: &str| params.as_ref().and_then(|params| params.get(key)).map(RawValue::get);
+        {
+            let mut state = self.state();
+            state.capabilities = member("capabilities").unwrap_or("{}").to_owned();
+            state.info = member("clientInfo")
+                .unwrap_or(r#"{"name":"unknown","version":"0"}"#)
+                .to_owned();
+        }
+        let found = self.ask("server/discover", &json!({})).await?;
+        let offered = &found["capabilities"];
+        let server = Server {
+            lists: LISTS.map(|list| offered[list]["listChanged"] == true),
+            subscribe: offered["resources"]["subscribe"] == true,
+            tasks: offered["extensions"].get(TASKS).is_some(),
+            logging: offered.get("logging").is_some(),
+        };
+        let wanted = peek.params().and_then(|params| params.protocol_version).and_then(text);
+        let version = wanted.and_then(|wanted| LEGACY_VERSIONS.into_iter().find(|known| *known == wanted));
+        let mut capabilities = offered.clone();
+        if let Some(capabilities) = capabilities.as_object_mut() {
+            capabilities.remove("extensions");
+            if server.tasks {
+                let tasks = json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } });
+                capabilities.insert("tasks".into(), tasks);
+            }
+        }
+        let mut result = json!({
+            "protocolVersion": version.unwrap_or(LATEST_LEGACY),
+            "capabilities": capabilities,
+            "serverInfo": found["_meta"][SERVER_INFO_KEY],
+        });
+        if !result["serverInfo"].is_object() {
+            result["serverInfo"] = json!({ "name": self.place.agent, "version": "0" });
+        }
+        if let Some(instructions) = found.get("instructions") {
+            result["instructions"] = instructions.clone();
+        }
+        self.state().server = server;
+        Ok(Message::result(raw, &result.to_string()))
+    }
+
+    /// The members of every request's `_meta`.
+    fn meta(&self, with_tasks: bool) -> String {
+        let state = self.state();
+        let mut capabilities = state.capabilities.clone();
+        if with_tasks && state.server.tasks {
+            let mut value: Value = serde_json::from_str(&capabilities).unwrap_or_default();
+            value["extensions"][TASKS] = json!({});
+            capabilities = value.to_string();
+        }
+        let level = state.log_level.clone();
+        // A legacy server that was not told a level decides by itself what it sends.
+        let level = level.or_else(|| state.server.logging.then(|| "info".to_owned()));
+        let level = level.map(|level| format!("\"{LOG_LEVEL_KEY}\":{}", quoted(&level)));
+        joined([
+            &*format!("\"{VERSION_KEY}\":{}", quoted(MODERN_VERSIONS[0])),
+            &*format!("\"{CAPABILITIES_KEY}\":{capabilities}"),
+            &*format!("\"{CLIENT_INFO_KEY}\":{}", state.info),
+            level.as_deref().unwrap_or_default(),
+        ])
+    }
+
+    /// One exchange: what comes before the response goes to the client, the response to the caller.
+    async fn exchange(&self, request: Message, related: &str) -> Result<Message, Fault> {
+        let lost = self.place.lost();
+        let mut link = (self.open)().await?;
+        link.sender
+            .send(request.into())
+            .await
+            .map_err(|error| error.fault(&lost))?;
+        loop {
+            let frame = link.receiver.recv().await.map_err(|error| error.fault(&lost))?;
+            let message = frame.ok_or_else(|| lost.clone())?.message;
+            match message.peek() {
+                Ok(peek) if peek.kind() == Kind::Response => return Ok(message),
+                Ok(_) => self.tell(message, Some(related)).await,
+                Err(error) => tracing::warn!(agent = %self.place.agent, %error, "what it sent is dropped"),
+            }
+        }
+    }
+
+    /// A question of the bridge's own to the agent.
+    async fn ask(&self, method: &str, params: &Value) -> Result<Value, Failure> {
+        let id = "\"dawn-bridge\"";
+        let request = amended(&Message::request(id, method, &params.to_string()), "", &self.meta(true));
+        let answer = tokio::time::timeout(self.place.limits.probe, self.exchange(request, id)).await;
+        let answer = answer.map_err(|_| {
+            let words = format!("agent {} did not answer {method} in time", self.place.agent);
+            Fault::new(FaultCode::Timeout, words)
+        })??;
+        task::outcome(&answer).map_err(|error| Failure::Error(error.to_string()))
+    }
+
+    /// Carries a request to the agent, as often as the agent asks for input.
+    async fn forward(&self, message: &Message, peek: &Peek<'_>, raw: &str) -> Result<Message, Failure> {
+        let params = peek.params.and_then(Members::of);
+        let wants_task = params.is_some_and(|params| params.get("task").is_some());
+        let mut input = String::new();
+        for round in 0..ROUNDS {
+            let mut request = amended(message, &input, &self.meta(wants_task));
+            if round > 0 {
+                // A repeated request is a new one.
+                request = under_id(&request, &format!("\"dawn-retry-{:016x}\"", rand::random::<u64>()));
+            }
+            let answer = self.exchange(request, raw).await?;
+            let read = answer.peek().map_err(|_| self.place.lost())?;
+            let Some(result) = read.result else {
+                return Ok(under_id(&legacy_error(peek.method(), &answer), raw));
+            };
+            let head: Head<'_> = serde_json::from_str(result.get()).map_err(|_| self.place.lost())?;
+            match head.result_type.and_then(text).as_deref() {
+                Some("input_required") => input = self.input(&head, raw, None).await?,
+                Some("task") => return self.task_created(&value(result), wants_task, raw).await,
+                _ if wants_task => {
+                    let task = self.finished_task(result.get());
+                    return Ok(Message::result(raw, &json!({ "task": task }).to_string()));
+                }
+                _ => {
+                    let answer = if peek.method() == "tools/list" && self.state().server.tasks {
+                        with_task_support(&answer)
+                    } else {
+                        answer.clone()
+                    };
+                    return Ok(under_id(&answer, raw));
+                }
+            }
+        }
+        let words = format!("it asked for input {ROUNDS} times");
+        Err(self.place.untranslatable(&words).into())
+    }
+
+    /// Asks the client what a result asks for; returns the members that repeat the request with the answers.
+    async fn input(&self, head: &Head<'_>, related: &str, about_task: Option<&str>) -> Result<String, Failure> {
+        let questions = head.input_requests.and_then(Members::of);
+        let questions = questions.map(|questions| questions.0).unwrap_or_default();
+        let asked = questions.iter().map(|(key, raw)| async move {
+            let question: Question<'_> = serde_json::from_str(raw.get()).map_err(|_| self.place.lost())?;
+            let params = question.params.map_or("{}", RawValue::get);
+            let mut message = Message::request("0", &question.method, params);
+            if let Some(task) = about_task {
+                let meta = format!("\"{RELATED_TASK_KEY}\":{}", json!({ "taskId": task }));
+                message = amended(&message, "", &meta);
+            }
+            let answer = self.question(message, related).await?;
+            Ok::<String, Failure>(format!("{}:{}", quoted(key), answer.get()))
+        });
+        let answers = try_join_all(asked).await?;
+        let state = head
+            .request_state
+            .map(|state| format!("\"requestState\":{}", state.get()));
+        let answers = format!("\"inputResponses\":{{{}}}", answers.join(","));
+        Ok(joined([&*answers, state.as_deref().unwrap_or_default()]))
+    }
+
+    /// A question to the client.
+    async fn question(&self, message: Message, related: &str) -> Result<Box<RawValue>, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let number = {
+            let mut state = self.state();
+            state.next += 1;
+            let number = state.next;
+            state.questions.insert(number, sender);
+            number
+        };
+        let message = under_id(&message, &format!("\"dawn-question-{number}\""));
+        self.tell(message, Some(related)).await;
+        match receiver.await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => Err(Failure::Error(error.get().to_owned())),
+            Err(_) => Err(self.place.lost().into()),
+        }
+    }
+
+    /// The server made a task of a call.
+    async fn task_created(&self, task: &Value, wanted: bool, raw: &str) -> Result<Message, Failure> {
+        let id = task["taskId"].as_str().unwrap_or_default().to_owned();
+        if !wanted {
+            let result = self.task_result(&id, raw).await?;
+            return Ok(Message::result(raw, &result));
+        }
+        self.remember_task(&id, None);
+        let task = json!({ "task": task::to_legacy(task) });
+        Ok(Message::result(raw, &task.to_string()))
+    }
+
+    fn remember_task(&self, id: &str, finished: Option<(Value, String)>) {
+        let mut state = self.state();
+        while state.tasks.len() >= KEPT_TASKS {
+            state.tasks.pop_first();
+        }
+        state.tasks.insert(id.to_owned(), finished);
+    }
+
+    /// A task for a call that the server answered at once.
+    fn finished_task(&self, result: &str) -> Value {
+        let now = jiff::Timestamp::now().to_string();
+        let id = format!("dawn-{:032x}", rand::random::<u128>());
+        let task = json!({ "taskId": id, "status": "completed", "createdAt": now, "lastUpdatedAt": now, "ttl": null });
+        self.remember_task(&id, Some((task.clone(), result.to_owned())));
+        task
+    }
+
+    fn finished(&self, id: &str) -> Option<(Value, String)> {
+        self.state().tasks.get(id).cloned().flatten()
+    }
+
+    async fn task(&self, id: &str) -> Result<Value, Failure> {
+        match self.finished(id) {
+            Some((task, _)) => Ok(task),
+            None => self.ask("tasks/get", &json!({ "taskId": id })).await,
+        }
+    }
+
+    async fn all_tasks(&self) -> Vec<Value> {
+        let ids: Vec<String> = self.state().tasks.keys().cloned().collect();
+        let mut tasks = Vec::new();
+        for id in ids {
+            // One that the server forgot is no task any more.
+            if let Ok(task) = self.task(&id).await {
+                tasks.push(task::to_legacy(&task));
+            }
+        }
+        tasks
+    }
+
+    /// Waits for a task's end, answering what it asks, and returns the result of its call as JSON text.
+    async fn task_result(&self, id: &str, related: &str) -> Result<String, Failure> {
+        let meta = format!("\"_meta\":{{\"{RELATED_TASK_KEY}\":{}}}", json!({ "taskId": id }));
+        if let Some((_, result)) = self.finished(id) {
+            let message = Message::result("0", &result);
+            let result = message.peek().ok().and_then(|peek| peek.result);
+            let with_meta = result.map(|result| with_result_members(&message, result, &meta));
+            let result = with_meta.and_then(|message| Some(message.peek().ok()?.result?.get().to_owned()));
+            return result.ok_or_else(|| self.place.lost().into());
+        }
+        let mut answered = BTreeSet::new();
+        loop {
+            let task = self.task(id).await?;
+            match task::status(&task) {
+                "completed" => {
+                    let mut result = task["result"].clone();
+                    result["_meta"][RELATED_TASK_KEY] = json!({ "taskId": id });
+                    return Ok(result.to_string());
+                }
+                "failed" | "cancelled" => {
+                    let error = task.get("error").cloned();
+                    let status = task::status(&task);
+                    let error =
+                        error.unwrap_or_else(|| json!({ "code": -32603, "message": format!("the task was {status}") }));
+                    return Err(Failure::Error(error.to_string()));
+                }
+                "input_required" => {
+                    let new = task["inputRequests"].as_object().into_iter().flatten();
+                    let new: serde_json::Map<String, Value> = new
+                        .filter(|(key, _)| answered.insert((*key).clone()))
+                        .map(|(key, question)| (key.clone(), question.clone()))
+                        .collect();
+                    if !new.is_empty() {
+                        let head = json!({ "inputRequests": new }).to_string();
+                        let head: Head<'_> = serde_json::from_str(&head).map_err(|_| self.place.lost())?;
+                        let input = self.input(&head, related, Some(id)).await?;
+                        let params = format!("{{\"taskId\":{},{input}}}", quoted(id));
+                        let params: Value = serde_json::from_str(&params).map_err(|_| self.place.lost())?;
+                        let _acknowledged = self.ask("tasks/update", &params).await?;
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            tokio::time::sleep(task::pause(&task)).await;
+        }
+    }
+
+    async fn subscribe(self: &Arc<Self>, uri: &str, begin: bool) -> Result<(), Failure> {
+        if !self.state().server.subscribe {
+            let words = "the agent offers no subscriptions to resources";
+            return Err(Failure::rpc(codes::METHOD_NOT_FOUND, words));
+        }
+        let changed = {
+            let mut state = self.state();
+            if begin {
+                state.subscribed.insert(uri.to_owned())
+            } else {
+                state.subscribed.remove(uri)
+            }
+        };
+        if !changed {
+            return Ok(());
+        }
+        let (acknowledged, acknowledgement) = oneshot::channel();
+        self.listen(Some(acknowledged));
+        let granted = tokio::time::timeout(self.place.limits.probe, acknowledgement).await;
+        match granted {
+            Ok(Ok(granted)) if !begin || granted.iter().any(|known| known == uri) => Ok(()),
+            Ok(Ok(_)) => {
+                self.state().subscribed.remove(uri);
+                Err(Failure::rpc(
+                    codes::INVALID_PARAMS,
+                    "the agent does not grant this subscription",
+                ))
+            }
+            _ => Err(self.place.lost().into()),
+        }
+    }
+
+    /// Begins the subscription for what the client is to hear of, in place of the one before.
+    fn listen(self: &Arc<Self>, mut acknowledged: Option<oneshot::Sender<Vec<String>>>) {
+        let (filter, stop, before) = {
+            let mut state = self.state();
+            let mut filter = json!({});
+            for (list, is_told) in LISTS.iter().zip(state.server.lists) {
+                if is_told {
+                    filter[format!("{list}ListChanged")] = true.into();
+                }
+            }
+            if !state.subscribed.is_empty() {
+                filter["resourceSubscriptions"] = json!(state.subscribed);
+            }
+            let stop = self.stop.child_token();
+            let before = state.listening.replace(stop.clone());
+            (filter, stop, before)
+        };
+        if filter.as_object().is_some_and(serde_json::Map::is_empty) {
+            if let Some(before) = before {
+                before.cancel();
+            }
+            if let Some(acknowledged) = acknowledged {
+                let _ = acknowledged.send(Vec::new());
+            }
+            return;
+        }
+        let session = Arc::clone(self);
+        self.place.tasks.spawn(async move {
+            let mut before = before;
+            let listening = async {
+                loop {
+                    let ended = session.listen_once(&filter, &mut acknowledged, &mut before).await;
+                    if let Err(fault) = ended {
+                        tracing::debug!(agent = %session.place.agent, %fault, "a subscription ended");
+                    }
+                    if let Some(before) = before.take() {
+                        before.cancel();
+                    }
+                    tokio::time::sleep(RESUBSCRIBE).await;
+                }
+            };
+            // A newer subscription, or the end of the session, ends this one.
+            let _: Option<std::convert::Infallible> = stop.run_until_cancelled(listening).await;
+        });
+    }
+
+    async fn listen_once(
+        &self,
+        filter: &Value,
+        acknowledged: &mut Option<oneshot::Sender<Vec<String>>>,
+        before: &mut Option<CancellationToken>,
+    ) -> Result<(), Fault> {
+        let lost = self.place.lost();
+        let params = json!({ "notifications": filter }).to_string();
+        let id = format!("\"dawn-listen-{:016x}\"", rand::random::<u64>());
+        let request = amended(
+            &Message::request(&id, "subscriptions/listen", &params),
+            "",
+            &self.meta(false),
+        );
+        let mut link = (self.open)().await?;
+        link.sender
+            .send(request.into())
+            .await
+            .map_err(|error| error.fault(&lost))?;
+        while let Some(frame) = link.receiver.recv().await.map_err(|error| error.fault(&lost))? {
+            let Ok(peek) = frame.message.peek() else { continue };
+            match (peek.kind(), peek.method()) {
+                (Kind::Response, _) => break,
+                (_, "notifications/subscriptions/acknowledged") => {
+                    if let Some(before) = before.take() {
+                        before.cancel();
+                    }
+                    let granted = peek.params.map(value).unwrap_or_default();
+                    let granted = granted["notifications"]["resourceSubscriptions"].clone();
+                    if let Some(acknowledged) = acknowledged.take() {
+                        let _ = acknowledged.send(serde_json::from_value(granted).unwrap_or_default());
+                    }
+                }
+                (_, "notifications/tasks") => {
+                    let task = task::to_legacy(&peek.params.map(value).unwrap_or_default());
+                    let told = Message::notification("notifications/tasks/status", Some(&task.to_string()));
+                    self.tell(told, None).await;
+                }
+                _ => self.tell(frame.message.clone(), None).await,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An error under the code by which the legacy era knows it.
+fn legacy_error(method: &str, answer: &Message) -> Message {
+    const NOT_FOUND: &str = "-32002";
+    #[derive(Deserialize)]
+    struct Code<'a> {
+        #[serde(borrow)]
+        code: &'a RawValue,
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+    }
+    let mut edit = answer.edit();
+    if method == "resources/read"
+        && let Ok(peek) = answer.peek()
+        && let Some(error) = peek
+            .error
+            .and_then(|raw| serde_json::from_str::<Code<'_>>(raw.get()).ok())
+        && error.code.get() == "-32602"
+        && error
+            .data
+            .and_then(Members::of)
+            .is_some_and(|data| data.get("uri").is_some())
+    {
+        edit.replace(error.code, NOT_FOUND);
+    }
+    edit.finish()
+}
+
+/// Marks every tool of a list as one that may be called as a task.
+fn with_task_support(answer: &Message) -> Message {
+    let mut edit = answer.edit();
+    let tools = answer
+        .peek()
+        .ok()
+        .and_then(|peek| Members::of(peek.result?)?.get("tools"));
+    let tools: Vec<&RawValue> = tools
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default();
+    for tool in tools {
+        if Members::of(tool).is_some_and(|tool| tool.get("execution").is_none() && !tool.0.is_empty()) {
+            edit.insert_within(tool, r#""execution":{"taskSupport":"optional"},"#);
+        }
+    }
+    edit.finish()
+}
