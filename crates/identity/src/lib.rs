@@ -69,6 +69,7 @@ mod statement;
 mod tests;
 mod ticket;
 mod time;
+mod vault;
 mod words;
 
 pub use authority::{Authority, IssueError, Request};
@@ -84,4 +85,5 @@ pub use role::{ParseRoleError, Role, Roles};
 pub use statement::Issuer;
 pub use ticket::{MAX_TICKET_ADDRESSES, MAX_TICKET_CHARS, Ticket, TicketError};
 pub use time::UnixTime;
+pub use vault::{Vault, VaultError};
 pub use words::SafetyWords;

@@ -33,11 +33,13 @@ pub enum FaultCode {
     SessionLost,
     /// The other node broke the mesh protocol.
     Protocol,
+    /// The agent's server asks that its owner logs in.
+    LoginRequired,
 }
 
 impl FaultCode {
     /// Every code, for counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NodeOffline,
         Self::UnknownNode,
         Self::UnknownAgent,
@@ -49,6 +51,7 @@ impl FaultCode {
         Self::Timeout,
         Self::SessionLost,
         Self::Protocol,
+        Self::LoginRequired,
     ];
 
     /// The JSON-RPC error code.
@@ -66,6 +69,7 @@ impl FaultCode {
             Self::Timeout => -31009,
             Self::SessionLost => -31010,
             Self::Protocol => -31011,
+            Self::LoginRequired => -31012,
         }
     }
 
@@ -84,6 +88,7 @@ impl FaultCode {
             Self::Timeout => "timeout",
             Self::SessionLost => "session_lost",
             Self::Protocol => "protocol",
+            Self::LoginRequired => "login_required",
         }
     }
 
@@ -104,9 +109,12 @@ impl FaultCode {
     pub fn http_status(self) -> http::StatusCode {
         use http::StatusCode;
         match self {
-            Self::NodeOffline | Self::AgentFailed | Self::SessionLost | Self::Protocol | Self::Timeout => {
-                StatusCode::OK
-            }
+            Self::NodeOffline
+            | Self::AgentFailed
+            | Self::SessionLost
+            | Self::Protocol
+            | Self::Timeout
+            | Self::LoginRequired => StatusCode::OK,
             Self::UnknownNode | Self::UnknownAgent => StatusCode::NOT_FOUND,
             Self::EraMismatch => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

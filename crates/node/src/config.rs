@@ -248,6 +248,9 @@ pub struct AgentConfig {
     /// Headers sent to the server.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// As which OAuth client to log in at the server.
+    #[serde(skip_serializing_if = "OauthConfig::is_empty")]
+    pub oauth: OauthConfig,
     /// Working directory of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
@@ -255,6 +258,32 @@ pub struct AgentConfig {
     pub isolation: Isolation,
     /// How the agent is told who calls.
     pub caller: CallerHint,
+}
+
+/// As which OAuth client a node logs in at a server. Empty: it registers by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OauthConfig {
+    /// The id of a client that was registered beforehand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Its secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
+    /// Address of a client id metadata document, `https://…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_url: Option<String>,
+    /// Scopes to ask for beside those that the server names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+}
+
+impl OauthConfig {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl AgentConfig {

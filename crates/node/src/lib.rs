@@ -12,3 +12,4 @@ pub mod node;
 pub mod setup;
 pub mod store;
 pub mod time;
+mod vault;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
-use dawn_mcp::host::{AgentSpec, Guard, Host, InProcess, Source};
+use dawn_mcp::host::{AgentSpec, Guard, Host, InProcess, OauthClient, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
 use dawn_mcp::wire::{Caller, PROTOCOL};
@@ -26,6 +26,7 @@ use crate::error::NodeError;
 use crate::home::{Home, HomeLock};
 use crate::members::{ADMISSION, Members};
 use crate::store::Store;
+use crate::vault::Credentials;
 
 /// What the parts of the local API share.
 #[derive(Clone)]
@@ -174,6 +175,8 @@ impl NodeState {
     /// There is none of that name in the configuration, or it cannot be written.
     pub async fn remove_agent(&self, name: &AgentName) -> Result<(), NodeError> {
         edit::remove_agent(self.home(), name)?;
+        // A process or the code of this node has no credentials; those of a server go with it.
+        let _ = self.host.logout(name).await;
         self.inner
             .agents
             .lock()
@@ -223,6 +226,12 @@ fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
             Source::Http {
                 url,
                 headers: config.headers.clone(),
+                oauth: OauthClient {
+                    client_id: config.oauth.client_id.clone(),
+                    client_secret: config.oauth.client_secret.clone(),
+                    metadata_url: config.oauth.metadata_url.clone(),
+                    scopes: config.oauth.scopes.clone(),
+                },
             }
         }
         (None, None) => return Err(NodeError::Config("an agent needs a command or a url".into())),
@@ -297,7 +306,11 @@ impl Node {
         remember_ports(&store, &mesh.listen_addresses()).await?;
         members.set_mesh(mesh.clone());
         let limits = Arc::new(config.limits.mcp());
-        let host = Host::new(Arc::clone(&limits), guard);
+        let credentials = Credentials {
+            store: store.clone(),
+            vault: dawn_identity::Vault::new(&key),
+        };
+        let host = Host::new(Arc::clone(&limits), guard, Some(Arc::new(credentials)));
         add_agents(&host, &home, &config).await?;
         let directory = Directory::open(
             store.clone(),

@@ -159,6 +159,16 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets a value.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn unset(&self, key: &str) -> Result<(), NodeError> {
+        let query = sqlx::query("DELETE FROM meta WHERE key = ?");
+        let _done = query.bind(key).execute(&self.0).await?;
+        Ok(())
+    }
+
     /// Counts the starts of this node, this one included.
     ///
     /// # Errors

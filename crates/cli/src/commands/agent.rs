@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use dawn_identity::{AgentAddress, AgentName};
 use dawn_node::client::{Client, ClientError, segment};
-use dawn_node::config::{AgentConfig, CallerHint, Isolation, edit};
+use dawn_node::config::{AgentConfig, CallerHint, Isolation, OauthConfig, edit};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::table::{Rows, plain};
 use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, understood, words};
 
+/// Where the secret of a registered OAuth client comes from: arguments can be seen by others.
+const CLIENT_SECRET: &str = "DAWN_OAUTH_CLIENT_SECRET";
 /// How long several changes may take to be shown as one.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -44,6 +46,12 @@ enum AgentCommand {
     },
     /// End an agent's processes and start it anew
     Restart {
+        /// Its name
+        name: AgentName,
+    },
+    Login(super::login::LoginArgs),
+    /// Forget the login at an agent's server
+    Logout {
         /// Its name
         name: AgentName,
     },
@@ -85,6 +93,16 @@ struct AddArgs {
         conflicts_with = "command"
     )]
     url: Option<String>,
+    /// The id of an OAuth client that was registered at the server beforehand; its secret is read from the variable
+    /// `DAWN_OAUTH_CLIENT_SECRET`
+    #[arg(long, value_name = "ID", requires = "url")]
+    oauth_client_id: Option<String>,
+    /// The address of an OAuth client id metadata document, `https://…`
+    #[arg(long, value_name = "URL", requires = "url")]
+    oauth_client_metadata: Option<String>,
+    /// A scope to ask for at login beside those that the server names, repeatable
+    #[arg(long, value_name = "SCOPE", requires = "url")]
+    oauth_scope: Vec<String>,
     /// A program that speaks MCP over standard I/O, and its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -129,6 +147,8 @@ pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
         AgentCommand::List { watch: true } => watch(context),
         AgentCommand::Remove { name } => remove(context, &name),
         AgentCommand::Restart { name } => restart(context, &name),
+        AgentCommand::Login(args) => super::login::run(context, &args),
+        AgentCommand::Logout { name } => super::login::forget(context, &name),
         AgentCommand::Inspect { address } => inspect::run(context, &address),
     }
 }
@@ -152,6 +172,15 @@ fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
         url: args.url,
         env: args.env.into_iter().collect(),
         headers: args.header.into_iter().collect::<BTreeMap<_, _>>(),
+        oauth: OauthConfig {
+            client_secret: args
+                .oauth_client_id
+                .as_ref()
+                .and_then(|_| std::env::var(CLIENT_SECRET).ok()),
+            client_id: args.oauth_client_id,
+            metadata_url: args.oauth_client_metadata,
+            scopes: args.oauth_scope,
+        },
         directory: args.directory.map(absolute).transpose()?,
         isolation: match args.isolation {
             Isolated::Session => Isolation::Session,

@@ -13,6 +13,7 @@ pub(crate) mod init;
 mod inspect;
 pub(crate) mod invite;
 pub(crate) mod join;
+mod login;
 pub(crate) mod peers;
 pub(crate) mod shell;
 pub(crate) mod status;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use futures::StreamExt as _;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -246,21 +247,42 @@ impl Upstream {
     }
 
     async fn post(&self, message: Message, headers: HeaderMap) -> Result<reqwest::Response, Fault> {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .headers(self.headers.clone())
-            .headers(headers);
-        let request = request
-            .header("content-type", "application/json")
-            .header("accept", "application/json, text/event-stream");
-        request.body(message.into_bytes()).send().await.map_err(|error| {
-            self.agent.failed(format!(
-                "its server at {} does not answer ({})",
-                self.url,
-                cause(&error)
-            ))
-        })
+        let body = message.into_bytes();
+        let request = || {
+            let request = self.client.post(self.url.clone()).headers(self.headers.clone());
+            let request = request
+                .headers(headers.clone())
+                .header("content-type", "application/json")
+                .header("accept", "application/json, text/event-stream");
+            request.body(body.clone())
+        };
+        self.authorised(request).await
+    }
+
+    /// Sends a request with the account's token, and once more when a renewed one may help.
+    async fn authorised(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<reqwest::Response, Fault> {
+        let sent = async |token: Option<&str>| {
+            let request = match token {
+                Some(token) => request().bearer_auth(token),
+                None => request(),
+            };
+            request.send().await.map_err(|error| {
+                let (url, cause) = (&self.url, cause(&error));
+                self.agent
+                    .failed(format!("its server at {url} does not answer ({cause})"))
+            })
+        };
+        let account = self.agent.account.as_ref();
+        let Some(account) = account.filter(|_| !self.headers.contains_key(AUTHORIZATION)) else {
+            return sent(None).await;
+        };
+        let token = account.token().await?;
+        let response = sent(token.as_deref()).await?;
+        let refused = account.refused(response.status(), response.headers(), token.as_deref());
+        match refused.await {
+            None => Ok(response),
+            Some(renewed) => sent(Some(&renewed?)).await,
+        }
     }
 
     /// Passes on what a response carries; `true` when the answer to the request was among it.
@@ -329,7 +351,7 @@ impl Upstream {
         }
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                self.agent.failed(format!("its server asks for credentials ({status}); give it a header: dawn agent add {} --url … --header \"Authorization: Bearer …\"", self.agent.name))
+                self.agent.failed(format!("its server does not accept its credentials ({status}); `dawn agent login {}` gets new ones, unless its configuration has an Authorization header", self.agent.name))
             }
             _ => self.agent.failed(format!("its server answered {status} and no JSON-RPC message")),
         })
@@ -595,17 +617,16 @@ impl Upstream {
         Ok(())
     }
 
-    async fn get(&self, headers: HeaderMap, last_event: Option<&str>) -> Result<reqwest::Response, reqwest::Error> {
-        let mut request = self
-            .client
-            .get(self.url.clone())
-            .headers(self.headers.clone())
-            .headers(headers)
-            .header("accept", "text/event-stream");
-        if let Some(id) = last_event {
-            request = request.header(LAST_EVENT, id);
-        }
-        request.send().await
+    async fn get(&self, headers: HeaderMap, last_event: Option<&str>) -> Result<reqwest::Response, Fault> {
+        let request = || {
+            let request = self.client.get(self.url.clone()).headers(self.headers.clone());
+            let request = request.headers(headers.clone()).header("accept", "text/event-stream");
+            match last_event {
+                Some(id) => request.header(LAST_EVENT, id),
+                None => request,
+            }
+        };
+        self.authorised(request).await
     }
 
     /// Reads the session's GET stream, as long as the server offers one.

@@ -7,6 +7,7 @@
 mod caller;
 mod http;
 mod mux;
+mod oauth;
 mod probe;
 mod process;
 
@@ -30,6 +31,7 @@ use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::wire::{Caller, Mode};
 use mux::Mux;
+pub use oauth::{Login, LoginState, OauthClient, Vault};
 
 /// What is put before every command, so that no process outlives its node.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +89,8 @@ pub enum Source {
         url: Url,
         /// Headers sent with every request.
         headers: BTreeMap<String, String>,
+        /// As which client to log in, where it asks for a login.
+        oauth: OauthClient,
     },
     /// Code of this process.
     InProcess(Arc<dyn InProcess>),
@@ -152,6 +156,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     http: std::sync::OnceLock<reqwest::Client>,
+    vault: Option<Arc<dyn Vault>>,
 }
 
 struct Agent {
@@ -164,6 +169,8 @@ struct Agent {
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
     headers: http::ParamHeaders,
+    /// Its account at its server, where this host can keep credentials.
+    account: Option<oauth::Account>,
     /// Its legacy sessions on behalf of modern clients, where it speaks only the legacy era.
     bridged: Arc<bridge::Sessions>,
     stop: CancellationToken,
@@ -191,9 +198,9 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// A host without agents.
+    /// A host without agents; without a `vault` it never logs in anywhere.
     #[must_use]
-    pub fn new(limits: Arc<McpLimits>, guard: Guard) -> Self {
+    pub fn new(limits: Arc<McpLimits>, guard: Guard, vault: Option<Arc<dyn Vault>>) -> Self {
         Self(Arc::new(Inner {
             limits,
             guard,
@@ -202,6 +209,7 @@ impl Host {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             http: std::sync::OnceLock::new(),
+            vault,
         }))
     }
 
@@ -213,7 +221,17 @@ impl Host {
         if let Source::Http { headers, .. } = &spec.source {
             http::check_headers(headers)?;
         }
+        let account = match (&spec.source, &self.0.vault) {
+            (Source::Http { url, oauth, .. }, Some(vault)) => Some(oauth::Account::new(
+                name.clone(),
+                url.clone(),
+                oauth.clone(),
+                Arc::clone(vault),
+            )),
+            _ => None,
+        };
         let agent = Arc::new(Agent {
+            account,
             status: Mutex::new((AgentSummary::starting(name.clone()), None)),
             name: name.clone(),
             spec,
@@ -259,6 +277,76 @@ impl Host {
         agent.stop.cancel();
         agent.shared.lock().await.mux = None;
         self.add(agent.name.clone(), agent.spec.clone()).is_ok()
+    }
+
+    fn account(&self, name: &AgentName) -> Result<Arc<Agent>, Fault> {
+        let agent = lock(&self.0.agents).get(name).cloned();
+        let agent =
+            agent.ok_or_else(|| Fault::new(FaultCode::UnknownAgent, format!("there is no agent {name} here")))?;
+        if agent.account.is_none() {
+            return Err(agent.failed("it is no HTTP server: there is nothing to log in to"));
+        }
+        Ok(agent)
+    }
+
+    /// Begins a login at an agent's server; the browser is sent back to `redirect_uri`.
+    ///
+    /// # Errors
+    /// There is none of that name, or its server offers no login.
+    pub async fn begin_login(&self, name: &AgentName, redirect_uri: &str) -> Result<Login, Fault> {
+        let agent = self.account(name)?;
+        match &agent.account {
+            Some(account) => account.begin(redirect_uri).await,
+            None => Err(agent.failed("it has no account")),
+        }
+    }
+
+    /// Ends the login that waits for this answer, and says of which agent it was.
+    ///
+    /// # Errors
+    /// No login waits for it, or it was refused.
+    pub async fn finish_login(&self, callback: &Url) -> Result<AgentName, Fault> {
+        let state = callback.query_pairs().find(|(key, _)| key == "state");
+        let state = state.map(|(_, value)| value.into_owned()).unwrap_or_default();
+        let agents: Vec<_> = lock(&self.0.agents).values().cloned().collect();
+        for agent in agents {
+            if let Some(account) = &agent.account
+                && account.awaits(&state).await
+            {
+                account.finish(callback).await?;
+                agent.stale.notify_one();
+                return Ok(agent.name.clone());
+            }
+        }
+        Err(Fault::new(
+            FaultCode::Denied,
+            "no login waits for this answer; begin anew with `dawn agent login`",
+        ))
+    }
+
+    /// Forgets the credentials for an agent's server.
+    ///
+    /// # Errors
+    /// There is none of that name, or they could not be removed.
+    pub async fn logout(&self, name: &AgentName) -> Result<(), Fault> {
+        let agent = self.account(name)?;
+        if let Some(account) = &agent.account {
+            account.forget().await?;
+        }
+        agent.stale.notify_one();
+        Ok(())
+    }
+
+    /// How an agent's login stands.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub async fn login_state(&self, name: &AgentName) -> Result<LoginState, Fault> {
+        let agent = self.account(name)?;
+        match &agent.account {
+            Some(account) => Ok(account.login_state().await),
+            None => Ok(LoginState::None),
+        }
     }
 
     /// What the network is told of each agent.
@@ -372,7 +460,7 @@ impl Host {
                 let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
                 Ok(link.with_filter(caller::filter(meta)))
             }
-            (Source::Http { url, headers }, _) => {
+            (Source::Http { url, headers, .. }, _) => {
                 let client = self.0.http.get_or_init(http::client).clone();
                 let told = (hint == CallerHint::Auto).then_some(caller).flatten();
                 let upstream = http::Upstream::new(

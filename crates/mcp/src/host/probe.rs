@@ -53,7 +53,11 @@ pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
         };
         let again = async {
             match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
+                // A login may help at once.
+                Some(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = agent.stale.notified() => {}
+                },
                 None => agent.stale.notified().await,
             }
             tokio::time::sleep(SETTLE).await;

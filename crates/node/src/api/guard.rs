@@ -45,7 +45,7 @@ pub(super) async fn check(State(guarded): State<Guarded>, request: Request, next
         return ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", words).into_response();
     }
     let path = request.uri().path();
-    let open = matches!(path, "/healthz" | "/readyz");
+    let open = matches!(path, "/healthz" | "/readyz" | "/oauth/callback");
     if !open && !authorised(&guarded, &request) {
         let error = ApiError::new(
             StatusCode::UNAUTHORIZED,

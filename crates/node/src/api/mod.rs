@@ -1,6 +1,7 @@
 //! The local API: `/api/*`, the MCP gateway, metrics and health, on one listener.
 //!
-//! Loopback only unless told otherwise. Everything but `/healthz` and `/readyz` needs the token; `Host` and `Origin`
+//! Loopback only unless told otherwise. Everything but `/healthz`, `/readyz` and the
+//! answers of authorization servers (`/oauth/callback`, known by their state) needs the token; `Host` and `Origin`
 //! are checked, so that no web page can reach it by DNS rebinding or a cross-site request.
 
 mod agents;
@@ -9,6 +10,7 @@ mod events;
 mod guard;
 mod health;
 mod invites;
+mod login;
 mod peers;
 mod status;
 
@@ -38,6 +40,11 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/agents", get(agents::list).post(agents::add))
         .route("/api/agents/{name}", delete(agents::remove))
         .route("/api/agents/{name}/restart", post(agents::restart))
+        .route(
+            "/api/agents/{name}/login",
+            get(login::state).post(login::begin).delete(login::forget),
+        )
+        .route("/oauth/callback", get(login::callback))
         .route("/api/inspect/{node}/{agent}", get(agents::inspect))
         .route("/api/call", post(agents::call))
         .route("/api/invites", get(invites::list).post(invites::create))
