@@ -56,6 +56,8 @@ e2e: tools build ## real processes: joining, calling, crashing, revoking
 conformance: build ## the official MCP conformance suite through two nodes
 	@echo "== MCP conformance through two nodes"
 	@tests/conformance/through-two-nodes $(DEV)/dawn $(DEV)/dawn-test-agent
+	@echo "== MCP conformance of the client towards HTTP servers"
+	@tests/conformance/client $(DEV)/dawn $(DEV)/conformance-client
 
 clients: build ## the MCP Inspector's CLI and the Python SDK, over stdio and Streamable HTTP
 	@echo "== third-party clients"

@@ -1,7 +1,7 @@
 //! Agents that are Streamable HTTP servers, in both eras.
 //! Source: MCP 2025-11-25 and 2026-07-28, "Streamable HTTP".
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use url::Url;
 use super::{Agent, HostError, lock};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Kind, Message, Peek, text};
+use crate::jsonrpc::{Kind, Members, Message, Peek, text};
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::wire::Caller;
@@ -28,6 +28,9 @@ use crate::wire::Caller;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+
+/// How deep the annotations of a schema are looked for.
+const SCHEMA_DEPTH: usize = 16;
 
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 type FromClient = mpsc::Receiver<Result<Frame, Fault>>;
@@ -62,6 +65,61 @@ fn headers_of(headers: &BTreeMap<String, String>) -> Result<HeaderMap, HostError
 /// Which arguments of which tools are repeated as `Mcp-Param-*` headers (`x-mcp-header` in their schemas).
 #[derive(Debug, Default)]
 pub(super) struct ParamHeaders(Mutex<HashMap<String, Vec<Annotated>>>);
+
+/// Whether a tool's annotations are such that its arguments can be repeated as headers; a tool of which they are not
+/// is left out by clients (MCP 2026-07-28, "Custom headers from tool parameters").
+fn has_valid_headers(tool: &Value) -> bool {
+    let mut names = HashSet::new();
+    let mut is_valid = true;
+    each_annotation(&tool["inputSchema"], 0, &mut |property| {
+        let name = property["x-mcp-header"].as_str().unwrap_or_default();
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let is_name = !name.is_empty() && name.bytes().all(is_token);
+        let is_primitive = matches!(property["type"].as_str(), Some("string" | "integer" | "boolean"));
+        is_valid &= is_name && is_primitive && names.insert(name.to_ascii_lowercase());
+    });
+    is_valid
+}
+
+fn each_annotation(schema: &Value, depth: usize, found: &mut dyn FnMut(&Value)) {
+    let properties = schema["properties"].as_object().filter(|_| depth < SCHEMA_DEPTH);
+    for property in properties.into_iter().flat_map(serde_json::Map::values) {
+        if property.get("x-mcp-header").is_some() {
+            found(property);
+        }
+        each_annotation(property, depth + 1, found);
+    }
+}
+
+/// A list of tools without those that must be left out.
+fn without_invalid(message: &Message, agent: &Agent) -> Message {
+    if memchr::memmem::find(message.as_bytes(), b"\"x-mcp-header\"").is_none() {
+        return message.clone();
+    }
+    let list = message
+        .peek()
+        .ok()
+        .and_then(|peek| Members::of(peek.result?)?.get("tools"));
+    let Some(list) = list else { return message.clone() };
+    let Ok(tools) = serde_json::from_str::<Vec<&RawValue>>(list.get()) else {
+        return message.clone();
+    };
+    let kept = tools.iter().map(|raw| raw.get()).filter(|raw| {
+        let tool: Value = serde_json::from_str(raw).unwrap_or_default();
+        let is_valid = has_valid_headers(&tool);
+        if !is_valid {
+            tracing::warn!(agent = %agent.name, tool = %tool["name"], "its x-mcp-header is not valid: the tool is left out");
+        }
+        is_valid
+    });
+    let kept: Vec<&str> = kept.collect();
+    if kept.len() == tools.len() {
+        return message.clone();
+    }
+    let mut edit = message.edit();
+    edit.replace(list, format!("[{}]", kept.join(",")));
+    edit.finish()
+}
 
 /// Where an argument lies, and the name of its header.
 type Annotated = (Vec<String>, String);
@@ -106,8 +164,7 @@ impl ParamHeaders {
 }
 
 fn annotated(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) {
-    const DEPTH: usize = 16;
-    let Some(properties) = schema["properties"].as_object().filter(|_| path.len() < DEPTH) else {
+    let Some(properties) = schema["properties"].as_object().filter(|_| path.len() < SCHEMA_DEPTH) else {
         return;
     };
     for (name, property) in properties {
@@ -209,6 +266,10 @@ impl Upstream {
         let related = peek.id.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
         let sent = self.post(message.clone(), headers).await;
         let served = match sent {
+            Ok(response) if peek.method() == "tools/list" => {
+                let change = |message| without_invalid(&message, &self.agent);
+                self.relay_changed(response, related, to_client, change).await
+            }
             Ok(response) => self.relay(response, related, to_client, &mut None).await.map(drop),
             Err(fault) => Err(fault),
         };
@@ -355,6 +416,32 @@ impl Upstream {
             }
             _ => self.agent.failed(format!("its server answered {status} and no JSON-RPC message")),
         })
+    }
+
+    /// Passes on what a response carries, after a look at each message.
+    async fn relay_changed(
+        &self,
+        response: reqwest::Response,
+        related: Option<Bytes>,
+        to_client: &ToClient,
+        mut change: impl FnMut(Message) -> Message,
+    ) -> Result<(), Fault> {
+        let (spy, mut spied) = mpsc::channel(self.limits.queue_messages);
+        let relayed = async {
+            let relayed = self.relay(response, related, &spy, &mut None).await;
+            drop(spy);
+            relayed
+        };
+        let passed = async {
+            while let Some(Ok(Frame { message, related })) = spied.recv().await {
+                let message = change(message);
+                if to_client.send(Ok(Frame { message, related })).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (relayed, ()) = tokio::join!(relayed, passed);
+        relayed.map(drop)
     }
 
     /// An error about a request that the server could not read carries no id: here it is known.
@@ -532,24 +619,15 @@ impl Session {
             lock(&self.state).session = Some(session.clone());
         }
         // The answer names the revision that later requests carry.
-        let (spy, mut spied) = mpsc::channel(self.upstream.limits.queue_messages);
-        let relayed = async {
-            let relayed = self.upstream.relay(response, Some(related), &spy, &mut None).await;
-            drop(spy);
-            relayed
-        };
-        let passed = async {
-            while let Some(Ok(frame)) = spied.recv().await {
-                if let Some(version) = negotiated(&frame.message) {
-                    lock(&self.state).version = Some(version);
-                }
-                if self.to_client.send(Ok(frame)).await.is_err() {
-                    return;
-                }
+        let change = |message: Message| {
+            if let Some(version) = negotiated(&message) {
+                lock(&self.state).version = Some(version);
             }
+            message
         };
-        let (relayed, ()) = tokio::join!(relayed, passed);
-        relayed.map(drop)
+        self.upstream
+            .relay_changed(response, Some(related), &self.to_client, change)
+            .await
     }
 }
 

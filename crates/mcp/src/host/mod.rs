@@ -314,6 +314,9 @@ impl Host {
                 && account.awaits(&state).await
             {
                 account.finish(callback).await?;
+                if agent.set(AgentSummary::starting(agent.name.clone()), None) {
+                    self.changed();
+                }
                 agent.stale.notify_one();
                 return Ok(agent.name.clone());
             }

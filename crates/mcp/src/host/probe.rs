@@ -7,8 +7,9 @@ use dawn_registry::{AgentState, AgentSummary, ToolSummary};
 use serde_json::{Value, json};
 
 use super::{Agent, Host, Isolation, Source};
-use crate::fault::Fault;
-use crate::jsonrpc::{Id, Kind, Message};
+use crate::fault::{Fault, FaultCode};
+use crate::gateway::{LEGACY_VERSIONS, MODERN_VERSIONS};
+use crate::jsonrpc::{Id, Kind, Message, codes};
 use crate::link::Link;
 use crate::wire::Mode;
 
@@ -65,15 +66,29 @@ pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
         if agent.stop.run_until_cancelled(again).await.is_none() {
             return;
         }
-        debug_assert!(agent.state() != AgentState::Starting, "it was probed");
     }
 }
 
 async fn probe(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
-    let modern = tokio::time::timeout(DISCOVER, discover(host, agent))
-        .await
-        .ok()
-        .and_then(Result::ok);
+    let modern = match tokio::time::timeout(DISCOVER, discover(host, agent)).await {
+        Ok(Ok(modern)) => Some(modern),
+        // Whatever era it speaks, it says nothing before the login.
+        Ok(Err(fault)) if fault.code == FaultCode::LoginRequired => return Err(fault),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    if let Some((summary, versions)) = &modern
+        && matches!(agent.spec.source, Source::Http { .. })
+        && !versions
+            .iter()
+            .any(|version| LEGACY_VERSIONS.contains(&version.as_str()))
+    {
+        // Over HTTP a client that found a modern server stays modern.
+        let mut summary = summary.clone();
+        summary.modern = true;
+        summary.state = AgentState::Ready;
+        return Ok(summary);
+    }
+    let modern = modern.map(|(summary, _)| summary);
     if modern.is_none()
         && matches!(
             &agent.spec.source,
@@ -109,7 +124,13 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    async fn ask(&mut self, method: &str, mut params: Value) -> Result<Value, Fault> {
+    async fn ask(&mut self, method: &str, params: Value) -> Result<Value, Fault> {
+        let answer = self.answer(method, params).await?;
+        answer.map_err(|error| self.agent.failed(format!("it answered {method} with {error}")))
+    }
+
+    /// The result, or the error of the agent.
+    async fn answer(&mut self, method: &str, mut params: Value) -> Result<Result<Value, Value>, Fault> {
         self.next += 1;
         let id = format!("\"dawn-probe-{}\"", self.next);
         let broken = self
@@ -144,8 +165,8 @@ impl Conversation<'_> {
                 continue;
             }
             let result = peek.result.and_then(|raw| serde_json::from_str(raw.get()).ok());
-            let words = peek.error.map_or("no result", serde_json::value::RawValue::get);
-            return result.ok_or_else(|| self.agent.failed(format!("it answered {method} with {words}")));
+            let error = || peek.error.and_then(|raw| serde_json::from_str(raw.get()).ok());
+            return Ok(result.ok_or_else(|| error().unwrap_or_default()));
         }
     }
 
@@ -210,22 +231,33 @@ fn shorten(text: &str) -> String {
         .collect()
 }
 
-async fn discover(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
+/// What a modern agent offers, and the revisions that it says it speaks.
+async fn discover(host: &Host, agent: &Arc<Agent>) -> Result<(AgentSummary, Vec<String>), Fault> {
     let mut conversation = Conversation {
         host,
         agent,
         session: None,
         next: 0,
     };
-    let found = conversation.ask("server/discover", json!({})).await?;
-    let speaks = found["supportedVersions"]
-        .as_array()
-        .is_some_and(|versions| !versions.is_empty());
-    if !speaks {
+    let mut answer = conversation.answer("server/discover", json!({})).await?;
+    if let Err(error) = &answer
+        && error["code"] == codes::UNSUPPORTED_VERSION
+        && let Some(supported) = error["data"]["supported"].as_array()
+        && MODERN_VERSIONS
+            .iter()
+            .any(|known| supported.iter().any(|version| version == known))
+    {
+        // It names a version that this node speaks as well.
+        answer = conversation.answer("server/discover", json!({})).await?;
+    }
+    let found = answer.map_err(|error| agent.failed(format!("it answered server/discover with {error}")))?;
+    let versions = found["supportedVersions"].as_array().into_iter().flatten();
+    let versions: Vec<String> = versions.filter_map(Value::as_str).map(str::to_owned).collect();
+    if versions.is_empty() {
         return Err(agent.failed("its answer to server/discover names no version"));
     }
     let info = found["_meta"]["io.modelcontextprotocol/serverInfo"].clone();
-    Ok(conversation.summary(&info, &found["capabilities"]).await)
+    Ok((conversation.summary(&info, &found["capabilities"]).await, versions))
 }
 
 async fn initialize(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
