@@ -64,6 +64,8 @@ enum Command {
     Up(up::UpArgs),
     /// End the running node and wait until it is gone
     Down,
+    /// Read the configuration again: agents and groups
+    Reload,
     Invite(invite::InviteArgs),
     /// Who waits to be let in, with safety words to compare
     Requests,
@@ -123,6 +125,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Init(args) => init::run(context, args),
         Command::Up(args) => up::run(context, args),
         Command::Down => down::run(context),
+        Command::Reload => down::reload(context),
         Command::Invite(args) => invite::run(context, args),
         Command::Requests => invite::requests(context),
         Command::Approve(args) => invite::approve(context, &args),

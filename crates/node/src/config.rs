@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dawn_identity::AgentName;
+use dawn_mcp::gateway::{Disclosure, Pattern, View};
 use dawn_mcp::limits::McpLimits;
 use dawn_mesh::MeshLimits;
 use figment::Figment;
@@ -54,6 +55,113 @@ pub struct Config {
     pub log: LogConfig,
     /// The agents that this node hosts, by name.
     pub agents: BTreeMap<AgentName, AgentConfig>,
+    /// What `/mcp` shows of all agents.
+    #[serde(skip_serializing_if = "GroupConfig::is_empty")]
+    pub mcp: GroupConfig,
+    /// Groups of agents, each with an endpoint `/mcp/groups/NAME`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupConfig>,
+}
+
+/// `[mcp]` and `[groups.NAME]`: what an endpoint of several agents shows. In agents and names, `*` stands for anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Agents, as `node:agent`; none means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<String>,
+    /// Tools and prompts that are shown, as `node__agent__name`; none means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Tools and prompts that are not shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hide: Vec<String>,
+    /// Other names, by `node__agent__name`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
+    /// Other descriptions of tools, by `node__agent__name`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub describe: BTreeMap<String, String>,
+    /// Whether tools are all listed or found by search, when the client does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<ToolsConfig>,
+}
+
+/// How tools are disclosed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolsConfig {
+    /// All are listed.
+    Full,
+    /// `find_tools` and `call_tool` stand for all.
+    Search,
+}
+
+impl GroupConfig {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// Two things of one name, or a name that MCP does not allow.
+    fn check(&self, place: &str) -> Result<(), NodeError> {
+        let mut taken = std::collections::BTreeSet::new();
+        for name in self.rename.values() {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+            if name.is_empty() || name.len() > 128 || !name.bytes().all(is_name) {
+                let words =
+                    format!("{place}.rename: {name:?} is no name of at most 128 letters, digits, `_`, `-` and `.`");
+                return Err(NodeError::Config(words));
+            }
+            if !taken.insert(name) {
+                return Err(NodeError::Config(format!(
+                    "{place}.rename: two things would be called {name:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> View {
+        let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+        View {
+            agents: patterns(&self.agents),
+            only: patterns(&self.only),
+            hide: patterns(&self.hide),
+            rename: self.rename.clone(),
+            describe: self.describe.clone(),
+            disclosure: match self.tools {
+                Some(ToolsConfig::Search) => Disclosure::Search,
+                Some(ToolsConfig::Full) | None => Disclosure::Full,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// What the gateway's endpoints of several agents show.
+    ///
+    /// # Errors
+    /// A group has no proper name, or cannot be shown as it is written.
+    pub fn views(&self) -> Result<BTreeMap<Option<String>, View>, NodeError> {
+        self.mcp.check("mcp")?;
+        let mut views = BTreeMap::from([(None, self.mcp.view())]);
+        for (name, group) in &self.groups {
+            // A group's name is part of an address, as an agent's is.
+            if let Err(error) = name.parse::<AgentName>() {
+                return Err(NodeError::Config(format!(
+                    "groups.{name}: it is no name of a group ({error})"
+                )));
+            }
+            group.check(&format!("groups.{name}"))?;
+            views.insert(Some(name.clone()), group.view());
+        }
+        Ok(views)
+    }
 }
 
 /// `[api]`

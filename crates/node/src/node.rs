@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Events, Guarded};
-use crate::config::{AgentConfig, CallerHint, Config, Isolation, edit};
+use crate::config::{AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::Directory;
 use crate::error::NodeError;
 use crate::home::{Home, HomeLock};
@@ -186,6 +186,43 @@ impl NodeState {
         Ok(())
     }
 
+    /// Reads the configuration again: agents that are new, gone or different, and what the gateway's endpoints show.
+    /// Everything else needs a restart. Returns the agents that changed.
+    ///
+    /// # Errors
+    /// The configuration cannot be read or is not valid; nothing is changed then.
+    pub async fn reload(&self) -> Result<Vec<AgentName>, NodeError> {
+        let config = Config::load(&self.home().config_file(), &Overrides::default())?;
+        let views = config.views()?;
+        for agent in config.agents.values() {
+            agent.check()?;
+        }
+        self.gateway.views().set(views);
+        let before = {
+            let mut agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *agents, config.agents.clone())
+        };
+        let mut changed = Vec::new();
+        for (name, was) in &before {
+            if config.agents.get(name) != Some(was) {
+                self.host.remove(name).await;
+                changed.push(name.clone());
+            }
+        }
+        for (name, is) in &config.agents {
+            if before.get(name) != Some(is) {
+                self.host
+                    .add(name.clone(), spec(is)?)
+                    .map_err(|error| NodeError::Agent(error.to_string()))?;
+                changed.push(name.clone());
+            }
+        }
+        changed.sort();
+        changed.dedup();
+        tracing::info!(?changed, "the configuration was read again");
+        Ok(changed)
+    }
+
     /// Ends an agent's processes and asks it again what it offers.
     ///
     /// # Errors
@@ -330,6 +367,7 @@ impl Node {
         };
         let router = Router::new(mesh.clone(), host.clone(), Arc::new(directory.clone()), local, limits);
         let gateway = Gateway::new(router.clone());
+        gateway.views().set(config.views()?);
         let address = config.api.listen.clone();
         let api_error = |source| NodeError::Api {
             address: address.clone(),

@@ -47,6 +47,9 @@ pub struct AgentSummary {
     pub resources: u32,
     /// How many prompts it has.
     pub prompts: u32,
+    /// What changes whenever its lists do: tools, prompts, resources with their templates.
+    #[serde(default)]
+    pub lists: [u64; 3],
 }
 
 impl AgentSummary {
@@ -69,6 +72,7 @@ impl AgentSummary {
             tools_total: 0,
             resources: 0,
             prompts: 0,
+            lists: [0; 3],
         }
     }
 }

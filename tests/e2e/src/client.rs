@@ -156,7 +156,9 @@ pub struct Modern {
 }
 
 impl Modern {
-    pub(crate) fn new(endpoint: &str, token: &str) -> Self {
+    /// A client of an endpoint.
+    #[must_use]
+    pub fn new(endpoint: &str, token: &str) -> Self {
         Self {
             http: crate::http(),
             endpoint: endpoint.into(),

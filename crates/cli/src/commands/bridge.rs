@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use dawn_identity::AgentAddress;
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::jsonrpc::{Kind, Message};
@@ -35,16 +35,54 @@ const CHUNK: usize = 128 * 1024;
 pub(crate) struct McpArgs {
     /// The agent's address, node:agent
     address: Option<AgentAddress>,
+    /// A group of agents, [groups.NAME] in config.toml
+    #[arg(long, value_name = "NAME", conflicts_with = "address")]
+    group: Option<String>,
+    /// Whether all tools are listed, or found with the tool find_tools
+    #[arg(long, value_enum, conflicts_with = "address")]
+    tools: Option<Tools>,
     /// Print the configuration that an MCP client needs to use this, and serve nothing
     #[arg(long, value_enum, value_name = "CLIENT")]
     print_config: Option<McpClient>,
 }
 
+/// How tools are disclosed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tools {
+    /// All are listed
+    Full,
+    /// `find_tools` and `call_tool` stand for all
+    Search,
+}
+
+impl McpArgs {
+    /// The arguments by which a client runs the same.
+    fn own(&self) -> Vec<String> {
+        let mut own: Vec<String> = self.address.iter().map(ToString::to_string).collect();
+        if let Some(group) = &self.group {
+            own.extend(["--group".to_owned(), group.clone()]);
+        }
+        if let Some(tools) = self.tools.and_then(|tools| tools.to_possible_value()) {
+            own.extend(["--tools".to_owned(), tools.get_name().to_owned()]);
+        }
+        own
+    }
+
+    /// What a client calls the server.
+    fn name(&self) -> String {
+        match (&self.address, &self.group) {
+            (Some(address), _) => format!("dawn-{}-{}", address.node, address.agent),
+            (None, Some(group)) => format!("dawn-{group}"),
+            (None, None) => "dawn".to_owned(),
+        }
+    }
+}
+
 pub(crate) fn run(context: &Context, args: &McpArgs) -> Result<(), Failure> {
     if let Some(client) = args.print_config {
-        return client_config::print(context, client, args.address.as_ref());
+        return client_config::print(context, client, &args.name(), &args.own());
     }
-    let served = match connect(context, args.address.as_ref()) {
+    let served = match connect(context, args) {
         Ok(bridge) => carry(bridge),
         Err(failure) => {
             refuse(&failure, io::stdin().lock(), io::stdout().lock());
@@ -62,17 +100,28 @@ pub(crate) fn run(context: &Context, args: &McpArgs) -> Result<(), Failure> {
     })
 }
 
-fn connect(context: &Context, address: Option<&AgentAddress>) -> Result<Bridge, Failure> {
-    let path = address.map_or_else(
-        || "/mcp".to_owned(),
-        |address| {
-            format!(
-                "/mcp/{}/{}",
-                segment(&address.node.to_string()),
-                segment(address.agent.as_str())
-            )
-        },
-    );
+/// The endpoint at the node's gateway.
+fn path(args: &McpArgs) -> String {
+    let mut path = match (&args.address, &args.group) {
+        (Some(address), _) => format!(
+            "/mcp/{}/{}",
+            segment(&address.node.to_string()),
+            segment(address.agent.as_str())
+        ),
+        (None, Some(group)) => format!("/mcp/groups/{}", segment(group)),
+        (None, None) => "/mcp".to_owned(),
+    };
+    if let Some(tools) = args.tools {
+        path.push_str(match tools {
+            Tools::Full => "?tools=full",
+            Tools::Search => "?tools=search",
+        });
+    }
+    path
+}
+
+fn connect(context: &Context, args: &McpArgs) -> Result<Bridge, Failure> {
+    let path = path(args);
     let client = Client::connect(&context.home)?;
     context.wait(async { Ok(client.upgrade(&path).await?) })
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use dawn_identity::AgentAddress;
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -61,11 +60,11 @@ impl McpClient {
     }
 }
 
-pub(super) fn print(context: &Context, client: McpClient, address: Option<&AgentAddress>) -> Result<(), Failure> {
+pub(super) fn print(context: &Context, client: McpClient, name: &str, own: &[String]) -> Result<(), Failure> {
     let command =
         std::env::current_exe().map_err(|error| Failure::io("this program's own path could not be found", &error))?;
-    let (name, args) = server(context.home_given.as_deref(), address)?;
-    let lines = client.lines(&name, &command.to_string_lossy(), &args);
+    let args = arguments(context.home_given.as_deref(), own)?;
+    let lines = client.lines(name, &command.to_string_lossy(), &args);
     let out = context.out;
     if out.json {
         return out.document(&json!({ "client": client.to_possible_value().map(|value| value.get_name().to_owned()), "file": client.place(), "config": lines }));
@@ -77,8 +76,8 @@ pub(super) fn print(context: &Context, client: McpClient, address: Option<&Agent
     }
 }
 
-/// What the client calls the server, and the arguments of its command.
-fn server(home: Option<&Path>, address: Option<&AgentAddress>) -> Result<(String, Vec<String>), Failure> {
+/// The arguments of the client's command.
+fn arguments(home: Option<&Path>, own: &[String]) -> Result<Vec<String>, Failure> {
     let mut args = Vec::new();
     if let Some(home) = home {
         let home: PathBuf =
@@ -86,11 +85,8 @@ fn server(home: Option<&Path>, address: Option<&AgentAddress>) -> Result<(String
         args.extend(["--home".to_owned(), home.to_string_lossy().into_owned()]);
     }
     args.push("mcp".to_owned());
-    let Some(address) = address else {
-        return Ok(("dawn".to_owned(), args));
-    };
-    args.push(address.to_string());
-    Ok((format!("dawn-{}-{}", address.node, address.agent), args))
+    args.extend_from_slice(own);
+    Ok(args)
 }
 
 #[cfg(test)]
@@ -121,9 +117,8 @@ mod tests {
 
     #[test]
     fn a_home_of_its_own_is_named_with_its_whole_path() {
-        let (name, args) = server(Some(Path::new("/x/home")), Some(&"lab:files".parse().unwrap())).unwrap();
-        assert_eq!(name, "dawn-lab-files");
+        let args = arguments(Some(Path::new("/x/home")), &["lab:files".to_owned()]).unwrap();
         assert_eq!(args, ["--home", "/x/home", "mcp", "lab:files"]);
-        assert_eq!(server(None, None).unwrap().1, ["mcp"]);
+        assert_eq!(arguments(None, &[]).unwrap(), ["mcp"]);
     }
 }

@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use dawn_node::client::{ClientError, is_running};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::output::words;
 
 /// How long a node may take to end; its agents are asked to end before it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,4 +38,28 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         return context.out.document(&json!({ "stopped": true }));
     }
     context.out.line("the node has ended")
+}
+
+#[derive(Deserialize)]
+struct Reloaded {
+    agents: Vec<String>,
+    groups: Vec<String>,
+}
+
+/// `dawn reload`: the running node reads its configuration again.
+pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let answer: Box<RawValue> = context.wait(async { Ok(client.post("/api/reload", &json!({})).await?) })?;
+    let out = context.out;
+    out.answer(&answer, |reloaded: Reloaded| {
+        let agents = match reloaded.agents.as_slice() {
+            [] => "no agent changed".to_owned(),
+            agents => format!("agents that changed: {}", words::list(agents)),
+        };
+        let groups = match reloaded.groups.as_slice() {
+            [] => "no groups".to_owned(),
+            groups => format!("groups: {}", words::list(groups)),
+        };
+        out.line(format!("{agents}; {groups}"))
+    })
 }

@@ -1,15 +1,16 @@
 //! One modern request to the aggregate.
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use dawn_identity::AgentAddress;
 
-use super::list::{ListKind, PAGES, joined, page, page_params, wrap};
-use super::{Aggregate, FromClient, ToClient};
+use super::list::{ListKind, wrap};
+use super::{Aggregate, FromClient, GAP, ToClient};
 use crate::fault::{Fault, FaultCode};
 use crate::gateway::MODERN_VERSIONS;
 use crate::jsonrpc::{Kind, Message, Peek, codes};
@@ -33,10 +34,11 @@ async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
     let Some(id) = peek.id.map(RawValue::get) else { return };
     let reply = match peek.method() {
         "server/discover" => Message::result(id, &discovered(aggregate)),
-        "subscriptions/listen" => match listen(aggregate, &message, &peek, id, to_client).await {
+        "subscriptions/listen" => match listen(aggregate, &peek, id, to_client).await {
             Ok(()) => return,
             Err(fault) => fault.answer(Some(id)),
         },
+        "tools/call" if aggregate.is_find(&peek) => Message::result(id, &aggregate.find(peek.params, true).await.0),
         "tools/call"
         | "prompts/get"
         | "resources/read"
@@ -49,14 +51,31 @@ async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
         },
         method => match ListKind::of(method).filter(|kind| *kind != ListKind::Tasks) {
             Some(kind) => {
-                let meta = peek.params().and_then(|params| params.meta);
-                Message::result(id, &joined(kind, &list(aggregate, kind, meta).await, true))
+                let cursor = peek.params.and_then(cursor);
+                let listed = aggregate.list(kind, cursor.as_deref(), &[], true).await;
+                listed.map_or_else(|| stale_cursor(id), |listed| Message::result(id, &listed))
             }
             None => unsupported(&peek, id),
         },
     };
     // A client that left needs no answer.
     let _ = to_client.send(Ok(reply.into())).await;
+}
+
+/// The cursor of a request for a page.
+pub(super) fn cursor(params: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Paged {
+        #[serde(default)]
+        cursor: Option<String>,
+    }
+    serde_json::from_str::<Paged>(params.get()).ok()?.cursor
+}
+
+/// Refuses a cursor of a list that is another one by now.
+pub(super) fn stale_cursor(id: &str) -> Message {
+    let words = "the cursor belongs to no list, or the list changed: begin anew without it";
+    Message::error(Some(id), codes::INVALID_PARAMS, words, None)
 }
 
 /// Refuses a method that only single agents answer, or a version that is not spoken.
@@ -100,61 +119,6 @@ fn discovered(aggregate: &Aggregate) -> String {
     .to_string()
 }
 
-/// The items of all agents; those that fail or are late are left out.
-async fn list(aggregate: &Aggregate, kind: ListKind, meta: Option<&RawValue>) -> Vec<String> {
-    let asked = aggregate
-        .agents()
-        .into_iter()
-        .enumerate()
-        .map(|(at, entry)| async move {
-            let address = aggregate.address(&entry);
-            let items = tokio::time::timeout(
-                aggregate.router.limits().aggregate,
-                list_of(aggregate, kind, meta, &address),
-            )
-            .await;
-            let items = items.unwrap_or_else(|_| Err(Fault::new(FaultCode::Timeout, "it did not answer in time")));
-            let items = items.unwrap_or_else(|fault| {
-                tracing::warn!(agent = %address, %fault, "left out of a list");
-                Vec::new()
-            });
-            (at, items)
-        });
-    let mut parts: Vec<_> = asked.collect::<FuturesUnordered<_>>().collect().await;
-    parts.sort_by_key(|(at, _)| *at);
-    parts.into_iter().flat_map(|(_, items)| items).collect()
-}
-
-async fn list_of(
-    aggregate: &Aggregate,
-    kind: ListKind,
-    meta: Option<&RawValue>,
-    address: &AgentAddress,
-) -> Result<Vec<String>, Fault> {
-    let mut items = Vec::new();
-    let mut cursor = None;
-    for _ in 0..PAGES {
-        let request = Message::request("\"dawn-list\"", kind.method(), &page_params(meta, cursor.as_deref()));
-        let mut link = open(aggregate, address, request).await?;
-        let response = loop {
-            let message = next(aggregate, address, &mut link).await?;
-            if message.peek().is_ok_and(|peek| peek.kind() == Kind::Response) {
-                break message;
-            }
-        };
-        // An agent without such a list answers an error: it has nothing to add.
-        let Some(page) = page(kind, &response, address, &aggregate.names) else {
-            break;
-        };
-        items.extend(page.items);
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    Ok(items)
-}
-
 async fn open(aggregate: &Aggregate, address: &AgentAddress, message: Message) -> Result<Link, Fault> {
     let mut link = aggregate.router.open(address, Mode::Exchange).await?;
     link.sender
@@ -194,41 +158,71 @@ struct Filter {
 }
 
 impl Filter {
-    fn lists(&self) -> Vec<&'static str> {
+    /// The lists of which the client wants to hear, each with its place in a fingerprint.
+    fn lists(&self) -> Vec<(&'static str, usize)> {
         let all = [
-            (self.tools_list_changed, "tools"),
-            (self.prompts_list_changed, "prompts"),
-            (self.resources_list_changed, "resources"),
+            (self.tools_list_changed, ("tools", 0)),
+            (self.prompts_list_changed, ("prompts", 1)),
+            (self.resources_list_changed, ("resources", 2)),
         ];
         all.into_iter()
             .filter_map(|(wanted, list)| wanted.then_some(list))
             .collect()
     }
 
-    /// The filter with these resources and tasks instead of its own.
-    fn json(&self, resources: &[String], tasks: &[String]) -> serde_json::Value {
+    /// What is granted of it.
+    fn granted(&self) -> serde_json::Value {
         let mut value = serde_json::json!({});
-        for list in self.lists() {
+        for (list, _) in self.lists() {
             value[format!("{list}ListChanged")] = true.into();
         }
-        if !resources.is_empty() {
-            value["resourceSubscriptions"] = resources.into();
+        if !self.resource_subscriptions.is_empty() {
+            value["resourceSubscriptions"] = serde_json::json!(self.resource_subscriptions);
         }
-        if !tasks.is_empty() {
-            value["taskIds"] = tasks.into();
+        if !self.task_ids.is_empty() {
+            value["taskIds"] = serde_json::json!(self.task_ids);
         }
         value
+    }
+
+    /// The resources and tasks of one agent, as it knows them. That lists changed is known by their digests.
+    fn own_of(&self, address: &AgentAddress) -> Own {
+        let own = |addresses: &[String]| -> Vec<String> {
+            let owned = addresses.iter().filter_map(|uri| super::names::unwrap_uri(uri));
+            owned
+                .filter(|owned| owned.address == *address)
+                .map(|owned| owned.own)
+                .collect()
+        };
+        Own {
+            resources: own(&self.resource_subscriptions),
+            tasks: own(&self.task_ids),
+        }
+    }
+}
+
+struct Own {
+    resources: Vec<String>,
+    tasks: Vec<String>,
+}
+
+impl Own {
+    fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.tasks.is_empty()
+    }
+
+    /// The parameters of a subscription to these, with the client's own `_meta`.
+    fn params(&self, peek: &Peek<'_>) -> String {
+        let meta = peek.params().and_then(|params| params.meta);
+        let meta = meta.map_or_else(String::new, |meta| format!(r#""_meta":{},"#, meta.get()));
+        let resources = serde_json::json!(self.resources);
+        let tasks = serde_json::json!(self.tasks);
+        format!(r#"{{{meta}"notifications":{{"resourceSubscriptions":{resources},"taskIds":{tasks}}}}}"#)
     }
 }
 
 /// One subscription at the aggregate is one at each agent, and one to the coming and going of agents.
-async fn listen(
-    aggregate: &Aggregate,
-    message: &Message,
-    peek: &Peek<'_>,
-    id: &str,
-    to_client: &ToClient,
-) -> Result<(), Fault> {
+async fn listen(aggregate: &Aggregate, peek: &Peek<'_>, id: &str, to_client: &ToClient) -> Result<(), Fault> {
     #[derive(Deserialize)]
     struct Listen {
         #[serde(default)]
@@ -241,42 +235,54 @@ async fn listen(
     let filter =
         filter.ok_or_else(|| Fault::new(FaultCode::Protocol, "the subscription has no valid `notifications`"))?;
     let meta = format!(r#"{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
-    let acknowledged = format!(
-        r#"{{"_meta":{meta},"notifications":{}}}"#,
-        filter.json(&filter.resource_subscriptions, &filter.task_ids)
-    );
+    let acknowledged = format!(r#"{{"_meta":{meta},"notifications":{}}}"#, filter.granted());
     let acknowledged = Message::notification("notifications/subscriptions/acknowledged", Some(&acknowledged));
     if to_client.send(Ok(acknowledged.into())).await.is_err() {
         return Ok(());
     }
+    let _watched = aggregate.catalogue.watched();
     let mut changes = aggregate.router.directory().changes();
+    let (gather, mut gathered) = mpsc::channel(aggregate.router.limits().queue_messages);
+    let mut listening: HashMap<AgentAddress, AbortOnDropHandle<()>> = HashMap::new();
+    let mut known = aggregate.fingerprint();
     loop {
         changes.mark_unchanged();
-        let (gather, mut gathered) = mpsc::channel(aggregate.router.limits().queue_messages);
-        let listening = aggregate.agents().into_iter().map(|entry| {
-            let address = aggregate.address(&entry);
-            listen_to(aggregate, message, peek, &filter, address, gather.clone())
-        });
-        let mut listening: FuturesUnordered<_> = listening.collect();
-        drop(gather);
-        loop {
+        let agents: Vec<AgentAddress> = aggregate.agents().into_iter().map(|(_, address)| address).collect();
+        listening.retain(|address, task| agents.contains(address) && !task.is_finished());
+        for address in agents {
+            let own = filter.own_of(&address);
+            if !own.is_empty() && !listening.contains_key(&address) {
+                let request = Message::request(id, "subscriptions/listen", &own.params(peek));
+                let (aggregate, gather) = (aggregate.clone(), gather.clone());
+                let task = listen_to(aggregate, request, address.clone(), gather);
+                listening.insert(address, AbortOnDropHandle::new(tokio::spawn(task)));
+            }
+        }
+        let settled = async {
+            let changed = changes.changed().await;
+            tokio::time::sleep(GAP).await;
+            changed
+        };
+        tokio::pin!(settled);
+        let changed = loop {
             tokio::select! {
                 Some(message) = gathered.recv() => {
                     if to_client.send(Ok(Message::into(message))).await.is_err() {
                         return Ok(());
                     }
                 }
-                Some(()) = listening.next() => {}
-                changed = changes.changed() => {
-                    if changed.is_err() {
-                        return Err(Fault::new(FaultCode::SessionLost, "the node is shutting down"));
-                    }
-                    break;
-                }
+                () = to_client.closed() => return Ok(()),
+                changed = &mut settled => break changed,
             }
+        };
+        if changed.is_err() {
+            return Err(Fault::new(FaultCode::SessionLost, "the node is shutting down"));
         }
-        drop(listening);
-        for list in filter.lists() {
+        let now = aggregate.fingerprint();
+        for (list, at) in filter.lists() {
+            if now.get(at) == known.get(at) {
+                continue;
+            }
             let changed = Message::notification(
                 &format!("notifications/{list}/list_changed"),
                 Some(&format!(r#"{{"_meta":{meta}}}"#)),
@@ -285,47 +291,16 @@ async fn listen(
                 return Ok(());
             }
         }
+        known = now;
     }
 }
 
 /// Subscribes at one agent under the client's own request id, which thereby is the subscription id too.
-async fn listen_to(
-    aggregate: &Aggregate,
-    message: &Message,
-    peek: &Peek<'_>,
-    filter: &Filter,
-    address: AgentAddress,
-    gather: mpsc::Sender<Message>,
-) {
-    let own = |addresses: &[String]| -> Vec<String> {
-        let owned = addresses.iter().filter_map(|uri| super::names::unwrap_uri(uri));
-        owned
-            .filter(|owned| owned.address == address)
-            .map(|owned| owned.own)
-            .collect()
-    };
-    #[derive(Deserialize)]
-    struct Raw<'a> {
-        #[serde(borrow)]
-        notifications: &'a RawValue,
-    }
-    let Some(raw) = peek
-        .params
-        .and_then(|raw| serde_json::from_str::<Raw<'_>>(raw.get()).ok())
-    else {
+async fn listen_to(aggregate: Aggregate, request: Message, address: AgentAddress, gather: mpsc::Sender<Message>) {
+    let Ok(mut link) = open(&aggregate, &address, request).await else {
         return;
     };
-    let mut edit = message.edit();
-    edit.replace(
-        raw.notifications,
-        filter
-            .json(&own(&filter.resource_subscriptions), &own(&filter.task_ids))
-            .to_string(),
-    );
-    let Ok(mut link) = open(aggregate, &address, edit.finish()).await else {
-        return;
-    };
-    while let Ok(message) = next(aggregate, &address, &mut link).await {
+    while let Ok(message) = next(&aggregate, &address, &mut link).await {
         let Ok(peek) = message.peek() else { continue };
         if peek.kind() == Kind::Response {
             return;

@@ -11,7 +11,7 @@ use super::names::{Names, unwrap_uri, wrap_uri};
 use crate::jsonrpc::{Kind, Message, Meta, text};
 
 /// A list that agents have and the aggregate joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ListKind {
     Tools,
     Prompts,
@@ -69,8 +69,40 @@ pub(super) const PAGES: usize = 64;
 /// One page of an agent's list: its items under the aggregate's names, and the cursor of the next page.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
-    pub(super) items: Vec<String>,
+    pub(super) items: Vec<Item>,
     pub(super) next: Option<String>,
+}
+
+/// An item of a list: its name or address at the aggregate, and itself under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) json: String,
+}
+
+impl Item {
+    /// The item under another name and description.
+    pub(super) fn renamed(&self, name: &str, description: Option<&str>) -> Self {
+        let mut json = self.json.clone();
+        let replace = |json: &str, key: &str, by: &str| -> Option<String> {
+            let raw: &RawValue = serde_json::from_str(json).ok()?;
+            let members: Members<'_> = serde_json::from_str(json).ok()?;
+            Some(splice(raw, members.get(key)?, &serde_json::Value::from(by).to_string()))
+        };
+        if name != self.name {
+            json = replace(&json, "name", name).unwrap_or(json);
+        }
+        if let Some(description) = description {
+            json = replace(&json, "description", description).unwrap_or_else(|| {
+                let described = format!("{{\"description\":{},", serde_json::Value::from(description));
+                json.replacen('{', &described, 1)
+            });
+        }
+        Self {
+            name: name.to_owned(),
+            json,
+        }
+    }
 }
 
 type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
@@ -87,11 +119,9 @@ pub(super) fn page(kind: ListKind, response: &Message, address: &AgentAddress, n
     let items = items.into_iter().filter_map(|item| {
         let members: Members<'_> = serde_json::from_str(item.get()).ok()?;
         let value = *members.get(kind.key())?;
-        Some(splice(
-            item,
-            value,
-            &serde_json::Value::from(rename(&text(value)?)).to_string(),
-        ))
+        let name = rename(&text(value)?);
+        let json = splice(item, value, &serde_json::Value::from(name.as_str()).to_string());
+        Some(Item { name, json })
     });
     let next = result.get("nextCursor").and_then(|raw| text(raw)).map(Cow::into_owned);
     Some(Page {
@@ -107,14 +137,15 @@ fn splice(outer: &RawValue, part: &RawValue, by: &str) -> String {
     [before, by, &rest[part.get().len()..]].concat()
 }
 
-/// The result of a joined list.
-pub(super) fn joined(kind: ListKind, items: &[String], modern: bool) -> String {
+/// The result of a joined list, and where it goes on.
+pub(super) fn joined(kind: ListKind, items: &[&str], next: Option<&str>, modern: bool) -> String {
+    let next = next.map_or_else(String::new, |cursor| format!(r#","nextCursor":"{cursor}""#));
     let extra = if modern {
         r#","resultType":"complete","ttlMs":0,"cacheScope":"private""#
     } else {
         ""
     };
-    format!(r#"{{"{}":[{}]{extra}}}"#, kind.member(), items.join(","))
+    format!(r#"{{"{}":[{}]{next}{extra}}}"#, kind.member(), items.join(","))
 }
 
 /// The parameters of a request for one page.
@@ -271,9 +302,15 @@ mod tests {
             &Names::default(),
         )
         .unwrap();
+        let item = page.items.first().unwrap();
+        assert_eq!(item.name, "lab__files__a");
         assert_eq!(
-            page.items,
-            [r#"{"x":1.00, "name" : "lab__files__a", "inputSchema":{"name":"b"}}"#]
+            item.json,
+            r#"{"x":1.00, "name" : "lab__files__a", "inputSchema":{"name":"b"}}"#
+        );
+        assert_eq!(
+            item.renamed("b", Some("new")).json,
+            r#"{"description":"new","x":1.00, "name" : "b", "inputSchema":{"name":"b"}}"#
         );
         assert_eq!(page.next.as_deref(), Some("c"));
     }

@@ -4,13 +4,20 @@
 //! goes to its agent with only the name replaced; lists are the agents' own items, renamed. An agent that is dead or
 //! slow is left out, never the whole.
 
+mod catalogue;
 mod exchange;
+mod find;
 mod list;
 mod names;
+mod search;
 mod session;
 mod upstream;
+mod view;
 
+use std::borrow::Cow;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dawn_identity::AgentAddress;
 use dawn_registry::AgentState;
@@ -22,27 +29,54 @@ use crate::jsonrpc::{Message, Peek, text};
 use crate::link::Link;
 use crate::router::{AgentEntry, Router};
 use crate::wire::Mode;
+use catalogue::Catalogue;
+use list::{Item, ListKind, joined};
 use names::{Names, Owned};
+pub use view::{Disclosure, Pattern, View, Views};
+
+/// Changes of the network within this time are told as one.
+const SETTLE: Duration = Duration::from_millis(30);
+/// The least time between two tellings.
+const GAP: Duration = Duration::from_millis(250);
+/// Items of one page. Few clients turn pages, so it is long.
+const PAGE: usize = 1000;
 
 /// The sending half towards the client of the aggregate.
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 /// The receiving half from the client of the aggregate.
 type FromClient = mpsc::Receiver<Result<Frame, Fault>>;
 
-/// Opens links to all agents as one.
+/// Opens links to all agents as one, or to those of a view.
 #[derive(Debug, Clone)]
 pub struct Aggregate {
     router: Router,
     names: Arc<Names>,
+    catalogue: Arc<Catalogue>,
+    view: Arc<View>,
+    disclosure: Disclosure,
 }
 
 impl Aggregate {
     /// An aggregate over everything the router reaches.
     #[must_use]
     pub fn new(router: Router) -> Self {
+        let names = Arc::<Names>::default();
         Self {
+            catalogue: Arc::new(Catalogue::new(router.clone(), Arc::clone(&names))),
             router,
-            names: Arc::default(),
+            names,
+            view: Arc::default(),
+            disclosure: Disclosure::Full,
+        }
+    }
+
+    /// The same through a view; `disclosure` is the client's choice, if it made one.
+    #[must_use]
+    pub fn within(&self, view: Arc<View>, disclosure: Option<Disclosure>) -> Self {
+        Self {
+            disclosure: disclosure.unwrap_or(view.disclosure),
+            view,
+            ..self.clone()
         }
     }
 
@@ -62,29 +96,89 @@ impl Aggregate {
         Link::from_channels(near, far)
     }
 
-    /// The agents that can be used now.
-    fn agents(&self) -> Vec<AgentEntry> {
+    /// The agents of the view that can be used now, each with how it is called in names: by its node's name, or by id
+    /// where two nodes share a name.
+    fn agents(&self) -> Vec<(AgentEntry, AgentAddress)> {
         let mut agents = self.router.directory().agents();
-        agents.retain(|entry| entry.summary.state == AgentState::Ready);
-        agents.sort_by(|a, b| (&a.node_name, &a.summary.name).cmp(&(&b.node_name, &b.summary.name)));
-        agents
+        agents.sort_by(|a, b| (&a.node_name, a.node, &a.summary.name).cmp(&(&b.node_name, b.node, &b.summary.name)));
+        let mut shared = std::collections::BTreeSet::new();
+        for pair in agents.windows(2) {
+            if let [one, other] = pair
+                && one.node_name == other.node_name
+                && one.node != other.node
+            {
+                shared.insert(one.node_name.clone());
+            }
+        }
+        let addressed = agents.into_iter().map(|entry| {
+            let node = if shared.contains(&entry.node_name) {
+                entry.node.into()
+            } else {
+                entry.node_name.clone().into()
+            };
+            let agent = entry.summary.name.clone();
+            (entry, AgentAddress { node, agent })
+        });
+        addressed
+            .filter(|(entry, address)| entry.summary.state == AgentState::Ready && self.view.has_agent(address))
+            .collect()
     }
 
-    /// How an agent is called in names: by its node's name, or by id where two nodes share a name.
-    fn address(&self, entry: &AgentEntry) -> AgentAddress {
-        let agents = self.router.directory().agents();
-        let shared = agents
-            .iter()
-            .any(|other| other.node_name == entry.node_name && other.node != entry.node);
-        let node = if shared {
-            entry.node.into()
-        } else {
-            entry.node_name.clone().into()
-        };
-        AgentAddress {
-            node,
-            agent: entry.summary.name.clone(),
+    /// Changes whenever the view's lists do: tools, prompts, resources.
+    fn fingerprint(&self) -> [u64; 3] {
+        let mut hashers = [(); 3].map(|()| std::hash::DefaultHasher::new());
+        for (entry, address) in self.agents() {
+            for (hasher, list) in hashers.iter_mut().zip(entry.summary.lists) {
+                (address.to_string(), list).hash(hasher);
+            }
         }
+        hashers.map(|hasher| hasher.finish())
+    }
+
+    /// The items of a list as the view shows them.
+    fn shown<'a>(&'a self, kind: ListKind, lists: &'a [Arc<Vec<Item>>]) -> Vec<Cow<'a, Item>> {
+        let is_named = matches!(kind, ListKind::Tools | ListKind::Prompts);
+        let items = lists.iter().flat_map(|items| items.iter());
+        let items = items.filter(|item| !is_named || self.view.has_name(&item.name));
+        let item = |item: &'a Item| {
+            let name = self.view.shown(&item.name);
+            let description = self.view.describe.get(&item.name).filter(|_| kind == ListKind::Tools);
+            if !is_named || (name == item.name && description.is_none()) {
+                Cow::Borrowed(item)
+            } else {
+                Cow::Owned(item.renamed(name, description.map(String::as_str)))
+            }
+        };
+        items.map(item).collect()
+    }
+
+    /// The result of a list, from `cursor` on; `None` when the cursor is none of the list as it is now.
+    async fn list(&self, kind: ListKind, cursor: Option<&str>, disclosed: &[Item], modern: bool) -> Option<String> {
+        let lists = self.catalogue.lists(kind, &self.agents()).await;
+        let items = if kind == ListKind::Tools && self.disclosure == Disclosure::Search {
+            let own = find::tools().into_iter().map(Cow::Owned);
+            own.chain(disclosed.iter().map(Cow::Borrowed)).collect()
+        } else {
+            self.shown(kind, &lists)
+        };
+        let mut hasher = std::hash::DefaultHasher::new();
+        for item in &items {
+            item.name.hash(&mut hasher);
+        }
+        let stamp = hasher.finish();
+        let begin = match cursor {
+            None => 0,
+            Some(cursor) => {
+                let (at, of) = cursor.split_once('-')?;
+                let at: usize = at.parse().ok()?;
+                (u64::from_str_radix(of, 16) == Ok(stamp) && at < items.len()).then_some(at)?
+            }
+        };
+        let end = (begin + PAGE).min(items.len());
+        let next = (end < items.len()).then(|| format!("{end}-{stamp:x}"));
+        let page = items.iter().skip(begin).take(end - begin);
+        let json: Vec<&str> = page.map(|item| item.json.as_str()).collect();
+        Some(joined(kind, &json, next.as_deref(), modern))
     }
 
     /// Which agent a request is for, and the request with the agent's own name in it.
@@ -98,16 +192,31 @@ impl Aggregate {
         let params = peek.params().ok_or_else(|| unknown("the request has no parameters"))?;
         let by_name = |raw: Option<&serde_json::value::RawValue>| {
             let name = raw.and_then(text).ok_or_else(|| unknown("the request names nothing"))?;
-            self.names
-                .resolve(&name)
-                .ok_or_else(|| unknown(&format!("{name:?} is not of the form node__agent__name")))
+            let full = self.view.full(&name);
+            let owned = self.names.resolve(full);
+            owned
+                .filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(full))
+                .ok_or_else(|| unknown(&format!("there is no {name:?} here")))
         };
         let by_uri = |raw: Option<&serde_json::value::RawValue>| {
             let uri = raw
                 .and_then(text)
                 .ok_or_else(|| unknown("the request names no resource"))?;
-            names::unwrap_uri(&uri).ok_or_else(|| unknown(&format!("{uri:?} is not of the form dawn://node/agent/…")))
+            names::unwrap_uri(&uri)
+                .filter(|owned| self.view.has_agent(&owned.address))
+                .ok_or_else(|| unknown(&format!("there is no {uri:?} here; addresses are dawn://node/agent/…")))
         };
+        if let Some(inner) = self.call_of(peek) {
+            let inner = inner?;
+            let Owned { address, own } = by_name(Some(inner.name))?;
+            let mut edit = message.edit();
+            if let Some(raw) = params.name {
+                edit.replace(raw, serde_json::Value::from(own).to_string());
+            }
+            let arguments = inner.arguments.map_or("{}", serde_json::value::RawValue::get);
+            edit.replace(inner.outer, arguments.to_owned());
+            return Ok((address, edit.finish()));
+        }
         let (raw, owned) = match peek.method() {
             "tools/call" | "prompts/get" => (params.name, by_name(params.name)?),
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => (params.uri, by_uri(params.uri)?),
@@ -116,7 +225,7 @@ impl Aggregate {
                     .task_id
                     .and_then(text)
                     .ok_or_else(|| unknown("the request names no task"))?;
-                let owned = names::unwrap_uri(&id);
+                let owned = names::unwrap_uri(&id).filter(|owned| self.view.has_agent(&owned.address));
                 (
                     params.task_id,
                     owned.ok_or_else(|| unknown(&format!("{id:?} is no task of an agent here")))?,
@@ -155,14 +264,15 @@ impl Aggregate {
         let mut words = String::from(
             "The agents of a private Dawn network as one server. A tool or prompt node__agent__name belongs to that agent on that node; resources are addressed dawn://node/agent/….",
         );
-        for entry in self.agents() {
+        if self.disclosure == Disclosure::Search {
+            words.push_str(" Tools are found with find_tools and called with call_tool.");
+        }
+        for (entry, address) in self.agents() {
             // Writing to a string cannot fail.
             let _ = write!(
                 words,
-                "\n- {}: {} ({} tools)",
-                self.address(&entry),
-                entry.summary.title,
-                entry.summary.tools_total
+                "\n- {address}: {} ({} tools)",
+                entry.summary.title, entry.summary.tools_total
             );
         }
         words

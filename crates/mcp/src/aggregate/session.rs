@@ -1,23 +1,22 @@
 //! A legacy session with the aggregate: one session with each agent that it touches.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use dawn_identity::AgentAddress;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::list::{ListKind, PAGES, joined, page, page_params, unwrap_related_task, wrap};
+use super::exchange::{cursor, stale_cursor};
+use super::list::{Item, ListKind, PAGES, joined, page, page_params, unwrap_related_task, wrap};
 use super::upstream::{Asker, FromAgent, Upstream};
-use super::{Aggregate, FromClient, ToClient};
+use super::{Aggregate, FromClient, GAP, SETTLE, ToClient};
 use crate::gateway::{LATEST_LEGACY, LEGACY_VERSIONS};
 use crate::jsonrpc::{Id, Kind, Message, Peek, codes, text};
 
-/// Changes of the directory within this time are told as one.
-const SETTLE: Duration = Duration::from_millis(30);
+/// Found tools that a session lists.
+const DISCLOSED: usize = 64;
 
 struct Session {
     aggregate: Aggregate,
@@ -34,12 +33,18 @@ struct Session {
     questions: HashMap<u64, (AgentAddress, String)>,
     next_question: u64,
     lists: TaskTracker,
+    /// What the lists were made of when the client was last told.
+    known: [u64; 3],
+    /// Tools that this session found.
+    disclosed: Vec<Item>,
 }
 
 /// Serves one legacy session until its client leaves.
 pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_client: ToClient) {
     let (events, mut from_agents) = mpsc::channel(aggregate.router.limits().queue_messages);
     let mut changes = aggregate.router.directory().changes();
+    let _watched = aggregate.catalogue.watched();
+    let known = aggregate.fingerprint();
     let mut session = Session {
         aggregate,
         to_client,
@@ -52,16 +57,31 @@ pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_
         questions: HashMap::new(),
         next_question: 0,
         lists: TaskTracker::new(),
+        known,
+        disclosed: Vec::new(),
     };
+    let mut due = None;
+    let mut told = None;
     loop {
+        let settled = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             message = from_client.recv() => match message {
                 Some(Ok(frame)) => session.hear_client(frame.message).await,
                 Some(Err(_)) | None => return session.finish(&mut from_agents).await,
             },
             Some(event) = from_agents.recv() => session.hear_agent(event).await,
-            Ok(()) = changes.changed() => {
-                tokio::time::sleep(SETTLE).await;
+            Ok(()) = changes.changed(), if due.is_none() => {
+                let soon = Instant::now() + SETTLE;
+                due = Some(told.map_or(soon, |told: Instant| soon.max(told + GAP)));
+            }
+            () = settled => {
+                due = None;
+                told = Some(Instant::now());
                 changes.mark_unchanged();
                 session.agents_changed().await;
             }
@@ -146,6 +166,7 @@ impl Session {
                 }
                 Some(Message::result(id, "{}"))
             }
+            "tools/call" if self.aggregate.is_find(peek) => Some(self.find(peek, id).await),
             "tools/call"
             | "prompts/get"
             | "resources/read"
@@ -170,7 +191,7 @@ impl Session {
             }
             method => match ListKind::of(method) {
                 Some(kind) => {
-                    self.list(kind, id.to_owned());
+                    self.list(kind, id.to_owned(), peek.params.and_then(cursor));
                     None
                 }
                 None => {
@@ -214,43 +235,61 @@ impl Session {
         })
     }
 
-    /// Asks all agents for a list and answers with what came in time.
-    fn list(&mut self, kind: ListKind, id: String) {
-        let addresses: Vec<_> = self
-            .aggregate
-            .agents()
-            .iter()
-            .map(|entry| self.aggregate.address(entry))
-            .collect();
-        let askers: Vec<_> = addresses
-            .into_iter()
-            .map(|address| (self.agent(&address).asker(), address))
-            .collect();
+    /// Answers with a list of all agents, in the background.
+    fn list(&mut self, kind: ListKind, id: String, cursor: Option<String>) {
         let (aggregate, to_client) = (self.aggregate.clone(), self.to_client.clone());
-        self.lists.spawn(async move {
-            let asked = askers.into_iter().enumerate().map(|(at, (asker, address))| {
-                let aggregate = &aggregate;
-                async move {
-                    let items = tokio::time::timeout(
-                        aggregate.router.limits().aggregate,
-                        list_of(aggregate, kind, &asker, &address),
-                    )
-                    .await;
-                    let items = items.unwrap_or_else(|_| {
-                        tracing::warn!(agent = %address, "left out of a list: it did not answer in time");
-                        Vec::new()
-                    });
-                    (at, items)
-                }
+        if kind != ListKind::Tasks {
+            let disclosed = self.disclosed.clone();
+            self.lists.spawn(async move {
+                let listed = aggregate.list(kind, cursor.as_deref(), &disclosed, false).await;
+                let answer = listed.map_or_else(|| stale_cursor(&id), |listed| Message::result(&id, &listed));
+                // When the client left, nobody needs the list.
+                let _ = to_client.send(Ok(answer.into())).await;
             });
-            let mut parts: Vec<_> = asked.collect::<FuturesUnordered<_>>().collect().await;
-            parts.sort_by_key(|(at, _)| *at);
-            let items: Vec<String> = parts.into_iter().flat_map(|(_, items)| items).collect();
+            return;
+        }
+        // Tasks belong to the session: only agents that it spoke with can have any.
+        let askers: Vec<_> = self
+            .agents
+            .iter()
+            .map(|(address, agent)| (address.clone(), agent.asker()))
+            .collect();
+        self.lists.spawn(async move {
+            let patience = aggregate.router.limits().aggregate;
+            let aggregate = &aggregate;
+            let asked = askers.into_iter().map(|(address, asker)| async move {
+                let items = tokio::time::timeout(patience, tasks_of(aggregate, &asker, &address)).await;
+                items.unwrap_or_else(|_| {
+                    tracing::warn!(agent = %address, "left out of a list: it did not answer in time");
+                    Vec::new()
+                })
+            });
+            let parts = futures::future::join_all(asked).await;
+            let items: Vec<&str> = parts.iter().flatten().map(|item| item.json.as_str()).collect();
             // When the client left, nobody needs the list.
             let _ = to_client
-                .send(Ok(Message::result(&id, &joined(kind, &items, false)).into()))
+                .send(Ok(Message::result(&id, &joined(kind, &items, None, false)).into()))
                 .await;
         });
+    }
+
+    /// Answers `find_tools`; what it found is listed from then on.
+    async fn find(&mut self, peek: &Peek<'_>, id: &str) -> Message {
+        let (result, found) = self.aggregate.find(peek.params, false).await;
+        let before = self.disclosed.len();
+        for tool in found {
+            if !self.disclosed.iter().any(|known| known.name == tool.name) {
+                self.disclosed.push(tool);
+            }
+        }
+        if self.disclosed.len() > DISCLOSED {
+            self.disclosed.drain(..self.disclosed.len() - DISCLOSED);
+        }
+        if self.disclosed.len() != before && self.initialized {
+            self.tell(Message::notification("notifications/tools/list_changed", None))
+                .await;
+        }
+        Message::result(id, &result)
     }
 
     async fn notification(&mut self, message: &Message, peek: &Peek<'_>) {
@@ -353,21 +392,26 @@ impl Session {
         Some(edit.finish())
     }
 
-    async fn agents_changed(&self) {
+    async fn agents_changed(&mut self) {
+        let now = self.aggregate.fingerprint();
+        let before = std::mem::replace(&mut self.known, now);
         if !self.initialized {
             return;
         }
-        for list in ["tools", "prompts", "resources"] {
-            self.tell(Message::notification(
-                &format!("notifications/{list}/list_changed"),
-                None,
-            ))
-            .await;
+        for (list, (now, before)) in ["tools", "prompts", "resources"]
+            .into_iter()
+            .zip(now.into_iter().zip(before))
+        {
+            if now != before {
+                let method = format!("notifications/{list}/list_changed");
+                self.tell(Message::notification(&method, None)).await;
+            }
         }
     }
 }
 
-async fn list_of(aggregate: &Aggregate, kind: ListKind, asker: &Asker, address: &AgentAddress) -> Vec<String> {
+async fn tasks_of(aggregate: &Aggregate, asker: &Asker, address: &AgentAddress) -> Vec<Item> {
+    let kind = ListKind::Tasks;
     let mut items = Vec::new();
     let mut cursor = None;
     for _ in 0..PAGES {

@@ -18,12 +18,51 @@ use crate::jsonrpc::{Message, codes};
 pub(super) fn routes(gateway: Gateway) -> Router {
     Router::new()
         .route("/mcp", axum::routing::any(all))
+        // A node may be called `groups`: its agents are reached by its id.
+        .route("/mcp/groups/{group}", axum::routing::any(group))
         .route("/mcp/{node}/{agent}", axum::routing::any(one))
         .with_state(gateway)
 }
 
 async fn all(State(gateway): State<Gateway>, request: Request) -> Response {
-    serve(gateway, Target::All, request).await
+    many(gateway, None, request).await
+}
+
+async fn group(State(gateway): State<Gateway>, Path(group): Path<String>, request: Request) -> Response {
+    many(gateway, Some(group), request).await
+}
+
+/// All agents, or those of a group; `?tools=search` or `?tools=full` says how tools are disclosed.
+async fn many(gateway: Gateway, group: Option<String>, request: Request) -> Response {
+    if let Some(name) = &group
+        && gateway.views().get(Some(name)).is_none()
+    {
+        return refuse_fault(gateway, super::unknown_group(name), request).await;
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let wanted = query.split('&').find_map(|pair| pair.strip_prefix("tools="));
+    let disclosure = match wanted.map(str::parse).transpose() {
+        Ok(disclosure) => disclosure,
+        Err(words) => {
+            return refuse(
+                &gateway,
+                StatusCode::BAD_REQUEST,
+                codes::INVALID_REQUEST,
+                &format!("?tools=: {words}"),
+            );
+        }
+    };
+    serve(gateway, Target::All { group, disclosure }, request).await
+}
+
+async fn refuse_fault(gateway: Gateway, fault: Fault, request: Request) -> Response {
+    gateway.counters().fault(fault.code);
+    // The request's id makes the answer readable for its client.
+    let id = match axum::body::to_bytes(request.into_body(), gateway.limits().message_bytes).await {
+        Ok(body) => exchange::raw_id(&Message::new(body)),
+        Err(_) => None,
+    };
+    json(fault.code.http_status(), fault.answer(id.as_deref()))
 }
 
 async fn one(
@@ -33,15 +72,7 @@ async fn one(
 ) -> Response {
     match super::target(&node, &agent) {
         Ok(target) => serve(gateway, target, request).await,
-        Err(fault) => {
-            gateway.counters().fault(fault.code);
-            // The request's id makes the answer readable for its client.
-            let id = match axum::body::to_bytes(request.into_body(), gateway.limits().message_bytes).await {
-                Ok(body) => exchange::raw_id(&Message::new(body)),
-                Err(_) => None,
-            };
-            json(fault.code.http_status(), fault.answer(id.as_deref()))
-        }
+        Err(fault) => refuse_fault(gateway, fault, request).await,
     }
 }
 

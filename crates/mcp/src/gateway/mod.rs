@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
 
 use crate::aggregate::Aggregate;
+pub use crate::aggregate::{Disclosure, Pattern, View, Views};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
@@ -37,8 +38,13 @@ use session::Session;
 pub enum Target {
     /// One agent, nothing changed.
     Agent(AgentAddress),
-    /// Every agent of the network as one server.
-    All,
+    /// Every agent of the network as one server, or those of a group.
+    All {
+        /// The group, if it is one's endpoint.
+        group: Option<String>,
+        /// How the client wants tools disclosed, if it said so.
+        disclosure: Option<Disclosure>,
+    },
 }
 
 /// What went through the gateway since it was made.
@@ -85,6 +91,7 @@ pub struct Gateway {
 struct Inner {
     router: Router,
     aggregate: Aggregate,
+    views: Views,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     counters: Counters,
     tasks: TaskTracker,
@@ -107,6 +114,7 @@ impl Gateway {
         let inner = Inner {
             router,
             aggregate,
+            views: Views::default(),
             sessions: Mutex::default(),
             counters: Counters::default(),
             tasks: TaskTracker::new(),
@@ -121,7 +129,7 @@ impl Gateway {
         gateway
     }
 
-    /// The HTTP routes: `/mcp` and `/mcp/{node}/{agent}`. Authentication is the caller's.
+    /// The HTTP routes: `/mcp`, `/mcp/groups/{group}` and `/mcp/{node}/{agent}`. Authentication is the caller's.
     pub fn routes(&self) -> axum::Router {
         http::routes(self.clone())
     }
@@ -130,6 +138,12 @@ impl Gateway {
     #[must_use]
     pub fn router(&self) -> &Router {
         &self.inner.router
+    }
+
+    /// What the endpoints of all agents and of groups show.
+    #[must_use]
+    pub fn views(&self) -> &Views {
+        &self.inner.views
     }
 
     /// What went through.
@@ -163,7 +177,10 @@ impl Gateway {
     /// Opens a link to what stands behind a door.
     async fn open(&self, target: &Target, mode: Mode) -> Result<Link, Fault> {
         let opened = match target {
-            Target::All => Ok(self.inner.aggregate.open(mode)),
+            Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
+                Some(view) => Ok(self.inner.aggregate.within(view, *disclosure).open(mode)),
+                None => Err(unknown_group(group.as_deref().unwrap_or_default())),
+            },
             Target::Agent(address) => self.inner.router.open(address, mode).await,
         };
         opened.inspect_err(|fault| self.inner.counters.fault(fault.code))
@@ -173,7 +190,7 @@ impl Gateway {
     fn lost(&self, target: &Target) -> Fault {
         match target {
             Target::Agent(address) => self.inner.router.lost(address),
-            Target::All => Fault::new(FaultCode::SessionLost, "the node is shutting down"),
+            Target::All { .. } => Fault::new(FaultCode::SessionLost, "the node is shutting down"),
         }
     }
 
@@ -190,6 +207,13 @@ impl Gateway {
             self.with_sessions(|sessions| sessions.retain(|_, session| !session.is_idle(idle)));
         }
     }
+}
+
+fn unknown_group(group: &str) -> Fault {
+    Fault::new(
+        FaultCode::UnknownAgent,
+        format!("there is no group {group:?}; groups are made in config.toml, as [groups.{group}]"),
+    )
 }
 
 /// Reads `{node}` and `{agent}` of a path.

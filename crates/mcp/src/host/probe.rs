@@ -198,6 +198,7 @@ impl Conversation<'_> {
         if offers("tools") {
             let tools = self.list("tools/list", "tools").await;
             self.agent.headers.learn(&tools);
+            summary.lists[0] = digest(&tools);
             summary.tools_total = count(&tools);
             summary.tools = tools
                 .iter()
@@ -209,13 +210,28 @@ impl Conversation<'_> {
                 .collect();
         }
         if offers("resources") {
-            summary.resources = count(&self.list("resources/list", "resources").await);
+            let mut resources = self.list("resources/list", "resources").await;
+            summary.resources = count(&resources);
+            resources.extend(self.list("resources/templates/list", "resourceTemplates").await);
+            summary.lists[2] = digest(&resources);
         }
         if offers("prompts") {
-            summary.prompts = count(&self.list("prompts/list", "prompts").await);
+            let prompts = self.list("prompts/list", "prompts").await;
+            summary.prompts = count(&prompts);
+            summary.lists[1] = digest(&prompts);
         }
         summary
     }
+}
+
+/// A number that tells one list from another.
+fn digest(items: &[Value]) -> u64 {
+    use std::hash::{Hash as _, Hasher as _};
+    let mut hasher = std::hash::DefaultHasher::new();
+    for item in items {
+        item.to_string().hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn count(items: &[Value]) -> u32 {

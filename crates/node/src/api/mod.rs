@@ -53,6 +53,7 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/requests/{id}/approve", post(invites::approve))
         .route("/api/requests/{id}/deny", post(invites::deny))
         .route("/api/joins", get(invites::joins))
+        .route("/api/reload", post(status::reload))
         .route("/api/events", get(events::stream))
         .route("/api/shutdown", post(status::shutdown))
         .route("/api/openapi.json", get(health::openapi))

@@ -44,3 +44,10 @@ pub(super) async fn shutdown(State(state): State<NodeState>) -> StatusCode {
     state.ask_to_stop();
     StatusCode::ACCEPTED
 }
+
+pub(super) async fn reload(State(state): State<NodeState>) -> Result<Json<Value>, super::ApiError> {
+    let changed = state.reload().await?;
+    Ok(Json(
+        json!({ "agents": changed, "groups": state.gateway.views().groups() }),
+    ))
+}
