@@ -1,4 +1,5 @@
 //! Several agents as one endpoint: all of them, groups of them, and tools that are found by search.
+#![allow(clippy::expect_used, reason = "a test helper fails the test")]
 
 use dawn_e2e::{Network, Node, Transport, eventually};
 use serde_json::{Value, json};
