@@ -120,6 +120,52 @@ impl fmt::Display for Id {
     }
 }
 
+impl Message {
+    /// The id of a response, without reading its result where the id comes first; `None` for everything else.
+    #[must_use]
+    pub fn response_id(&self) -> Option<Id> {
+        struct Early<'m>(&'m mut Option<Head>);
+        #[derive(Default)]
+        struct Head {
+            id: Option<Id>,
+            is_response: bool,
+        }
+        impl<'de> Visitor<'de> for Early<'_> {
+            type Value = ();
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON-RPC message")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+                let head = self.0.insert(Head::default());
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    match &*key {
+                        "id" => head.id = Id::parse(map.next_value::<&RawValue>()?.get()).ok(),
+                        "method" => return Ok(()),
+                        "result" | "error" => {
+                            head.is_response = true;
+                            if head.id.is_some() {
+                                return Ok(());
+                            }
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                        }
+                        _ => {
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+        let mut head = None;
+        let mut deserializer = serde_json::Deserializer::from_slice(&self.0);
+        // Leaving before the end is an error to the deserializer; what was read until then counts.
+        let _ = serde::Deserializer::deserialize_map(&mut deserializer, Early(&mut head));
+        head.filter(|head| head.is_response)?.id
+    }
+}
+
 /// The envelope of a message; every part is a span of the message's own bytes.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Peek<'a> {
@@ -529,6 +575,22 @@ mod tests {
 
     fn message(text: &str) -> Message {
         Message::new(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_responses_id_is_read_wherever_it_stands() {
+        for (text, id) in [
+            (r#"{"jsonrpc":"2.0","id":7,"result":{"id":8}}"#, Some(Id::Integer(7))),
+            (r#"{"result":{"id":8},"jsonrpc":"2.0","id":"a"}"#, Some(Id::Text("a".into()))),
+            (r#"{"id":1,"error":{"code":1,"message":""}}"#, Some(Id::Integer(1))),
+            (r#"{"id":1,"method":"ping"}"#, None),
+            (r#"{"method":"x","params":{"result":1}}"#, None),
+            (r#"{"id":1}"#, None),
+            ("[]", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(Message::new(Bytes::from(text)).response_id(), id, "{text}");
+        }
     }
 
     #[test]

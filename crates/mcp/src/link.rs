@@ -107,6 +107,29 @@ impl Link {
         self
     }
 
+    /// The same link, with a further filter before those that it has.
+    #[must_use]
+    pub(crate) fn also_filtered(mut self, first: Filter) -> Self {
+        self.sender.filter = Some(match self.sender.filter.take() {
+            Some(then) => Arc::new(move |message| then(first(message))),
+            None => first,
+        });
+        self
+    }
+
+    /// The same link, with a further observer after those that it has.
+    #[must_use]
+    pub(crate) fn also_observed(mut self, last: Observer) -> Self {
+        self.receiver.observer = Some(match self.receiver.observer.take() {
+            Some(before) => Arc::new(move |message: &Message| {
+                before(message);
+                last(message);
+            }),
+            None => last,
+        });
+        self
+    }
+
     /// The first line that comes is the other node's [`Reply`].
     #[must_use]
     pub(crate) fn awaiting_reply(mut self) -> Self {

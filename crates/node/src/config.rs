@@ -53,6 +53,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Logging.
     pub log: LogConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The agents that this node hosts, by name.
     pub agents: BTreeMap<AgentName, AgentConfig>,
     /// What `/mcp` shows of all agents.
@@ -161,6 +163,26 @@ impl Config {
             views.insert(Some(name.clone()), group.view());
         }
         Ok(views)
+    }
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Whether calls of this node's agents are recorded.
+    pub enabled: bool,
+    /// For how long.
+    pub keep: Span,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        Self {
+            enabled: true,
+            keep: Span(Duration::from_secs(90 * DAY)),
+        }
     }
 }
 

@@ -75,6 +75,12 @@ impl Home {
         self.data.join("network.key")
     }
 
+    /// The folder of the audit log.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.data.join("audit")
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
-use dawn_mcp::host::{AgentSpec, Guard, Host, InProcess, OauthClient, Source};
+use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
 use dawn_mcp::wire::{Caller, PROTOCOL};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Events, Guarded};
+use crate::audit::Audit;
 use crate::config::{AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::Directory;
 use crate::error::NodeError;
@@ -347,7 +348,12 @@ impl Node {
             store: store.clone(),
             vault: dawn_identity::Vault::new(&key),
         };
-        let host = Host::new(Arc::clone(&limits), guard, Some(Arc::new(credentials)));
+        let audit = config
+            .audit
+            .enabled
+            .then(|| Audit::new(home.audit(), config.audit.keep.0));
+        let sink = audit.clone().map(|audit| Arc::new(audit) as Arc<dyn AuditSink>);
+        let host = Host::new(Arc::clone(&limits), guard, Some(Arc::new(credentials)), sink);
         add_agents(&host, &home, &config).await?;
         let directory = Directory::open(
             store.clone(),
@@ -402,6 +408,9 @@ impl Node {
             api_stop: CancellationToken::new(),
             _lock: lock,
         };
+        if let Some(audit) = audit {
+            node.tasks.spawn(audit.run(node.background.clone()));
+        }
         node.run(&config, token, listener)?;
         node.state.inner.ready.store(true, Ordering::Release);
         Ok(node)

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod arguments;
+pub(crate) mod audit;
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod client_config;

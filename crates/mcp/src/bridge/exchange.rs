@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{LOG_LEVEL_KEY, Open, Place, ToClient, quoted, value};
@@ -30,6 +30,8 @@ mod live;
 const GATHER: Duration = Duration::from_millis(15);
 /// How long a suspended call waits for its client.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Sessions of one caller with one agent.
+const SESSIONS: usize = 32;
 /// Suspended calls of one caller at one agent.
 const SUSPENDED: usize = 256;
 /// Events that wait for one call; notifications beyond are dropped.
@@ -54,7 +56,7 @@ type Key = (String, String, String);
 /// The legacy sessions that stand in for the modern clients of one agent.
 #[derive(Default)]
 pub(crate) struct Sessions {
-    live: tokio::sync::Mutex<HashMap<Key, Arc<Live>>>,
+    live: Mutex<HashMap<Key, Arc<OnceCell<Arc<Live>>>>>,
     suspended: Mutex<HashMap<String, Suspended>>,
 }
 
@@ -295,19 +297,38 @@ impl Sessions {
         let capabilities = member(super::CAPABILITIES_KEY, "{}");
         let info = member(super::CLIENT_INFO_KEY, r#"{"name":"unknown","version":"0"}"#);
         let key = (caller.to_owned(), info, capabilities);
-        let mut live = self.live.lock().await;
-        live.retain(|_, live| lock(&live.state).over.is_none());
-        if let Some(live) = live.get(&key) {
-            return Ok(Arc::clone(live));
+        let cell = self.cell(&key, place)?;
+        let begin = async {
+            let opened = tokio::time::timeout(place.limits.probe, Live::begin(open, place.clone(), &key)).await;
+            opened.map_err(|_| {
+                let words = format!("agent {} did not answer initialize in time", place.agent);
+                Fault::new(FaultCode::Timeout, words)
+            })?
+        };
+        cell.get_or_try_init(|| begin).await.cloned()
+    }
+
+    /// Where the session of a key is, or is to be.
+    fn cell(&self, key: &Key, place: &Place) -> Result<Arc<OnceCell<Arc<Live>>>, Fault> {
+        let mut live = lock(&self.live);
+        live.retain(|_, cell| match cell.get() {
+            Some(live) => lock(&live.state).over.is_none(),
+            // Somebody is beginning it.
+            None => Arc::strong_count(cell) > 1,
+        });
+        if let Some(cell) = live.get(key) {
+            return Ok(Arc::clone(cell));
         }
-        let opening = Live::begin(open, place.clone(), &key);
-        let opened = tokio::time::timeout(place.limits.probe, opening).await;
-        let opened = opened.map_err(|_| {
-            let words = format!("agent {} did not answer initialize in time", place.agent);
-            Fault::new(FaultCode::Timeout, words)
-        })??;
-        live.insert(key, Arc::clone(&opened));
-        Ok(opened)
+        if live.keys().filter(|(caller, ..)| *caller == key.0).count() >= SESSIONS {
+            let words = format!(
+                "agent {}: this node has {SESSIONS} sessions with it, of clients with other names or capabilities; they end when they are idle",
+                place.agent
+            );
+            return Err(Fault::new(FaultCode::Busy, words));
+        }
+        let cell = Arc::new(OnceCell::new());
+        live.insert(key.clone(), Arc::clone(&cell));
+        Ok(cell)
     }
 
     /// Passes on what becomes of a call, until its answer or its first question.

@@ -1,7 +1,7 @@
 //! Joins clients and agents of different eras, at the agent's host.
 //!
-//! [`session`] is a legacy session (2025-11-25 and older) whose every request becomes an exchange of an agent that
-//! speaks only 2026-07-28; [`exchange`] serves modern exchanges from legacy sessions of an agent that speaks only
+//! [`session()`] is a legacy session (2025-11-25 and older) whose every request becomes an exchange of an agent that
+//! speaks only 2026-07-28; [`Sessions`] serves modern exchanges from legacy sessions of an agent that speaks only
 //! revisions with `initialize`. What one era has and the other lacks is turned into what the other has for the same
 //! purpose; what has no counterpart is an error that says so. All else passes byte for byte.
 //! Source: MCP 2025-11-25 and 2026-07-28.

@@ -4,6 +4,7 @@
 //! Streamable HTTP server, or code of this process. The host asks each what it offers, keeps a summary for the
 //! network, tells agents who calls, and leaves no process behind.
 
+mod audit;
 mod caller;
 mod http;
 mod mux;
@@ -30,6 +31,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::wire::{Caller, Mode};
+pub use audit::{AuditEntry, AuditSink, Outcome};
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
 
@@ -157,6 +159,7 @@ struct Inner {
     stop: CancellationToken,
     http: std::sync::OnceLock<reqwest::Client>,
     vault: Option<Arc<dyn Vault>>,
+    audit: Option<Arc<dyn AuditSink>>,
 }
 
 struct Agent {
@@ -198,9 +201,14 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// A host without agents; without a `vault` it never logs in anywhere.
+    /// A host without agents; without a `vault` it never logs in anywhere, without `audit` no call is recorded.
     #[must_use]
-    pub fn new(limits: Arc<McpLimits>, guard: Guard, vault: Option<Arc<dyn Vault>>) -> Self {
+    pub fn new(
+        limits: Arc<McpLimits>,
+        guard: Guard,
+        vault: Option<Arc<dyn Vault>>,
+        audit: Option<Arc<dyn AuditSink>>,
+    ) -> Self {
         Self(Arc::new(Inner {
             limits,
             guard,
@@ -210,6 +218,7 @@ impl Host {
             stop: CancellationToken::new(),
             http: std::sync::OnceLock::new(),
             vault,
+            audit,
         }))
     }
 
@@ -402,12 +411,17 @@ impl Host {
         } else {
             self.bridged(&agent, mode, caller)
         };
-        Ok(link.with_observer(Arc::new(move |message| {
+        let watched = Arc::clone(&agent);
+        let link = link.with_observer(Arc::new(move |message| {
             // A name within the text of a small result costs no more than a probe too many.
             if message.len() < 1024 && memchr::memmem::find(message.as_bytes(), b"/list_changed\"").is_some() {
-                agent.stale.notify_one();
+                watched.stale.notify_one();
             }
-        })))
+        }));
+        Ok(match &self.0.audit {
+            Some(sink) => audit::recorded(link, caller, agent.name.clone(), Arc::clone(sink)),
+            None => link,
+        })
     }
 
     /// Whether an agent speaks the era of a link by itself; until it was asked, that is waited for.

@@ -1,0 +1,148 @@
+//! Who called what of this node's agents, when, for how long and with which outcome. Contents are never kept: of
+//! arguments only their hash.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dawn_identity::{AgentName, NodeId, NodeName};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::lock;
+use crate::jsonrpc::{Id, Kind, Members, Message, text};
+use crate::link::Link;
+use crate::wire::Caller;
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a result.
+    Result,
+    /// With an error.
+    Error,
+    /// Before its answer: it was cancelled, its caller left, or the agent was lost.
+    Unanswered,
+}
+
+/// One call.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// Who called.
+    pub caller: NodeId,
+    /// Under which name.
+    pub caller_name: NodeName,
+    /// The agent.
+    pub agent: AgentName,
+    /// `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`.
+    pub method: String,
+    /// The tool or prompt, or the resource's address.
+    pub name: String,
+    /// SHA-256 of the arguments as they were written, if there were any.
+    pub arguments: Option<[u8; 32]>,
+    /// How long it took.
+    pub duration: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Where entries go. Must not block.
+pub trait AuditSink: Send + Sync + 'static {
+    /// Takes an entry.
+    fn record(&self, entry: AuditEntry);
+}
+
+struct Open {
+    method: String,
+    name: String,
+    arguments: Option<[u8; 32]>,
+    begun: Instant,
+}
+
+/// The calls of one link.
+struct Trail {
+    caller: Caller,
+    agent: AgentName,
+    sink: Arc<dyn AuditSink>,
+    open: Mutex<HashMap<Id, Open>>,
+}
+
+impl Trail {
+    fn asked(&self, message: &Message) {
+        let Ok(peek) = message.peek() else { return };
+        if peek.kind() != Kind::Request
+            || !matches!(
+                peek.method(),
+                "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe"
+            )
+        {
+            return;
+        }
+        let (Some(id), Some(params)) = (peek.id(), peek.params.and_then(Members::of)) else {
+            return;
+        };
+        let named = params.get("name").or_else(|| params.get("uri")).and_then(text);
+        let arguments = params.get("arguments").map(RawValue::get);
+        let open = Open {
+            method: peek.method().to_owned(),
+            name: named.unwrap_or_default().into_owned(),
+            arguments: arguments.map(|arguments| Sha256::digest(arguments).into()),
+            begun: Instant::now(),
+        };
+        if let Some(before) = lock(&self.open).insert(id, open) {
+            self.record(before, Outcome::Unanswered);
+        }
+    }
+
+    fn answered(&self, message: &Message) {
+        if lock(&self.open).is_empty() {
+            return;
+        }
+        let Some(open) = message.response_id().and_then(|id| lock(&self.open).remove(&id)) else {
+            return;
+        };
+        // The error of a response comes at its beginning, or the response is small.
+        let head = message.as_bytes().get(..256).unwrap_or(message.as_bytes());
+        let is_error =
+            memchr::memmem::find(head, b"\"error\"").is_some() && message.peek().is_ok_and(|peek| peek.error.is_some());
+        self.record(open, if is_error { Outcome::Error } else { Outcome::Result });
+    }
+
+    fn record(&self, open: Open, outcome: Outcome) {
+        self.sink.record(AuditEntry {
+            caller: self.caller.node,
+            caller_name: self.caller.name.clone(),
+            agent: self.agent.clone(),
+            method: open.method,
+            name: open.name,
+            arguments: open.arguments,
+            duration: open.begun.elapsed(),
+            outcome,
+        });
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        let open = std::mem::take(&mut *lock(&self.open));
+        for open in open.into_values() {
+            self.record(open, Outcome::Unanswered);
+        }
+    }
+}
+
+/// The same link, with its calls recorded.
+pub(super) fn recorded(link: Link, caller: &Caller, agent: AgentName, sink: Arc<dyn AuditSink>) -> Link {
+    let trail = Arc::new(Trail {
+        caller: caller.clone(),
+        agent,
+        sink,
+        open: Mutex::default(),
+    });
+    let asked = Arc::clone(&trail);
+    link.also_filtered(Arc::new(move |message: Message| {
+        asked.asked(&message);
+        message
+    }))
+    .also_observed(Arc::new(move |message: &Message| trail.answered(message)))
+}
