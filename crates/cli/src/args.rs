@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    agent, audit, bridge, call, config, doctor, down, events, init, invite, join, peers, shell, status, up,
+    agent, audit, bridge, call, calls, config, doctor, down, events, init, invite, join, peers, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -67,6 +67,7 @@ enum Command {
     /// Read the configuration again: agents and groups
     Reload,
     Audit(audit::AuditArgs),
+    Calls(calls::CallsArgs),
     Invite(invite::InviteArgs),
     /// Who waits to be let in, with safety words to compare
     Requests,
@@ -128,6 +129,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Down => down::run(context),
         Command::Reload => down::reload(context),
         Command::Audit(args) => audit::run(context, &args),
+        Command::Calls(args) => calls::run(context, &args),
         Command::Invite(args) => invite::run(context, args),
         Command::Requests => invite::requests(context),
         Command::Approve(args) => invite::approve(context, &args),

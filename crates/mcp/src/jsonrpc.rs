@@ -581,7 +581,10 @@ mod tests {
     fn a_responses_id_is_read_wherever_it_stands() {
         for (text, id) in [
             (r#"{"jsonrpc":"2.0","id":7,"result":{"id":8}}"#, Some(Id::Integer(7))),
-            (r#"{"result":{"id":8},"jsonrpc":"2.0","id":"a"}"#, Some(Id::Text("a".into()))),
+            (
+                r#"{"result":{"id":8},"jsonrpc":"2.0","id":"a"}"#,
+                Some(Id::Text("a".into())),
+            ),
             (r#"{"id":1,"error":{"code":1,"message":""}}"#, Some(Id::Integer(1))),
             (r#"{"id":1,"method":"ping"}"#, None),
             (r#"{"method":"x","params":{"result":1}}"#, None),

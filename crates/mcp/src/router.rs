@@ -91,7 +91,7 @@ impl Router {
     pub async fn open(&self, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
         let node = self.directory.resolve(&address.node)?;
         if node == self.local.node {
-            return self.host.open(&address.agent, mode, &self.local).await;
+            return self.host.open(&address.agent, mode, &self.local, true).await;
         }
         let stream = tokio::time::timeout(self.limits.open, self.mesh.open(node, Protocol(PROTOCOL)))
             .await
@@ -161,7 +161,7 @@ impl Router {
             .map_err(|error| broken(&error))?
             .ok_or_else(|| broken(&"the stream is empty"))?;
         let opened = match Header::parse(&line) {
-            Ok(header) => match self.host.open(&header.agent, header.mode, caller).await {
+            Ok(header) => match self.host.open(&header.agent, header.mode, caller, false).await {
                 Ok(link) => Ok((header, link)),
                 Err(fault) => Err(fault),
             },

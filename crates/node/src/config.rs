@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dawn_identity::AgentName;
 use dawn_mcp::gateway::{Disclosure, Pattern, View};
+use dawn_mcp::host::{CallerLimits, Rule, Verdict};
 use dawn_mcp::limits::McpLimits;
 use dawn_mesh::MeshLimits;
 use figment::Figment;
@@ -259,11 +260,21 @@ impl Default for CertificateConfig {
 pub struct MemoryConfig {
     /// Whether this node hosts the agent `memory`.
     pub enabled: bool,
+    /// How much each other node may ask of it.
+    #[serde(skip_serializing_if = "CallerLimitsConfig::is_empty")]
+    pub limits: CallerLimitsConfig,
+    /// Who may call what of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessRule>,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            limits: CallerLimitsConfig::default(),
+            access: Vec::new(),
+        }
     }
 }
 
@@ -388,6 +399,92 @@ pub struct AgentConfig {
     pub isolation: Isolation,
     /// How the agent is told who calls.
     pub caller: CallerHint,
+    /// How much each other node may ask of it.
+    #[serde(skip_serializing_if = "CallerLimitsConfig::is_empty")]
+    pub limits: CallerLimitsConfig,
+    /// Who may call what of it; the first rule that fits decides, and without one a call goes on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessRule>,
+}
+
+/// `[[agents.NAME.access]]`. In names, `*` stands for anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessRule {
+    /// Callers: names or ids of nodes, or `role:NAME`; none means every node but this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub who: Vec<String>,
+    /// Tools and prompts by name, resources by address; none means everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub what: Vec<String>,
+    /// What becomes of the call.
+    pub then: AccessVerdict,
+}
+
+/// What a rule says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessVerdict {
+    /// It goes on.
+    Allow,
+    /// The owner is asked: `dawn calls`.
+    Ask,
+    /// It is refused, and what it names is not listed.
+    Deny,
+}
+
+impl AccessRule {
+    /// As the host takes it.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+        Rule {
+            who: patterns(&self.who),
+            what: patterns(&self.what),
+            then: match self.then {
+                AccessVerdict::Allow => Verdict::Allow,
+                AccessVerdict::Ask => Verdict::Ask,
+                AccessVerdict::Deny => Verdict::Deny,
+            },
+        }
+    }
+}
+
+/// `[agents.NAME.limits]`: how much each other node may ask of an agent; what is not set is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallerLimitsConfig {
+    /// Requests a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// Requests in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<usize>,
+    /// Sessions and stateless requests that are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<usize>,
+    /// Bytes a second towards the agent; what is beyond waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+}
+
+impl CallerLimitsConfig {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As the host takes them.
+    #[must_use]
+    pub fn limits(&self) -> CallerLimits {
+        CallerLimits {
+            requests_per_second: self.requests_per_second,
+            in_flight: self.in_flight,
+            links: self.sessions,
+            bytes_per_second: self.bytes_per_second,
+        }
+    }
 }
 
 /// As which OAuth client a node logs in at a server. Empty: it registers by itself.

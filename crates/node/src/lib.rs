@@ -1,6 +1,7 @@
 //! A node: configuration, storage, membership, directory, agents and the local API, put together.
 
 pub mod api;
+pub mod approvals;
 pub mod audit;
 pub mod client;
 pub mod config;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
-use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Source};
+use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
 use dawn_mcp::wire::{Caller, PROTOCOL};
@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Events, Guarded};
+use crate::approvals::Approvals;
 use crate::audit::Audit;
-use crate::config::{AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
+use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::Directory;
 use crate::error::NodeError;
 use crate::home::{Home, HomeLock};
@@ -46,6 +47,8 @@ pub struct NodeState {
     pub gateway: Gateway,
     /// What happens.
     pub events: Events,
+    /// Calls that wait for the owner.
+    pub approvals: Approvals,
     inner: Arc<Inner>,
 }
 
@@ -279,7 +282,12 @@ fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
         CallerHint::Meta => dawn_mcp::host::CallerHint::Meta,
         CallerHint::None => dawn_mcp::host::CallerHint::None,
     };
-    Ok(AgentSpec { source, caller })
+    Ok(AgentSpec {
+        source,
+        caller,
+        access: config.access.iter().map(AccessRule::rule).collect(),
+        limits: config.limits.limits(),
+    })
 }
 
 /// A running node.
@@ -353,7 +361,13 @@ impl Node {
             .enabled
             .then(|| Audit::new(home.audit(), config.audit.keep.0));
         let sink = audit.clone().map(|audit| Arc::new(audit) as Arc<dyn AuditSink>);
-        let host = Host::new(Arc::clone(&limits), guard, Some(Arc::new(credentials)), sink);
+        let approvals = Approvals::new(events.clone());
+        let services = Services {
+            vault: Some(Arc::new(credentials)),
+            audit: sink,
+            approver: Some(Arc::new(approvals.clone())),
+        };
+        let host = Host::new(Arc::clone(&limits), guard, services);
         add_agents(&host, &home, &config).await?;
         let directory = Directory::open(
             store.clone(),
@@ -398,6 +412,7 @@ impl Node {
             router,
             gateway,
             events,
+            approvals,
             inner: Arc::new(inner),
         };
         let node = Self {
@@ -550,6 +565,8 @@ async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<(), Nod
             AgentSpec {
                 source,
                 caller: dawn_mcp::host::CallerHint::Auto,
+                access: config.memory.access.iter().map(AccessRule::rule).collect(),
+                limits: config.memory.limits.limits(),
             },
         )
         .map_err(|error| failed(&error))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use dawn_identity::{AgentAddress, AgentName};
 use dawn_node::client::{Client, ClientError, segment};
-use dawn_node::config::{AgentConfig, CallerHint, Isolation, OauthConfig, edit};
+use dawn_node::config::{AgentConfig, CallerHint, CallerLimitsConfig, Isolation, OauthConfig, edit};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -191,6 +191,8 @@ fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
             Caller::Meta => CallerHint::Meta,
             Caller::None => CallerHint::None,
         },
+        limits: CallerLimitsConfig::default(),
+        access: Vec::new(),
     };
     config.check()?;
     Ok(config)

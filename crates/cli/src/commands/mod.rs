@@ -5,6 +5,7 @@ pub(crate) mod arguments;
 pub(crate) mod audit;
 pub(crate) mod bridge;
 pub(crate) mod call;
+pub(crate) mod calls;
 pub(crate) mod client_config;
 pub(crate) mod config;
 pub(crate) mod doctor;

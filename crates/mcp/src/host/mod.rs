@@ -4,6 +4,7 @@
 //! Streamable HTTP server, or code of this process. The host asks each what it offers, keeps a summary for the
 //! network, tells agents who calls, and leaves no process behind.
 
+mod access;
 mod audit;
 mod caller;
 mod http;
@@ -31,6 +32,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::wire::{Caller, Mode};
+pub use access::{Approver, CallerLimits, Question, Rule, Verdict};
 pub use audit::{AuditEntry, AuditSink, Outcome};
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
@@ -122,6 +124,27 @@ pub struct AgentSpec {
     pub source: Source,
     /// How it is told who calls.
     pub caller: CallerHint,
+    /// Who may call what of it; the first rule that fits decides.
+    pub access: Vec<Rule>,
+    /// How much each other node may ask of it.
+    pub limits: CallerLimits,
+}
+
+/// What a node does for its host.
+#[derive(Clone, Default)]
+pub struct Services {
+    /// Keeps credentials; without it the host never logs in anywhere.
+    pub vault: Option<Arc<dyn Vault>>,
+    /// Records calls; without it none is recorded.
+    pub audit: Option<Arc<dyn AuditSink>>,
+    /// Asks the owner; without it the answer is no.
+    pub approver: Option<Arc<dyn Approver>>,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").finish_non_exhaustive()
+    }
 }
 
 /// Why an agent is not hosted.
@@ -160,6 +183,7 @@ struct Inner {
     http: std::sync::OnceLock<reqwest::Client>,
     vault: Option<Arc<dyn Vault>>,
     audit: Option<Arc<dyn AuditSink>>,
+    approver: Option<Arc<dyn Approver>>,
 }
 
 struct Agent {
@@ -172,6 +196,7 @@ struct Agent {
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
     headers: http::ParamHeaders,
+    access: Arc<access::Access>,
     /// Its account at its server, where this host can keep credentials.
     account: Option<oauth::Account>,
     /// Its legacy sessions on behalf of modern clients, where it speaks only the legacy era.
@@ -201,14 +226,10 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// A host without agents; without a `vault` it never logs in anywhere, without `audit` no call is recorded.
+    /// A host without agents, with what its node does for it.
     #[must_use]
-    pub fn new(
-        limits: Arc<McpLimits>,
-        guard: Guard,
-        vault: Option<Arc<dyn Vault>>,
-        audit: Option<Arc<dyn AuditSink>>,
-    ) -> Self {
+    pub fn new(limits: Arc<McpLimits>, guard: Guard, services: Services) -> Self {
+        let Services { vault, audit, approver } = services;
         Self(Arc::new(Inner {
             limits,
             guard,
@@ -219,6 +240,7 @@ impl Host {
             http: std::sync::OnceLock::new(),
             vault,
             audit,
+            approver,
         }))
     }
 
@@ -240,6 +262,7 @@ impl Host {
             _ => None,
         };
         let agent = Arc::new(Agent {
+            access: access::Access::new(spec.access.clone(), spec.limits),
             account,
             status: Mutex::new((AgentSummary::starting(name.clone()), None)),
             name: name.clone(),
@@ -397,7 +420,9 @@ impl Host {
     ///
     /// # Errors
     /// There is none of that name, it does not start, or a limit is reached.
-    pub async fn open(&self, name: &AgentName, mode: Mode, caller: &Caller) -> Result<Link, Fault> {
+    ///
+    /// `is_own` says that the caller is the host's own node.
+    pub async fn open(&self, name: &AgentName, mode: Mode, caller: &Caller, is_own: bool) -> Result<Link, Fault> {
         let agent = lock(&self.0.agents).get(name).cloned();
         let agent = agent.ok_or_else(|| {
             Fault::new(
@@ -418,6 +443,10 @@ impl Host {
                 watched.stale.notify_one();
             }
         }));
+        let (approver, tasks) = (self.0.approver.clone(), &self.0.tasks);
+        let link = agent
+            .access
+            .guarded(link, caller, &agent.name, is_own, approver, tasks)?;
         Ok(match &self.0.audit {
             Some(sink) => audit::recorded(link, caller, agent.name.clone(), Arc::clone(sink)),
             None => link,

@@ -16,7 +16,7 @@ const WAITING: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct NodeEvent {
     /// `peer.up`, `peer.down`, `agent.changed`, `join.requested`, `join.admitted`, `member.revoked`,
-    /// `certificate.renewed`.
+    /// `certificate.renewed`, `call.waiting`.
     pub name: &'static str,
     /// The object concerned.
     pub data: serde_json::Value,

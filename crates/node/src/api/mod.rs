@@ -5,6 +5,7 @@
 //! are checked, so that no web page can reach it by DNS rebinding or a cross-site request.
 
 mod agents;
+mod calls;
 mod error;
 mod events;
 mod guard;
@@ -53,6 +54,9 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/requests/{id}/approve", post(invites::approve))
         .route("/api/requests/{id}/deny", post(invites::deny))
         .route("/api/joins", get(invites::joins))
+        .route("/api/calls", get(calls::list))
+        .route("/api/calls/{id}/allow", post(calls::allow))
+        .route("/api/calls/{id}/deny", post(calls::deny))
         .route("/api/reload", post(status::reload))
         .route("/api/events", get(events::stream))
         .route("/api/shutdown", post(status::shutdown))

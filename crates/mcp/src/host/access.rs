@@ -1,0 +1,582 @@
+//! Who may call what of an agent, and how much: rules by caller and name, questions to the owner, limits for each
+//! other node.
+//!
+//! A link to which neither rules nor limits apply is not touched.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dawn_identity::{AgentName, NodeId, NodeName};
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::lock;
+use crate::aggregate::Pattern;
+use crate::fault::{Fault, FaultCode};
+use crate::frame::Frame;
+use crate::jsonrpc::{Id, Kind, Members, Message, Peek, text};
+use crate::link::Link;
+use crate::wire::Caller;
+
+/// Characters of arguments that a question to the owner shows.
+const SHOWN: usize = 2000;
+/// How often a waiting link looks for room.
+const ROOM: Duration = Duration::from_millis(5);
+
+/// What a rule says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It goes on.
+    Allow,
+    /// The owner is asked.
+    Ask,
+    /// It is refused, and what it names is not listed.
+    Deny,
+}
+
+/// One rule; the first that fits decides, and without one a call goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Callers: names or ids of nodes, or `role:NAME`; none means every node but this one.
+    pub who: Vec<Pattern>,
+    /// Tools and prompts by name, resources by address; none means everything.
+    pub what: Vec<Pattern>,
+    /// What becomes of the call.
+    pub then: Verdict,
+}
+
+/// How much each other node may ask of one agent; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallerLimits {
+    /// Requests a second, with as many at once after a pause.
+    pub requests_per_second: Option<u32>,
+    /// Requests in flight.
+    pub in_flight: Option<usize>,
+    /// Sessions and exchanges that are open.
+    pub links: Option<usize>,
+    /// Bytes a second towards the agent, with as many at once after a pause; what is beyond waits.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl CallerLimits {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A call of which the owner is asked.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Who calls.
+    pub caller: NodeId,
+    /// Under which name.
+    pub caller_name: NodeName,
+    /// The agent.
+    pub agent: AgentName,
+    /// The method.
+    pub method: String,
+    /// The tool or prompt, or the resource's address.
+    pub what: String,
+    /// The beginning of the arguments, as they were written.
+    pub arguments: String,
+}
+
+/// Asks the owner.
+pub trait Approver: Send + Sync + 'static {
+    /// Whether a call may go on; dropping the future takes the question back.
+    fn approve(&self, question: Question) -> BoxFuture<'static, bool>;
+}
+
+/// What one caller uses of an agent.
+#[derive(Debug)]
+struct Usage {
+    links: usize,
+    in_flight: usize,
+    requests: Bucket,
+    bytes: Bucket,
+}
+
+/// A token bucket that holds a second's worth.
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: f64) -> Self {
+        Self {
+            left: rate,
+            at: Instant::now(),
+        }
+    }
+
+    fn refill(&mut self, rate: f64) {
+        let now = Instant::now();
+        self.left = (self.left + (now - self.at).as_secs_f64() * rate).min(rate);
+        self.at = now;
+    }
+
+    /// Takes `cost`, if there is that much.
+    fn take(&mut self, rate: f64, cost: f64) -> bool {
+        self.refill(rate);
+        let has = self.left >= cost;
+        if has {
+            self.left -= cost;
+        }
+        has
+    }
+
+    /// Takes `cost` once anything is there; what is beyond it is owed.
+    fn borrow(&mut self, rate: f64, cost: f64) -> bool {
+        self.refill(rate);
+        let has = self.left > 0.0;
+        if has {
+            self.left -= cost;
+        }
+        has
+    }
+}
+
+/// Rules and limits of one agent.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    rules: Vec<Rule>,
+    limits: CallerLimits,
+    usage: Mutex<HashMap<NodeId, Usage>>,
+}
+
+impl Access {
+    pub(super) fn new(rules: Vec<Rule>, limits: CallerLimits) -> Arc<Self> {
+        Arc::new(Self {
+            rules,
+            limits,
+            usage: Mutex::default(),
+        })
+    }
+
+    fn rules_for(&self, caller: &Caller, is_own: bool) -> Vec<Rule> {
+        let fits = |rule: &&Rule| {
+            let names = [caller.name.to_string(), caller.node.to_string()];
+            let roles = caller.roles.iter().map(|role| format!("role:{role}"));
+            let mut known = names.into_iter().chain(roles);
+            if rule.who.is_empty() {
+                return !is_own;
+            }
+            known.any(|known| rule.who.iter().any(|pattern| pattern.fits(&known)))
+        };
+        self.rules.iter().filter(fits).cloned().collect()
+    }
+
+    /// The link as its caller may use it.
+    ///
+    /// # Errors
+    /// The caller has as many links as it may have.
+    pub(super) fn guarded(
+        self: &Arc<Self>,
+        link: Link,
+        caller: &Caller,
+        agent: &AgentName,
+        is_own: bool,
+        approver: Option<Arc<dyn Approver>>,
+        tasks: &TaskTracker,
+    ) -> Result<Link, Fault> {
+        let rules = self.rules_for(caller, is_own);
+        let limits = if is_own { CallerLimits::default() } else { self.limits };
+        if rules.is_empty() && limits.is_none() {
+            return Ok(link);
+        }
+        let share = Share::take(self, caller.node, limits, agent)?;
+        let (near, from_client) = mpsc::channel(QUEUE);
+        let (to_client, far) = mpsc::channel(QUEUE);
+        let guard = Guard {
+            caller: caller.clone(),
+            agent: agent.clone(),
+            rules,
+            share,
+            approver,
+        };
+        tasks.spawn(guard.run(from_client, to_client, link));
+        Ok(Link::from_channels(near, far))
+    }
+}
+
+/// Messages that wait on either side of a guard.
+const QUEUE: usize = 64;
+
+/// One link's part of its caller's usage.
+struct Share {
+    access: Arc<Access>,
+    caller: NodeId,
+    limits: CallerLimits,
+    in_flight: HashSet<Id>,
+}
+
+impl Share {
+    fn take(access: &Arc<Access>, caller: NodeId, limits: CallerLimits, agent: &AgentName) -> Result<Self, Fault> {
+        let mut usage = lock(&access.usage);
+        let used = usage.entry(caller).or_insert_with(|| Usage {
+            links: 0,
+            in_flight: 0,
+            requests: Bucket::full(f64::from(limits.requests_per_second.unwrap_or(0))),
+            bytes: Bucket::full(as_float(limits.bytes_per_second.unwrap_or(0))),
+        });
+        if limits.links.is_some_and(|most| used.links >= most) {
+            let words = format!(
+                "agent {agent}: this node has as many sessions with it as it may have ({}); end one",
+                used.links
+            );
+            return Err(Fault::new(FaultCode::Busy, words));
+        }
+        used.links += 1;
+        Ok(Self {
+            access: Arc::clone(access),
+            caller,
+            limits,
+            in_flight: HashSet::new(),
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Usage) -> T) -> Option<T> {
+        lock(&self.access.usage).get_mut(&self.caller).map(act)
+    }
+
+    /// Counts a request.
+    fn begin(&mut self, id: &Id) -> Result<(), String> {
+        let limits = self.limits;
+        let begun = self.with(|used| {
+            if let Some(most) = limits.in_flight.filter(|most| used.in_flight >= *most) {
+                return Err(format!("it has {most} requests in flight, as many as it may have"));
+            }
+            if let Some(rate) = limits.requests_per_second
+                && !used.requests.take(f64::from(rate), 1.0)
+            {
+                return Err(format!("it may ask {rate} times a second"));
+            }
+            used.in_flight += 1;
+            Ok(())
+        });
+        if let Some(Err(why)) = begun {
+            return Err(why);
+        }
+        if !self.in_flight.insert(id.clone()) {
+            // An id that is in flight already counts once.
+            let _ = self.with(|used| used.in_flight = used.in_flight.saturating_sub(1));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, id: &Id) {
+        if self.in_flight.remove(id) {
+            let _ = self.with(|used| used.in_flight = used.in_flight.saturating_sub(1));
+        }
+    }
+
+    /// Waits until so many bytes may pass.
+    async fn pass(&self, bytes: usize) {
+        let Some(rate) = self.limits.bytes_per_second else {
+            return;
+        };
+        let cost = as_float(u64::try_from(bytes).unwrap_or(u64::MAX));
+        while self.with(|used| used.bytes.borrow(as_float(rate), cost)) == Some(false) {
+            tokio::time::sleep(ROOM).await;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut usage = lock(&self.access.usage);
+        if let Some(used) = usage.get_mut(&self.caller) {
+            used.links = used.links.saturating_sub(1);
+            used.in_flight = used.in_flight.saturating_sub(self.in_flight.len());
+            // Its buckets are full again by the time that it matters.
+            let is_idle = used.links == 0 && used.requests.at.elapsed() > Duration::from_secs(1);
+            if is_idle {
+                usage.remove(&self.caller);
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates and lengths lie far below 2^53")]
+fn as_float(number: u64) -> f64 {
+    number as f64
+}
+
+struct Guard {
+    caller: Caller,
+    agent: AgentName,
+    rules: Vec<Rule>,
+    share: Share,
+    approver: Option<Arc<dyn Approver>>,
+}
+
+/// What is to be done with a message of the client.
+enum Step {
+    Pass(Message),
+    Refuse(Message),
+    Ask(Message, Question),
+}
+
+impl Guard {
+    fn verdict(&self, what: &str) -> Verdict {
+        let fits = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|pattern| pattern.fits(what));
+        self.rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
+    }
+
+    async fn run(
+        mut self,
+        mut from_client: mpsc::Receiver<Result<Frame, Fault>>,
+        to_client: mpsc::Sender<Result<Frame, Fault>>,
+        agent: Link,
+    ) {
+        let (mut to_agent, mut from_agent) = (agent.sender, agent.receiver);
+        let lost = Fault::new(
+            FaultCode::AgentFailed,
+            format!(
+                "agent {} ended while it worked; it is started again by the next call",
+                self.agent
+            ),
+        );
+        let (approved, mut decided) = mpsc::channel::<Result<Message, Message>>(QUEUE);
+        let mut waiting: HashMap<Id, AbortOnDropHandle<()>> = HashMap::new();
+        let mut lists: HashMap<Id, &'static str> = HashMap::new();
+        let mut is_open = true;
+        loop {
+            tokio::select! {
+                received = from_client.recv(), if is_open => {
+                    let Some(Ok(frame)) = received else {
+                        is_open = false;
+                        to_agent.close().await;
+                        continue;
+                    };
+                    let parts = if frame.message.is_batch() {
+                        frame.message.batch().unwrap_or_default()
+                    } else {
+                        vec![frame.message]
+                    };
+                    for part in parts {
+                        self.share.pass(part.len()).await;
+                        let done = match self.step(part, &mut lists, &mut waiting) {
+                            Step::Pass(message) => to_agent.send(message.into()).await.is_ok(),
+                            Step::Refuse(message) => to_client.send(Ok(message.into())).await.is_ok(),
+                            Step::Ask(message, question) => {
+                                self.ask(message, question, &approved, &mut waiting);
+                                true
+                            }
+                        };
+                        if !done {
+                            return;
+                        }
+                    }
+                }
+                Some(decision) = decided.recv() => {
+                    let is_sent = match decision {
+                        Ok(message) => {
+                            forget(&message, &mut waiting);
+                            to_agent.send(message.into()).await.is_ok()
+                        }
+                        Err(message) => {
+                            if let Some(id) = message.response_id() {
+                                waiting.remove(&id);
+                                self.share.end(&id);
+                            }
+                            to_client.send(Ok(message.into())).await.is_ok()
+                        }
+                    };
+                    if !is_sent {
+                        return;
+                    }
+                }
+                received = from_agent.recv() => {
+                    let passed = match received {
+                        Ok(Some(frame)) => Ok(self.heard(frame, &mut lists)),
+                        Ok(None) => return,
+                        Err(error) => Err(error.fault(&lost)),
+                    };
+                    let is_over = passed.is_err();
+                    if to_client.send(passed).await.is_err() || is_over {
+                        return;
+                    }
+                }
+                () = to_client.closed() => return,
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        message: Message,
+        lists: &mut HashMap<Id, &'static str>,
+        waiting: &mut HashMap<Id, AbortOnDropHandle<()>>,
+    ) -> Step {
+        let Ok(peek) = message.peek() else {
+            return Step::Pass(message);
+        };
+        match peek.kind() {
+            Kind::Request => {}
+            Kind::Notification => {
+                let params = peek.params().filter(|_| peek.method() == "notifications/cancelled");
+                let id = params.and_then(|params| Id::parse(params.request_id?.get()).ok());
+                if let Some(id) = id {
+                    self.share.end(&id);
+                    // What still waits for the owner is taken back, and the agent never hears of it.
+                    waiting.remove(&id);
+                }
+                return Step::Pass(message.clone());
+            }
+            Kind::Response => return Step::Pass(message.clone()),
+        }
+        let (Some(id), Some(raw)) = (peek.id(), peek.id.map(RawValue::get)) else {
+            return Step::Pass(message.clone());
+        };
+        if let Err(why) = self.share.begin(&id) {
+            let fault = Fault::new(
+                FaultCode::Busy,
+                format!("agent {}: node {}: {why}", self.agent, self.caller.name),
+            );
+            return Step::Refuse(fault.answer(Some(raw)));
+        }
+        if let Some(list) = list_of(peek.method()) {
+            lists.insert(id, list);
+            return Step::Pass(message.clone());
+        }
+        let Some(what) = named(&peek) else {
+            return Step::Pass(message.clone());
+        };
+        match self.verdict(&what) {
+            Verdict::Allow => Step::Pass(message.clone()),
+            Verdict::Deny => {
+                self.share.end(&id);
+                Step::Refuse(self.denied(&what, "its owner does not allow it").answer(Some(raw)))
+            }
+            Verdict::Ask => {
+                let arguments = peek
+                    .params
+                    .and_then(Members::of)
+                    .and_then(|params| params.get("arguments"));
+                let arguments = arguments.map_or("", RawValue::get).chars().take(SHOWN).collect();
+                let question = Question {
+                    caller: self.caller.node,
+                    caller_name: self.caller.name.clone(),
+                    agent: self.agent.clone(),
+                    method: peek.method().to_owned(),
+                    what,
+                    arguments,
+                };
+                Step::Ask(message.clone(), question)
+            }
+        }
+    }
+
+    fn denied(&self, what: &str, why: &str) -> Fault {
+        let words = format!(
+            "node {} may not use {what} of agent {}: {why}",
+            self.caller.name, self.agent
+        );
+        Fault::new(FaultCode::Denied, words)
+    }
+
+    /// Asks the owner in the background; what was decided comes back as the message to pass on, or the refusal.
+    fn ask(
+        &self,
+        message: Message,
+        question: Question,
+        approved: &mpsc::Sender<Result<Message, Message>>,
+        waiting: &mut HashMap<Id, AbortOnDropHandle<()>>,
+    ) {
+        let Some(id) = message.peek().ok().and_then(|peek| peek.id()) else {
+            return;
+        };
+        let refusal = self.denied(&question.what, "its owner said no, or nothing in time");
+        let asked = self.approver.as_ref().map(|approver| approver.approve(question));
+        let approved = approved.clone();
+        let raw = id.to_string();
+        let asking = tokio::spawn(async move {
+            let may = match asked {
+                Some(asked) => asked.await,
+                None => false,
+            };
+            let decision = if may {
+                Ok(message)
+            } else {
+                Err(refusal.answer(Some(&raw)))
+            };
+            // A link that ended needs no decision.
+            let _ = approved.send(decision).await;
+        });
+        waiting.insert(id, AbortOnDropHandle::new(asking));
+    }
+
+    /// A message of the agent: an answer ends its request, and lists show only what may be used.
+    fn heard(&mut self, mut frame: Frame, lists: &mut HashMap<Id, &'static str>) -> Frame {
+        if self.share.in_flight.is_empty() && lists.is_empty() {
+            return frame;
+        }
+        let Some(id) = frame.message.response_id() else {
+            return frame;
+        };
+        self.share.end(&id);
+        if let Some(list) = lists.remove(&id) {
+            frame.message = self.allowed(&frame.message, list);
+        }
+        frame
+    }
+
+    fn allowed(&self, message: &Message, list: &'static str) -> Message {
+        let key = if list == "resources" { "uri" } else { "name" };
+        let items = message
+            .peek()
+            .ok()
+            .and_then(|peek| Members::of(peek.result?)?.get(list));
+        let Some(items) = items else { return message.clone() };
+        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(items.get()) else {
+            return message.clone();
+        };
+        let may = |item: &&&RawValue| {
+            let name = Members::of(item).and_then(|members| members.get(key)).and_then(text);
+            name.is_none_or(|name| self.verdict(&name) != Verdict::Deny)
+        };
+        let kept: Vec<&str> = parts.iter().filter(may).map(|item| item.get()).collect();
+        if kept.len() == parts.len() {
+            return message.clone();
+        }
+        let mut edit = message.edit();
+        edit.replace(items, format!("[{}]", kept.join(",")));
+        edit.finish()
+    }
+}
+
+fn forget(message: &Message, waiting: &mut HashMap<Id, AbortOnDropHandle<()>>) {
+    if let Some(id) = message.peek().ok().and_then(|peek| peek.id()) {
+        waiting.remove(&id);
+    }
+}
+
+fn list_of(method: &str) -> Option<&'static str> {
+    match method {
+        "tools/list" => Some("tools"),
+        "prompts/list" => Some("prompts"),
+        "resources/list" => Some("resources"),
+        _ => None,
+    }
+}
+
+/// What a request uses, by name or address.
+fn named(peek: &Peek<'_>) -> Option<String> {
+    let params = peek.params()?;
+    let raw = match peek.method() {
+        "tools/call" | "prompts/get" => params.name,
+        "resources/read" | "resources/subscribe" => params.uri,
+        "completion/complete" => {
+            let reference = peek.params.and_then(Members::of)?.get("ref").and_then(Members::of)?;
+            reference.get("name").or_else(|| reference.get("uri"))
+        }
+        _ => None,
+    };
+    raw.and_then(text).map(std::borrow::Cow::into_owned)
+}
