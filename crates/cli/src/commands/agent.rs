@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::inspect;
+use super::{client_file, inspect};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::table::{Rows, plain};
@@ -33,6 +33,7 @@ pub(crate) struct AgentArgs {
 #[derive(Debug, Subcommand)]
 enum AgentCommand {
     Add(AddArgs),
+    Import(ImportArgs),
     /// Every agent of the network
     List {
         /// Show it again whenever something changes
@@ -143,6 +144,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
     match args.command {
         AgentCommand::Add(args) => add(context, args),
+        AgentCommand::Import(args) => import(context, &args),
         AgentCommand::List { watch: false } => list(context),
         AgentCommand::List { watch: true } => watch(context),
         AgentCommand::Remove { name } => remove(context, &name),
@@ -198,23 +200,123 @@ fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
     Ok(config)
 }
 
+/// Share the servers of an MCP client's configuration file
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dawn agent import ~/.cursor/mcp.json\n  dawn agent import .vscode/mcp.json --only files --only git"
+)]
+struct ImportArgs {
+    /// The file: of Claude, Cursor, VS Code, Windsurf, Zed or Codex
+    file: PathBuf,
+    /// Only this server, repeatable
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+}
+
+/// Adds every server of a file; one that cannot be added does not keep the others out.
+fn import(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
+    let servers = client_file::servers(&args.file)?;
+    let missing: Vec<&String> = args.only.iter().filter(|name| !servers.contains_key(*name)).collect();
+    if let [missing, ..] = missing.as_slice() {
+        let words = format!("{} has no server {missing:?}", args.file.display());
+        return Err(Failure::new(Exit::Failed, "not_found", words));
+    }
+    let out = context.out;
+    let mut answers = Vec::new();
+    let mut exit = 0;
+    for (name, server) in servers {
+        if !args.only.is_empty() && !args.only.contains(&name) {
+            continue;
+        }
+        match imported(&name, server).and_then(|(name, config)| share(context, &name, &config)) {
+            Ok(added) if out.json => answers.push(added),
+            Ok(added) => say(context, &added)?,
+            Err(failure) => {
+                exit = failure.exit_code();
+                let why = failure.words().map_or("", |(words, _)| words);
+                out.note(format!("{} is left out: {why}", words::clean(&name)));
+                answers.push(json!({ "name": name, "error": why }));
+            }
+        }
+    }
+    if out.json {
+        out.document(&answers)?;
+    }
+    if exit == 0 { Ok(()) } else { Err(Failure::Said(exit)) }
+}
+
+/// A server of a client as an agent of this node.
+fn imported(name: &str, server: client_file::Server) -> Result<(AgentName, AgentConfig), Failure> {
+    let bad = |words: String| Failure::new(Exit::Failed, "client_config", words);
+    let plain: String = name
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let plain = plain.trim_matches('-').parse();
+    let agent: AgentName = plain.map_err(|error| bad(format!("{name:?} gives no agent's name ({error})")))?;
+    if server.command.as_deref()
+        == std::env::current_exe()
+            .ok()
+            .as_deref()
+            .and_then(std::path::Path::to_str)
+    {
+        return Err(bad("it is this node itself; it is left out".to_owned()));
+    }
+    if server.kind.as_deref() == Some("sse") {
+        return Err(bad(
+            "it speaks the HTTP+SSE transport of 2024-11-05, which is not supported".to_owned(),
+        ));
+    }
+    let input = |text: &String| text.contains("${");
+    if server
+        .args
+        .iter()
+        .chain(server.env.values())
+        .chain(server.headers.values())
+        .any(input)
+    {
+        return Err(bad(
+            "it has values that its client fills in (${…}); add it with `dawn agent add` and the values".to_owned(),
+        ));
+    }
+    let command = server
+        .command
+        .map(|command| std::iter::once(command).chain(server.args).collect());
+    let config = AgentConfig {
+        command,
+        url: server.url,
+        env: server.env,
+        headers: server.headers,
+        directory: server.cwd,
+        ..AgentConfig::default()
+    };
+    config.check()?;
+    Ok((agent, config))
+}
+
 fn add(context: &Context, args: AddArgs) -> Result<(), Failure> {
     let name = args.name.clone();
     let config = configured(args)?;
-    let out = context.out;
+    let added = share(context, &name, &config)?;
+    if context.out.json {
+        return context.out.document(&added);
+    }
+    say(context, &added)
+}
+
+/// Adds an agent to the running node, or to the configuration of one that does not run; returns what became of it.
+fn share(context: &Context, name: &AgentName, config: &AgentConfig) -> Result<Value, Failure> {
     let client = match Client::connect(&context.home) {
         Ok(client) => client,
         Err(ClientError::NotRunning) => {
             context.home.create()?;
-            edit::add_agent(&context.home, &name, &config)?;
-            if out.json {
-                return out.document(&json!({ "name": name, "state": "configured" }));
-            }
-            return out.line(format!("agent {name} is configured; it starts with `dawn up`"));
+            edit::add_agent(&context.home, name, config)?;
+            return Ok(json!({ "name": name, "state": "configured" }));
         }
         Err(error) => return Err(error.into()),
     };
-    let mut body = serde_json::to_value(&config).map_err(|error| {
+    let mut body = serde_json::to_value(config).map_err(|error| {
         Failure::new(
             Exit::Failed,
             "internal",
@@ -223,23 +325,24 @@ fn add(context: &Context, args: AddArgs) -> Result<(), Failure> {
     })?;
     body["name"] = json!(name);
     let added: Box<RawValue> = context.wait(async { Ok(client.post("/api/agents", &body).await?) })?;
-    out.answer(&added, |agent: Added| {
-        let address = words::clean(&agent.address);
-        out.line(format!(
-            "{} agent {} is {}",
-            styled(GOOD, "✓"),
-            styled(STRONG, &address),
-            agent.state
-        ))?;
-        out.note(format!("Next: dawn agent inspect {address}"));
-        Ok(())
-    })
+    understood(&added)
 }
 
-#[derive(Deserialize)]
-struct Added {
-    address: String,
-    state: String,
+fn say(context: &Context, added: &Value) -> Result<(), Failure> {
+    let out = context.out;
+    let Some(address) = added["address"].as_str() else {
+        let name = added["name"].as_str().unwrap_or_default();
+        return out.line(format!("agent {name} is configured; it starts with `dawn up`"));
+    };
+    let address = words::clean(address);
+    out.line(format!(
+        "{} agent {} is {}",
+        styled(GOOD, "✓"),
+        styled(STRONG, &address),
+        added["state"].as_str().unwrap_or_default()
+    ))?;
+    out.note(format!("Next: dawn agent inspect {address}"));
+    Ok(())
 }
 
 #[derive(Deserialize)]

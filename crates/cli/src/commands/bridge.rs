@@ -12,14 +12,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use dawn_identity::AgentAddress;
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::jsonrpc::{Kind, Message};
 use dawn_node::client::{Bridge, Client, segment};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::client_config::{self, McpClient};
+use super::client_config::{self, Change, McpClient};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -30,9 +30,40 @@ const CHUNK: usize = 128 * 1024;
 /// Serve MCP over standard I/O: all agents as one server, or one agent unchanged
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn mcp                          all agents of the network, tools named node__agent__tool\n  dawn mcp lab:files                one agent\n  dawn mcp --print-config claude    what an MCP client has to be told"
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  dawn mcp                          all agents of the network, tools named node__agent__tool\n  dawn mcp lab:files                one agent\n  dawn mcp install cursor           writes it into an MCP client's configuration, after showing the change\n  dawn mcp --print-config claude    what an MCP client has to be told"
 )]
 pub(crate) struct McpArgs {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    /// Print the configuration that an MCP client needs to use this, and serve nothing
+    #[arg(long, value_enum, value_name = "CLIENT")]
+    print_config: Option<McpClient>,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Write this into an MCP client's configuration, after showing the change
+    Install {
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Take it out of an MCP client's configuration
+    Uninstall {
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+/// What a client is to reach.
+#[derive(Debug, Clone, Args)]
+struct Endpoint {
     /// The agent's address, node:agent
     address: Option<AgentAddress>,
     /// A group of agents, [groups.NAME] in config.toml
@@ -41,9 +72,6 @@ pub(crate) struct McpArgs {
     /// Whether all tools are listed, or found with the tool find_tools
     #[arg(long, value_enum, conflicts_with = "address")]
     tools: Option<Tools>,
-    /// Print the configuration that an MCP client needs to use this, and serve nothing
-    #[arg(long, value_enum, value_name = "CLIENT")]
-    print_config: Option<McpClient>,
 }
 
 /// How tools are disclosed.
@@ -55,7 +83,7 @@ enum Tools {
     Search,
 }
 
-impl McpArgs {
+impl Endpoint {
     /// The arguments by which a client runs the same.
     fn own(&self) -> Vec<String> {
         let mut own: Vec<String> = self.address.iter().map(ToString::to_string).collect();
@@ -79,10 +107,20 @@ impl McpArgs {
 }
 
 pub(crate) fn run(context: &Context, args: &McpArgs) -> Result<(), Failure> {
-    if let Some(client) = args.print_config {
-        return client_config::print(context, client, &args.name(), &args.own());
+    match &args.action {
+        Some(Action::Install { change, endpoint }) => {
+            return client_config::install(context, change, &endpoint.name(), &endpoint.own());
+        }
+        Some(Action::Uninstall { change, endpoint }) => {
+            return client_config::uninstall(context, change, &endpoint.name());
+        }
+        None => {}
     }
-    let served = match connect(context, args) {
+    let endpoint = &args.endpoint;
+    if let Some(client) = args.print_config {
+        return client_config::print(context, client, &endpoint.name(), &endpoint.own());
+    }
+    let served = match connect(context, endpoint) {
         Ok(bridge) => carry(bridge),
         Err(failure) => {
             refuse(&failure, io::stdin().lock(), io::stdout().lock());
@@ -101,7 +139,7 @@ pub(crate) fn run(context: &Context, args: &McpArgs) -> Result<(), Failure> {
 }
 
 /// The endpoint at the node's gateway.
-fn path(args: &McpArgs) -> String {
+fn path(args: &Endpoint) -> String {
     let mut path = match (&args.address, &args.group) {
         (Some(address), _) => format!(
             "/mcp/{}/{}",
@@ -120,7 +158,7 @@ fn path(args: &McpArgs) -> String {
     path
 }
 
-fn connect(context: &Context, args: &McpArgs) -> Result<Bridge, Failure> {
+fn connect(context: &Context, args: &Endpoint) -> Result<Bridge, Failure> {
     let path = path(args);
     let client = Client::connect(&context.home)?;
     context.wait(async { Ok(client.upgrade(&path).await?) })

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::client_file::{self, Format};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::output::{GOOD, styled};
 
 /// MCP clients whose configuration is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +40,44 @@ impl McpClient {
             Self::Windsurf => "~/.codeium/windsurf/mcp_config.json",
             Self::Zed => "~/.config/zed/settings.json",
             Self::Codex => "~/.codex/config.toml",
+        }
+    }
+
+    /// Where its configuration lies on this machine, as far as that is always the same place.
+    fn file(self) -> Result<PathBuf, Failure> {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let home = home.ok_or_else(|| {
+            Failure::new(
+                Exit::Failed,
+                "no_home",
+                "HOME is not set, so the client's configuration cannot be found",
+            )
+        })?;
+        let config = if cfg!(target_os = "macos") {
+            home.join("Library/Application Support")
+        } else {
+            let given = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+            given
+                .filter(|path| path.is_absolute())
+                .unwrap_or_else(|| home.join(".config"))
+        };
+        Ok(match self {
+            Self::Claude => config.join("Claude/claude_desktop_config.json"),
+            Self::ClaudeCode => PathBuf::from(".mcp.json"),
+            Self::Cursor => home.join(".cursor/mcp.json"),
+            Self::Vscode => config.join("Code/User/mcp.json"),
+            Self::Windsurf => home.join(".codeium/windsurf/mcp_config.json"),
+            Self::Zed => home.join(".config/zed/settings.json"),
+            Self::Codex => home.join(".codex/config.toml"),
+        })
+    }
+
+    fn format(self) -> Format {
+        match self {
+            Self::Claude | Self::ClaudeCode | Self::Cursor | Self::Windsurf => Format::Json("mcpServers"),
+            Self::Vscode => Format::Json("servers"),
+            Self::Zed => Format::Json("context_servers"),
+            Self::Codex => Format::Toml,
         }
     }
 
@@ -74,6 +114,99 @@ pub(super) fn print(context: &Context, client: McpClient, name: &str, own: &[Str
         Value::String(text) => out.line(text),
         lines => out.line(format!("{lines:#}")),
     }
+}
+
+/// A change of a client's configuration.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Change {
+    /// The client
+    #[arg(value_enum)]
+    client: McpClient,
+    /// Its configuration file, where it is not in its usual place
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Writes this node into a client's configuration, after showing what changes.
+pub(super) fn install(context: &Context, change: &Change, name: &str, own: &[String]) -> Result<(), Failure> {
+    let command =
+        std::env::current_exe().map_err(|error| Failure::io("this program's own path could not be found", &error))?;
+    let args = arguments(context.home_given.as_deref(), own)?;
+    let path = change.path()?;
+    let before = client_file::text(&path)?;
+    let command = command.to_string_lossy();
+    let after = client_file::with(&path, &before, change.client.format(), name, &command, &args)?;
+    change.apply(context, &path, &before, &after, "installed")
+}
+
+/// Takes this node out of a client's configuration, after showing what changes.
+pub(super) fn uninstall(context: &Context, change: &Change, name: &str) -> Result<(), Failure> {
+    let path = change.path()?;
+    let before = client_file::text(&path)?;
+    let after = if before.trim().is_empty() {
+        None
+    } else {
+        client_file::without(&path, &before, change.client.format(), name)?
+    };
+    let after = after.unwrap_or_else(|| before.clone());
+    change.apply(context, &path, &before, &after, "uninstalled")
+}
+
+impl Change {
+    fn path(&self) -> Result<PathBuf, Failure> {
+        match &self.file {
+            Some(file) => Ok(file.clone()),
+            None => self.client.file(),
+        }
+    }
+
+    fn apply(&self, context: &Context, path: &Path, before: &str, after: &str, done: &str) -> Result<(), Failure> {
+        let out = context.out;
+        let client = self.client.to_possible_value().map(|value| value.get_name().to_owned());
+        let answer = |changed: bool| json!({ "client": client, "file": path, "changed": changed });
+        if before == after {
+            if out.json {
+                return out.document(&answer(false));
+            }
+            return out.line(format!("{} stays as it is", path.display()));
+        }
+        if !out.json {
+            out.line(format!(
+                "{}:\n{}",
+                path.display(),
+                client_file::difference(before, after)
+            ))?;
+        }
+        if !self.yes && !agreed(out.json)? {
+            return Err(Failure::new(Exit::Failed, "not_agreed", "nothing was changed")
+                .next("add --yes to change it without being asked"));
+        }
+        client_file::write(path, after)?;
+        if out.json {
+            return out.document(&answer(true));
+        }
+        out.line(format!("{} {done}; restart the client if it runs", styled(GOOD, "✓")))
+    }
+}
+
+/// Whether the person at the terminal says yes.
+fn agreed(is_json: bool) -> Result<bool, Failure> {
+    use std::io::{BufRead as _, IsTerminal as _, Write as _};
+    if is_json || !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let failed = |error: std::io::Error| Failure::io("the answer could not be read", &error);
+    let mut terminal = std::io::stderr();
+    terminal
+        .write_all(b"Write this? [y/N] ")
+        .and_then(|()| terminal.flush())
+        .map_err(failed)?;
+    let mut answer = String::new();
+    let _read = std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The arguments of the client's command.

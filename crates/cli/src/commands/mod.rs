@@ -7,6 +7,7 @@ pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod calls;
 pub(crate) mod client_config;
+mod client_file;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod down;
