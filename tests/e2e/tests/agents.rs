@@ -115,6 +115,70 @@ async fn a_streamable_http_server_is_an_agent_like_any_other() {
     assert_eq!(modern.body["result"]["content"][0]["text"], "modern", "{modern:?}");
 }
 
+/// The test agent over HTTP on this address, and its URL.
+async fn serve(address: &str) -> (tokio::process::Child, String) {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut server = tokio::process::Command::new(dawn_e2e::test_agent())
+        .args(["--http", address])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    (server, line.split_whitespace().last().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_session_that_its_server_lost_is_begun_anew_unnoticed() {
+    const WATCHED: &str = "test://watched-resource";
+    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
+    let (mut server, url) = serve("127.0.0.1:0").await;
+    lab.add_agent("web", &["--url", &url], &[]).await;
+    home.sees("lab:web").await;
+    let session = home.legacy(Some("lab:web")).await;
+    assert_eq!(session.text(1, "echo", json!({ "text": "before" })).await, "before");
+    let mut events = session.listen().await;
+    let subscribed = session
+        .request(2, "resources/subscribe", json!({ "uri": WATCHED }))
+        .await;
+    assert!(subscribed.body["result"].is_object(), "{subscribed:?}");
+    server.kill().await.unwrap();
+    let during = session.call(3, "echo", json!({ "text": "during" })).await;
+    assert_eq!(
+        during.body["error"]["data"]["dawn"]["code"], "agent_failed",
+        "{during:?}"
+    );
+    let address = url.trim_start_matches("http://").split('/').next().unwrap();
+    let (_server, again) = serve(address).await;
+    assert_eq!(again, url);
+    assert_eq!(session.text(4, "echo", json!({ "text": "after" })).await, "after");
+    // The subscription is made anew, and the stream on which it is heard.
+    let heard = async {
+        loop {
+            let event = events.next().await.unwrap();
+            if event["method"] == "notifications/resources/updated" {
+                return event;
+            }
+        }
+    };
+    let touching = async {
+        for id in 5.. {
+            let _touched = session.call(id, "touch_resource", json!({ "uri": WATCHED })).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let event = tokio::select! {
+        event = heard => event,
+        () = touching => unreachable!(),
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("no update is heard"),
+    };
+    assert_eq!(event["params"]["uri"], WATCHED);
+}
+
 #[tokio::test]
 async fn all_agents_are_one_server_whose_lists_follow_what_comes_and_goes() {
     let mut network = Network::start(Transport::Quic, &["home", "lab"]).await;

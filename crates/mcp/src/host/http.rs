@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sse_stream::SseStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
@@ -31,6 +31,9 @@ const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How deep the annotations of a schema are looked for.
 const SCHEMA_DEPTH: usize = 16;
+
+/// Subscriptions of a session that survive its loss.
+const SETTINGS: usize = 1024;
 
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 type FromClient = mpsc::Receiver<Result<Frame, Fault>>;
@@ -524,9 +527,37 @@ impl Upstream {
 struct Identity {
     session: Option<HeaderValue>,
     version: Option<HeaderValue>,
+    /// What began the session, and what was set in it: log level and subscriptions, by method and resource.
+    initialize: Option<Message>,
+    settings: BTreeMap<String, Message>,
+    /// Held while the session is begun anew, and told when it was.
+    renewing: Arc<tokio::sync::Mutex<()>>,
+    renewed: Arc<Notify>,
 }
 
 impl Identity {
+    /// Remembers what a session that is begun anew must be told.
+    fn note(&mut self, message: &Message) {
+        let Ok(peek) = message.peek() else { return };
+        let uri = || {
+            peek.params()
+                .and_then(|params| params.uri.and_then(text))
+                .unwrap_or_default()
+        };
+        match peek.method() {
+            "logging/setLevel" => {
+                self.settings.insert(String::new(), message.clone());
+            }
+            "resources/subscribe" if self.settings.len() < SETTINGS => {
+                self.settings.insert(uri().into_owned(), message.clone());
+            }
+            "resources/unsubscribe" => {
+                self.settings.remove(&*uri());
+            }
+            _ => {}
+        }
+    }
+
     fn headers(&self) -> HeaderMap {
         let pairs = [(SESSION, &self.session), (VERSION, &self.version)];
         pairs
@@ -606,17 +637,14 @@ impl Session {
             .id
             .filter(|_| peek.kind() == Kind::Request)
             .map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
-        let headers = lock(&self.state).headers();
-        let response = self.upstream.post(message.clone(), headers).await?;
         let Some(related) = related else {
-            return if response.status() == StatusCode::NOT_FOUND {
-                Err(self.upstream.session_lost())
-            } else {
-                Ok(())
-            };
+            return self.upstream.post_in(&self.state, &message).await.map(drop);
         };
-        if let Some(session) = response.headers().get(SESSION) {
-            lock(&self.state).session = Some(session.clone());
+        let response = self.upstream.post(message.clone(), HeaderMap::new()).await?;
+        {
+            let mut state = lock(&self.state);
+            state.session = response.headers().get(SESSION).cloned();
+            state.initialize = Some(message.clone());
         }
         // The answer names the revision that later requests carry.
         let change = |message: Message| {
@@ -629,6 +657,17 @@ impl Session {
             .relay_changed(response, Some(related), &self.to_client, change)
             .await
     }
+}
+
+/// A request under another id.
+fn under_id(message: &Message, id: &'static str) -> Message {
+    let mut edit = message.edit();
+    if let Ok(peek) = message.peek()
+        && let Some(raw) = peek.id
+    {
+        edit.replace(raw, id);
+    }
+    edit.finish()
 }
 
 fn negotiated(message: &Message) -> Option<HeaderValue> {
@@ -648,6 +687,61 @@ impl Upstream {
         )
     }
 
+    /// Sends a message within a session; one that the server lost is begun anew, once.
+    async fn post_in(&self, state: &Mutex<Identity>, message: &Message) -> Result<reqwest::Response, Fault> {
+        let headers = lock(state).headers();
+        let session = headers.get(SESSION).cloned();
+        let response = self.post(message.clone(), headers).await?;
+        let Some(session) = session.filter(|_| response.status() == StatusCode::NOT_FOUND) else {
+            return Ok(response);
+        };
+        self.renew(state, &session).await?;
+        let headers = lock(state).headers();
+        let response = self.post(message.clone(), headers).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(self.session_lost());
+        }
+        Ok(response)
+    }
+
+    /// Begins the session anew that the server lost, as it was begun, with what was set in it.
+    async fn renew(&self, state: &Mutex<Identity>, lost: &HeaderValue) -> Result<(), Fault> {
+        const ID: &str = "\"dawn-renewal\"";
+        let renewing = Arc::clone(&lock(state).renewing);
+        let _turn = renewing.lock().await;
+        let (initialize, settings) = {
+            let state = lock(state);
+            if state.session.as_ref() != Some(lost) {
+                return Ok(());
+            }
+            (state.initialize.clone(), state.settings.clone())
+        };
+        let initialize = initialize.ok_or_else(|| self.session_lost())?;
+        let response = self.post(under_id(&initialize, ID), HeaderMap::new()).await?;
+        let session = response.headers().get(SESSION).cloned();
+        let (answer, mut answered) = mpsc::channel(self.limits.queue_messages);
+        let related = Some(Bytes::from_static(ID.as_bytes()));
+        self.relay(response, related, &answer, &mut None).await?;
+        let begun = answered.recv().await.and_then(Result::ok);
+        let version = begun.and_then(|frame| negotiated(&frame.message));
+        let version = version.ok_or_else(|| self.session_lost())?;
+        {
+            let mut state = lock(state);
+            state.session = session;
+            state.version = Some(version);
+        }
+        let headers = || lock(state).headers();
+        let initialized = Message::notification("notifications/initialized", None);
+        let _accepted = self.post(initialized, headers()).await?;
+        for setting in settings.into_values() {
+            // What the server does not take back it says to nobody: the client was told when it set it.
+            let _set = self.post(under_id(&setting, ID), headers()).await?;
+        }
+        tracing::info!(agent = %self.agent.name, "its server lost a session; it was begun anew");
+        lock(state).renewed.notify_waiters();
+        Ok(())
+    }
+
     /// One request of a session, resumed where the server allows it.
     async fn request(&self, state: &Mutex<Identity>, message: Message, to_client: &ToClient) -> Result<(), Fault> {
         const RESUMES: u32 = 10;
@@ -655,15 +749,13 @@ impl Upstream {
             .peek()
             .ok()
             .and_then(|peek| peek.id.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes())));
-        let headers = lock(state).headers();
-        let has_session = headers.contains_key(SESSION);
-        let mut response = match self.post(message, headers.clone()).await {
+        let mut response = match self.post_in(state, &message).await {
             Ok(response) => response,
+            Err(fault) if fault.code == FaultCode::SessionLost => return Err(fault),
             Err(fault) => return self.answer(fault, raw, to_client).await,
         };
-        if response.status() == StatusCode::NOT_FOUND && has_session {
-            return Err(self.session_lost());
-        }
+        lock(state).note(&message);
+        let headers = lock(state).headers();
         let mut last_event = None;
         for _ in 0..RESUMES {
             match self.relay(response, raw.clone(), to_client, &mut last_event).await {
@@ -713,6 +805,7 @@ impl Upstream {
         let mut pause = self.limits.restart_first;
         loop {
             let headers = lock(&state).headers();
+            let asked_in = headers.get(SESSION).cloned();
             let id = last_event.as_ref().map(|(id, _)| id.clone());
             match self.get(headers, id.as_deref()).await {
                 Ok(response) if response.status().is_success() => {
@@ -724,7 +817,19 @@ impl Upstream {
                         tracing::debug!(agent = %self.agent.name, %fault, "its event stream ended");
                     }
                 }
-                // 405: the server has none; 404: the session is over, as the next request finds out.
+                // The session is lost, or the server has no such stream: when it was begun anew that is tried again.
+                Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+                    let renewed = Arc::clone(&lock(&state).renewed);
+                    let mut renewed = std::pin::pin!(renewed.notified());
+                    renewed.as_mut().enable();
+                    if lock(&state).session == asked_in {
+                        tokio::select! {
+                            () = renewed => {}
+                            () = to_client.closed() => return,
+                        }
+                    }
+                }
+                // 405: the server has none.
                 Ok(response) if response.status().is_client_error() => return,
                 Ok(_) | Err(_) => {}
             }
