@@ -59,8 +59,8 @@ conformance: build ## the official MCP conformance suite through two nodes
 	@echo "== MCP conformance of the client towards HTTP servers"
 	@tests/conformance/client $(DEV)/dawn $(DEV)/conformance-client
 
-clients: build ## the MCP Inspector's CLI and the Python SDK, over stdio and Streamable HTTP
-	@echo "== third-party clients"
+clients: build ## third-party clients and servers: Inspector, Python SDK, the reference servers
+	@echo "== third-party clients and servers"
 	@tests/clients/run $(DEV)/dawn $(DEV)/dawn-test-agent
 
 bench: release ## the table of measurements (BENCH=name runs one)

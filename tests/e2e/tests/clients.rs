@@ -59,7 +59,7 @@ async fn a_clients_servers_become_agents() {
     let agent = test_agent();
     let text = serde_json::json!({ "mcpServers": {
         "Test Agent": { "command": agent, "args": ["--stdio"], "env": { "A": "b" } },
-        "old": { "type": "sse", "url": "http://127.0.0.1:1/sse" },
+        "asks": { "command": "x", "env": { "KEY": "${input:key}" } },
     } });
     std::fs::write(&file, text.to_string()).unwrap();
     let mut node = Node::new("home", Transport::Quic);
@@ -71,6 +71,6 @@ async fn a_clients_servers_become_agents() {
     let called = node.modern(Some("home:test-agent"));
     let called = called.call(1, "env", serde_json::json!({ "name": "A" })).await;
     assert_eq!(called.body["result"]["content"][0]["text"], "b", "{called:?}");
-    assert!(imported.stdout.contains("HTTP+SSE"), "{imported:?}");
+    assert!(imported.stdout.contains("fills in"), "{imported:?}");
     assert_eq!(node.down().await, 0);
 }

@@ -263,11 +263,6 @@ fn imported(name: &str, server: client_file::Server) -> Result<(AgentName, Agent
     {
         return Err(bad("it is this node itself; it is left out".to_owned()));
     }
-    if server.kind.as_deref() == Some("sse") {
-        return Err(bad(
-            "it speaks the HTTP+SSE transport of 2024-11-05, which is not supported".to_owned(),
-        ));
-    }
     let input = |text: &String| text.contains("${");
     if server
         .args

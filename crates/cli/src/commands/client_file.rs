@@ -19,9 +19,6 @@ const SECTIONS: [&str; 4] = ["mcpServers", "servers", "context_servers", "mcp_se
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Server {
-    /// The type of its transport, where the client writes one.
-    #[serde(rename = "type")]
-    pub(super) kind: Option<String>,
     pub(super) command: Option<String>,
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
