@@ -68,11 +68,11 @@ impl AgentClient {
     /// # Errors
     /// The agent cannot be reached or does not answer.
     pub async fn connect(router: Router, address: AgentAddress) -> Result<Self, ClientError> {
-        let node = router.directory().resolve(&address.node)?;
+        let node = router.instances(&address)?.first().copied();
         let agents = router.directory().agents();
         let summary = agents
             .iter()
-            .find(|entry| entry.node == node && entry.summary.name == address.agent)
+            .find(|entry| Some(entry.node) == node && entry.summary.name == address.agent)
             .map(|entry| &entry.summary);
         let only_modern =
             summary.is_some_and(|summary| summary.state == AgentState::Ready && summary.modern && !summary.legacy);

@@ -1,10 +1,12 @@
 //! Finds the node of an agent's address and opens a link to the agent there.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dawn_identity::{AgentAddress, AgentName, NodeId, NodeName, NodeRef};
 use dawn_mesh::{Incoming, Mesh, OpenError, Protocol};
-use dawn_registry::AgentSummary;
+use dawn_registry::{AgentState, AgentSummary};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -48,6 +50,57 @@ pub struct Router {
     directory: Arc<dyn Directory>,
     local: Caller,
     limits: Arc<McpLimits>,
+    load: Arc<Load>,
+}
+
+/// In place of a node: whichever has an agent of that name, the nearest and least used first. A node that is called so
+/// goes before.
+pub const ANY: &str = "any";
+
+/// How long opening a link to one instance may take while there are others.
+const IMPATIENT: Duration = Duration::from_secs(2);
+
+/// How near the node itself counts as, and a node whose round trip is not known yet.
+const OWN: Duration = Duration::from_micros(50);
+const UNKNOWN: Duration = Duration::from_millis(50);
+
+/// Links to agents that were chosen among instances.
+#[derive(Debug, Default)]
+struct Load(Mutex<HashMap<(NodeId, AgentName), usize>>);
+
+impl Load {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<(NodeId, AgentName), usize>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Counts one link for as long as it lives.
+struct Counted {
+    load: Arc<Load>,
+    key: (NodeId, AgentName),
+}
+
+impl Counted {
+    fn new(load: &Arc<Load>, key: (NodeId, AgentName)) -> Self {
+        load.with(|load| *load.entry(key.clone()).or_default() += 1);
+        Self {
+            load: Arc::clone(load),
+            key,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.load.with(|load| {
+            if let Some(links) = load.get_mut(&self.key) {
+                *links -= 1;
+                if *links == 0 {
+                    load.remove(&self.key);
+                }
+            }
+        });
+    }
 }
 
 impl std::fmt::Debug for Router {
@@ -68,7 +121,48 @@ impl Router {
             directory,
             local,
             limits,
+            load: Arc::default(),
         }
+    }
+
+    /// The nodes that an address means, in the order in which they are tried: one, or all that have an instance of the
+    /// agent when the address says [`ANY`].
+    ///
+    /// # Errors
+    /// The node is unknown, or no node has such an agent.
+    pub fn instances(&self, address: &AgentAddress) -> Result<Vec<NodeId>, Fault> {
+        let unknown = match self.directory.resolve(&address.node) {
+            Ok(node) => return Ok(vec![node]),
+            Err(fault) => fault,
+        };
+        if address.node.to_string() != ANY {
+            return Err(unknown);
+        }
+        let agents = self.directory.agents();
+        let ready = agents
+            .iter()
+            .filter(|entry| entry.summary.name == address.agent && entry.summary.state == AgentState::Ready);
+        let peers = self.mesh.peers();
+        let score = |node: NodeId| {
+            let near = if node == self.local.node {
+                OWN
+            } else {
+                let rtt = peers.iter().find(|peer| peer.node == node).and_then(|peer| peer.rtt);
+                rtt.unwrap_or(UNKNOWN).max(OWN)
+            };
+            let links = self.load.with(|load| load.get(&(node, address.agent.clone())).copied());
+            near * u32::try_from(links.unwrap_or(0) + 1).unwrap_or(u32::MAX)
+        };
+        let mut nodes: Vec<(Duration, NodeId)> = ready.map(|entry| (score(entry.node), entry.node)).collect();
+        nodes.sort();
+        if nodes.is_empty() {
+            let words = format!(
+                "no node has an agent {} that can be used; see `dawn agent list`",
+                address.agent
+            );
+            return Err(Fault::new(FaultCode::UnknownAgent, words));
+        }
+        Ok(nodes.into_iter().map(|(_, node)| node).collect())
     }
 
     /// Who is in the network.
@@ -89,7 +183,30 @@ impl Router {
     /// The node is unknown or cannot be reached; of a local agent also what [`Host::open`] says. What a remote host
     /// refuses comes with the first [`recv`](crate::link::LinkReceiver::recv).
     pub async fn open(&self, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
-        let node = self.directory.resolve(&address.node)?;
+        let nodes = self.instances(address)?;
+        let (last, others) = match nodes.as_slice() {
+            [one] => return self.open_at(*one, address, mode).await,
+            [others @ .., last] => (*last, others),
+            [] => return Err(self.lost(address)),
+        };
+        let counted = |node: NodeId, link: Link| {
+            let counted = Counted::new(&self.load, (node, address.agent.clone()));
+            link.also_observed(Arc::new(move |_| {
+                // It lives as long as the link.
+                let _ = &counted;
+            }))
+        };
+        for node in others {
+            match tokio::time::timeout(IMPATIENT, self.open_at(*node, address, mode)).await {
+                Ok(Ok(link)) => return Ok(counted(*node, link)),
+                Ok(Err(fault)) => tracing::debug!(%node, %fault, "an instance is passed over"),
+                Err(_) => tracing::debug!(%node, "an instance is passed over: it did not answer in time"),
+            }
+        }
+        Ok(counted(last, self.open_at(last, address, mode).await?))
+    }
+
+    async fn open_at(&self, node: NodeId, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
         if node == self.local.node {
             return self.host.open(&address.agent, mode, &self.local, true).await;
         }
