@@ -15,6 +15,8 @@ use crate::api::Events;
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Calls that wait at once; one more is refused.
 const WAITING: usize = 256;
+/// Calls of one node that wait at once.
+const THEIRS: usize = 16;
 
 /// The calls that wait. Clones share them.
 #[derive(Debug, Clone)]
@@ -91,7 +93,10 @@ impl Approver for Approvals {
         let id = format!("{:08x}", rand::random::<u32>());
         {
             let mut waiting = self.lock();
-            if waiting.len() >= WAITING {
+            let theirs = waiting
+                .values()
+                .filter(|known| known.question.caller == question.caller);
+            if waiting.len() >= WAITING || theirs.count() >= THEIRS {
                 return Box::pin(std::future::ready(false));
             }
             let asked = Timestamp::now();

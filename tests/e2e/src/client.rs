@@ -101,6 +101,12 @@ impl Legacy {
         self.request_builder(message).send().await.expect("answered")
     }
 
+    /// Sends any text within the session and gives the raw response.
+    pub async fn post_raw(&self, text: &str) -> reqwest::Response {
+        let builder = self.request_builder(&Value::Null);
+        builder.body(text.to_owned()).send().await.expect("answered")
+    }
+
     /// Sends a request and waits for its response.
     pub async fn request(&self, id: impl Into<Value>, method: &str, params: Value) -> Reply {
         reply(

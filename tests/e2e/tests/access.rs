@@ -53,12 +53,16 @@ async fn what_a_rule_denies_is_refused_and_not_listed_and_nobody_else_is_touched
             let session = node.legacy(Some("lab:probe")).await;
             let called = session.call(1, "test_simple_text", json!({})).await.body;
             assert_eq!(called["error"]["code"], -31007, "{called}");
+            // A name that comes twice hides nothing.
+            let twice = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"slow","name":"echo","arguments":{"text":"x"}}}"#;
+            let answer = session.post_raw(twice).await.text().await.expect("an answer");
+            assert!(answer.contains("-31007") || answer.contains("-32600"), "{answer}");
             assert!(session.call(2, "slow", json!({ "seconds": 0.1 })).await.body["result"].is_object());
         }
     }
     eventually("the refusals are recorded", async || {
         let failed = lab.dawn(&["audit", "--failed", "--caller", "den"]).await;
-        failed.success().json().as_array().map(Vec::len) == Some(2)
+        failed.success().json().as_array().map(Vec::len) == Some(3)
     })
     .await;
 }

@@ -23,6 +23,8 @@ use crate::wire::Mode;
 
 /// Agents that are asked at the same time.
 const AT_ONCE: usize = 64;
+/// Most bytes that are kept of one agent's list.
+const BYTES: usize = 8 << 20;
 /// Indexes that are kept: one for each view in use.
 const INDEXES: usize = 16;
 
@@ -223,6 +225,7 @@ impl Catalogue {
         let meta = serde_json::value::to_raw_value(&own_meta())
             .map_err(|error| Fault::new(FaultCode::Protocol, error.to_string()))?;
         let mut items = Vec::new();
+        let mut bytes = 0;
         let mut cursor = None;
         for _ in 0..PAGES {
             let params = page_params(Some(&meta), cursor.as_deref());
@@ -232,7 +235,14 @@ impl Catalogue {
             let Some(page) = page(kind, &response, address, &self.names) else {
                 break;
             };
-            items.extend(page.items);
+            for item in page.items {
+                bytes += item.json.len();
+                if bytes > BYTES {
+                    tracing::warn!(agent = %address, list = kind.method(), "its list is longer than what is kept of it");
+                    return Ok(Arc::new(items));
+                }
+                items.push(item);
+            }
             cursor = page.next;
             if cursor.is_none() {
                 break;

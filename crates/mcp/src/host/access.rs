@@ -17,7 +17,7 @@ use super::lock;
 use crate::aggregate::Pattern;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Id, Kind, Members, Message, Peek, text};
+use crate::jsonrpc::{Id, Kind, Members, Message, Params, Peek, codes, text};
 use crate::link::Link;
 use crate::wire::Caller;
 
@@ -361,7 +361,7 @@ impl Guard {
                     };
                     for part in parts {
                         self.share.pass(part.len()).await;
-                        let done = match self.step(part, &mut lists, &mut waiting) {
+                        let done = match self.step(&part, &mut lists, &mut waiting) {
                             Step::Pass(message) => to_agent.send(message.into()).await.is_ok(),
                             Step::Refuse(message) => to_client.send(Ok(message.into())).await.is_ok(),
                             Step::Ask(message, question) => {
@@ -410,12 +410,14 @@ impl Guard {
 
     fn step(
         &mut self,
-        message: Message,
+        message: &Message,
         lists: &mut HashMap<Id, &'static str>,
         waiting: &mut HashMap<Id, AbortOnDropHandle<()>>,
     ) -> Step {
+        // What this reads otherwise than the agent might is not passed on: a member that comes twice could hide a name.
         let Ok(peek) = message.peek() else {
-            return Step::Pass(message);
+            let words = "a message that is read in more than one way is not passed on";
+            return Step::Refuse(Message::error(None, codes::INVALID_REQUEST, words, None));
         };
         match peek.kind() {
             Kind::Request => {}
@@ -441,12 +443,27 @@ impl Guard {
             );
             return Step::Refuse(fault.answer(Some(raw)));
         }
+        if peek.method() == "subscriptions/listen" {
+            let denied = watched(&peek)
+                .into_iter()
+                .find(|uri| self.verdict(uri) != Verdict::Allow);
+            if let Some(uri) = denied {
+                self.share.end(&id);
+                return Step::Refuse(self.denied(&uri, "its owner does not allow it").answer(Some(raw)));
+            }
+        }
         if let Some(list) = list_of(peek.method()) {
             lists.insert(id, list);
             return Step::Pass(message.clone());
         }
-        let Some(what) = named(&peek) else {
-            return Step::Pass(message.clone());
+        let what = match named(&peek) {
+            Named::Nothing => return Step::Pass(message.clone()),
+            Named::One(what) => what,
+            Named::Unclear => {
+                self.share.end(&id);
+                let fault = self.denied(peek.method(), "what it names is not clear");
+                return Step::Refuse(fault.answer(Some(raw)));
+            }
         };
         match self.verdict(&what) {
             Verdict::Allow => Step::Pass(message.clone()),
@@ -517,6 +534,18 @@ impl Guard {
         if self.share.in_flight.is_empty() && lists.is_empty() {
             return frame;
         }
+        if frame.message.is_batch() {
+            for id in frame
+                .message
+                .batch()
+                .unwrap_or_default()
+                .iter()
+                .filter_map(Message::response_id)
+            {
+                self.share.end(&id);
+            }
+            return frame;
+        }
         let Some(id) = frame.message.response_id() else {
             return frame;
         };
@@ -557,6 +586,24 @@ fn forget(message: &Message, waiting: &mut HashMap<Id, AbortOnDropHandle<()>>) {
     }
 }
 
+/// The resources that a subscription is to.
+fn watched(peek: &Peek<'_>) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Listen {
+        notifications: Filter,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Filter {
+        #[serde(default)]
+        resource_subscriptions: Vec<String>,
+    }
+    let listen = peek
+        .params
+        .and_then(|params| serde_json::from_str::<Listen>(params.get()).ok());
+    listen.map_or_else(Vec::new, |listen| listen.notifications.resource_subscriptions)
+}
+
 fn list_of(method: &str) -> Option<&'static str> {
     match method {
         "tools/list" => Some("tools"),
@@ -566,17 +613,35 @@ fn list_of(method: &str) -> Option<&'static str> {
     }
 }
 
-/// What a request uses, by name or address.
-fn named(peek: &Peek<'_>) -> Option<String> {
-    let params = peek.params()?;
-    let raw = match peek.method() {
+/// What a request uses.
+enum Named {
+    /// Nothing that rules speak of.
+    Nothing,
+    /// This, by name or address.
+    One(String),
+    /// Something, but nobody can say what.
+    Unclear,
+}
+
+fn named(peek: &Peek<'_>) -> Named {
+    let method = peek.method();
+    let is_named = matches!(
+        method,
+        "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe" | "completion/complete"
+    );
+    if !is_named {
+        return Named::Nothing;
+    }
+    // Members that come twice are an error to this.
+    let raw = peek.params().and_then(|params| match method {
         "tools/call" | "prompts/get" => params.name,
-        "resources/read" | "resources/subscribe" => params.uri,
         "completion/complete" => {
-            let reference = peek.params.and_then(Members::of)?.get("ref").and_then(Members::of)?;
-            reference.get("name").or_else(|| reference.get("uri"))
+            let reference = peek.params.and_then(Members::of)?.get("ref")?;
+            let reference: Params<'_> = serde_json::from_str(reference.get()).ok()?;
+            reference.name.or(reference.uri)
         }
-        _ => None,
-    };
-    raw.and_then(text).map(std::borrow::Cow::into_owned)
+        _ => params.uri,
+    });
+    let name = raw.and_then(text).map(std::borrow::Cow::into_owned);
+    name.map_or(Named::Unclear, Named::One)
 }

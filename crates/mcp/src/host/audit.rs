@@ -69,6 +69,14 @@ struct Trail {
 
 impl Trail {
     fn asked(&self, message: &Message) {
+        if message.is_batch() {
+            message
+                .batch()
+                .unwrap_or_default()
+                .iter()
+                .for_each(|part| self.asked(part));
+            return;
+        }
         let Ok(peek) = message.peek() else { return };
         if peek.kind() != Kind::Request
             || !matches!(
@@ -81,11 +89,15 @@ impl Trail {
         let (Some(id), Some(params)) = (peek.id(), peek.params.and_then(Members::of)) else {
             return;
         };
-        let named = params.get("name").or_else(|| params.get("uri")).and_then(text);
+        // Members that come twice are an error to this: what the agent makes of them is not known.
+        let named = peek
+            .params()
+            .and_then(|params| params.name.or(params.uri))
+            .and_then(text);
         let arguments = params.get("arguments").map(RawValue::get);
         let open = Open {
             method: peek.method().to_owned(),
-            name: named.unwrap_or_default().into_owned(),
+            name: named.map_or_else(|| "(unclear)".to_owned(), std::borrow::Cow::into_owned),
             arguments: arguments.map(|arguments| Sha256::digest(arguments).into()),
             begun: Instant::now(),
         };
@@ -96,6 +108,14 @@ impl Trail {
 
     fn answered(&self, message: &Message) {
         if lock(&self.open).is_empty() {
+            return;
+        }
+        if message.is_batch() {
+            message
+                .batch()
+                .unwrap_or_default()
+                .iter()
+                .for_each(|part| self.answered(part));
             return;
         }
         let Some(open) = message.response_id().and_then(|id| lock(&self.open).remove(&id)) else {

@@ -269,8 +269,25 @@ impl Upstream {
         let session = response.headers().get(SESSION).cloned();
         let (answer, mut answered) = mpsc::channel(self.limits.queue_messages);
         let related = Some(Bytes::from_static(ID.as_bytes()));
-        self.relay(response, related, &answer, &mut None).await?;
-        let begun = answered.recv().await.and_then(Result::ok);
+        let mut last_event = None;
+        let relaying = self.relay(response, related, &answer, &mut last_event);
+        tokio::pin!(relaying);
+        let is_answer = |message: &Message| message.peek().is_ok_and(|peek| peek.kind() == Kind::Response);
+        let begun = loop {
+            // What else comes before the answer is about a session that the client does not know.
+            tokio::select! {
+                biased;
+                Some(Ok(frame)) = answered.recv() => {
+                    if is_answer(&frame.message) {
+                        break Some(frame);
+                    }
+                }
+                relayed = &mut relaying => {
+                    let _is_answered = relayed?;
+                    break answered.try_recv().ok().and_then(Result::ok);
+                }
+            }
+        };
         let version = begun.and_then(|frame| negotiated(&frame.message));
         let version = version.ok_or_else(|| self.session_lost())?;
         {
