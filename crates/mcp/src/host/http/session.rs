@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{FromClient, LAST_EVENT, SESSION, ToClient, Upstream, VERSION};
@@ -15,6 +15,8 @@ use crate::host::lock;
 use crate::jsonrpc::{Kind, Message, text};
 use crate::link::Link;
 
+/// How long the stream of a new session is waited for.
+const OPENING: Duration = Duration::from_millis(250);
 /// Subscriptions of a session that survive its loss.
 const SETTINGS: usize = 1024;
 
@@ -135,12 +137,17 @@ impl Session {
                     return self.upstream.sse(message, from_client, self.to_client).await;
                 }
                 if method == "notifications/initialized" {
-                    let listening = Arc::clone(&self.upstream).listen(Arc::clone(&self.state), self.to_client.clone());
+                    let (opened, is_open) = oneshot::channel();
+                    let (state, to_client) = (Arc::clone(&self.state), self.to_client.clone());
+                    let listening = Arc::clone(&self.upstream).listen(state, to_client, opened);
                     let end = end.clone();
                     self.requests.spawn(async move {
                         // It ends with the session.
                         let _ = end.run_until_cancelled(listening).await;
                     });
+                    // What the server asks of its own accord comes on that stream: a call that it answers with a
+                    // question must not overtake it. A server that says nothing before it has to is not waited for.
+                    let _ = tokio::time::timeout(OPENING, is_open).await;
                 }
                 continue;
             }
@@ -365,14 +372,20 @@ impl Upstream {
     }
 
     /// Reads the session's GET stream, as long as the server offers one.
-    async fn listen(self: Arc<Self>, state: Arc<Mutex<Identity>>, to_client: ToClient) {
+    async fn listen(self: Arc<Self>, state: Arc<Mutex<Identity>>, to_client: ToClient, opened: oneshot::Sender<()>) {
+        let mut opened = Some(opened);
         let mut last_event: Option<(String, Duration)> = None;
         let mut pause = self.limits.restart_first;
         loop {
             let headers = lock(&state).headers();
             let asked_in = headers.get(SESSION).cloned();
             let id = last_event.as_ref().map(|(id, _)| id.clone());
-            match self.get(headers, id.as_deref()).await {
+            let answered = self.get(headers, id.as_deref()).await;
+            if let Some(opened) = opened.take() {
+                // Nobody waits for it longer than that.
+                let _ = opened.send(());
+            }
+            match answered {
                 Ok(response) if response.status().is_success() => {
                     pause = last_event
                         .as_ref()
