@@ -8,7 +8,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    agent, audit, bridge, call, calls, config, doctor, down, events, init, invite, join, peers, shell, status, up,
+    agent, audit, bridge, call, calls, config, doctor, down, events, init, invite, join, leave, peers, shell, status,
+    up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -76,6 +77,7 @@ enum Command {
     /// Refuse a node that asks to join
     Deny(invite::RequestArgs),
     Join(join::JoinArgs),
+    Leave(leave::LeaveArgs),
     /// This node at a glance
     Status,
     Peers(peers::PeersArgs),
@@ -135,6 +137,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Approve(args) => invite::approve(context, &args),
         Command::Deny(args) => invite::deny(context, &args),
         Command::Join(args) => join::run(context, args),
+        Command::Leave(args) => leave::run(context, &args),
         Command::Status => status::run(context),
         Command::Peers(args) => peers::run(context, args),
         Command::Ping(args) => peers::ping(context, &args),

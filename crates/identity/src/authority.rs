@@ -20,8 +20,8 @@ pub enum IssueError {
     /// Only the network key grants these roles.
     #[error("only the network key may grant {0}")]
     RolesTooHigh(Roles),
-    /// A certificate has to grant something, for some time.
-    #[error("a certificate has to carry a role, and to expire after it begins")]
+    /// A certificate has to grant something, for some time, to somebody who was admitted.
+    #[error("a certificate has to carry a role, to expire after it begins, and not to be older than the admission")]
     Void,
     /// A time that a certificate cannot express.
     #[error("the certificate cannot be made: {0}")]
@@ -43,6 +43,8 @@ pub struct Request {
     pub name: NodeName,
     /// Its roles.
     pub roles: Roles,
+    /// When it was admitted: for a renewal, what its certificate says.
+    pub admitted_at: UnixTime,
     /// From when on the certificate is valid.
     pub not_before: UnixTime,
     /// From when on it is not valid any more.
@@ -77,13 +79,13 @@ impl Authority {
         }
     }
 
-    /// Issues a certificate, dated `now`. To readmit a revoked node, `now` has to be later than the revocation
+    /// Issues a certificate, dated `now`. To readmit a revoked node, its admission has to be later than the revocation
     /// ([`crate::Revocations::revoked_at`]).
     ///
     /// # Errors
     /// [`IssueError`] if this authority may not grant what is asked, or nothing is.
     pub fn issue(&self, request: Request, now: UnixTime) -> Result<CertificateChain, IssueError> {
-        if request.roles.is_empty() || request.expires <= request.not_before {
+        if request.roles.is_empty() || request.expires <= request.not_before || request.admitted_at > now {
             return Err(IssueError::Void);
         }
         let claims = Claims {
@@ -91,6 +93,7 @@ impl Authority {
             subject: request.subject,
             name: request.name,
             roles: request.roles,
+            admitted_at: request.admitted_at,
             issued_at: now,
             not_before: request.not_before,
             expires: request.expires,
@@ -114,7 +117,7 @@ impl Authority {
         }
     }
 
-    /// Ends the membership of `node`: every certificate of it issued at `now` or before is void.
+    /// Ends the membership of `node`: a membership that began at `now` or before is void, however often renewed.
     ///
     /// # Errors
     /// [`IssueError`] if this authority may not revoke.

@@ -1,7 +1,9 @@
 //! Membership certificates: who is a member, under which name, with which roles, until when.
 //!
 //! A certificate is a CWT (RFC 8392): `iss` the issuer, `sub` the node, `aud` the network, `exp`, `nbf`, `iat`, and
-//! `cti` the serial number; two claims of the private range hold name and roles. It is signed by the network key, or
+//! `cti` the serial number; three claims of the private range hold name, roles and
+//! when the node was admitted. A renewal copies the last: a revocation ends the membership, however often its
+//! certificate was renewed by somebody who had not heard of it. It is signed by the network key, or
 //! by an admin whose own certificate, signed by the network key, goes with it: together they are a chain. No chain is
 //! longer, and an admin's signature grants neither `owner` nor `admin`.
 
@@ -22,6 +24,8 @@ pub const MAX_CHAIN_BYTES: usize = 4096;
 const NAME_CLAIM: i64 = -65_537;
 /// Private-use claim: the roles, an array of texts.
 const ROLES_CLAIM: i64 = -65_538;
+/// Private-use claim: when the node was admitted, seconds since 1970.
+const ADMITTED_CLAIM: i64 = -65_539;
 
 /// Why a certificate or a chain is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +51,7 @@ pub enum CertificateError {
     /// Its time is over.
     #[error("the certificate expired at {0}")]
     Expired(UnixTime),
-    /// Its subject was revoked after it was issued.
+    /// Its subject was revoked after it was admitted.
     #[error("the membership of {0} was revoked")]
     Revoked(NodeId),
     /// Its issuer is a member, but not one that may admit others.
@@ -78,7 +82,9 @@ pub struct Claims {
     pub name: NodeName,
     /// What the member may do. Roles that this version does not know are left out.
     pub roles: Roles,
-    /// When the certificate was signed. A revocation ends what was issued at its time or before.
+    /// When the member was admitted; a renewal keeps it. A revocation ends the memberships of its time or before.
+    pub admitted_at: UnixTime,
+    /// When the certificate was signed.
     pub issued_at: UnixTime,
     /// From when on it is valid.
     pub not_before: UnixTime,
@@ -105,6 +111,7 @@ impl Claims {
             .cwt_id(self.serial.as_bytes().to_vec())
             .private_claim(NAME_CLAIM, Value::Text(self.name.to_string()))
             .private_claim(ROLES_CLAIM, Value::Array(roles))
+            .private_claim(ADMITTED_CLAIM, Value::Integer(self.admitted_at.0.into()))
             .build())
     }
 
@@ -114,11 +121,14 @@ impl Claims {
             .as_deref()
             .and_then(Issuer::parse)
             .ok_or(Malformed("no valid iss"))?;
-        let (mut name, mut roles) = (None, None);
+        let (mut name, mut roles, mut admitted) = (None, None, None);
         for (claim, value) in cwt.rest {
             match claim {
                 ClaimName::PrivateUse(NAME_CLAIM) => name = value.into_text().ok(),
                 ClaimName::PrivateUse(ROLES_CLAIM) => roles = value.into_array().ok(),
+                ClaimName::PrivateUse(ADMITTED_CLAIM) => {
+                    admitted = value.into_integer().ok().and_then(|at| u64::try_from(at).ok());
+                }
                 // RFC 8392, section 3: claims that are not understood are ignored.
                 _ => {}
             }
@@ -133,6 +143,7 @@ impl Claims {
             subject: statement::parsed(cwt.subject, "no valid sub")?,
             name: statement::parsed(name, "no valid name")?,
             roles,
+            admitted_at: admitted.map(UnixTime).ok_or(Malformed("no valid time of admission"))?,
             issued_at: statement::time(cwt.issued_at.as_ref(), "no valid iat")?,
             not_before: statement::time(cwt.not_before.as_ref(), "no valid nbf")?,
             expires: statement::time(cwt.expiration_time.as_ref(), "no valid exp")?,
@@ -142,6 +153,9 @@ impl Claims {
                 .map(Serial::from_bytes)
                 .ok_or(Malformed("no valid cti"))?,
         };
+        if claims.admitted_at > claims.issued_at {
+            return Err(Malformed("admitted after it was issued"));
+        }
         Ok((claims, issuer))
     }
 }
@@ -223,7 +237,7 @@ impl Certificate {
     }
 
     fn check_revoked(&self, revocations: &Revocations) -> Result<(), CertificateError> {
-        if revocations.is_revoked(&self.claims.subject, self.claims.roles, self.claims.issued_at) {
+        if revocations.is_revoked(&self.claims.subject, self.claims.roles, self.claims.admitted_at) {
             Err(CertificateError::Revoked(self.claims.subject))
         } else {
             Ok(())
@@ -260,7 +274,9 @@ pub struct Membership {
     pub name: NodeName,
     /// What it may do.
     pub roles: Roles,
-    /// When its certificate was issued: [`Revocations::is_revoked`] asks for it.
+    /// When it was admitted: [`Revocations::is_revoked`] asks for it.
+    pub admitted_at: UnixTime,
+    /// When its certificate was issued.
     pub issued_at: UnixTime,
     /// When the membership ends: the earliest expiry in the chain.
     pub expires: UnixTime,
@@ -325,6 +341,7 @@ impl CertificateChain {
             node: claims.subject,
             name: claims.name.clone(),
             roles: claims.roles,
+            admitted_at: claims.admitted_at,
             issued_at: claims.issued_at,
             expires: issuer.map_or(claims.expires, |issuer| issuer.expires.min(claims.expires)),
             serial: claims.serial,

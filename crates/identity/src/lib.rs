@@ -29,6 +29,7 @@
 //!         subject: laptop.node_id(),
 //!         name: "laptop".parse()?,
 //!         roles: Roles::from(Role::Member),
+//!         admitted_at: now,
 //!         not_before: now,
 //!         expires: now + Duration::from_secs(86_400),
 //!         serial: Serial::from_bytes([7; 16]),
@@ -80,7 +81,7 @@ pub use invite::{Invite, InviteError, InviteSecret, Redemption};
 pub use key::{BadSignature, Keypair, SIGNATURE_BYTES, verify};
 pub use keyfile::Passphrase;
 pub use name::{AgentAddress, AgentName, NameError, NetworkName, NodeName, NodeRef};
-pub use revocation::{MAX_REVOCATION_BYTES, Revocation, RevocationError, Revocations, VerifiedRevocation};
+pub use revocation::{Added, MAX_REVOCATION_BYTES, Revocation, RevocationError, Revocations, VerifiedRevocation};
 pub use role::{ParseRoleError, Role, Roles};
 pub use statement::Issuer;
 pub use ticket::{MAX_TICKET_ADDRESSES, MAX_TICKET_CHARS, Ticket, TicketError};

@@ -1,7 +1,7 @@
 //! Revocations: signed statements that a node is not a member any more.
 //!
-//! A revocation ends every certificate of its node that was issued at its time or before; a node readmitted later, with
-//! a later certificate, is a member again. It is signed by the network key, or by an admin, whose certificate then goes
+//! A revocation ends the membership of its node that began at its time or before, whenever its certificate was renewed;
+//! a node readmitted later is a member again. It is signed by the network key, or by an admin, whose certificate then goes
 //! with it. An admin's revocations stand after its certificate has expired, and those it made before it was revoked
 //! itself stand too; those dated later do not. Nothing that an admin revokes touches an owner: an owner's certificate is
 //! void only by the word of the network key.
@@ -101,7 +101,7 @@ impl Revocation {
         self.node
     }
 
-    /// When: certificates issued at this time or before are void.
+    /// When: memberships that began at this time or before are void.
     pub fn at(&self) -> UnixTime {
         self.at
     }
@@ -208,7 +208,7 @@ struct Key {
     at: UnixTime,
     node: NodeId,
     issuer: Issuer,
-    /// When the admin's certificate was issued.
+    /// When the admin was admitted, by its certificate.
     certified: Option<UnixTime>,
     /// Whether that certificate is an owner's.
     by_owner: bool,
@@ -223,7 +223,7 @@ impl Key {
             certified: revocation
                 .certificate
                 .as_ref()
-                .map(|certificate| certificate.claims().issued_at),
+                .map(|certificate| certificate.claims().admitted_at),
             by_owner: revocation
                 .certificate
                 .as_ref()
@@ -247,6 +247,17 @@ impl Standing {
     }
 }
 
+/// What became of a revocation that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is in force.
+    New,
+    /// It was known.
+    Known,
+    /// Its admin has issued as many as are kept of one (1,024); it is not in force.
+    Full,
+}
+
 /// The verified revocations that a node knows of, of one network. The order in which they came does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Revocations {
@@ -261,12 +272,14 @@ impl Revocations {
         Self::default()
     }
 
-    /// Adds a revocation. Says whether it is new: `false` if it was known, or if its admin has issued more of them than
-    /// are kept (1,024).
-    pub fn add(&mut self, revocation: VerifiedRevocation) -> bool {
+    /// Adds a revocation.
+    pub fn add(&mut self, revocation: VerifiedRevocation) -> Added {
         let key = Key::of(&revocation.0);
-        if self.all.contains_key(&key) || self.is_full(key.issuer) {
-            return false;
+        if self.all.contains_key(&key) {
+            return Added::Known;
+        }
+        if self.is_full(key.issuer) {
+            return Added::Full;
         }
         let is_latest = self.all.last_key_value().is_none_or(|(last, _)| *last < key);
         self.all.insert(key, revocation);
@@ -275,17 +288,17 @@ impl Revocations {
         } else {
             self.rebuild();
         }
-        true
+        Added::New
     }
 
-    /// Whether a certificate of `node` with these roles, issued at `issued_at`, was revoked.
-    pub fn is_revoked(&self, node: &NodeId, roles: Roles, issued_at: UnixTime) -> bool {
+    /// Whether the membership of `node` with these roles, begun at `admitted_at`, was revoked.
+    pub fn is_revoked(&self, node: &NodeId, roles: Roles, admitted_at: UnixTime) -> bool {
         let standing = self.standing.get(node);
         let last = standing.and_then(|standing| standing.of(roles.contains(Role::Owner)).last());
-        last.is_some_and(|at| issued_at <= *at)
+        last.is_some_and(|at| admitted_at <= *at)
     }
 
-    /// When `node` was last revoked, by whomever. A certificate issued later is not touched by it.
+    /// When `node` was last revoked, by whomever. A membership begun later is not touched by it.
     pub fn revoked_at(&self, node: &NodeId) -> Option<UnixTime> {
         self.standing.get(node)?.all.last().copied()
     }
@@ -303,12 +316,6 @@ impl Revocations {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
-    }
-
-    /// Forgets those made before `time`: of use once no certificate issued until then can be valid any more.
-    pub fn forget_before(&mut self, time: UnixTime) {
-        self.all.retain(|key, _| key.at >= time);
-        self.rebuild();
     }
 
     fn is_full(&self, issuer: Issuer) -> bool {

@@ -29,6 +29,15 @@ pub struct AgentEntry {
     pub summary: AgentSummary,
 }
 
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// It was heard of lately.
+    pub online: bool,
+    /// Since when it was not heard of; `None` where it never was since this node started.
+    pub silent_for: Option<Duration>,
+}
+
 /// Who is in the network, as the router needs it. The node implements it over the registry.
 pub trait Directory: Send + Sync + 'static {
     /// The node that a name or id means.
@@ -36,6 +45,8 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// [`FaultCode::UnknownNode`].
     fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault>;
+    /// Whether a node is there, as far as is known.
+    fn presence(&self, node: NodeId) -> Presence;
     /// The agents of all nodes that are online, this one's included.
     fn agents(&self) -> Vec<AgentEntry>;
     /// Changes whenever [`agents`](Self::agents) does.
@@ -210,15 +221,9 @@ impl Router {
         if node == self.local.node {
             return self.host.open(&address.agent, mode, &self.local, true).await;
         }
-        let stream = tokio::time::timeout(self.limits.open, self.mesh.open(node, Protocol(PROTOCOL)))
-            .await
-            .map_err(|_| {
-                Fault::new(
-                    FaultCode::Timeout,
-                    format!("node {} did not answer in time; see `dawn ping`", address.node),
-                )
-            })?
-            .map_err(|error| unreachable_node(&address.node, &error))?;
+        let stream = self
+            .reach(node, &address.node, self.mesh.open(node, Protocol(PROTOCOL)))
+            .await?;
         let (read, write) = tokio::io::split(stream);
         let mut writer = FrameWriter::new(Box::new(write) as BoxWrite);
         let header = Header {
@@ -231,6 +236,33 @@ impl Router {
             .map_err(|error| lost_node(&address.node, &error.to_string()))?;
         let reader = FrameReader::new(Box::new(read) as BoxRead, self.limits.message_bytes);
         Ok(Link::from_framed(reader, writer).awaiting_reply())
+    }
+
+    /// Waits for `opening` something at a node: not for long where the node is known to be away, for it is dialled on in
+    /// the background.
+    ///
+    /// # Errors
+    /// What became of it, in words; what the mesh says goes to the log.
+    pub async fn reach<T>(
+        &self,
+        node: NodeId,
+        name: &NodeRef,
+        opening: impl Future<Output = Result<T, OpenError>>,
+    ) -> Result<T, Fault> {
+        const AWAY: Duration = Duration::from_secs(1);
+        let presence = self.directory.presence(node);
+        let patience = if presence.online {
+            self.limits.open
+        } else {
+            self.limits.open.min(AWAY)
+        };
+        let error = match tokio::time::timeout(patience, opening).await {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(error)) => error,
+            Err(_) => OpenError::Timeout(node),
+        };
+        tracing::info!(%name, %error, "a node was not reached");
+        Err(unreachable_node(name, &error, presence))
     }
 
     /// What a client is told when the way to this address is lost.
@@ -309,11 +341,41 @@ impl Router {
     }
 }
 
-fn unreachable_node(node: &NodeRef, error: &OpenError) -> Fault {
-    Fault::new(
-        FaultCode::NodeOffline,
-        format!("node {node} cannot be reached ({error}); see `dawn peers`"),
-    )
+fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fault {
+    let silent = presence
+        .silent_for
+        .map(|silent| humantime::format_duration(Duration::from_secs(silent.as_secs().max(1))));
+    let seen = match silent {
+        Some(silent) => format!("last seen {silent} ago"),
+        None => "not seen since this node started".to_owned(),
+    };
+    let (code, words) = match error {
+        OpenError::Refused { reason, .. } => (
+            FaultCode::Denied,
+            format!("node {node} does not accept this node: {reason}; see `dawn status`"),
+        ),
+        OpenError::Timeout(_) if presence.online => (
+            FaultCode::Timeout,
+            format!("node {node} did not answer in time; see `dawn ping {node}`"),
+        ),
+        OpenError::NotAMember(_) => (
+            FaultCode::NodeOffline,
+            format!("node {node} has not shown that it is a member; see `dawn peers`"),
+        ),
+        OpenError::Unsupported { .. } => (
+            FaultCode::NodeOffline,
+            format!("node {node} runs another version of Dawn; see `dawn peers --json`"),
+        ),
+        OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Closed if presence.online => (
+            FaultCode::NodeOffline,
+            format!("node {node} cannot be reached just now ({seen}); see `dawn ping {node}`"),
+        ),
+        OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Closed => (
+            FaultCode::NodeOffline,
+            format!("node {node} is offline ({seen}); start it there with `dawn up`, and see `dawn peers`"),
+        ),
+    };
+    Fault::new(code, words)
 }
 
 fn lost_node(node: &NodeRef, why: &str) -> Fault {

@@ -23,6 +23,12 @@ pub struct MeshLimits {
     pub queue: usize,
     /// Longest published message, bytes.
     pub published_bytes: usize,
+    /// Bytes of published messages that wait to be read here; while there are as many, peers wait.
+    pub published_waiting: usize,
+    /// Peers at once that are no members, or not yet: beyond, the one that came first goes.
+    pub strangers: usize,
+    /// Streams of all of them at once.
+    pub stranger_streams: usize,
     /// Longest certificate chain, bytes.
     pub chain_bytes: usize,
     /// How long the membership handshake may take.
@@ -43,6 +49,9 @@ impl Default for MeshLimits {
             streams: 32_768,
             queue: 1024,
             published_bytes: 1 << 20,
+            published_waiting: 64 << 20,
+            strangers: 128,
+            stranger_streams: 512,
             chain_bytes: 4 << 10,
             handshake: Duration::from_secs(10),
             open: Duration::from_secs(10),

@@ -35,6 +35,14 @@ pub enum OpenError {
     /// The peer has not shown a valid membership.
     #[error("{0} is not a member")]
     NotAMember(NodeId),
+    /// The peer does not accept this node's membership.
+    #[error("{node} refuses this node: {reason}")]
+    Refused {
+        /// The node.
+        node: NodeId,
+        /// Its words.
+        reason: String,
+    },
     /// The peer does not serve the protocol.
     #[error("{node} does not serve {protocol}")]
     Unsupported {

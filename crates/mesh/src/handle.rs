@@ -43,9 +43,12 @@ pub struct Refusal {
     pub code: String,
     /// In words.
     pub message: String,
+    /// What proves it to the one refused, at most [`MeshLimits::chain_bytes`]; empty where nothing does.
+    pub evidence: Bytes,
 }
 
 /// Decides who is a member. The node implements it over its certificates.
+#[async_trait::async_trait]
 pub trait Gate: Send + Sync + 'static {
     /// The chain this node shows; empty before it is a member.
     fn own_chain(&self) -> Vec<u8>;
@@ -54,6 +57,8 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     /// Why it does not.
     fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal>;
+    /// Takes note that a peer refused this node, with its evidence, if any.
+    async fn refused(&self, by: NodeId, evidence: &[u8]);
 }
 
 /// A peer as a stream's acceptor sees it.
@@ -157,6 +162,8 @@ pub struct Published {
     pub from: NodeId,
     /// The message.
     pub bytes: Bytes,
+    /// Its share of the memory that messages may take until everybody who listens has read them.
+    _room: Arc<OwnedSemaphorePermit>,
 }
 
 /// What the mesh counted since it started.
@@ -226,6 +233,12 @@ pub(crate) struct Shared {
     acceptors: Mutex<HashMap<&'static str, (Audience, mpsc::Sender<Inbound>)>>,
     topics: Mutex<HashMap<&'static str, broadcast::Sender<Published>>>,
     streams: Arc<Semaphore>,
+    /// Streams of peers that are no members, or not yet.
+    strangers: Arc<Semaphore>,
+    /// Bytes that published messages may take.
+    room: Arc<Semaphore>,
+    /// Who refused this node, and why.
+    refused_by: Mutex<HashMap<NodeId, String>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -236,6 +249,8 @@ impl Shared {
     pub(crate) fn new(local: NodeId, gate: Arc<dyn Gate>, limits: MeshLimits) -> Arc<Self> {
         const EVENTS: usize = 1024;
         let streams = Arc::new(Semaphore::new(limits.streams));
+        let strangers = Arc::new(Semaphore::new(limits.stranger_streams));
+        let room = Arc::new(Semaphore::new(limits.published_waiting.max(limits.published_bytes)));
         Arc::new(Self {
             local,
             gate,
@@ -248,6 +263,9 @@ impl Shared {
             acceptors: Mutex::default(),
             topics: Mutex::default(),
             streams,
+            strangers,
+            room,
+            refused_by: Mutex::default(),
         })
     }
 
@@ -283,8 +301,15 @@ impl Shared {
         let Some((audience, sender)) = lock(&self.acceptors).get(protocol).cloned() else {
             return;
         };
+        let mut permits = Vec::new();
+        if self.peer(node).is_none() {
+            match Arc::clone(&self.strangers).try_acquire_owned() {
+                Ok(permit) => permits.push(permit),
+                Err(_) => return Counters::count(&self.counters.refused_streams),
+            }
+        }
         let known = match audience {
-            Audience::Members => self.wait_for_member(node).await,
+            Audience::Members => self.wait_for_member(node).await.ok(),
             Audience::Anyone => self.peer(node),
         };
         let (peer, cut) = match (known, audience) {
@@ -300,7 +325,9 @@ impl Shared {
             (None, Audience::Members) => return Counters::count(&self.counters.refused_strangers),
         };
         let own = self.with_members(|members| members.get(&node).map(|member| Arc::clone(&member.streams)));
-        let mut permits = Vec::new();
+        if own.is_some() {
+            permits.clear();
+        }
         for semaphore in own.iter().chain([&self.streams]) {
             match Arc::clone(semaphore).try_acquire_owned() {
                 Ok(permit) => permits.push(permit),
@@ -314,18 +341,37 @@ impl Shared {
     }
 
     /// A member's first streams may arrive before the answer to the membership handshake does.
-    async fn wait_for_member(&self, node: NodeId) -> Option<(Peer, CancellationToken)> {
+    async fn wait_for_member(&self, node: NodeId) -> Result<(Peer, CancellationToken), OpenError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let wait = async {
             loop {
                 let changed = self.changed.notified();
                 if let Some(peer) = self.peer(node) {
-                    return peer;
+                    return Ok(peer);
+                }
+                if let Some(reason) = lock(&self.refused_by).get(&node).cloned() {
+                    return Err(OpenError::Refused { node, reason });
                 }
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.ok()
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or(Err(OpenError::NotAMember(node)))
+    }
+
+    /// Notes what became of showing this node's chain to a peer.
+    pub(crate) fn shown(&self, node: NodeId, refusal: Option<String>) {
+        const MOST: usize = 1024;
+        {
+            let mut refused_by = lock(&self.refused_by);
+            match refusal {
+                Some(_) if refused_by.len() >= MOST && !refused_by.contains_key(&node) => {}
+                Some(reason) => drop(refused_by.insert(node, reason)),
+                None => drop(refused_by.remove(&node)),
+            }
+        }
+        self.changed.notify_waiters();
     }
 
     fn topic(&self, topic: &'static str) -> broadcast::Sender<Published> {
@@ -400,11 +446,7 @@ impl Mesh {
             Some((_, cut)) => cut,
             None => {
                 self.backend_connect(node).await?;
-                self.shared
-                    .wait_for_member(node)
-                    .await
-                    .ok_or(OpenError::NotAMember(node))?
-                    .1
+                self.shared.wait_for_member(node).await?.1
             }
         };
         self.backend_open(node, protocol, cut).await
@@ -643,7 +685,8 @@ impl Mesh {
         self.shared.stop.cancel();
     }
 
-    /// Notes that a peer showed a valid chain.
+    /// Notes that a peer showed a valid chain. It is asked about again once the peer is in: what came to be known in
+    /// between, a revocation say, found nobody to cut.
     pub(crate) fn member_shown(&self, membership: Membership, chain: Bytes, address: String, transport: Transport) {
         let node = membership.node;
         let peer = Peer {
@@ -651,6 +694,7 @@ impl Mesh {
             membership: Some(membership.clone()),
             chain,
         };
+        let shown = peer.chain.clone();
         let (outbox, queue) = mpsc::channel(self.shared.limits.queue);
         let is_new = self.shared.with_members(|members| match members.get_mut(&node) {
             Some(member) => {
@@ -679,6 +723,14 @@ impl Mesh {
             let mesh = self.clone();
             tokio::spawn(async move { mesh.write_published(node, queue).await });
             self.shared.say(PeerEvent::MemberUp(peer));
+        }
+        if let Err(refusal) = self.shared.gate.verify(node, &shown) {
+            tracing::info!(%node, %refusal, "a member is cut");
+            self.disconnect(node);
+        } else if let Backend::Swarm(control) = &self.backend
+            && !control.is_connected(node)
+        {
+            self.member_gone(node);
         }
     }
 
@@ -735,14 +787,19 @@ async fn read_published(shared: &Shared, inbound: Inbound) -> std::io::Result<()
                 format!("a published message of {length} bytes"),
             ));
         }
+        let room = u32::try_from(length.max(1)).map_err(std::io::Error::other)?;
+        let room = Arc::clone(&shared.room).acquire_many_owned(room).await;
+        let room = room.map_err(std::io::Error::other)?;
         let mut bytes = vec![0; length];
-        let _ = stream.read_exact(&mut bytes).await?;
+        // Whoever holds room has to use it.
+        let _ = tokio::time::timeout(shared.limits.open, stream.read_exact(&mut bytes)).await??;
         let topic = String::from_utf8_lossy(&topic);
         shared.publish_locally(
             &topic,
             Published {
                 from: peer.node,
                 bytes: bytes.into(),
+                _room: Arc::new(room),
             },
         );
     }

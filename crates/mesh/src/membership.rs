@@ -1,7 +1,8 @@
 //! The membership handshake, `/dawn/membership/1`.
 //!
-//! The dialler sends its chain; the other answers with a verdict and its own; the dialler sends its verdict. Chains and
-//! reasons are length-prefixed and bounded.
+//! The dialler sends its chain; the other answers with a verdict and its own; the dialler sends its verdict. A refusal of
+//! the dialler carries a reason and, where there is one, the evidence: a revoked node learns of it so, whoever it asks.
+//! Chains, reasons and evidence are length-prefixed and bounded.
 
 use bytes::Bytes;
 use dawn_identity::{Membership, NodeId};
@@ -55,6 +56,8 @@ pub(crate) async fn show(
     stream.flush().await?;
     if stream.read_u8().await? != 0 {
         let reason = receive(stream, limit).await?;
+        let evidence = receive(stream, limit).await?;
+        gate.refused(peer, &evidence).await;
         return Err(HandshakeError::RefusedThere(
             String::from_utf8_lossy(&reason).into_owned(),
         ));
@@ -91,6 +94,7 @@ pub(crate) async fn answer(
             stream.write_u8(1).await?;
             let reason = refusal.message.as_bytes();
             send(stream, &reason[..reason.len().min(limit)]).await?;
+            send(stream, &refusal.evidence).await?;
             stream.flush().await?;
             stream.shutdown().await?;
             Err(refusal.into())

@@ -223,9 +223,13 @@ impl Port {
             let shown = membership::show(&mut here, &*near.shared.gate, node, limit);
             let answered = membership::answer(&mut there, &*far.shared.gate, local, limit);
             let (shown, answered) = tokio::join!(shown, answered);
+            if let Err(membership::HandshakeError::RefusedThere(reason)) = &shown {
+                near.shared.shown(node, Some(reason.clone()));
+            }
             match (shown, answered) {
                 (Ok((theirs, their_chain)), Ok((ours, our_chain))) => {
                     far.member_shown(ours, our_chain, format!("/memory/{local}"), Transport::Memory);
+                    near.shared.shown(node, None);
                     near.member_shown(theirs, their_chain, format!("/memory/{node}"), Transport::Memory);
                 }
                 (shown, answered) => {

@@ -170,9 +170,13 @@ impl Control {
                     .open(node, Protocol(membership::PROTOCOL), mesh.shared.stop.child_token())
                     .await
                     .map_err(|error| error.to_string())?;
-                membership::show(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes)
-                    .await
-                    .map_err(|error| error.to_string())
+                let shown = membership::show(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes).await;
+                let refusal = match &shown {
+                    Err(membership::HandshakeError::RefusedThere(reason)) => Some(reason.clone()),
+                    _ => None,
+                };
+                mesh.shared.shown(node, refusal);
+                shown.map_err(|error| error.to_string())
             };
             let shown = tokio::time::timeout(limits.handshake, shown)
                 .await
@@ -189,6 +193,10 @@ impl Control {
                 }
             }
         });
+    }
+
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        lock(&self.connections).contains_key(&node)
     }
 
     fn address_of(&self, node: NodeId) -> (String, Transport) {
@@ -597,6 +605,25 @@ impl Actor {
         }
     }
 
+    /// So that strangers cannot take every connection: when there are too many, the one that came first goes.
+    fn make_room(&mut self) {
+        let shared = Arc::clone(&self.mesh.shared);
+        self.strangers.retain(|node, _| shared.peer(*node).is_none());
+        while self.strangers.len() > shared.limits.strangers {
+            let Some(first) = self
+                .strangers
+                .iter()
+                .min_by_key(|(_, end)| **end)
+                .map(|(node, _)| *node)
+            else {
+                return;
+            };
+            self.strangers.remove(&first);
+            Counters::count(&shared.counters.refused_strangers);
+            self.command(Command::Disconnect(first));
+        }
+    }
+
     /// A peer dials only when it has no connection: one that dials again has lost the older ones, by a restart say,
     /// and whatever went over them would go nowhere. Those of the last moment may be from dialling each other at once.
     fn close_stale(&mut self, peer: PeerId, connection: ConnectionId, is_inbound: bool) {
@@ -651,6 +678,9 @@ impl Actor {
                     lock(&self.control.connections).insert(node, (address.to_string(), transport_of(&address)));
                     self.strangers
                         .insert(node, Instant::now() + self.mesh.shared.limits.stranger);
+                    if endpoint.is_listener() {
+                        self.make_room();
+                    }
                 }
                 self.dialled(node, &Ok(()));
                 if endpoint.is_dialer() && !self.mesh.shared.gate.own_chain().is_empty() {

@@ -1,6 +1,7 @@
 //! The mesh from outside, over real transports on loopback and in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ struct Members {
     network: NetworkId,
     chain: Vec<u8>,
     revoked: Mutex<Vec<NodeId>>,
+    evidence: Mutex<Vec<u8>>,
 }
 
+#[async_trait::async_trait]
 impl Gate for Members {
     fn own_chain(&self) -> Vec<u8> {
         self.chain.clone()
@@ -33,6 +36,7 @@ impl Gate for Members {
         let refuse = |message: String| Refusal {
             code: "refused".into(),
             message,
+            evidence: Bytes::from_static(b"evidence"),
         };
         let chain = CertificateChain::decode(chain).map_err(|error| refuse(error.to_string()))?;
         let member = chain
@@ -42,6 +46,10 @@ impl Gate for Members {
             return Err(refuse("not this node, or revoked".into()));
         }
         Ok(member)
+    }
+
+    async fn refused(&self, _: NodeId, evidence: &[u8]) {
+        self.evidence.lock().unwrap().extend_from_slice(evidence);
     }
 }
 
@@ -53,6 +61,7 @@ fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
         subject: Keypair::from_seed([node_seed; 32]).node_id(),
         name: format!("node-{node_seed}").parse().unwrap(),
         roles: Roles::from(Role::Member),
+        admitted_at: NOW,
         not_before: NOW,
         expires: NOW + Duration::from_secs(3600),
         serial: Serial::from_bytes([node_seed; 16]),
@@ -62,6 +71,7 @@ fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
         network: authority.network(),
         chain,
         revoked: Mutex::default(),
+        evidence: Mutex::default(),
     })
 }
 
@@ -151,6 +161,7 @@ async fn no_stream_is_lost_when_hundreds_are_opened_at_once() {
 async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
     let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
     struct Nobody;
+    #[async_trait::async_trait]
     impl Gate for Nobody {
         fn own_chain(&self) -> Vec<u8> {
             Vec::new()
@@ -159,8 +170,10 @@ async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
             Err(Refusal {
                 code: "none".into(),
                 message: "trusts nobody".into(),
+                evidence: Bytes::new(),
             })
         }
+        async fn refused(&self, _: NodeId, _: &[u8]) {}
     }
     let stranger = Mesh::start(MeshConfig::new([3; 32]), Arc::new(Nobody)).await.unwrap();
     stranger.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
@@ -188,7 +201,7 @@ async fn a_member_of_another_network_is_refused_and_closed() {
     b.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
     assert!(matches!(
         b.open(a.node_id(), ECHO).await,
-        Err(OpenError::NotAMember(_) | OpenError::NotConnected { .. })
+        Err(OpenError::NotAMember(_) | OpenError::Refused { .. } | OpenError::NotConnected { .. })
     ));
     assert!(a.peers().is_empty() && b.peers().is_empty());
 }
@@ -197,7 +210,8 @@ async fn a_member_of_another_network_is_refused_and_closed() {
 async fn rechecking_cuts_a_live_stream_of_who_is_no_member_any_more() {
     let members = gate(9, 1);
     let a = node(1, "/ip4/127.0.0.1/udp/0/quic-v1", members.clone()).await;
-    let b = node(2, "/ip4/127.0.0.1/udp/0/quic-v1", gate(9, 2)).await;
+    let cut = gate(9, 2);
+    let b = node(2, "/ip4/127.0.0.1/udp/0/quic-v1", cut.clone()).await;
     b.keep(a.node_id(), a.listen_addresses());
     up(&b, a.node_id()).await;
     let mut stream = b.open(a.node_id(), ECHO).await.unwrap();
@@ -211,6 +225,83 @@ async fn rechecking_cuts_a_live_stream_of_who_is_no_member_any_more() {
         .await
         .expect("cut in time");
     assert!(matches!(ended, Ok(0) | Err(_)));
+    // The one that was cut tries again, and is told.
+    let told = async {
+        while cut.evidence.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("told in time");
+    assert!(cut.evidence.lock().unwrap().starts_with(b"evidence"));
+    let refused = b.open(a.node_id(), ECHO).await;
+    assert!(matches!(refused, Err(OpenError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_stops_being_a_member_while_it_is_let_in_does_not_stay() {
+    /// Accepts a peer's chain once: by the second look it was revoked.
+    struct Once(Arc<Members>, AtomicU32);
+    #[async_trait::async_trait]
+    impl Gate for Once {
+        fn own_chain(&self) -> Vec<u8> {
+            self.0.own_chain()
+        }
+        fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal> {
+            if self.1.fetch_add(1, Ordering::SeqCst) == 1 {
+                self.0.revoked.lock().unwrap().push(peer);
+            }
+            self.0.verify(peer, chain)
+        }
+        async fn refused(&self, _: NodeId, _: &[u8]) {}
+    }
+    let once = Arc::new(Once(gate(9, 1), AtomicU32::new(0)));
+    let a = node(1, "/ip4/127.0.0.1/tcp/0", once.clone()).await;
+    let b = node(2, "/ip4/127.0.0.1/tcp/0", gate(9, 2)).await;
+    b.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
+    let looked = async {
+        while once.1.load(Ordering::SeqCst) < 2 || !a.peers().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looked).await.expect("it is out again");
+}
+
+#[tokio::test]
+async fn strangers_do_not_keep_members_out() {
+    struct Silent;
+    #[async_trait::async_trait]
+    impl Gate for Silent {
+        fn own_chain(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
+            Err(Refusal {
+                code: "none".into(),
+                message: "trusts nobody".into(),
+                evidence: Bytes::new(),
+            })
+        }
+        async fn refused(&self, _: NodeId, _: &[u8]) {}
+    }
+    let mut config = MeshConfig::new([1; 32]);
+    config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
+    config.limits.strangers = 4;
+    let a = Mesh::start(config, gate(9, 1)).await.unwrap();
+    echo(&a, ECHO, Audience::Members);
+    let mut strangers = Vec::new();
+    for seed in 10..30 {
+        let stranger = Mesh::start(MeshConfig::new([seed; 32]), Arc::new(Silent))
+            .await
+            .unwrap();
+        stranger.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
+        strangers.push(stranger);
+    }
+    let b = node(2, "/ip4/127.0.0.1/tcp/0", gate(9, 2)).await;
+    b.keep(a.node_id(), a.listen_addresses());
+    up(&b, a.node_id()).await;
+    echoes(&b, a.node_id(), 1000).await;
+    let refused = a.counters().refused_strangers.load(Ordering::Relaxed);
+    assert!(refused >= 15, "{refused} strangers had to go");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dawn_identity::{Keypair, Membership, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
-use dawn_mcp::router::AgentEntry;
+use dawn_mcp::router::{AgentEntry, Presence};
 use dawn_mesh::{Mesh, PeerEvent, Published};
 use dawn_registry::{Applied, Beat, Digest, Limits, NodeRecord, NodeView, Registry, RegistryEvent, Version};
 use tokio::sync::{broadcast, watch};
@@ -438,6 +438,14 @@ async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published
 impl dawn_mcp::router::Directory for Directory {
     fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault> {
         Ok(self.find(node)?.record.node)
+    }
+
+    fn presence(&self, node: NodeId) -> Presence {
+        let (online, seen) = lock(&self.0.registry).presence(&node);
+        Presence {
+            online,
+            silent_for: seen.map(|seen| self.now().saturating_sub(seen)),
+        }
     }
 
     fn agents(&self) -> Vec<AgentEntry> {

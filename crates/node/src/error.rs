@@ -40,6 +40,11 @@ pub enum NodeError {
     /// There is a network in this home already.
     #[error("{0} belongs to a network already")]
     HasNetwork(PathBuf),
+    /// The node holds the key of the network.
+    #[error(
+        "this node owns the network: without its key nobody can be made an admin any more, and memberships cannot be renewed"
+    )]
+    OwnsNetwork,
     /// The configuration is wrong.
     #[error("the configuration is wrong: {0}")]
     Config(String),
@@ -80,6 +85,9 @@ pub enum NodeError {
     /// This node may not admit or revoke.
     #[error("this node may not {0}")]
     NotAllowed(&'static str),
+    /// An admin has revoked as many nodes as are remembered of one.
+    #[error("{0} has revoked as many nodes as one admin can; the owner of the network has to revoke this one")]
+    TooManyRevocations(String),
     /// Something that was named does not exist.
     #[error("there is no {what} {name}")]
     NotFound {
@@ -118,6 +126,7 @@ impl NodeError {
             Self::Running(_) => "already_running",
             Self::NoNetwork(_) => "no_network",
             Self::HasNetwork(_) => "has_network",
+            Self::OwnsNetwork => "owns_network",
             Self::Config(_) => "config",
             Self::Store(_) | Self::Migrate(_) | Self::Corrupt(_) => "store",
             Self::Mesh(_) => "mesh",
@@ -136,6 +145,7 @@ impl NodeError {
             },
             Self::Admission(_) => "admission",
             Self::NotAllowed(_) => "not_allowed",
+            Self::TooManyRevocations(_) => "too_many_revocations",
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::Agent(_) => "agent",
@@ -157,7 +167,8 @@ impl NodeError {
             Self::NoNetwork(_) => {
                 "make one with `dawn init --name NAME`, or join one with `dawn join TICKET`".to_owned()
             }
-            Self::HasNetwork(_) => "use another home folder with --home".to_owned(),
+            Self::HasNetwork(_) => "use another home folder with --home, or `dawn leave` the network".to_owned(),
+            Self::OwnsNetwork => "dawn leave --give-up-network, to end the network all the same".to_owned(),
             Self::Config(_) => {
                 "mend config.toml or the DAWN_* variable; `dawn config show` prints what is in force".to_owned()
             }

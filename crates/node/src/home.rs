@@ -123,7 +123,7 @@ impl Home {
     /// Whether this home belongs to a network.
     #[must_use]
     pub fn has_network(&self) -> bool {
-        self.database().exists() && self.identity_key().exists()
+        self.database().exists()
     }
 
     /// Locks the home for a running node.

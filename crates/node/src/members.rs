@@ -7,21 +7,23 @@ mod admission;
 pub(crate) mod frames;
 mod renewal;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dawn_identity::{
-    Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Keypair, Membership, NetworkId,
-    NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
+    Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Keypair, Membership,
+    NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
 };
 use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
+use dawn_registry::NodeRecord;
 use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
 use crate::config::Config;
 use crate::error::NodeError;
-use crate::store::{MemberRow, RequestRow, Store, Verdict};
+use crate::store::{RequestRow, Store, Verdict};
 
 /// Strangers are admitted over it, and members renewed.
 pub(crate) const ADMISSION: Protocol = Protocol("/dawn/admission/1");
@@ -54,6 +56,33 @@ pub struct InviteOptions {
     pub role: Role,
     /// Whether each join waits for approval.
     pub approval: bool,
+}
+
+/// A member, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Its roles.
+    pub roles: Roles,
+    /// When it was admitted.
+    pub admitted_at: UnixTime,
+    /// When its last known certificate expires.
+    pub expires: UnixTime,
+}
+
+impl From<&Membership> for Known {
+    fn from(membership: &Membership) -> Self {
+        Self {
+            node: membership.node,
+            name: membership.name.clone(),
+            roles: membership.roles,
+            admitted_at: membership.admitted_at,
+            expires: membership.expires,
+        }
+    }
 }
 
 /// The membership service. Clones share it.
@@ -134,6 +163,7 @@ impl Members {
             node: key.node_id(),
             name: claims.name.clone(),
             roles: claims.roles,
+            admitted_at: claims.admitted_at,
             issued_at: claims.issued_at,
             expires: claims.expires,
             serial: claims.serial,
@@ -213,16 +243,21 @@ impl Members {
         })
     }
 
-    fn issue(&self, node: NodeId, name: NodeName, roles: Roles) -> Result<CertificateChain, NodeError> {
+    fn issue(
+        &self,
+        node: NodeId,
+        name: NodeName,
+        roles: Roles,
+        admitted_at: UnixTime,
+    ) -> Result<CertificateChain, NodeError> {
         let authority = self.authority().ok_or(NodeError::NotAllowed("admit members"))?;
-        let now = now();
-        // A node that was put out and is let in again needs a certificate younger than its revocation.
-        let revoked = lock(&self.0.revocations).revoked_at(&node);
-        let issued = revoked.filter(|at| *at >= now).map_or(now, |at| UnixTime(at.0 + 1));
+        // The clock of who admitted it, or of who revoked it before, may be ahead of this one.
+        let issued = now().max(admitted_at);
         let request = Request {
             subject: node,
             name,
             roles,
+            admitted_at,
             not_before: issued,
             expires: issued + self.0.lifetime,
             serial: Serial::from_bytes(rand::random()),
@@ -355,19 +390,56 @@ impl Members {
         self.0.store.joins().await
     }
 
-    /// Members that this node admitted.
+    /// Every member that this node knows of: itself, those it admitted and that were not put out since, those that are
+    /// connected, and those of whom it keeps a record.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn admitted(&self) -> Result<Vec<MemberRow>, NodeError> {
-        self.0.store.members().await
+    pub async fn known(&self) -> Result<Vec<Known>, NodeError> {
+        let mut known = vec![Known::from(&self.own())];
+        known.extend(self.mesh().into_iter().flat_map(|mesh| {
+            let peers = mesh.peers().into_iter();
+            peers.map(|peer| Known::from(&peer.membership)).collect::<Vec<_>>()
+        }));
+        for bytes in self.0.store.records().await? {
+            let record = NodeRecord::open(&bytes).map_err(corrupt)?;
+            known.extend(self.membership(&record.chain).ok().as_ref().map(Known::from));
+        }
+        let now = now();
+        for row in self.0.store.members().await? {
+            let roles = Roles::from(row.role);
+            let is_out = lock(&self.0.revocations).is_revoked(&row.node, roles, row.admitted);
+            if !is_out && (now < row.expires + SKEW) {
+                known.push(Known {
+                    node: row.node,
+                    name: row.name,
+                    roles,
+                    admitted_at: row.admitted,
+                    expires: row.expires,
+                });
+            }
+        }
+        let mut seen = HashSet::new();
+        known.retain(|member| seen.insert(member.node));
+        Ok(known)
+    }
+
+    /// Whether this node is a member still, by what it knows.
+    ///
+    /// # Errors
+    /// Why it is not: its certificate expired, say, or it was put out.
+    pub fn standing(&self) -> Result<(), CertificateError> {
+        let (chain, _) = lock(&self.0.own).clone();
+        let verified = chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations));
+        verified.map(|_| ())
     }
 
     /// Puts a member out of the network: its connections and streams end, and every member learns of it.
     ///
     /// # Errors
     /// This node may not, or the store failed.
-    pub async fn revoke(&self, node: NodeId, roles: Roles) -> Result<(), NodeError> {
+    pub async fn revoke(&self, member: &Known) -> Result<(), NodeError> {
+        let (node, roles) = (member.node, member.roles);
         let authority = self.authority().ok_or(NodeError::NotAllowed("revoke members"))?;
         if node == self.0.node {
             return Err(NodeError::NotAllowed("revoke itself"));
@@ -375,10 +447,15 @@ impl Members {
         if roles.contains(Role::Owner) && self.0.root.is_none() {
             return Err(NodeError::NotAllowed("revoke an owner"));
         }
-        let revocation = authority.revoke(node, now())?;
+        // The clock of who admitted the member may be ahead of this one.
+        let revocation = authority.revoke(node, now().max(member.admitted_at))?;
         let bytes = Bytes::from(revocation.encode());
         let _is_new = self.add_revocation(&bytes).await?;
-        Ok(())
+        if lock(&self.0.revocations).is_revoked(&node, roles, member.admitted_at) {
+            Ok(())
+        } else {
+            Err(NodeError::NotAllowed("revoke this member"))
+        }
     }
 
     /// Takes a revocation from anywhere; `true` when it is news.
@@ -388,9 +465,12 @@ impl Members {
     pub async fn add_revocation(&self, bytes: &Bytes) -> Result<bool, NodeError> {
         let revocation = Revocation::decode(bytes).map_err(corrupt)?;
         let node = revocation.node();
+        let issuer = revocation.issuer();
         let verified = revocation.verify(&self.0.network, now(), SKEW).map_err(corrupt)?;
-        if !lock(&self.0.revocations).add(verified) {
-            return Ok(false);
+        match lock(&self.0.revocations).add(verified) {
+            Added::New => {}
+            Added::Known => return Ok(false),
+            Added::Full => return Err(NodeError::TooManyRevocations(issuer.to_string())),
         }
         self.0.store.add_revocation(node, bytes).await?;
         self.0
@@ -400,7 +480,29 @@ impl Members {
             mesh.publish(REVOCATION, bytes);
             mesh.recheck();
         }
+        if let Err(error) = self.standing() {
+            tracing::error!(%error, "this node is no member any more; `dawn leave` lets it join again with a new invite");
+        }
         Ok(true)
+    }
+
+    /// The revocation by which a chain is refused, encoded.
+    fn evidence(&self, error: &CertificateError) -> Bytes {
+        let node = match error {
+            CertificateError::Revoked(node) => node,
+            CertificateError::Issuer(issuer) => match &**issuer {
+                CertificateError::Revoked(node) => node,
+                _ => return Bytes::new(),
+            },
+            _ => return Bytes::new(),
+        };
+        let revocations = lock(&self.0.revocations);
+        let last = revocations
+            .iter()
+            .filter(|revocation| revocation.node() == *node)
+            .last();
+        last.map(|revocation| Bytes::from(revocation.encode()))
+            .unwrap_or_default()
     }
 
     /// Every revocation, encoded.
@@ -434,26 +536,38 @@ impl Members {
     }
 }
 
+#[async_trait::async_trait]
 impl Gate for Members {
     fn own_chain(&self) -> Vec<u8> {
         self.chain().to_vec()
     }
 
     fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal> {
-        let refuse = |code: &str, message: String| Refusal {
+        let refuse = |code: &str, message: String, evidence: Bytes| Refusal {
             code: code.to_owned(),
             message,
+            evidence,
         };
         let membership = self
             .membership(chain)
-            .map_err(|error| refuse("invalid", error.to_string()))?;
+            .map_err(|error| refuse("invalid", error.to_string(), self.evidence(&error)))?;
         if membership.node == peer {
             Ok(membership)
         } else {
             Err(refuse(
                 "other_node",
                 format!("the certificate is that of {}", membership.node),
+                Bytes::new(),
             ))
+        }
+    }
+
+    async fn refused(&self, by: NodeId, evidence: &[u8]) {
+        if evidence.is_empty() {
+            return;
+        }
+        if let Err(error) = self.add_revocation(&Bytes::copy_from_slice(evidence)).await {
+            tracing::warn!(%by, %error, "a revocation is refused");
         }
     }
 }

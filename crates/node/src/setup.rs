@@ -108,6 +108,7 @@ pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeE
         subject: node.node_id(),
         name: options.node_name.clone(),
         roles: Roles::from(Role::Owner).with(Role::Member),
+        admitted_at: now,
         not_before: now,
         expires: now + options.lifetime,
         serial: Serial::from_bytes(rand::random()),
@@ -130,6 +131,7 @@ pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeE
 /// Trusts nobody and shows nothing: the gate of a node that is no member yet.
 struct NotYet;
 
+#[async_trait::async_trait]
 impl Gate for NotYet {
     fn own_chain(&self) -> Vec<u8> {
         Vec::new()
@@ -139,8 +141,11 @@ impl Gate for NotYet {
         Err(Refusal {
             code: "not_yet".into(),
             message: "this node is no member yet".into(),
+            evidence: bytes::Bytes::new(),
         })
     }
+
+    async fn refused(&self, _: NodeId, _: &[u8]) {}
 }
 
 /// Joins the network of a ticket. Run again after an interruption it goes on with the same key.
@@ -188,6 +193,41 @@ pub async fn join(
         network_name: welcome.network_name,
         words,
     })
+}
+
+/// Takes this node out of its network: its key, its certificate and all that it knew of the others go; its
+/// configuration, its agents' notes and its audit log stay. It may join again, or another network, as a new node.
+///
+/// The others see it as offline until its certificate expires, or somebody revokes it.
+///
+/// # Errors
+/// A node runs on the home, the home belongs to no network, the files cannot be removed, or this node owns the network
+/// and `give_up_network` does not say that the network is to end with it.
+pub fn leave(home: &Home, give_up_network: bool) -> Result<(), NodeError> {
+    if !home.has_network() {
+        return Err(NodeError::NoNetwork(home.data().to_owned()));
+    }
+    let _lock = home.lock()?;
+    if home.network_key().exists() && !give_up_network {
+        return Err(NodeError::OwnsNetwork);
+    }
+    // The database goes last: until then it can be tried again.
+    let database = home.database();
+    let beside = |suffix: &str| database.with_extension(suffix);
+    for path in [
+        home.network_key(),
+        home.identity_key(),
+        beside("db-wal"),
+        beside("db-shm"),
+        database.clone(),
+    ] {
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(NodeError::File { path, source }),
+        }
+    }
+    Ok(())
 }
 
 async fn ask(

@@ -26,8 +26,8 @@ pub struct MemberRow {
     pub role: Role,
     /// When its last certificate expires.
     pub expires: UnixTime,
-    /// Whether it was revoked since.
-    pub revoked: bool,
+    /// When it was admitted.
+    pub admitted: UnixTime,
 }
 
 /// What was decided about a request to be let in.
@@ -68,6 +68,17 @@ pub struct JoinRow {
     /// The safety words.
     pub words: String,
     /// When.
+    pub at: UnixTime,
+}
+
+/// A use of an invite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redeemed {
+    /// Whether this consumed a use.
+    pub redemption: Redemption,
+    /// The role that the invite gives.
+    pub role: Role,
+    /// When the node redeemed it, this time or the first.
     pub at: UnixTime,
 }
 
@@ -278,11 +289,11 @@ impl Store {
     }
 
     /// Consumes a use of an invite for a node, exactly once however many ask at once; the same node asking again
-    /// consumes nothing.
+    /// consumes nothing, and is told when it did. A new redemption is dated `at`.
     ///
     /// # Errors
     /// The invite is unknown or does not allow it, or the database failed.
-    pub async fn redeem(&self, id: InviteId, by: NodeId, now: UnixTime) -> Result<(Redemption, Role), RedeemError> {
+    pub async fn redeem(&self, id: InviteId, by: NodeId, now: UnixTime, at: UnixTime) -> Result<Redeemed, RedeemError> {
         let database = |error: sqlx::Error| RedeemError::Node(error.into());
         let mut connection = self.0.acquire().await.map_err(database)?;
         // The write lock is taken at the beginning, so that two redemptions cannot both read before either writes.
@@ -291,19 +302,22 @@ impl Store {
             .await?
             .ok_or(RedeemError::Unknown)?;
         let redemption = invite.redeem(by, now)?;
-        if redemption == Redemption::New {
-            let query = sqlx::query("INSERT INTO redemptions (invite, node, at) VALUES (?, ?, ?)");
-            let query = query
-                .bind(&id.as_bytes()[..])
-                .bind(&by.as_bytes()[..])
-                .bind(seconds(now));
-            let _done = query.execute(&mut *transaction).await.map_err(database)?;
-        }
+        // A node that comes again finds the row of the first time.
+        let query = sqlx::query(
+            "INSERT INTO redemptions (invite, node, at) VALUES (?, ?, ?)
+            ON CONFLICT (invite, node) DO UPDATE SET at = at RETURNING at",
+        );
+        let query = query
+            .bind(&id.as_bytes()[..])
+            .bind(&by.as_bytes()[..])
+            .bind(seconds(at));
+        let row = query.fetch_one(&mut *transaction).await.map_err(database)?;
+        let at = time(&row, "at")?;
         transaction.commit().await.map_err(database)?;
-        Ok((redemption, role))
+        Ok(Redeemed { redemption, role, at })
     }
 
-    /// Notes that somebody asks to be let in; an earlier request of the same node is replaced unless it was decided.
+    /// Notes that somebody asks to be let in; an earlier request of the same node is replaced, whatever was decided.
     ///
     /// # Errors
     /// The database failed.
@@ -369,14 +383,16 @@ impl Store {
     /// The database failed.
     pub async fn add_member(&self, member: &MemberRow, words: Option<(&str, UnixTime)>) -> Result<(), NodeError> {
         let mut transaction = self.0.begin().await?;
-        let query = "INSERT INTO members (node, name, role, expires) VALUES (?, ?, ?, ?)
-            ON CONFLICT (node) DO UPDATE SET name = excluded.name, role = excluded.role, expires = excluded.expires, revoked = 0";
+        let query = "INSERT INTO members (node, name, role, expires, admitted) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT (node) DO UPDATE SET name = excluded.name, role = excluded.role, expires = excluded.expires,
+            admitted = excluded.admitted";
         let query = sqlx::query(query)
             .bind(&member.node.as_bytes()[..])
             .bind(member.name.as_str());
         let _done = query
             .bind(member.role.to_string())
             .bind(seconds(member.expires))
+            .bind(seconds(member.admitted))
             .execute(&mut *transaction)
             .await?;
         if let Some((words, at)) = words {
@@ -405,7 +421,7 @@ impl Store {
                 name: name(row)?,
                 role: row.try_get::<String, _>("role")?.parse().map_err(corrupt)?,
                 expires: time(row, "expires")?,
-                revoked: row.try_get("revoked")?,
+                admitted: time(row, "admitted")?,
             })
         };
         rows.iter().map(member).collect()
@@ -437,8 +453,6 @@ impl Store {
     pub async fn add_revocation(&self, of: NodeId, bytes: &[u8]) -> Result<(), NodeError> {
         let query = sqlx::query("INSERT OR IGNORE INTO revocations (node, bytes) VALUES (?, ?)");
         let _done = query.bind(&of.as_bytes()[..]).bind(bytes).execute(&self.0).await?;
-        let query = sqlx::query("UPDATE members SET revoked = 1 WHERE node = ?");
-        let _done = query.bind(&of.as_bytes()[..]).execute(&self.0).await?;
         Ok(())
     }
 
@@ -576,7 +590,7 @@ mod tests {
             let store = store.clone();
             async move {
                 store
-                    .redeem(id, NodeId::from_bytes([at; 32]), UnixTime(1500))
+                    .redeem(id, NodeId::from_bytes([at; 32]), UnixTime(1500), UnixTime(1501))
                     .await
                     .is_ok()
             }
@@ -585,12 +599,14 @@ mod tests {
         assert_eq!(admitted.iter().filter(|admitted| **admitted).count(), 3);
         let first = admitted.iter().position(|admitted| *admitted).unwrap() as u8;
         let again = store
-            .redeem(id, NodeId::from_bytes([first; 32]), UnixTime(1500))
+            .redeem(id, NodeId::from_bytes([first; 32]), UnixTime(1600), UnixTime(1600))
             .await
             .unwrap();
-        assert_eq!(again.0, Redemption::Again);
+        assert_eq!((again.redemption, again.at), (Redemption::Again, UnixTime(1501)));
         assert!(matches!(
-            store.redeem(id, NodeId::from_bytes([200; 32]), UnixTime(2500)).await,
+            store
+                .redeem(id, NodeId::from_bytes([200; 32]), UnixTime(2500), UnixTime(2500))
+                .await,
             Err(RedeemError::Invite(_))
         ));
         assert!(matches!(
@@ -598,6 +614,7 @@ mod tests {
                 .redeem(
                     InviteId::from_bytes([9; 8]),
                     NodeId::from_bytes([1; 32]),
+                    UnixTime(1500),
                     UnixTime(1500)
                 )
                 .await,

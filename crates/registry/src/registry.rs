@@ -278,7 +278,7 @@ impl Registry {
     pub fn view(&self) -> Vec<NodeView> {
         let shown = |(node, entry): (&NodeId, &Entry)| {
             let known = entry.record.as_ref()?;
-            let online = *node == self.local || (entry.online_until.is_some() && !entry.left);
+            let online = self.is_online(node, entry);
             Some(NodeView {
                 record: known.record.clone(),
                 membership: known.membership.clone(),
@@ -287,5 +287,18 @@ impl Registry {
             })
         };
         self.entries.iter().filter_map(shown).collect()
+    }
+
+    /// Whether a node is online, and when it was last heard of.
+    #[must_use]
+    pub fn presence(&self, node: &NodeId) -> (bool, Option<Duration>) {
+        match self.entries.get(node) {
+            Some(entry) => (self.is_online(node, entry), entry.last_seen),
+            None => (*node == self.local, None),
+        }
+    }
+
+    fn is_online(&self, node: &NodeId, entry: &Entry) -> bool {
+        *node == self.local || (entry.online_until.is_some() && !entry.left)
     }
 }

@@ -42,6 +42,7 @@ fn member(record: &NodeRecord) -> Result<Membership, String> {
         node: key(number).node_id(),
         name: format!("node-{number}").parse().unwrap(),
         roles: Roles::from(Role::Member),
+        admitted_at: UnixTime(0),
         issued_at: UnixTime(0),
         expires: UnixTime(1000),
         serial: Serial::from_bytes([0; 16]),

@@ -197,6 +197,7 @@ async fn garbage_on_every_listening_port_stops_nothing() {
 
 struct NoMember;
 
+#[async_trait::async_trait]
 impl dawn_mesh::Gate for NoMember {
     fn own_chain(&self) -> Vec<u8> {
         b"not a certificate".to_vec()
@@ -210,8 +211,11 @@ impl dawn_mesh::Gate for NoMember {
         Err(dawn_mesh::Refusal {
             code: "stranger".into(),
             message: "trusts nobody".into(),
+            evidence: bytes::Bytes::new(),
         })
     }
+
+    async fn refused(&self, _: dawn_identity::NodeId, _: &[u8]) {}
 }
 
 #[tokio::test]

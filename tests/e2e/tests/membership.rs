@@ -127,6 +127,67 @@ async fn a_revoked_member_loses_its_open_streams_and_gets_no_new_ones() {
     lab.sees_online("desk", false).await;
     let again = desk.dawn(&["call", "lab:probe", "echo", "text=x"]).await;
     assert_ne!(again.code, 0, "{again:?}");
+    // It is told, with proof, by whomever it asks.
+    eventually("desk knows that it was put out", async || {
+        desk.get("/api/status").await["member"] == false
+    })
+    .await;
+    let status = desk.get("/api/status").await;
+    assert!(
+        status["not_member_because"].as_str().unwrap().contains("revoked"),
+        "{status}"
+    );
+    let doctor = desk.dawn(&["doctor"]).await;
+    assert!(doctor.stdout.contains("no member any more"), "{doctor:?}");
+}
+
+#[tokio::test]
+async fn a_revoked_member_comes_back_by_a_new_invite_and_not_by_its_old_ticket() {
+    let network = Network::start(Transport::Tcp, &["home"]).await;
+    let ticket = network.ticket(&["--uses", "3"]).await;
+    let mut lab = Node::new("lab", Transport::Tcp);
+    let _joined = lab.dawn(&["join", &ticket, "--name", "lab"]).await.success();
+    // A copy of its key: what an attacker keeps of a stolen machine.
+    let key = lab.home().join("identity.key");
+    let kept = std::fs::read(&key).unwrap();
+    lab.up().await;
+    network.nodes[0].sees_online("lab", true).await;
+    let _revoked = network.nodes[0].dawn(&["peers", "revoke", "lab"]).await.success();
+    assert_eq!(lab.down().await, 0);
+    let owner = network.nodes[0].dawn(&["leave"]).await;
+    assert_eq!(owner.json()["error"]["code"], "already_running", "{owner:?}");
+    let _left = lab.dawn(&["leave"]).await.success();
+    assert!(!key.exists() && !lab.home().join("dawn.db").exists());
+    std::fs::write(&key, kept).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let replayed = lab.dawn(&["join", &ticket, "--name", "lab"]).await;
+    assert_eq!(replayed.json()["error"]["code"], "invite_revoked", "{replayed:?}");
+    // The same key, a new invite: its membership begins anew.
+    let fresh = network.ticket(&[]).await;
+    let _joined = lab.dawn(&["join", &fresh, "--name", "lab"]).await.success();
+    lab.up().await;
+    network.nodes[0].sees_online("lab", true).await;
+    let _ping = lab.dawn(&["ping", "home"]).await.success();
+}
+
+#[tokio::test]
+async fn a_member_that_was_never_up_is_listed_and_can_be_revoked() {
+    let network = Network::start(Transport::Tcp, &["home"]).await;
+    let ticket = network.ticket(&[]).await;
+    let lab = Node::new("lab", Transport::Tcp);
+    let _joined = lab.dawn(&["join", &ticket, "--name", "lab"]).await.success();
+    let home = &network.nodes[0];
+    assert_eq!(home.peer("lab").await["online"], false);
+    let _revoked = home.dawn(&["peers", "revoke", "lab"]).await.success();
+    let peers = home.get("/api/peers").await;
+    assert!(
+        peers["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|peer| peer["name"] != "lab"),
+        "{peers}"
+    );
 }
 
 #[tokio::test]

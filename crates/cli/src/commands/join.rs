@@ -48,12 +48,14 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     };
     context.log("")?;
     let out = context.out;
+    let wanted = node_name.clone();
+    let mut words = None;
     let options = JoinOptions {
         node_name,
         passphrase,
         timeout: args.timeout,
     };
-    let join = setup::join(&context.home, &ticket, options, |event| say(out, &event));
+    let join = setup::join(&context.home, &ticket, options, |event| say(out, &event, &mut words));
     let joined = context.wait_on_threads(async { Ok(join.await?) })?;
     if out.json {
         return out.document(&json!({
@@ -69,7 +71,12 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
         styled(STRONG, &joined.node_name),
         styled(STRONG, &joined.network_name)
     ))?;
-    out.line(format!("  safety words: {}", spoken(&joined.words)))?;
+    if joined.node_name != wanted {
+        out.line(format!(
+            "  another node is called {wanted}, so this one got the next name that is free"
+        ))?;
+    }
+    out.line(format!("  safety words: {}", styled(STRONG, joined.words)))?;
     out.note(
         "Compare the words aloud with who invited you (`dawn invite joins` shows them there): they must be the same.",
     );
@@ -90,11 +97,8 @@ fn ticket(words: &[String]) -> Result<Ticket, Failure> {
     Ok(text.parse()?)
 }
 
-fn spoken(words: &SafetyWords) -> String {
-    styled(STRONG, words.words().join("  "))
-}
-
-fn say(out: Output, event: &JoinEvent) {
+/// The words are shown when there is somebody to compare them with: before an approval, or at the end.
+fn say(out: Output, event: &JoinEvent, known: &mut Option<SafetyWords>) {
     match event {
         JoinEvent::Dialling { addresses } => {
             let at = addresses.first().map_or("", String::as_str);
@@ -107,8 +111,11 @@ fn say(out: Output, event: &JoinEvent) {
             out.note(format!("dialling {at}{more}…"));
         }
         JoinEvent::Connected => out.note("connected"),
-        JoinEvent::Words(words) => out.note(format!("safety words: {}", spoken(words))),
+        JoinEvent::Words(words) => *known = Some(*words),
         JoinEvent::WaitingForApproval => {
+            if let Some(words) = known {
+                out.note(format!("safety words: {}", styled(STRONG, words)));
+            }
             out.note("waiting for an approval there: `dawn requests`, compare the words, `dawn approve ID`");
         }
         JoinEvent::Admitted => out.note("admitted"),

@@ -16,6 +16,7 @@ struct Status {
     node: Named,
     network: Option<Named>,
     roles: Vec<String>,
+    not_member_because: Option<String>,
     certificate: Option<Certificate>,
     api: String,
     listen: Vec<String>,
@@ -74,7 +75,13 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
                     styled(FAINT, format!("{:<11}", "network")),
                     named(network)
                 ))?;
-                line("roles", words::list(&status.roles))?;
+                match &status.not_member_because {
+                    None => line("roles", words::list(&status.roles))?,
+                    Some(why) => line(
+                        "membership",
+                        format!("none any more: {why}; `dawn down`, `dawn leave`, then join with a new invite"),
+                    )?,
+                }
             }
             None => line(
                 "network",

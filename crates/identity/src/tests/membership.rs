@@ -94,6 +94,7 @@ fn forge(key: &Keypair, network: NetworkId, issuer: Issuer, role: Role) -> Certi
         subject: node(1),
         name: "node-1".parse().unwrap(),
         roles: role.into(),
+        admitted_at: NOW,
         issued_at: NOW,
         not_before: NOW,
         expires: NOW + DAY,
@@ -226,16 +227,48 @@ fn a_revoked_member_is_out_and_one_readmitted_later_is_in_again() {
     for authority in [root(), admin(2)] {
         let revocations = revoked([authority.revoke(node(1), NOW + SECOND).unwrap()]);
         for at in [NOW, NOW + SECOND] {
-            let chain = root().issue(request(1, Role::Member), at).unwrap();
+            let chain = root().issue(request_at(1, Role::Member, at), at).unwrap();
             assert_eq!(
                 chain.verify(&network(), NOW, SKEW, &revocations),
                 Err(CertificateError::Revoked(node(1)))
             );
         }
         let again = revocations.revoked_at(&node(1)).unwrap() + SECOND;
-        let chain = root().issue(request(1, Role::Member), again).unwrap();
+        let chain = root().issue(request_at(1, Role::Member, again), again).unwrap();
         assert!(chain.verify(&network(), NOW + DAY / 2, SKEW, &revocations).is_ok());
     }
+}
+
+#[test]
+fn a_renewal_by_somebody_who_has_not_heard_of_the_revocation_does_not_undo_it() {
+    let revocations = revoked([root().revoke(node(1), NOW + SECOND).unwrap()]);
+    for authority in [root(), admin(2)] {
+        let renewed = authority.issue(request(1, Role::Member), NOW + DAY / 2).unwrap();
+        assert_eq!(
+            renewed.verify(&network(), NOW + DAY / 2, SKEW, &revocations),
+            Err(CertificateError::Revoked(node(1)))
+        );
+    }
+}
+
+#[test]
+fn nobody_is_admitted_after_the_certificate_was_issued() {
+    assert_eq!(
+        root().issue(request_at(1, Role::Member, NOW + SECOND), NOW),
+        Err(IssueError::Void)
+    );
+    let mut claims = root()
+        .issue(request(1, Role::Member), NOW)
+        .unwrap()
+        .leaf
+        .claims()
+        .clone();
+    claims.admitted_at = NOW + SECOND;
+    let forged = Certificate::sign(claims, Issuer::Network(network()), &key(200)).unwrap();
+    assert!(matches!(
+        Certificate::decode(&forged.encode()),
+        Err(CertificateError::Malformed(_))
+    ));
 }
 
 #[test]
@@ -340,7 +373,7 @@ fn a_readmitted_admin_may_revoke_again() {
     let mut set = revoked([root().revoke(node(2), NOW).unwrap()]);
     let again = Authority::Delegated {
         key: key(2),
-        chain: Box::new(root().issue(request(2, Role::Admin), later).unwrap()),
+        chain: Box::new(root().issue(request_at(2, Role::Admin, later), later).unwrap()),
     };
     set.extend([again
         .revoke(node(1), later)
@@ -351,17 +384,17 @@ fn a_readmitted_admin_may_revoke_again() {
 }
 
 #[test]
-fn a_revocation_is_added_once_and_forgotten_when_told_to() {
+fn a_revocation_is_added_once() {
     let verified = |revocation: Revocation| revocation.verify(&network(), NOW, SKEW).unwrap();
     let mut set = Revocations::new();
-    assert!(set.add(verified(root().revoke(node(1), NOW).unwrap())));
-    assert!(!set.add(verified(root().revoke(node(1), NOW).unwrap())));
-    assert!(set.add(verified(root().revoke(node(1), NOW - DAY).unwrap())));
+    assert!(set.is_empty());
+    assert_eq!(set.add(verified(root().revoke(node(1), NOW).unwrap())), Added::New);
+    assert_eq!(set.add(verified(root().revoke(node(1), NOW).unwrap())), Added::Known);
+    assert_eq!(
+        set.add(verified(root().revoke(node(1), NOW - DAY).unwrap())),
+        Added::New
+    );
     assert_eq!((set.len(), set.revoked_at(&node(1))), (2, Some(NOW)));
-    set.forget_before(NOW);
-    assert_eq!((set.len(), set.is_empty()), (1, false));
-    set.forget_before(NOW + SECOND);
-    assert!(set.is_empty() && !set.is_revoked(&node(1), Role::Member.into(), NOW));
 }
 
 #[test]
@@ -370,25 +403,11 @@ fn one_admin_cannot_fill_the_memory_of_all() {
     let added = (0..1100u64)
         .map(|n| admin(2).revoke(node(1), NOW + Duration::from_secs(n)).unwrap())
         .map(|revocation| revocation.verify(&network(), NOW + DAY, SKEW).unwrap())
-        .filter(|verified| set.add(verified.clone()))
+        .filter(|verified| set.add(verified.clone()) == Added::New)
         .count();
     assert_eq!(added, 1024);
-    assert!(
-        set.add(
-            root()
-                .revoke(node(1), NOW)
-                .unwrap()
-                .verify(&network(), NOW, SKEW)
-                .unwrap()
-        )
-    );
-    assert!(
-        set.add(
-            admin(4)
-                .revoke(node(1), NOW)
-                .unwrap()
-                .verify(&network(), NOW, SKEW)
-                .unwrap()
-        )
-    );
+    for (authority, outcome) in [(admin(2), Added::Full), (admin(4), Added::New), (root(), Added::New)] {
+        let revocation = authority.revoke(node(3), NOW).unwrap();
+        assert_eq!(set.add(revocation.verify(&network(), NOW, SKEW).unwrap()), outcome);
+    }
 }

@@ -42,9 +42,18 @@ pub(super) fn request(seed: u8, roles: impl Into<Roles>) -> Request {
         subject: node(seed),
         name: format!("node-{seed}").parse().unwrap(),
         roles: roles.into(),
+        admitted_at: NOW,
         not_before: NOW,
         expires: NOW + DAY,
         serial: Serial::from_bytes([seed; 16]),
+    }
+}
+
+/// The same for one admitted at `at`.
+pub(super) fn request_at(seed: u8, roles: impl Into<Roles>, at: UnixTime) -> Request {
+    Request {
+        admitted_at: at,
+        ..request(seed, roles)
     }
 }
 

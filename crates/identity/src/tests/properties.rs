@@ -202,6 +202,7 @@ prop_compose! {
             subject: NodeId::from_bytes(subject),
             name: name.parse().unwrap(),
             roles,
+            admitted_at: UnixTime(0),
             not_before: times.0.min(times.1),
             expires: times.0.max(times.1),
             serial: Serial::from_bytes(serial),
@@ -238,7 +239,8 @@ proptest! {
     }
 
     #[test]
-    fn chains_come_back_from_their_bytes(request in any_request(), now in any_time()) {
+    fn chains_come_back_from_their_bytes(request in any_request(), now in any_time(), before in any_time()) {
+        let request = Request { admitted_at: now.min(before), ..request };
         let chain = root().issue(request.clone(), now).unwrap();
         let read = CertificateChain::decode(&chain.encode()).unwrap();
         prop_assert_eq!(&read, &chain);
@@ -246,6 +248,7 @@ proptest! {
         prop_assert_eq!(claims.subject, request.subject);
         prop_assert_eq!(&claims.name, &request.name);
         prop_assert_eq!(claims.roles, request.roles);
+        prop_assert_eq!(claims.admitted_at, request.admitted_at);
         prop_assert_eq!((claims.not_before, claims.expires, claims.issued_at), (request.not_before, request.expires, now));
         let json = serde_json::to_string(&chain).unwrap();
         prop_assert_eq!(serde_json::from_str::<CertificateChain>(&json).unwrap(), chain);

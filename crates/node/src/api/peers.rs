@@ -32,7 +32,7 @@ fn ago(elapsed: std::time::Duration) -> String {
         .to_string()
 }
 
-pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
+pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
     let connected = state.mesh.peers();
     let this = state.node_id();
     let shown = |view: &NodeView| {
@@ -65,14 +65,42 @@ pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
     };
     let mut nodes = state.directory.nodes();
     nodes.sort_by(|a, b| a.record.name.cmp(&b.record.name));
-    Json(json!({ "peers": nodes.iter().map(shown).collect::<Vec<_>>() }))
+    let mut peers: Vec<Value> = nodes.iter().map(shown).collect();
+    // Members that have said nothing of themselves yet.
+    let known = state.members.known().await?;
+    let silent = known
+        .iter()
+        .filter(|member| !nodes.iter().any(|view| view.record.node == member.node));
+    peers.extend(silent.map(|member| {
+        let peer = connected.iter().find(|peer| peer.node == member.node);
+        let roles: Vec<String> = member.roles.iter().map(|role| role.to_string()).collect();
+        json!({
+            "id": member.node,
+            "name": member.name,
+            "roles": roles,
+            "online": peer.is_some(),
+            "this": member.node == this,
+            "route": if peer.is_some() { "direct" } else { "none" },
+            "transport": peer.map(|peer| transport_name(peer.transport)),
+            "address": peer.map(|peer| peer.address.clone()),
+            "latency_ms": state.latency_ms(member.node),
+            "agents": 0,
+            "since": peer.map(|peer| ago(peer.since.elapsed())),
+            "last_seen": null,
+            "expires": rfc3339(member.expires),
+            "version": null,
+        })
+    }));
+    Ok(Json(json!({ "peers": peers })))
+}
+
+fn reference(node: &str) -> Result<NodeRef, ApiError> {
+    node.parse()
+        .map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))
 }
 
 fn find(state: &NodeState, node: &str) -> Result<NodeView, ApiError> {
-    let node: NodeRef = node
-        .parse()
-        .map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))?;
-    Ok(state.directory.find(&node)?)
+    Ok(state.directory.find(&reference(node)?)?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,10 +129,8 @@ pub(super) async fn ping(
         let time = if id == state.node_id() {
             std::time::Duration::ZERO
         } else {
-            let offline = |error: dawn_mesh::OpenError| {
-                ApiError::new(StatusCode::BAD_GATEWAY, "node_offline", error.to_string()).next("dawn peers")
-            };
-            state.mesh.ping(id).await.map_err(offline)?
+            let name = NodeRef::Name(view.record.name.clone());
+            state.router.reach(id, &name, state.mesh.ping(id)).await?
         };
         times.push((time.as_secs_f64() * 1e6).round() / 1e3);
     }
@@ -121,10 +147,23 @@ pub(super) async fn ping(
 }
 
 pub(super) async fn revoke(State(state): State<NodeState>, Path(node): Path<String>) -> Result<Json<Value>, ApiError> {
-    let view = find(&state, &node)?;
-    state.members.revoke(view.record.node, view.membership.roles).await?;
+    let wanted = reference(&node)?;
+    let known = state.members.known().await?;
+    let mut found = known.iter().filter(|member| match &wanted {
+        NodeRef::Id(id) => member.node == *id,
+        NodeRef::Name(name) => member.name == *name,
+    });
+    let member = found
+        .next()
+        .ok_or_else(|| ApiError::not_found("unknown_node", format!("there is no node {node} in this network")))
+        .map_err(|error| error.next("dawn peers"))?;
+    if found.next().is_some() {
+        let words = format!("several nodes are called {node}; name the one by its id");
+        return Err(ApiError::new(StatusCode::CONFLICT, "ambiguous", words).next("dawn peers -v"));
+    }
+    state.members.revoke(member).await?;
     state.directory.drop_revoked().await;
     Ok(Json(
-        json!({ "node": { "id": view.record.node, "name": view.record.name }, "revoked": true }),
+        json!({ "node": { "id": member.node, "name": member.name }, "revoked": true }),
     ))
 }

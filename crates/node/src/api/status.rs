@@ -14,12 +14,15 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
     let nodes = state.directory.nodes();
     let agents = state.directory.agents();
     let this = state.node_id();
+    let standing = state.members.standing();
     let roles: Vec<String> = own.roles.iter().map(|role| role.to_string()).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": { "id": own.node, "name": own.name },
         "network": { "id": state.members.network(), "name": state.members.network_name() },
         "roles": roles,
+        "member": standing.is_ok(),
+        "not_member_because": standing.err().map(|error| error.to_string()),
         "certificate": { "expires": rfc3339(own.expires), "renews": rfc3339(state.members.renews()) },
         "api": state.api_url(),
         "listen": state.mesh.listen_addresses(),

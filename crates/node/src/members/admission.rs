@@ -1,18 +1,18 @@
 //! The admitter's side of the admission protocol.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dawn_identity::admission::{
     AdmissionMessage, Admitted, Admitter, Commit, Nonce, RefusalCode, Refused, Renewed, Verified,
 };
-use dawn_identity::{CertificateChain, InviteId, Membership, NodeId, NodeName, Role, Roles};
+use dawn_identity::{CertificateChain, InviteId, NodeId, NodeName, Roles, UnixTime};
 use dawn_mesh::{Inbound, Incoming, MeshStream, Peer};
 use tokio_util::task::TaskTracker;
 
 use super::{Members, frames, lock, now};
 use crate::error::NodeError;
-use crate::store::{MemberRow, RedeemError, RequestRow, Verdict};
+use crate::store::{MemberRow, RedeemError, Redeemed, RequestRow, Verdict};
 
 /// Each message of the handshake comes within this.
 const STEP: Duration = Duration::from_secs(15);
@@ -49,9 +49,16 @@ impl Members {
     /// Answers those who want to be admitted or renewed, until the mesh ends.
     pub(crate) async fn serve(self, mut incoming: Incoming) {
         let tasks = TaskTracker::new();
-        let pace = std::sync::Arc::new(Pace(Mutex::new((Instant::now(), 0))));
+        let pace = || Arc::new(Pace(Mutex::new((Instant::now(), 0))));
+        // Strangers who knock do not keep members from renewing.
+        let (of_strangers, of_members) = (pace(), pace());
         while let Some(inbound) = incoming.next().await {
-            let (members, pace) = (self.clone(), std::sync::Arc::clone(&pace));
+            let pace = if inbound.peer.membership.is_some() {
+                &of_members
+            } else {
+                &of_strangers
+            };
+            let (members, pace) = (self.clone(), Arc::clone(pace));
             tasks.spawn(async move {
                 let node = inbound.peer.node;
                 if let Err(error) = members.attend(inbound, &pace).await {
@@ -72,7 +79,7 @@ impl Members {
             )
         } else {
             match receive(&mut stream).await? {
-                AdmissionMessage::Renew {} => self.renew_for(&peer).await,
+                AdmissionMessage::Renew {} => self.renew_for(&peer),
                 AdmissionMessage::Commit(commit) => self.admit(&mut stream, &peer, commit).await?,
                 _ => refusal(RefusalCode::NotAuthorised, "this message does not begin an admission"),
             }
@@ -86,11 +93,15 @@ impl Members {
         Ok(())
     }
 
-    async fn renew_for(&self, peer: &Peer) -> AdmissionMessage {
+    /// The certificate of a member anew, of the same admission: what revokes one revokes the other.
+    fn renew_for(&self, peer: &Peer) -> AdmissionMessage {
         let Some(member) = &peer.membership else {
             return refusal(RefusalCode::NotAuthorised, "only a member can renew its certificate");
         };
-        match self.issue(member.node, member.name.clone(), member.roles) {
+        if lock(&self.0.revocations).is_revoked(&member.node, member.roles, member.admitted_at) {
+            return refusal(RefusalCode::Revoked, "this node was put out of the network");
+        }
+        match self.issue(member.node, member.name.clone(), member.roles, member.admitted_at) {
             Ok(chain) => {
                 tracing::info!(node = %member.name, "a certificate was renewed");
                 AdmissionMessage::Renewed(Box::new(Renewed { chain }))
@@ -168,18 +179,18 @@ impl Members {
 
     /// Consumes a use of the invite and issues the certificate.
     async fn welcome(&self, verified: &Verified) -> Result<AdmissionMessage, NodeError> {
-        let role = match self.redeem(verified.invite, verified.node).await? {
-            Ok(role) => role,
+        let Redeemed { role, at, .. } = match self.redeem(verified.invite, verified.node).await? {
+            Ok(redeemed) => redeemed,
             Err(refused) => return Ok(refused),
         };
         let name = self.free_name(verified.node, &verified.name).await?;
-        let chain = self.issue(verified.node, name.clone(), Roles::from(role))?;
+        let chain = self.issue(verified.node, name.clone(), Roles::from(role), at)?;
         let member = MemberRow {
             node: verified.node,
             name: name.clone(),
             role,
             expires: chain.leaf.claims().expires,
-            revoked: false,
+            admitted: at,
         };
         let words = verified.words.to_string();
         self.0.store.add_member(&member, Some((&words, now()))).await?;
@@ -193,9 +204,21 @@ impl Members {
         )))
     }
 
-    async fn redeem(&self, invite: InviteId, node: NodeId) -> Result<Result<Role, AdmissionMessage>, NodeError> {
-        match self.0.store.redeem(invite, node, now()).await {
-            Ok((_, role)) => Ok(Ok(role)),
+    /// A use of the invite. It admits once: a node that comes again, because the answer was lost say, gets a certificate
+    /// of that admission, and none if it was put out since.
+    async fn redeem(&self, invite: InviteId, node: NodeId) -> Result<Result<Redeemed, AdmissionMessage>, NodeError> {
+        let now = now();
+        // A node that was put out and is let in again is admitted after its revocation.
+        let revoked = lock(&self.0.revocations).revoked_at(&node);
+        let at = revoked.filter(|at| *at >= now).map_or(now, |at| UnixTime(at.0 + 1));
+        match self.0.store.redeem(invite, node, now, at).await {
+            Ok(redeemed) if lock(&self.0.revocations).is_revoked(&node, Roles::from(redeemed.role), redeemed.at) => {
+                Ok(Err(refusal(
+                    RefusalCode::Revoked,
+                    "this node was put out of the network after it had used this invite; only a new invite lets it in",
+                )))
+            }
+            Ok(redeemed) => Ok(Ok(redeemed)),
             Err(RedeemError::Unknown) => Ok(Err(refusal(
                 RefusalCode::UnknownInvite,
                 "this node made no such invite",
@@ -230,18 +253,9 @@ impl Members {
 
     /// The wanted name, or the first free one that resembles it.
     async fn free_name(&self, node: NodeId, wanted: &NodeName) -> Result<NodeName, NodeError> {
-        let rows = self.0.store.members().await?;
-        let mesh = self.mesh().map(dawn_mesh::Mesh::peers).unwrap_or_default();
-        let own: Membership = self.own();
-        let taken = |name: &NodeName| {
-            own.name == *name
-                || rows
-                    .iter()
-                    .any(|row| row.name == *name && row.node != node && !row.revoked)
-                || mesh
-                    .iter()
-                    .any(|peer| peer.membership.name == *name && peer.node != node)
-        };
+        let mut known = self.known().await?;
+        known.retain(|member| member.node != node);
+        let taken = |name: &NodeName| known.iter().any(|member| member.name == *name);
         if !taken(wanted) {
             return Ok(wanted.clone());
         }

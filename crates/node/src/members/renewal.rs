@@ -45,7 +45,7 @@ impl Members {
     async fn renew_once(&self, mesh: &Mesh) -> Result<(), NodeError> {
         let own = self.own();
         if self.0.root.is_some() {
-            let chain = self.issue(own.node, own.name, own.roles)?;
+            let chain = self.issue(own.node, own.name, own.roles, own.admitted_at)?;
             return self.set_own(chain).await;
         }
         let mut last = NodeError::Admission("no node that may renew it is connected".into());

@@ -85,10 +85,11 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             out.line(shown(check))?;
         }
         let failed = checks.iter().filter(|check| check.state == State::Failed).count() as u64;
-        out.note(if ok {
-            "Nothing is wrong.".to_owned()
-        } else {
-            format!("{} failed.", words::count(failed, "check"))
+        let marked = checks.iter().any(|check| check.state == State::Warning);
+        out.note(match (ok, marked) {
+            (false, _) => format!("{} failed.", words::count(failed, "check")),
+            (true, true) => "Nothing is broken; what is marked ! may not be as you want it.".to_owned(),
+            (true, false) => "Nothing is wrong.".to_owned(),
         });
     }
     if ok {

@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Deserialize)]
 struct Status {
     version: String,
+    not_member_because: Option<String>,
     certificate: Option<Certificate>,
     listen: Vec<String>,
 }
@@ -77,7 +78,7 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
         };
         let mut checks = vec![
             node(&status, &client),
-            certificate(status.certificate.as_ref(), Timestamp::now()),
+            membership(&status, Timestamp::now()),
             listening(&status.listen),
         ];
         checks.push(peers(&client).await);
@@ -99,6 +100,18 @@ fn node(status: &Status, client: &Client) -> Check {
         format!("runs version {}, this is {own}", status.version),
         "dawn down, then dawn up",
     )
+}
+
+fn membership(status: &Status, now: Timestamp) -> Check {
+    let certificate = certificate(status.certificate.as_ref(), now);
+    match &status.not_member_because {
+        Some(why) if certificate.state != State::Failed => Check::failed(
+            "certificate",
+            format!("this node is no member any more: {why}"),
+            "dawn down, dawn leave, then join with a new invite",
+        ),
+        _ => certificate,
+    }
 }
 
 fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Check {
@@ -187,23 +200,27 @@ async fn peers(client: &Client) -> Check {
 
 fn agents_state(agents: &[Agent]) -> Check {
     let own = || agents.iter().filter(|agent| agent.this);
-    if let Some(agent) = own().find(|agent| agent.state == "failed") {
-        let why = agent.error.as_deref().unwrap_or("it does not start");
+    let failed: Vec<&Agent> = own().filter(|agent| agent.state == "failed").collect();
+    if let [first, ..] = failed.as_slice() {
+        let why = |agent: &&Agent| {
+            let why = agent.error.as_deref().unwrap_or("it does not start");
+            format!("{} failed: {why}", agent.address)
+        };
         return Check::failed(
             "agents",
-            format!("{} failed: {why}", agent.address),
+            failed.iter().map(why).collect::<Vec<_>>().join("; "),
             format!(
-                "mend its command or url in config.toml, then `dawn agent restart {}`",
-                agent.name
+                "mend the command or url in config.toml, then `dawn agent restart {}`",
+                first.name
             ),
         );
     }
-    if let Some(agent) = own().find(|agent| agent.state != "ready") {
-        return Check::warning(
-            "agents",
-            format!("{} is {}", agent.address, agent.state),
-            "look again in a moment: dawn agent list",
-        );
+    let waiting = own().filter(|agent| agent.state != "ready");
+    let waiting: Vec<String> = waiting
+        .map(|agent| format!("{} is {}", agent.address, agent.state))
+        .collect();
+    if !waiting.is_empty() {
+        return Check::warning("agents", waiting.join("; "), "look again in a moment: dawn agent list");
     }
     Check::ok(
         "agents",
