@@ -342,10 +342,26 @@ impl<'a> Members<'a> {
             .collect()
     }
 
+    /// Whether a key is one of these only when upper and lower case count alike: some decoders take it for that one.
+    pub(crate) fn resemble(&self, known: &[&str]) -> bool {
+        self.0
+            .iter()
+            .any(|(name, _)| known.iter().any(|known| resembles(name, known)))
+    }
+
     /// The value under a key.
     pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
+}
+
+/// Whether two names differ, but not to a reader that folds case (as Go's `encoding/json` does: also `ſ` for `s` and the
+/// Kelvin sign for `k`).
+pub(crate) fn resembles(name: &str, known: &str) -> bool {
+    fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
+        text.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase)
+    }
+    name != known && name.len() <= 3 * known.len() && folded(name).eq(folded(known))
 }
 
 /// The text of a raw JSON string; `None` when it is no string.

@@ -181,3 +181,41 @@ async fn without_a_running_node_each_request_gets_a_clear_error() {
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_nobody_else() {
+    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
+    // One process for all of its callers.
+    network.nodes[1]
+        .add_test_agent("probe", &["--isolation", "shared"], &["--stdio"])
+        .await;
+    network.nodes[0].sees("lab:probe").await;
+    let mut mute = Bridge::start(&network.nodes[0], &["mcp", "lab:probe"]);
+    mute.initialize().await;
+    // More answers than every queue and pipe on the way holds, and nobody takes one of them.
+    const MANY: u32 = 4000;
+    let text = "x".repeat(64 << 10);
+    let flood = async {
+        for id in 1..MANY {
+            let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+                "params": { "name": "echo", "arguments": { "text": text } } });
+            mute.stdin.write_all(format!("{call}\n").as_bytes()).await.unwrap();
+        }
+    };
+    // It may well be stopped short itself.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(15), flood).await;
+    let session = network.nodes[0].legacy(Some("lab:probe")).await;
+    assert_eq!(session.text(1, "echo", json!({ "text": "unmoved" })).await, "unmoved");
+    // What it left unread was too much: it is told so when it reads on.
+    let mut answered = 0;
+    loop {
+        let message = mute.hear().await;
+        if message["error"]["data"]["dawn"]["code"] == "agent_failed" {
+            break;
+        }
+        answered += 1;
+        assert!(answered < MANY, "nothing held it up");
+    }
+    drop(mute);
+    assert_eq!(session.text(2, "echo", json!({ "text": "still" })).await, "still");
+}

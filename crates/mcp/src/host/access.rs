@@ -18,13 +18,15 @@ use crate::aggregate::Pattern;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, Params, Peek, codes, text};
-use crate::link::Link;
+use crate::link::{Link, LinkReceiver, LinkSender};
 use crate::wire::Caller;
 
 /// Characters of arguments that a question to the owner shows.
 const SHOWN: usize = 2000;
 /// How often a waiting link looks for room.
 const ROOM: Duration = Duration::from_millis(5);
+/// Callers without a link whose debts are remembered before paid ones are looked for.
+const REMEMBERED: usize = 64;
 
 /// What a rule says of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,6 +99,17 @@ struct Usage {
     in_flight: usize,
     requests: Bucket,
     bytes: Bucket,
+}
+
+impl Usage {
+    /// Whether its buckets are full: then it is as if it had never been there.
+    fn owes_nothing(&mut self, limits: CallerLimits) -> bool {
+        let requests = f64::from(limits.requests_per_second.unwrap_or(0));
+        let bytes = as_float(limits.bytes_per_second.unwrap_or(0));
+        self.requests.refill(requests);
+        self.bytes.refill(bytes);
+        self.requests.left >= requests && self.bytes.left >= bytes
+    }
 }
 
 /// A token bucket that holds a second's worth.
@@ -198,6 +211,8 @@ impl Access {
             rules,
             share,
             approver,
+            waiting: HashMap::new(),
+            lists: HashMap::new(),
         };
         tasks.spawn(guard.run(from_client, to_client, link));
         Ok(Link::from_channels(near, far))
@@ -275,15 +290,13 @@ impl Share {
         }
     }
 
-    /// Waits until so many bytes may pass.
-    async fn pass(&self, bytes: usize) {
+    /// Whether so many bytes may pass now.
+    fn may_pass(&self, bytes: usize) -> bool {
         let Some(rate) = self.limits.bytes_per_second else {
-            return;
+            return true;
         };
         let cost = as_float(u64::try_from(bytes).unwrap_or(u64::MAX));
-        while self.with(|used| used.bytes.borrow(as_float(rate), cost)) == Some(false) {
-            tokio::time::sleep(ROOM).await;
-        }
+        self.with(|used| used.bytes.borrow(as_float(rate), cost)) != Some(false)
     }
 }
 
@@ -293,11 +306,13 @@ impl Drop for Share {
         if let Some(used) = usage.get_mut(&self.caller) {
             used.links = used.links.saturating_sub(1);
             used.in_flight = used.in_flight.saturating_sub(self.in_flight.len());
-            // Its buckets are full again by the time that it matters.
-            let is_idle = used.links == 0 && used.requests.at.elapsed() > Duration::from_secs(1);
-            if is_idle {
+            if used.links == 0 && used.owes_nothing(self.limits) {
                 usage.remove(&self.caller);
             }
+        }
+        // Callers that left in debt are forgotten once it is paid.
+        if usage.len() > REMEMBERED {
+            usage.retain(|_, used| used.links > 0 || !used.owes_nothing(self.limits));
         }
     }
 }
@@ -313,7 +328,13 @@ struct Guard {
     rules: Vec<Rule>,
     share: Share,
     approver: Option<Arc<dyn Approver>>,
+    /// Calls of which the owner is asked.
+    waiting: HashMap<Id, AbortOnDropHandle<()>>,
+    /// Lists that were asked for.
+    lists: HashMap<Id, &'static str>,
 }
+
+type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 
 /// What is to be done with a message of the client.
 enum Step {
@@ -328,13 +349,8 @@ impl Guard {
         self.rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
     }
 
-    async fn run(
-        mut self,
-        mut from_client: mpsc::Receiver<Result<Frame, Fault>>,
-        to_client: mpsc::Sender<Result<Frame, Fault>>,
-        agent: Link,
-    ) {
-        let (mut to_agent, mut from_agent) = (agent.sender, agent.receiver);
+    async fn run(self, from_client: mpsc::Receiver<Result<Frame, Fault>>, to_client: ToClient, agent: Link) {
+        let (to_agent, from_agent) = (agent.sender, agent.receiver);
         let lost = Fault::new(
             FaultCode::AgentFailed,
             format!(
@@ -342,82 +358,24 @@ impl Guard {
                 self.agent
             ),
         );
-        let (approved, mut decided) = mpsc::channel::<Result<Message, Message>>(QUEUE);
-        let mut waiting: HashMap<Id, AbortOnDropHandle<()>> = HashMap::new();
-        let mut lists: HashMap<Id, &'static str> = HashMap::new();
-        let mut is_open = true;
-        loop {
-            tokio::select! {
-                received = from_client.recv(), if is_open => {
-                    let Some(Ok(frame)) = received else {
-                        is_open = false;
-                        to_agent.close().await;
-                        continue;
-                    };
-                    let parts = if frame.message.is_batch() {
-                        frame.message.batch().unwrap_or_default()
-                    } else {
-                        vec![frame.message]
-                    };
-                    for part in parts {
-                        self.share.pass(part.len()).await;
-                        let done = match self.step(&part, &mut lists, &mut waiting) {
-                            Step::Pass(message) => to_agent.send(message.into()).await.is_ok(),
-                            Step::Refuse(message) => to_client.send(Ok(message.into())).await.is_ok(),
-                            Step::Ask(message, question) => {
-                                self.ask(message, question, &approved, &mut waiting);
-                                true
-                            }
-                        };
-                        if !done {
-                            return;
-                        }
-                    }
-                }
-                Some(decision) = decided.recv() => {
-                    let is_sent = match decision {
-                        Ok(message) => {
-                            forget(&message, &mut waiting);
-                            to_agent.send(message.into()).await.is_ok()
-                        }
-                        Err(message) => {
-                            if let Some(id) = message.response_id() {
-                                waiting.remove(&id);
-                                self.share.end(&id);
-                            }
-                            to_client.send(Ok(message.into())).await.is_ok()
-                        }
-                    };
-                    if !is_sent {
-                        return;
-                    }
-                }
-                received = from_agent.recv() => {
-                    let passed = match received {
-                        Ok(Some(frame)) => Ok(self.heard(frame, &mut lists)),
-                        Ok(None) => return,
-                        Err(error) => Err(error.fault(&lost)),
-                    };
-                    let is_over = passed.is_err();
-                    if to_client.send(passed).await.is_err() || is_over {
-                        return;
-                    }
-                }
-                () = to_client.closed() => return,
-            }
+        // Each way goes on while the other waits. Whichever ends first ends the link.
+        let guard = Mutex::new(self);
+        tokio::select! {
+            () = towards_agent(&guard, from_client, &to_client, to_agent) => {}
+            () = towards_client(&guard, from_agent, &to_client, &lost) => {}
+            () = to_client.closed() => {}
         }
     }
 
-    fn step(
-        &mut self,
-        message: &Message,
-        lists: &mut HashMap<Id, &'static str>,
-        waiting: &mut HashMap<Id, AbortOnDropHandle<()>>,
-    ) -> Step {
-        // What this reads otherwise than the agent might is not passed on: a member that comes twice could hide a name.
-        let Ok(peek) = message.peek() else {
-            let words = "a message that is read in more than one way is not passed on";
-            return Step::Refuse(Message::error(None, codes::INVALID_REQUEST, words, None));
+    fn step(&mut self, message: &Message) -> Step {
+        // What this reads otherwise than the agent might is not passed on: a member that comes twice, or in capitals,
+        // could hide a name.
+        let peek = match message.peek() {
+            Ok(peek) if is_plain(message, &peek) => peek,
+            _ => {
+                let words = "a message that is read in more than one way is not passed on";
+                return Step::Refuse(Message::error(None, codes::INVALID_REQUEST, words, None));
+            }
         };
         match peek.kind() {
             Kind::Request => {}
@@ -427,7 +385,7 @@ impl Guard {
                 if let Some(id) = id {
                     self.share.end(&id);
                     // What still waits for the owner is taken back, and the agent never hears of it.
-                    waiting.remove(&id);
+                    self.waiting.remove(&id);
                 }
                 return Step::Pass(message.clone());
             }
@@ -444,16 +402,22 @@ impl Guard {
             return Step::Refuse(fault.answer(Some(raw)));
         }
         if peek.method() == "subscriptions/listen" {
-            let denied = watched(&peek)
-                .into_iter()
-                .find(|uri| self.verdict(uri) != Verdict::Allow);
+            let denied = match watched(&peek) {
+                Some(watched) => watched.into_iter().find(|uri| self.verdict(uri) != Verdict::Allow),
+                None => Some("what it wants to hear of".to_owned()),
+            };
             if let Some(uri) = denied {
                 self.share.end(&id);
                 return Step::Refuse(self.denied(&uri, "its owner does not allow it").answer(Some(raw)));
             }
         }
         if let Some(list) = list_of(peek.method()) {
-            lists.insert(id, list);
+            if self.lists.insert(id, list).is_some_and(|other| other != list) {
+                // Which of the two an answer is, nobody can say.
+                self.lists.remove(&peek.id().unwrap_or(Id::Null));
+                let words = "another list is asked for under the same id";
+                return Step::Refuse(Message::error(Some(raw), codes::INVALID_REQUEST, words, None));
+            }
             return Step::Pass(message.clone());
         }
         let what = match named(&peek) {
@@ -472,11 +436,11 @@ impl Guard {
                 Step::Refuse(self.denied(&what, "its owner does not allow it").answer(Some(raw)))
             }
             Verdict::Ask => {
-                let arguments = peek
-                    .params
-                    .and_then(Members::of)
-                    .and_then(|params| params.get("arguments"));
-                let arguments = arguments.map_or("", RawValue::get).chars().take(SHOWN).collect();
+                let Some(arguments) = shown(&peek) else {
+                    self.share.end(&id);
+                    let fault = self.denied(&what, "its arguments are not clear");
+                    return Step::Refuse(fault.answer(Some(raw)));
+                };
                 let question = Question {
                     caller: self.caller.node,
                     caller_name: self.caller.name.clone(),
@@ -499,19 +463,13 @@ impl Guard {
     }
 
     /// Asks the owner in the background; what was decided comes back as the message to pass on, or the refusal.
-    fn ask(
-        &self,
-        message: Message,
-        question: Question,
-        approved: &mpsc::Sender<Result<Message, Message>>,
-        waiting: &mut HashMap<Id, AbortOnDropHandle<()>>,
-    ) {
+    fn ask(&mut self, message: Message, question: Question, decided: &mpsc::Sender<Result<Message, Message>>) {
         let Some(id) = message.peek().ok().and_then(|peek| peek.id()) else {
             return;
         };
         let refusal = self.denied(&question.what, "its owner said no, or nothing in time");
         let asked = self.approver.as_ref().map(|approver| approver.approve(question));
-        let approved = approved.clone();
+        let decided = decided.clone();
         let raw = id.to_string();
         let asking = tokio::spawn(async move {
             let may = match asked {
@@ -524,36 +482,58 @@ impl Guard {
                 Err(refusal.answer(Some(&raw)))
             };
             // A link that ended needs no decision.
-            let _ = approved.send(decision).await;
+            let _ = decided.send(decision).await;
         });
-        waiting.insert(id, AbortOnDropHandle::new(asking));
+        self.waiting.insert(id, AbortOnDropHandle::new(asking));
+    }
+
+    /// The owner decided.
+    fn decided(&mut self, decision: Result<Message, Message>) -> Step {
+        match decision {
+            Ok(message) => {
+                if let Some(id) = message.peek().ok().and_then(|peek| peek.id()) {
+                    self.waiting.remove(&id);
+                }
+                Step::Pass(message)
+            }
+            Err(message) => {
+                if let Some(id) = message.response_id() {
+                    self.waiting.remove(&id);
+                    self.share.end(&id);
+                }
+                Step::Refuse(message)
+            }
+        }
     }
 
     /// A message of the agent: an answer ends its request, and lists show only what may be used.
-    fn heard(&mut self, mut frame: Frame, lists: &mut HashMap<Id, &'static str>) -> Frame {
-        if self.share.in_flight.is_empty() && lists.is_empty() {
+    fn heard(&mut self, mut frame: Frame) -> Frame {
+        if self.share.in_flight.is_empty() && self.lists.is_empty() {
             return frame;
         }
         if frame.message.is_batch() {
-            for id in frame
-                .message
-                .batch()
-                .unwrap_or_default()
+            let parts = frame.message.batch().unwrap_or_default();
+            let parts: Vec<Message> = parts.into_iter().map(|part| self.heard_one(part)).collect();
+            let texts: Vec<_> = parts
                 .iter()
-                .filter_map(Message::response_id)
-            {
-                self.share.end(&id);
-            }
-            return frame;
-        }
-        let Some(id) = frame.message.response_id() else {
-            return frame;
-        };
-        self.share.end(&id);
-        if let Some(list) = lists.remove(&id) {
-            frame.message = self.allowed(&frame.message, list);
+                .map(|part| String::from_utf8_lossy(part.as_bytes()))
+                .collect();
+            frame.message = Message::new(format!("[{}]", texts.join(",")).into());
+        } else {
+            frame.message = self.heard_one(frame.message);
         }
         frame
+    }
+
+    fn heard_one(&mut self, message: Message) -> Message {
+        let Some(id) = message.response_id() else {
+            return message;
+        };
+        self.share.end(&id);
+        match self.lists.remove(&id) {
+            Some(list) => self.allowed(&message, list),
+            None => message,
+        }
     }
 
     fn allowed(&self, message: &Message, list: &'static str) -> Message {
@@ -580,28 +560,141 @@ impl Guard {
     }
 }
 
-fn forget(message: &Message, waiting: &mut HashMap<Id, AbortOnDropHandle<()>>) {
-    if let Some(id) = message.peek().ok().and_then(|peek| peek.id()) {
-        waiting.remove(&id);
+/// What the client says, on its way to the agent.
+async fn towards_agent(
+    guard: &Mutex<Guard>,
+    mut from_client: mpsc::Receiver<Result<Frame, Fault>>,
+    to_client: &ToClient,
+    mut to_agent: LinkSender,
+) {
+    let (decide, mut decided) = mpsc::channel(QUEUE);
+    let mut is_open = true;
+    loop {
+        let steps = tokio::select! {
+            received = from_client.recv(), if is_open => {
+                let Some(Ok(frame)) = received else {
+                    is_open = false;
+                    to_agent.close().await;
+                    continue;
+                };
+                let parts = if frame.message.is_batch() {
+                    frame.message.batch().unwrap_or_default()
+                } else {
+                    vec![frame.message]
+                };
+                let mut steps = Vec::with_capacity(parts.len());
+                for part in parts {
+                    while !lock(guard).share.may_pass(part.len()) {
+                        tokio::time::sleep(ROOM).await;
+                    }
+                    steps.push(lock(guard).step(&part));
+                }
+                steps
+            }
+            Some(decision) = decided.recv() => vec![lock(guard).decided(decision)],
+        };
+        for step in steps {
+            let is_sent = match step {
+                Step::Pass(message) => to_agent.send(message.into()).await.is_ok(),
+                Step::Refuse(message) => to_client.send(Ok(message.into())).await.is_ok(),
+                Step::Ask(message, question) => {
+                    lock(guard).ask(message, question, &decide);
+                    true
+                }
+            };
+            if !is_sent {
+                return;
+            }
+        }
     }
 }
 
-/// The resources that a subscription is to.
-fn watched(peek: &Peek<'_>) -> Vec<String> {
+/// What the agent says, on its way to the client.
+async fn towards_client(guard: &Mutex<Guard>, mut from_agent: LinkReceiver, to_client: &ToClient, lost: &Fault) {
+    loop {
+        let passed = match from_agent.recv().await {
+            Ok(Some(frame)) => Ok(lock(guard).heard(frame)),
+            Ok(None) => return,
+            Err(error) => Err(error.fault(lost)),
+        };
+        let is_over = passed.is_err();
+        if to_client.send(passed).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// Whether no decoder takes another member of the message for one that rules look at.
+fn is_plain(message: &Message, peek: &Peek<'_>) -> bool {
+    const OF_MESSAGE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+    const OF_PARAMS: &[&str] = &[
+        "name",
+        "uri",
+        "_meta",
+        "arguments",
+        "ref",
+        "notifications",
+        "requestId",
+        "taskId",
+    ];
+    let members: Option<Members<'_>> = serde_json::from_slice(message.as_bytes()).ok();
+    let params = peek.params.and_then(Members::of);
+    members.is_some_and(|members| !members.resemble(OF_MESSAGE))
+        && params.is_none_or(|params| !params.resemble(OF_PARAMS))
+}
+
+/// The arguments as the owner sees them: without anything that pads, and marked where they are cut short. `None` when
+/// they, or a member of them, come twice.
+fn shown(peek: &Peek<'_>) -> Option<String> {
+    let Some(params) = peek.params.and_then(Members::of) else {
+        return Some(String::new());
+    };
+    let arguments = match params.all("arguments").as_slice() {
+        [] => return Some(String::new()),
+        [one] => *one,
+        _ => return None,
+    };
+    if let Some(members) = Members::of(arguments) {
+        let mut seen = HashSet::new();
+        if !members.0.iter().all(|(key, _)| seen.insert(key.as_ref())) {
+            return None;
+        }
+    }
+    let compact = serde_json::from_str::<serde_json::Value>(arguments.get())
+        .ok()?
+        .to_string();
+    let length = compact.chars().count();
+    if length <= SHOWN {
+        return Some(compact);
+    }
+    let beginning: String = compact.chars().take(SHOWN).collect();
+    Some(format!("{beginning}… ({} more characters)", length - SHOWN))
+}
+
+/// The resources that a subscription is to; `None` when that cannot be said.
+fn watched(peek: &Peek<'_>) -> Option<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Listen {
+        #[serde(default)]
         notifications: Filter,
     }
-    #[derive(serde::Deserialize)]
+    #[derive(Default, serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Filter {
         #[serde(default)]
         resource_subscriptions: Vec<String>,
     }
-    let listen = peek
-        .params
-        .and_then(|params| serde_json::from_str::<Listen>(params.get()).ok());
-    listen.map_or_else(Vec::new, |listen| listen.notifications.resource_subscriptions)
+    let filter = peek.params.map(|params| Members::of(params)?.get("notifications"));
+    if let Some(Some(filter)) = filter
+        && Members::of(filter).is_none_or(|members| members.resemble(&["resourceSubscriptions"]))
+    {
+        return None;
+    }
+    let Some(params) = peek.params else {
+        return Some(Vec::new());
+    };
+    let listen = serde_json::from_str::<Listen>(params.get()).ok()?;
+    Some(listen.notifications.resource_subscriptions)
 }
 
 fn list_of(method: &str) -> Option<&'static str> {
@@ -644,4 +737,94 @@ fn named(peek: &Peek<'_>) -> Named {
     });
     let name = raw.and_then(text).map(std::borrow::Cow::into_owned);
     name.map_or(Named::Unclear, Named::One)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::new(text.to_owned().into())
+    }
+
+    #[test]
+    fn a_member_that_some_decoder_takes_for_another_is_not_plain() {
+        for (text, plain) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"Name":1}}}"#,
+                true,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","NAME":"b"}}"#,
+                false,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call","params":{"name":"a"}}"#,
+                false,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"param\u017f":{"name":"b"}}"#,
+                false,
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, true),
+        ] {
+            let message = message(text);
+            assert_eq!(is_plain(&message, &message.peek().unwrap()), plain, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_owner_sees_arguments_without_padding_and_knows_when_there_are_more() {
+        let shown = |arguments: &str| {
+            let message = message(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"a","arguments":{arguments}}}}}"#
+            ));
+            shown(&message.peek().unwrap())
+        };
+        let padded = format!("{{\"a\":1,{}\"b\":\"rm\"}}", " ".repeat(10_000));
+        assert_eq!(shown(&padded).unwrap(), r#"{"a":1,"b":"rm"}"#);
+        assert_eq!(shown(r#"{"a":1,"a":2}"#), None);
+        let long = shown(&format!("{{\"a\":\"{}\"}}", "x".repeat(10_000))).unwrap();
+        assert!(long.ends_with("… (8008 more characters)"), "{}", &long[1990..]);
+    }
+
+    #[test]
+    fn a_subscription_that_cannot_be_read_is_not_taken_for_one_to_nothing() {
+        let watched = |params: &str| {
+            let message = message(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{params}}}"#
+            ));
+            watched(&message.peek().unwrap())
+        };
+        let of = |uris: &[&str]| Some(uris.iter().map(|uri| (*uri).to_owned()).collect::<Vec<_>>());
+        assert_eq!(
+            watched(r#"{"notifications":{"resourceSubscriptions":["a:b"]}}"#),
+            of(&["a:b"])
+        );
+        assert_eq!(watched(r#"{"notifications":{"toolsListChanged":true}}"#), of(&[]));
+        assert_eq!(watched("{}"), of(&[]));
+        assert_eq!(
+            watched(r#"{"notifications":{"resourceSubscriptions":["a:b",1]}}"#),
+            None
+        );
+        assert_eq!(watched(r#"{"notifications":{"ResourceSubscriptions":["a:b"]}}"#), None);
+        assert_eq!(watched(r#"{"notifications":[]}"#), None);
+    }
+
+    #[test]
+    fn a_debt_outlives_the_link_that_made_it() {
+        let limits = CallerLimits {
+            bytes_per_second: Some(10),
+            ..CallerLimits::default()
+        };
+        let access = Access::new(Vec::new(), limits);
+        let agent: AgentName = "files".parse().unwrap();
+        let caller = NodeId::from_bytes([1; 32]);
+        let share = Share::take(&access, caller, limits, &agent).unwrap();
+        assert!(share.may_pass(1000));
+        assert!(!share.may_pass(1));
+        drop(share);
+        let again = Share::take(&access, caller, limits, &agent).unwrap();
+        assert!(!again.may_pass(1), "it came back to be forgiven");
+    }
 }

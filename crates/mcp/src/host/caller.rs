@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::jsonrpc::{Kind, Members, Message};
+use crate::jsonrpc::{Kind, Members, Message, resembles};
 use crate::link::Filter;
 use crate::wire::Caller;
 
 /// The key under `_meta`.
 pub(super) const KEY: &str = "io.dawn/caller";
+const META: &str = "_meta";
 
 /// Cleans every message of a client, and tells the agent who calls when `caller` is given.
 pub(super) fn filter(caller: Option<&Caller>) -> Filter {
@@ -29,13 +30,25 @@ fn json(caller: &Caller) -> String {
     .to_string()
 }
 
+/// Whether the bytes may speak of the caller: in clear, whatever the case, or with escapes.
+fn is_suspicious(bytes: &[u8]) -> bool {
+    const WORD: &[u8] = b"io.dawn";
+    const DOT: usize = 2;
+    let at = |dot: usize| bytes.get(dot.checked_sub(DOT)?..dot - DOT + WORD.len());
+    memchr::memmem::find(bytes, b"\\u").is_some()
+        || memchr::memchr_iter(b'.', bytes).any(|dot| at(dot).is_some_and(|word| word.eq_ignore_ascii_case(WORD)))
+}
+
+/// The members as JSON text, without those whose key resembles this one.
+fn without(members: &Members<'_>, key: &str) -> Vec<String> {
+    let kept = members.0.iter().filter(|(name, _)| !resembles(name, key));
+    kept.map(|(name, value)| format!("{}:{}", serde_json::Value::from(name.as_ref()), value.get()))
+        .collect()
+}
+
 /// A message as the agent may see it.
 fn mark(message: Message, told: Option<&str>) -> Message {
-    let suspicious = || {
-        memchr::memmem::find(message.as_bytes(), b"io.dawn").is_some()
-            || memchr::memmem::find(message.as_bytes(), b"\\u").is_some()
-    };
-    if told.is_none() && !suspicious() {
+    if told.is_none() && !is_suspicious(message.as_bytes()) {
         return message;
     }
     if message.is_batch() {
@@ -46,6 +59,15 @@ fn mark(message: Message, told: Option<&str>) -> Message {
             .map(|part| String::from_utf8_lossy(part.as_bytes()))
             .collect();
         return Message::new(format!("[{}]", texts.join(",")).into());
+    }
+    // A decoder that folds case would take `Params` for `params`, and `_META` for `_meta`.
+    if let Ok(members) = serde_json::from_slice::<Members<'_>>(message.as_bytes())
+        && members.resemble(&["params"])
+    {
+        return mark(
+            Message::new(format!("{{{}}}", without(&members, "params").join(",")).into()),
+            told,
+        );
     }
     let Ok(peek) = message.peek() else { return message };
     let told = told.filter(|_| peek.kind() == Kind::Request);
@@ -61,8 +83,12 @@ fn mark(message: Message, told: Option<&str>) -> Message {
     let Some(members) = Members::of(params) else {
         return message.clone();
     };
-    let metas = members.all("_meta");
+    let metas = members.all(META);
     let mut edit = message.edit();
+    if members.resemble(&[META]) {
+        edit.replace(params, format!("{{{}}}", without(&members, META).join(",")));
+        return mark(edit.finish(), told);
+    }
     match metas.as_slice() {
         [] => {
             let Some(insert) = insert else { return message.clone() };
@@ -73,21 +99,22 @@ fn mark(message: Message, told: Option<&str>) -> Message {
             let Some(entries) = Members::of(meta) else {
                 return message.clone();
             };
-            if entries.all(KEY).is_empty() {
-                let Some(insert) = insert else { return message.clone() };
-                let comma = if entries.0.is_empty() { "" } else { "," };
-                edit.insert_within(meta, format!("{insert}{comma}"));
-            } else {
-                let kept = entries.0.iter().filter(|(key, _)| key != KEY);
+            let is_forged = |name: &str| name == KEY || resembles(name, KEY);
+            if entries.0.iter().any(|(name, _)| is_forged(name)) {
+                let kept = entries.0.iter().filter(|(name, _)| !is_forged(name));
                 let kept =
                     kept.map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()));
                 let all: Vec<String> = insert.into_iter().chain(kept).collect();
                 edit.replace(meta, format!("{{{}}}", all.join(",")));
+            } else {
+                let Some(insert) = insert else { return message.clone() };
+                let comma = if entries.0.is_empty() { "" } else { "," };
+                edit.insert_within(meta, format!("{insert}{comma}"));
             }
         }
         // Which of several an agent would take is anybody's guess: the last one stands, cleaned.
         [.., last] => {
-            let kept = members.0.iter().filter(|(key, _)| key != "_meta");
+            let kept = members.0.iter().filter(|(key, _)| key != META);
             let kept = kept.map(|(key, value)| format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get()));
             let single: Vec<String> = std::iter::once(format!("\"_meta\":{}", last.get()))
                 .chain(kept)
@@ -130,6 +157,18 @@ mod tests {
             (
                 r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.dawn/caller":1},"b":2,"_meta":{"io.dawn/caller":2,"c":3}}}"#,
                 r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"c":3},"b":2}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"IO.Dawn/Caller":1,"a":1}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"a":1}}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_META":{"io.dawn/caller":1},"a":1}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","Param\u017f":{"_meta":{"io.dawn/caller":1}}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#,
             ),
             (
                 r#"[{"jsonrpc":"2.0","method":"x","params":{"_meta":{"io.dawn/caller":1}}}]"#,

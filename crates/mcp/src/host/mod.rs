@@ -587,7 +587,7 @@ impl Host {
             Source::InProcess(code) => self.in_process(agent, code),
             _ => process::open(&self.0, agent, None)?,
         };
-        let mux = Mux::start(link, Arc::clone(agent), &self.0.limits, &self.0.tasks);
+        let mux = Mux::start(link, agent, &self.0.limits, &self.0.tasks);
         shared.mux = Some(mux.clone());
         shared.born = Some(now);
         Ok(mux)
