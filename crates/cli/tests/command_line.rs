@@ -256,7 +256,7 @@ fn agents_can_be_configured_before_the_node_runs() {
             "--env",
             "KEY=secret",
             "--",
-            "server",
+            "cat",
             "--flag",
             "a b",
         ],
@@ -264,7 +264,7 @@ fn agents_can_be_configured_before_the_node_runs() {
     assert!(output.status.success(), "{output:?}");
     let shown = dawn(path, &["--json", "config", "show"]);
     let agent = &json(&shown)["agents"]["files"];
-    assert_eq!(agent["command"], serde_json::json!(["server", "--flag", "a b"]));
+    assert_eq!(agent["command"], serde_json::json!(["cat", "--flag", "a b"]));
     assert_ne!(agent["env"]["KEY"], "secret", "values are not shown");
     assert!(text(&dawn(path, &["config", "show"]).stdout).contains("[agents.files]"));
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Finds the node of an agent's address and opens a link to the agent there.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dawn_identity::{AgentAddress, AgentName, NodeId, NodeName, NodeRef};
@@ -59,7 +59,8 @@ pub struct Router {
     mesh: Mesh,
     host: Host,
     directory: Arc<dyn Directory>,
-    local: Caller,
+    local: Arc<RwLock<Caller>>,
+    node: NodeId,
     limits: Arc<McpLimits>,
     load: Arc<Load>,
 }
@@ -117,7 +118,7 @@ impl Drop for Counted {
 impl std::fmt::Debug for Router {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Router")
-            .field("local", &self.local.node)
+            .field("local", &self.node)
             .finish_non_exhaustive()
     }
 }
@@ -130,10 +131,16 @@ impl Router {
             mesh,
             host,
             directory,
-            local,
+            node: local.node,
+            local: Arc::new(RwLock::new(local)),
             limits,
             load: Arc::default(),
         }
+    }
+
+    /// The node's own description changed: its certificate was renewed.
+    pub fn set_local(&self, local: Caller) {
+        *self.local.write().unwrap_or_else(PoisonError::into_inner) = local;
     }
 
     /// The nodes that an address means, in the order in which they are tried: one, or all that have an instance of the
@@ -155,7 +162,7 @@ impl Router {
             .filter(|entry| entry.summary.name == address.agent && entry.summary.state == AgentState::Ready);
         let peers = self.mesh.peers();
         let score = |node: NodeId| {
-            let near = if node == self.local.node {
+            let near = if node == self.node {
                 OWN
             } else {
                 let rtt = peers.iter().find(|peer| peer.node == node).and_then(|peer| peer.rtt);
@@ -218,8 +225,9 @@ impl Router {
     }
 
     async fn open_at(&self, node: NodeId, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
-        if node == self.local.node {
-            return self.host.open(&address.agent, mode, &self.local, true).await;
+        if node == self.node {
+            let local = self.local.read().unwrap_or_else(PoisonError::into_inner).clone();
+            return self.host.open(&address.agent, mode, &local, true).await;
         }
         let stream = self
             .reach(node, &address.node, self.mesh.open(node, Protocol(PROTOCOL)))
@@ -269,7 +277,7 @@ impl Router {
     #[must_use]
     pub fn lost(&self, address: &AgentAddress) -> Fault {
         match self.directory.resolve(&address.node) {
-            Ok(node) if node == self.local.node => lost_agent(&address.agent),
+            Ok(node) if node == self.node => lost_agent(&address.agent),
             _ => lost_node(&address.node, "the connection broke"),
         }
     }

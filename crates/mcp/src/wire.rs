@@ -1,5 +1,7 @@
 //! The mesh protocol `/dawn/mcp/1`: one header line each way, then frames.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
@@ -95,7 +97,7 @@ fn line(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// Who is calling an agent, as the membership gate saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// The calling node.
     pub node: NodeId,
@@ -105,6 +107,15 @@ pub struct Caller {
     pub roles: Vec<String>,
     /// Its certificate chain, so that the agent can verify all this by itself.
     pub chain: Bytes,
+}
+
+impl Caller {
+    /// Tells callers apart, and one with other roles or another certificate from itself before.
+    pub(crate) fn session_key(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        format!("{} {:016x}", self.node, hasher.finish())
+    }
 }
 
 #[cfg(test)]

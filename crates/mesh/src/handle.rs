@@ -722,6 +722,11 @@ impl Mesh {
         if is_new {
             let mesh = self.clone();
             tokio::spawn(async move { mesh.write_published(node, queue).await });
+            let mesh = self.clone();
+            tokio::spawn(async move {
+                // Where it does not answer, nothing is known yet.
+                let _ = mesh.ping(node).await;
+            });
             self.shared.say(PeerEvent::MemberUp(peer));
         }
         if let Err(refusal) = self.shared.gate.verify(node, &shown) {

@@ -397,6 +397,7 @@ impl Directory {
     /// Nobody is called so, or several are.
     pub fn find(&self, node: &NodeRef) -> Result<NodeView, Fault> {
         let nodes = self.nodes();
+        let names: Vec<String> = nodes.iter().map(|view| view.record.name.to_string()).collect();
         let mut found = nodes.into_iter().filter(|view| match node {
             NodeRef::Id(id) => view.record.node == *id,
             NodeRef::Name(name) => view.record.name == *name,
@@ -404,7 +405,10 @@ impl Directory {
         let Some(first) = found.next() else {
             return Err(Fault::new(
                 FaultCode::UnknownNode,
-                format!("there is no node {node} in this network; see `dawn peers`"),
+                format!(
+                    "there is no node {node} in this network{}; see `dawn peers`",
+                    meant(&node.to_string(), &names)
+                ),
             ));
         };
         if found.next().is_some() {
@@ -415,6 +419,15 @@ impl Directory {
         }
         Ok(first)
     }
+}
+
+/// The name that somebody may have meant, as the end of a sentence.
+fn meant(said: &str, names: &[String]) -> String {
+    const ALIKE: f64 = 0.7;
+    let alike = |name: &&String| strsim::jaro_winkler(said, name);
+    let best = names.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    best.filter(|name| alike(name) >= ALIKE)
+        .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
 /// What a record's certificate chain makes of its node.

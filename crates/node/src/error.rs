@@ -97,7 +97,7 @@ pub enum NodeError {
         name: String,
     },
     /// Something of that name exists.
-    #[error("there is a {what} {name} already")]
+    #[error("{what} {name} exists already")]
     Exists {
         /// What kind of thing.
         what: &'static str,
@@ -107,6 +107,9 @@ pub enum NodeError {
     /// The agent cannot be hosted.
     #[error("{0}")]
     Agent(String),
+    /// The program of an agent is not there.
+    #[error("{0}")]
+    NoProgram(String),
     /// The built-in memory does not open.
     #[error("the agent memory does not open: {0}")]
     Memory(#[from] dawn_mcp::memory::MemoryError),
@@ -114,6 +117,9 @@ pub enum NodeError {
     #[error("a certificate could not be issued: {0}")]
     Issue(#[from] dawn_identity::IssueError),
 }
+
+/// What a node may not do to itself.
+pub(crate) const SELF: &str = "revoke itself";
 
 impl NodeError {
     /// A stable code.
@@ -149,6 +155,7 @@ impl NodeError {
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::Agent(_) => "agent",
+            Self::NoProgram(_) => "no_program",
             Self::Memory(_) => "memory",
             Self::Issue(_) => "issue",
         }
@@ -180,8 +187,13 @@ impl NodeError {
                 ..
             } => "talk to the owner of the network".to_owned(),
             Self::Refused { .. } => "ask for a new ticket (`dawn invite` on a node of the network)".to_owned(),
+            Self::NotAllowed(SELF) => "`dawn leave` takes this node out of the network".to_owned(),
             Self::NotAllowed(_) => "do it on the owner's node or an admin's".to_owned(),
             Self::Api { .. } => "choose another address with --api, port 0 picks a free one".to_owned(),
+            Self::NoProgram(_) => "check the command after --".to_owned(),
+            Self::NotFound { what: "agent", name } if name == "memory" => {
+                "the built-in agent goes with `enabled = false` under [memory] in config.toml".to_owned()
+            }
             Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
             Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
             _ => return None,

@@ -201,14 +201,15 @@ impl Home {
         })
     }
 
-    /// The API's token, made at first use.
+    /// The API's token, made at first use, and anew when others could have read it.
     ///
     /// # Errors
     /// It cannot be read or written.
     pub fn token(&self) -> Result<String, NodeError> {
         let path = self.api_token();
+        let is_private = std::fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o077 == 0);
         match std::fs::read_to_string(&path) {
-            Ok(token) if token.trim().len() >= 32 => Ok(token.trim().to_owned()),
+            Ok(token) if is_private && token.trim().len() >= 32 => Ok(token.trim().to_owned()),
             Ok(_) | Err(_) => {
                 let token = data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>());
                 self.write_private(&path, token.as_bytes())?;
@@ -258,6 +259,9 @@ mod tests {
         let (_folder, home) = home();
         let token = home.token().unwrap();
         assert_eq!(home.token().unwrap(), token);
+        assert_eq!(std::fs::metadata(home.api_token()).unwrap().mode() & 0o777, 0o600);
+        std::fs::set_permissions(home.api_token(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_ne!(home.token().unwrap(), token);
         assert_eq!(std::fs::metadata(home.api_token()).unwrap().mode() & 0o777, 0o600);
     }
 }

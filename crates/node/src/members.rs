@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
 use crate::config::Config;
-use crate::error::NodeError;
+use crate::error::{NodeError, SELF};
 use crate::store::{RequestRow, Store, Verdict};
 
 /// Strangers are admitted over it, and members renewed.
@@ -427,11 +427,14 @@ impl Members {
     /// Whether this node is a member still, by what it knows.
     ///
     /// # Errors
-    /// Why it is not: its certificate expired, say, or it was put out.
-    pub fn standing(&self) -> Result<(), CertificateError> {
+    /// Why it is not, in words: its certificate expired, say, or it was put out.
+    pub fn standing(&self) -> Result<(), String> {
         let (chain, _) = lock(&self.0.own).clone();
-        let verified = chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations));
-        verified.map(|_| ())
+        match chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations)) {
+            Ok(_) => Ok(()),
+            Err(CertificateError::Revoked(_)) => Err("it was put out of the network (revoked)".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Puts a member out of the network: its connections and streams end, and every member learns of it.
@@ -442,7 +445,7 @@ impl Members {
         let (node, roles) = (member.node, member.roles);
         let authority = self.authority().ok_or(NodeError::NotAllowed("revoke members"))?;
         if node == self.0.node {
-            return Err(NodeError::NotAllowed("revoke itself"));
+            return Err(NodeError::NotAllowed(SELF));
         }
         if roles.contains(Role::Owner) && self.0.root.is_none() {
             return Err(NodeError::NotAllowed("revoke an owner"));

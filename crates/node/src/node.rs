@@ -161,6 +161,9 @@ impl NodeState {
                 name: name.to_string(),
             });
         }
+        if let Some(command) = &config.command {
+            dawn_mcp::host::locate(command, &config.env, config.directory.as_deref()).map_err(NodeError::NoProgram)?;
+        }
         edit::add_agent(self.home(), &name, &config)?;
         self.host
             .add(name.clone(), spec(&config)?)
@@ -295,6 +298,7 @@ fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
 pub struct Node {
     state: NodeState,
     store: Store,
+    notes: Option<MemoryStore>,
     tasks: TaskTracker,
     background: CancellationToken,
     api_stop: CancellationToken,
@@ -368,7 +372,7 @@ impl Node {
             approver: Some(Arc::new(approvals.clone())),
         };
         let host = Host::new(Arc::clone(&limits), guard, services);
-        add_agents(&host, &home, &config).await?;
+        let notes = add_agents(&host, &home, &config).await?;
         let directory = Directory::open(
             store.clone(),
             members.clone(),
@@ -378,14 +382,13 @@ impl Node {
             events.clone(),
         )
         .await?;
-        let own = members.own();
-        let local = Caller {
-            node: own.node,
-            name: own.name.clone(),
-            roles: own.roles.iter().map(|role| role.to_string()).collect(),
-            chain: members.chain(),
-        };
-        let router = Router::new(mesh.clone(), host.clone(), Arc::new(directory.clone()), local, limits);
+        let router = Router::new(
+            mesh.clone(),
+            host.clone(),
+            Arc::new(directory.clone()),
+            own_caller(&members),
+            limits,
+        );
         let gateway = Gateway::new(router.clone());
         gateway.views().set(config.views()?);
         let address = config.api.listen.clone();
@@ -418,6 +421,7 @@ impl Node {
         let node = Self {
             state,
             store,
+            notes,
             tasks: TaskTracker::new(),
             background: CancellationToken::new(),
             api_stop: CancellationToken::new(),
@@ -441,6 +445,13 @@ impl Node {
             .map_err(taken)?;
         self.tasks.spawn(state.members.clone().serve(admissions));
         self.tasks.spawn(state.router.clone().serve(links));
+        let (router, members, stop) = (state.router.clone(), state.members.clone(), self.background.clone());
+        self.tasks.spawn(async move {
+            let mut renewed = members.renewed();
+            while let Some(Ok(())) = stop.run_until_cancelled(renewed.changed()).await {
+                router.set_local(own_caller(&members));
+            }
+        });
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
         self.tasks
             .spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));
@@ -510,6 +521,9 @@ impl Node {
         if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
             tracing::warn!("something did not end in time and is left behind");
         }
+        if let Some(notes) = &self.notes {
+            notes.close().await;
+        }
         self.store.close().await;
         let address = self.state.home().api_address();
         if let Err(error) = std::fs::remove_file(&address) {
@@ -554,11 +568,25 @@ async fn remember_ports(store: &Store, addresses: &[String]) -> Result<(), NodeE
     store.set(PORTS, &bytes).await
 }
 
-async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<(), NodeError> {
+/// This node as the caller of its own agents.
+fn own_caller(members: &Members) -> Caller {
+    let own = members.own();
+    Caller {
+        node: own.node,
+        name: own.name,
+        roles: own.roles.iter().map(|role| role.to_string()).collect(),
+        chain: members.chain(),
+    }
+}
+
+/// Hosts the configured agents; returns the notes of the built-in one.
+async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<Option<MemoryStore>, NodeError> {
     let failed = |error: &dyn std::fmt::Display| NodeError::Agent(error.to_string());
+    let mut notes = None;
     if config.memory.enabled {
         let store = MemoryStore::open(home.memory_database()).await?;
         let name: AgentName = MEMORY.parse().map_err(|error| failed(&error))?;
+        notes = Some(store.clone());
         let source = Source::InProcess(Arc::new(Memory(MemoryAgent::new(store))));
         host.add(
             name,
@@ -574,5 +602,5 @@ async fn add_agents(host: &Host, home: &Home, config: &Config) -> Result<(), Nod
     for (name, agent) in &config.agents {
         host.add(name.clone(), spec(agent)?).map_err(|error| failed(&error))?;
     }
-    Ok(())
+    Ok(notes)
 }

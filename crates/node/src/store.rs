@@ -1,5 +1,6 @@
 //! The node's database. No SQL outside this module.
 
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -122,12 +123,26 @@ fn name(row: &SqliteRow) -> Result<NodeName, NodeError> {
     row.try_get::<String, _>("name")?.parse().map_err(corrupt)
 }
 
+/// Makes the file, and makes sure that its user alone can read it; what SQLite puts beside it gets the same rights.
+fn make_private(path: &Path) -> Result<(), NodeError> {
+    let made = || -> std::io::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+    };
+    made().map_err(|source| NodeError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 impl Store {
     /// Opens the database, makes it where it is missing, and brings it up to date.
     ///
     /// # Errors
     /// It cannot be opened or brought up to date.
     pub async fn open(path: &Path) -> Result<Self, NodeError> {
+        make_private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -626,7 +641,13 @@ mod tests {
     async fn what_is_remembered_survives_reopening_and_epochs_only_grow() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dawn.db");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let store = Store::open(&path).await.unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let mode = file.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
         assert_eq!(store.next_epoch().await.unwrap(), 1);
         store.set("key", b"value").await.unwrap();
         store

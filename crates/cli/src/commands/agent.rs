@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use dawn_identity::{AgentAddress, AgentName};
 use dawn_node::client::{Client, ClientError, segment};
 use dawn_node::config::{AgentConfig, CallerHint, CallerLimitsConfig, Isolation, OauthConfig, edit};
+use dawn_node::error::NodeError;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -22,6 +23,9 @@ use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, understood, words
 const CLIENT_SECRET: &str = "DAWN_OAUTH_CLIENT_SECRET";
 /// How long several changes may take to be shown as one.
 const SETTLE: Duration = Duration::from_millis(200);
+/// How long `dawn agent add` waits to hear what was added, and how often it looks.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The agents (MCP servers) of this node and of the network
 #[derive(Debug, Args)]
@@ -87,12 +91,7 @@ struct AddArgs {
     #[arg(long, value_enum, default_value_t = Caller::Auto)]
     caller: Caller,
     /// The address of a Streamable HTTP server
-    #[arg(
-        long,
-        value_name = "URL",
-        required_unless_present = "command",
-        conflicts_with = "command"
-    )]
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
     url: Option<String>,
     /// The id of an OAuth client that was registered at the server beforehand; its secret is read from the variable
     /// `DAWN_OAUTH_CLIENT_SECRET`
@@ -161,6 +160,10 @@ fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
         std::path::absolute(&path)
             .map_err(|error| Failure::io(&format!("{} could not be found", path.display()), &error))
     };
+    if args.command.is_empty() && args.url.is_none() {
+        return Err(Failure::usage("neither a program nor an address was given")
+            .next("dawn agent add NAME -- PROGRAM ARGUMENTS, or dawn agent add NAME --url URL"));
+    }
     let mut command = args.command;
     if let Some(program) = command.first_mut()
         && program.contains('/')
@@ -196,7 +199,10 @@ fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
         limits: CallerLimitsConfig::default(),
         access: Vec::new(),
     };
-    config.check()?;
+    config.check().map_err(|error| match error {
+        NodeError::Config(words) => Failure::usage(words).next("see `dawn agent add --help`"),
+        other => other.into(),
+    })?;
     Ok(config)
 }
 
@@ -306,6 +312,10 @@ fn share(context: &Context, name: &AgentName, config: &AgentConfig) -> Result<Va
         Ok(client) => client,
         Err(ClientError::NotRunning) => {
             context.home.create()?;
+            if let Some(command) = &config.command {
+                let found = dawn_mcp::host::locate(command, &config.env, config.directory.as_deref());
+                found.map_err(NodeError::NoProgram)?;
+            }
             edit::add_agent(&context.home, name, config)?;
             return Ok(json!({ "name": name, "state": "configured" }));
         }
@@ -319,8 +329,24 @@ fn share(context: &Context, name: &AgentName, config: &AgentConfig) -> Result<Va
         )
     })?;
     body["name"] = json!(name);
-    let added: Box<RawValue> = context.wait(async { Ok(client.post("/api/agents", &body).await?) })?;
-    understood(&added)
+    context.wait(async {
+        let mut added: Value = client.post("/api/agents", &body).await?;
+        // What it is, its first answer says.
+        let asked = async {
+            while added["state"] == "starting" {
+                tokio::time::sleep(LOOK).await;
+                let all: Value = client.get("/api/agents").await?;
+                let all = all["agents"].as_array().cloned().unwrap_or_default();
+                let own = |agent: &Value| agent["this"] == true && agent["name"] == name.as_str();
+                added = all.into_iter().find(own).unwrap_or_default();
+            }
+            Ok::<(), ClientError>(())
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(FIRST_ANSWER, asked).await {
+            return Err(error.into());
+        }
+        Ok(added)
+    })
 }
 
 fn say(context: &Context, added: &Value) -> Result<(), Failure> {
@@ -330,13 +356,29 @@ fn say(context: &Context, added: &Value) -> Result<(), Failure> {
         return out.line(format!("agent {name} is configured; it starts with `dawn up`"));
     };
     let address = words::clean(address);
-    out.line(format!(
-        "{} agent {} is {}",
-        styled(GOOD, "✓"),
-        styled(STRONG, &address),
-        added["state"].as_str().unwrap_or_default()
-    ))?;
-    out.note(format!("Next: dawn agent inspect {address}"));
+    let strong = styled(STRONG, &address);
+    match added["state"].as_str() {
+        Some("ready") => {
+            let tools = words::count(added["tools"].as_u64().unwrap_or_default(), "tool");
+            out.line(format!("{} agent {strong} is ready, with {tools}", styled(GOOD, "✓")))?;
+            out.note(format!("Next: dawn agent inspect {address}"));
+        }
+        Some("failed") => {
+            let why = added["error"].as_str().map(words::clean).unwrap_or_default();
+            out.line(format!(
+                "{} agent {strong} is added, but does not work: {why}",
+                styled(BAD, "✗")
+            ))?;
+            let name = added["name"].as_str().map(words::clean).unwrap_or_default();
+            out.note(format!(
+                "It is tried again by itself; `dawn agent remove {name}` takes it out."
+            ));
+        }
+        _ => {
+            out.line(format!("{} agent {strong} is starting", styled(GOOD, "✓")))?;
+            out.note("`dawn agent list --watch` shows when it is ready.");
+        }
+    }
     Ok(())
 }
 
@@ -393,6 +435,12 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
             .flatten()
             .collect::<Vec<_>>()
             .join(" ");
+        let elsewhere = agent.state == "failed" && !agent.this;
+        let note = if elsewhere {
+            "its own node says why: `dawn agent list` there".to_owned()
+        } else {
+            server
+        };
         rows.row([
             (agent.address, STRONG),
             (agent.state, style),
@@ -401,7 +449,7 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
             plain(agent.prompts.to_string()),
             plain(words::milliseconds(agent.latency_ms.filter(|_| !agent.this))),
             plain(words::list(&agent.eras)),
-            (agent.error.unwrap_or(server), FAINT),
+            (agent.error.unwrap_or(note), FAINT),
         ]);
     }
     out.line(rows.render())

@@ -15,7 +15,7 @@ use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, words};
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     /// How far back
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "24h")]
+    #[arg(long, value_name = "TIME", value_parser = super::duration, default_value = "24h")]
     since: Duration,
     /// Only calls of this node, by name or id
     #[arg(long, value_name = "NODE")]

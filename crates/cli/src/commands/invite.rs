@@ -30,7 +30,7 @@ pub(crate) struct InviteArgs {
 #[derive(Debug, Args)]
 struct NewInvite {
     /// How long the ticket works, such as 30m, 12h or 7d
-    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = super::duration)]
     expires: Duration,
     /// How many nodes may join with it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -77,14 +77,6 @@ enum InviteCommand {
 pub(crate) struct RequestArgs {
     /// The request, as `dawn requests` shows it
     id: String,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration.as_secs() >= 1 => Ok(duration),
-        Ok(_) => Err("it is shorter than a second".to_owned()),
-        Err(error) => Err(format!("{error}; write 30m, 12h or 7d")),
-    }
 }
 
 pub(crate) fn run(context: &Context, args: InviteArgs) -> Result<(), Failure> {
@@ -316,9 +308,9 @@ mod tests {
 
     #[test]
     fn a_length_of_time_is_at_least_a_second() {
-        assert_eq!(duration("1d"), Ok(Duration::from_secs(86_400)));
-        assert_eq!(duration("1s"), Ok(Duration::from_secs(1)));
-        assert!(duration("10ms").is_err());
-        assert!(duration("soon").unwrap_err().contains("12h"));
+        assert_eq!(crate::commands::duration("1d"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(crate::commands::duration("1s"), Ok(Duration::from_secs(1)));
+        assert!(crate::commands::duration("10ms").is_err());
+        assert!(crate::commands::duration("soon").unwrap_err().contains("12h"));
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "NODE")]
     name: Option<NodeName>,
     /// How long to wait for an approval, such as 10m or 1d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::duration)]
     timeout: Duration,
     /// Seal the key with a passphrase: asked for, or from DAWN_PASSPHRASE
     #[arg(long)]

@@ -22,3 +22,12 @@ pub(crate) mod peers;
 pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod up;
+
+/// A duration of a second or more, as an argument.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.as_secs() >= 1 => Ok(duration),
+        Ok(_) => Err("it is shorter than a second".to_owned()),
+        Err(_) => Err("it is no duration; write 30m, 12h or 7d".to_owned()),
+    }
+}

@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{FAINT, GOOD, Output, STRONG, styled, words};
+use crate::output::{BAD, FAINT, GOOD, Output, STRONG, styled, words};
 use crate::passphrase;
 
 /// How long an agent's processes may take to end after they were asked to, milliseconds.
@@ -79,8 +79,14 @@ pub(crate) fn run(context: &Context, args: UpArgs) -> Result<(), Failure> {
         let events = node.state().events.subscribe();
         ready(context, &node)?;
         let telling = tokio::spawn(tell_joins(context.out, events));
-        node.run_until(told).await;
+        let out = context.out;
+        node.run_until(async {
+            told.await;
+            out.note("the node is ending…");
+        })
+        .await;
         telling.abort();
+        out.note("the node has ended");
         Ok(())
     })
 }
@@ -132,6 +138,12 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
         styled(STRONG, &own.name),
         styled(STRONG, network)
     ))?;
+    if let Err(why) = state.members.standing() {
+        out.line(format!(
+            "{} but it is no member any more: {why}; `dawn down`, `dawn leave`, then join with a new invite",
+            styled(BAD, "✗")
+        ))?;
+    }
     let line = |name: &str, text: &str| out.line(format!("  {}  {text}", styled(FAINT, format!("{name:<7}"))));
     line("API", node.api_url())?;
     line("token", &context.home.api_token().display().to_string())?;
@@ -179,7 +191,7 @@ fn join(event: &str, data: &Value) -> Option<String> {
     let (name, words) = (text("name")?, text("words")?);
     match event {
         "join.admitted" => Some(format!(
-            "{name} has joined; its safety words are {words}: compare them aloud"
+            "{name} has joined; its safety words are {words}: compare them aloud, and if they differ, `dawn peers revoke {name}`"
         )),
         "join.requested" => {
             let id = text("id").unwrap_or("ID");

@@ -24,14 +24,16 @@ pub(crate) fn milliseconds(ms: Option<f64>) -> String {
     }
 }
 
-/// The largest unit of a duration, `3 min`.
+/// A duration in its largest unit, `3 min`.
 pub(crate) fn roughly(duration: Duration) -> String {
     let seconds = duration.as_secs();
+    // To the nearest: a day that began a second ago is a day.
+    let in_units = |unit: u64| (seconds + unit / 2) / unit;
     match seconds {
         0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+        60..3570 => format!("{} min", in_units(60)),
+        3570..84_600 => format!("{} h", in_units(3600)),
+        _ => format!("{} d", in_units(86_400)),
     }
 }
 
@@ -101,7 +103,8 @@ mod tests {
         let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
         for (time, words) in [
             ("2029-12-31T23:57:00Z", "3 min ago"),
-            ("2030-01-07T12:00:00Z", "in 6 d"),
+            ("2030-01-07T11:00:00Z", "in 6 d"),
+            ("2030-01-01T23:59:59Z", "in 1 d"),
             ("2030-01-01T00:00:00Z", "in 0 s"),
         ] {
             assert_eq!(relative(time.parse().unwrap(), now), words);

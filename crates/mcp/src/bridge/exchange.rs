@@ -4,7 +4,7 @@
 //! of the agent becomes a result that asks for input: the call is suspended under a random request state, and goes on
 //! when the client repeats the request with its answers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,11 @@ const MODERN_KEYS: [&str; 4] = [
 ];
 /// Most pages of tools that are read to learn which want to be tasks.
 const PAGES: usize = 32;
+/// Tools of which is remembered whether they want to be tasks.
+const TASK_TOOLS: usize = 4096;
+/// Tasks that have open questions, and open questions of one.
+const TASKS_ASKED: usize = 256;
+const TASK_QUESTIONS: usize = 64;
 
 /// Who may share a session: the caller, its description and its capabilities.
 type Key = (String, String, String);
@@ -115,12 +120,28 @@ struct State {
     parked: Vec<Asked>,
     /// Questions about tasks, by task.
     of_tasks: HashMap<String, Vec<Asked>>,
+    /// Tasks whose result was asked for so that they say what they need.
+    collecting: HashSet<String>,
     subscribed: HashMap<String, usize>,
     task_tools: HashMap<String, String>,
     log_level: Option<usize>,
     next: u64,
     over: Option<Fault>,
     used: Option<Instant>,
+}
+
+impl State {
+    /// Keeps a question until a client asks after its task; `false` when there is no room.
+    fn keep_for(&mut self, task: &str, asked: Asked) -> bool {
+        let has_room = match self.of_tasks.get(task) {
+            Some(questions) => questions.len() < TASK_QUESTIONS,
+            None => self.of_tasks.len() < TASKS_ASKED,
+        };
+        if has_room {
+            self.of_tasks.entry(task.to_owned()).or_default().push(asked);
+        }
+        has_room
+    }
 }
 
 /// One legacy session.
@@ -161,11 +182,8 @@ impl Drop for Call {
         if !self.is_over && self.method != "initialize" {
             let params = format!(r#"{{"requestId":{},"reason":"the client left"}}"#, self.number);
             let told = Message::notification("notifications/cancelled", Some(&params));
-            let to_agent = self.live.to_agent.clone();
-            self.live.place.tasks.spawn(async move {
-                // A session that is over has nothing left to cancel.
-                let _ = to_agent.send(told).await;
-            });
+            // A session that is over has nothing left to cancel; one whose agent does not read would not hear of it.
+            let _ = self.live.to_agent.try_send(told);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! subscribed to and for the changes of lists; a task that the client asked for is the server's, or one kept here when
 //! the server answered at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod kept;
+
+use self::kept::{Finished, Kept};
 use super::{
     CAPABILITIES_KEY, CLIENT_INFO_KEY, FromClient, LISTS, LOG_LEVEL_KEY, Open, Place, RELATED_TASK_KEY,
     SERVER_INFO_KEY, TASKS, ToClient, VERSION_KEY, amended, joined, quoted, severity, task, under_id, value,
@@ -31,8 +34,6 @@ use crate::link::Link;
 
 /// How often one request may ask for input.
 const ROUNDS: usize = 64;
-/// Finished tasks that are kept for a client to ask for.
-const KEPT_TASKS: usize = 256;
 /// Before a subscription that the agent ended is made again.
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
 
@@ -89,8 +90,8 @@ struct State {
     running: HashMap<Id, CancellationToken>,
     subscribed: BTreeSet<String>,
     listening: Option<CancellationToken>,
-    /// Tasks of this session; of those that ended here, their task and result as JSON.
-    tasks: BTreeMap<String, Option<(Value, String)>>,
+    /// Tasks of this session.
+    tasks: Kept,
 }
 
 struct Session {
@@ -139,6 +140,18 @@ struct Question<'a> {
     method: String,
     #[serde(borrow, default)]
     params: Option<&'a RawValue>,
+}
+
+/// A question that is open.
+struct Asked<'a> {
+    session: &'a Session,
+    number: u64,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.session.state().questions.remove(&self.number);
+    }
 }
 
 impl Session {
@@ -456,6 +469,8 @@ impl Session {
             state.questions.insert(number, sender);
             number
         };
+        // Whether it is answered or the request is cancelled meanwhile.
+        let _asked = Asked { session: self, number };
         let message = under_id(&message, &format!("\"dawn-question-{number}\""));
         self.tell(message, Some(related)).await;
         match receiver.await {
@@ -477,12 +492,8 @@ impl Session {
         Ok(Message::result(raw, &task.to_string()))
     }
 
-    fn remember_task(&self, id: &str, finished: Option<(Value, String)>) {
-        let mut state = self.state();
-        while state.tasks.len() >= KEPT_TASKS {
-            state.tasks.pop_first();
-        }
-        state.tasks.insert(id.to_owned(), finished);
+    fn remember_task(&self, id: &str, finished: Option<Finished>) {
+        self.state().tasks.insert(id, finished, self.place.limits.backlog_bytes);
     }
 
     /// A task for a call that the server answered at once.
@@ -494,8 +505,8 @@ impl Session {
         task
     }
 
-    fn finished(&self, id: &str) -> Option<(Value, String)> {
-        self.state().tasks.get(id).cloned().flatten()
+    fn finished(&self, id: &str) -> Option<Finished> {
+        self.state().tasks.finished(id)
     }
 
     async fn task(&self, id: &str) -> Result<Value, Failure> {
@@ -506,7 +517,7 @@ impl Session {
     }
 
     async fn all_tasks(&self) -> Vec<Value> {
-        let ids: Vec<String> = self.state().tasks.keys().cloned().collect();
+        let ids = self.state().tasks.ids();
         let mut tasks = Vec::new();
         for id in ids {
             // One that the server forgot is no task any more.

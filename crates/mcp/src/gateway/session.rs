@@ -218,14 +218,35 @@ async fn open(gateway: &Gateway, target: Target, message: Message) -> Response {
     Counters::count(&gateway.counters().sessions);
     let session = Session::start(gateway, target, link);
     gateway.with_sessions(|sessions| sessions.insert(session.id.clone(), Arc::clone(&session)));
+    let mut opening = Opening {
+        gateway,
+        session: Some(Arc::clone(&session)),
+    };
     let mut response = forward(gateway, &session, vec![message], false).await;
     let failed = response.extensions().get::<Failed>().is_some();
     if failed {
-        gateway.with_sessions(|sessions| sessions.remove(&session.id));
-    } else if let Ok(value) = HeaderValue::from_str(&session.id) {
+        drop(opening);
+        return response;
+    }
+    opening.session = None;
+    if let Ok(value) = HeaderValue::from_str(&session.id) {
         response.headers_mut().insert(SESSION_HEADER, value);
     }
     response
+}
+
+/// A session whose client has not got its answer: one that leaves before takes the session along.
+struct Opening<'a> {
+    gateway: &'a Gateway,
+    session: Option<Arc<Session>>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.gateway.with_sessions(|sessions| sessions.remove(&session.id));
+        }
+    }
 }
 
 /// Marks the response to an `initialize` that opened nothing.

@@ -160,7 +160,9 @@ impl Bridge {
         match method.as_str() {
             "initialize" => {
                 self.opening = vec![message.clone()];
-                self.session = None;
+                if let Some(before) = self.session.take() {
+                    before.stop.cancel();
+                }
             }
             "notifications/initialized" => self.opening.push(message.clone()),
             _ => {}
@@ -170,7 +172,9 @@ impl Bridge {
             if raw_id.is_none() {
                 return;
             }
-            self.session = None;
+            if let Some(before) = self.session.take() {
+                before.stop.cancel();
+            }
             if let Err(fault) = self.begin(method == "initialize").await {
                 self.gateway.counters().fault(fault.code);
                 return self.tell(fault.answer(raw_id.as_deref())).await;

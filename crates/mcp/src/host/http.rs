@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use self::events::bounded;
 use super::{Agent, HostError};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
@@ -23,6 +24,7 @@ use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::wire::Caller;
 
+mod events;
 mod params;
 mod session;
 mod sse;
@@ -243,7 +245,7 @@ impl Upstream {
             to_client.send(Ok(frame)).await.is_ok()
         };
         if status.is_success() && kind.starts_with("text/event-stream") {
-            let mut events = SseStream::from_bytes_stream(response.bytes_stream());
+            let mut events = SseStream::from_bytes_stream(bounded(response, self.limits.message_bytes));
             while let Some(event) = events.next().await {
                 let event =
                     event.map_err(|error| self.agent.failed(format!("its event stream broke off ({error})")))?;

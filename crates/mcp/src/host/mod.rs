@@ -36,6 +36,7 @@ pub use access::{Approver, CallerLimits, Question, Rule, Verdict};
 pub use audit::{AuditEntry, AuditSink, Outcome};
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
+pub use process::locate;
 
 /// What is put before every command, so that no process outlives its node.
 #[derive(Debug, Clone, Default)]
@@ -427,7 +428,10 @@ impl Host {
         let agent = agent.ok_or_else(|| {
             Fault::new(
                 FaultCode::UnknownAgent,
-                format!("there is no agent {name} on this node; see `dawn agent list`"),
+                format!(
+                    "there is no agent {name} on {} node; see `dawn agent list`",
+                    if is_own { "this" } else { "that" }
+                ),
             )
         })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
@@ -486,7 +490,8 @@ impl Host {
         };
         match mode {
             Mode::Session => bridge::session(open, place),
-            Mode::Exchange => agent.bridged.exchange(&caller.node.to_string(), open, place),
+            // Who was given other roles, or another certificate, begins anew.
+            Mode::Exchange => agent.bridged.exchange(&caller.session_key(), open, place),
         }
     }
 
@@ -615,6 +620,10 @@ impl Agent {
         let changed = status.0 != summary;
         *status = (summary, error);
         changed
+    }
+
+    fn error(&self) -> Option<String> {
+        lock(&self.status).1.clone()
     }
 
     fn state(&self) -> AgentState {

@@ -37,7 +37,12 @@ pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
             }
             Err(fault) => {
                 failures = failures.saturating_add(1);
-                tracing::warn!(agent = %agent.name, %fault, failures, "it does not answer");
+                // The same words again and again say nothing new.
+                if agent.error().as_deref() == Some(&*fault.message) {
+                    tracing::debug!(agent = %agent.name, %fault, failures, "it does not answer still");
+                } else {
+                    tracing::warn!(agent = %agent.name, %fault, "it does not answer; it is tried again");
+                }
                 let mut summary = AgentSummary::starting(agent.name.clone());
                 summary.state = AgentState::Failed;
                 if agent.set(summary, Some(fault.message)) {

@@ -1,5 +1,8 @@
 //! Child processes: started under the guard, told who calls, heard on standard error, ended with their links.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -58,6 +61,26 @@ impl AsyncWrite for Half<Option<ChildStdin>> {
     }
 }
 
+/// Whether the program of a command is there, as the agent's process would find it.
+///
+/// # Errors
+/// It is not, or it may not be run, in words.
+pub fn locate(command: &[String], env: &BTreeMap<String, String>, directory: Option<&Path>) -> Result<(), String> {
+    let program = command.first().map_or("", String::as_str);
+    let path = env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+    let from = directory.map_or_else(|| PathBuf::from("."), Path::to_owned);
+    if !from.is_dir() {
+        return Err(format!("there is no folder {} to start it in", from.display()));
+    }
+    match which::which_in(program, path, from) {
+        Ok(_) => Ok(()),
+        Err(_) if program.contains('/') => Err(format!("there is no program {program:?}, or it may not be run")),
+        Err(_) => Err(format!(
+            "there is no program {program:?} in the PATH of the node; give its whole path, or a PATH with --env"
+        )),
+    }
+}
+
 /// Starts a process of an agent and opens a link over its standard I/O.
 pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) -> Result<Link, Fault> {
     let Source::Stdio {
@@ -69,6 +92,7 @@ pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) ->
     else {
         return Err(agent.failed("it is no program"));
     };
+    locate(command, env, directory.as_deref()).map_err(|why| agent.failed(why))?;
     let permit = Arc::clone(&agent.processes).try_acquire_owned().map_err(|_| {
         let words = format!(
             "agent {} has {} processes, which is the limit (limits.processes_per_agent)",

@@ -117,10 +117,10 @@ impl From<crate::error::NodeError> for ApiError {
     fn from(error: crate::error::NodeError) -> Self {
         use crate::error::NodeError;
         let status = match &error {
-            NodeError::NotAllowed(_) | NodeError::Issue(_) => StatusCode::FORBIDDEN,
+            NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
             NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
             NodeError::Exists { .. } => StatusCode::CONFLICT,
-            NodeError::Config(_) => StatusCode::BAD_REQUEST,
+            NodeError::Config(_) | NodeError::NoProgram(_) => StatusCode::BAD_REQUEST,
             _ => return Self::internal(&error),
         };
         let mut answer = Self::new(status, error.code(), error.to_string());

@@ -22,7 +22,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "network": { "id": state.members.network(), "name": state.members.network_name() },
         "roles": roles,
         "member": standing.is_ok(),
-        "not_member_because": standing.err().map(|error| error.to_string()),
+        "not_member_because": standing.err(),
         "certificate": { "expires": rfc3339(own.expires), "renews": rfc3339(state.members.renews()) },
         "api": state.api_url(),
         "listen": state.mesh.listen_addresses(),

@@ -195,7 +195,7 @@ async fn peers(client: &Client) -> Check {
     if others.is_empty() {
         return Check::ok("peers", "none yet; `dawn invite` lets one join");
     }
-    Check::ok("peers", format!("all {} answer", others.len()))
+    Check::ok("peers", format!("{} online, and answering", others.len()))
 }
 
 fn agents_state(agents: &[Agent]) -> Check {

@@ -100,9 +100,7 @@ impl Live {
             }
         };
         if let Some(refusal) = refusal {
-            // When the agent is gone, reading from it says so.
-            let _ = self.to_agent.send(refusal).await;
-            return;
+            return self.reply(refusal);
         }
         let lacking = lacking(&self.capabilities, peek);
         let params = peek.params.map_or("{}", RawValue::get);
@@ -118,8 +116,12 @@ impl Live {
         let target = {
             let mut state = lock(&self.state);
             if let Some(task) = task {
-                state.of_tasks.entry(task).or_default().push(asked);
-                return;
+                if state.keep_for(&task, asked) {
+                    return;
+                }
+                drop(state);
+                let words = "as many of its questions as can be are open";
+                return self.reply(Fault::new(FaultCode::Busy, words).answer(Some(&raw)));
             }
             let exact = related.filter(|number| state.pending.contains_key(number));
             let latest = || {
@@ -151,19 +153,21 @@ impl Live {
                 // A client that left needs no answer.
                 let _ = events.send_timeout(Event::Refused(error), STALLED).await;
             }
-            let refusal = Message::error(Some(&raw), codes::INVALID_PARAMS, words, None);
-            // When the agent is gone, reading from it says so.
-            let _ = self.to_agent.send(refusal).await;
-            return;
+            return self.reply(Message::error(Some(&raw), codes::INVALID_PARAMS, words, None));
         }
         let taken = match target {
             Some(events) => events.send_timeout(Event::Question(asked), STALLED).await.is_ok(),
             None => false,
         };
         if !taken {
-            let refusal = Fault::new(FaultCode::SessionLost, "no client is there to answer").answer(Some(&raw));
-            // When the agent is gone, reading from it says so.
-            let _ = self.to_agent.send(refusal).await;
+            self.reply(Fault::new(FaultCode::SessionLost, "no client is there to answer").answer(Some(&raw)));
+        }
+    }
+
+    /// Answers the agent without waiting for it: it may be waiting to be read itself.
+    fn reply(&self, message: Message) {
+        if self.to_agent.try_send(message).is_err() {
+            tracing::warn!(agent = %self.place.agent, "it asks and does not read; an answer is dropped");
         }
     }
 
@@ -260,19 +264,23 @@ impl Pending {
 }
 
 pub(super) async fn write(mut outgoing: mpsc::Receiver<Message>, mut to_agent: LinkSender, done: CancellationToken) {
-    while let Some(Some(message)) = done.run_until_cancelled(outgoing.recv()).await {
-        let mut next = Some(message);
-        while let Some(message) = next {
-            if to_agent.feed(message.into()).await.is_err() {
+    let writing = async {
+        while let Some(message) = outgoing.recv().await {
+            let mut next = Some(message);
+            while let Some(message) = next {
+                if to_agent.feed(message.into()).await.is_err() {
+                    return;
+                }
+                next = outgoing.try_recv().ok();
+            }
+            if to_agent.flush().await.is_err() {
                 return;
             }
-            next = outgoing.try_recv().ok();
         }
-        if to_agent.flush().await.is_err() {
-            return;
-        }
-    }
-    to_agent.close().await;
+        to_agent.close().await;
+    };
+    // An agent that does not take what it is sent is let go of all the same.
+    let _ = done.run_until_cancelled(writing).await;
 }
 
 /// What a question needs of a client that did not declare it.

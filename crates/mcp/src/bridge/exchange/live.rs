@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::hear::write;
-use super::{Call, Event, Failure, GATHER, Key, Live, MODERN_KEYS, PAGES, Pending, QUEUE, lock, may_ask, token};
+use super::{
+    Call, Event, Failure, GATHER, Key, Live, MODERN_KEYS, PAGES, Pending, QUEUE, TASK_TOOLS, TASKS_ASKED, lock,
+    may_ask, token,
+};
 use crate::bridge::{
     LOG_LEVEL_KEY, LOG_LEVELS, Open, Place, SERVER_INFO_KEY, TASKS, quoted, severity, task, under_id, value,
     with_result_members,
@@ -84,6 +87,7 @@ impl Live {
             };
             for tool in page["tools"].as_array().into_iter().flatten() {
                 if let (Some(name), Some(support)) = (tool["name"].as_str(), tool["execution"]["taskSupport"].as_str())
+                    && found.len() < TASK_TOOLS
                 {
                     found.insert(name.to_owned(), support.to_owned());
                 }
@@ -183,7 +187,12 @@ impl Live {
                 Some(Event::Question(asked)) => {
                     // It belongs to a task, whose client is asked when it asks after the task.
                     let task = params["taskId"].as_str().unwrap_or_default().to_owned();
-                    lock(&self.state).of_tasks.entry(task).or_default().push(asked);
+                    let raw_id = asked.raw_id.clone();
+                    if !lock(&self.state).keep_for(&task, asked) {
+                        let words = "as many of its questions as can be are open";
+                        self.send(Fault::new(FaultCode::Busy, words).answer(Some(&raw_id)))
+                            .await?;
+                    }
                 }
                 None => return Err(self.over().into()),
             }
@@ -355,14 +364,18 @@ impl Live {
 
     /// A legacy agent asks what a task needs once its result is asked for.
     async fn collect_questions(self: &Arc<Self>, id: &str) {
-        let known = lock(&self.state).of_tasks.contains_key(id);
-        if known {
-            return;
+        {
+            let mut state = lock(&self.state);
+            let known = state.of_tasks.contains_key(id) || state.collecting.len() >= TASKS_ASKED;
+            if known || !state.collecting.insert(id.to_owned()) {
+                return;
+            }
         }
         let (live, id) = (Arc::clone(self), id.to_owned());
         self.place.tasks.spawn(async move {
             // The result is asked for again by who wants it.
             let _ = live.ask("tasks/result", &json!({ "taskId": id })).await;
+            lock(&live.state).collecting.remove(&id);
         });
         tokio::time::sleep(GATHER).await;
     }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::events::bounded;
 use super::{FromClient, ToClient, Upstream};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
@@ -37,7 +38,7 @@ impl Upstream {
             );
             return Err(self.agent.failed(words));
         }
-        let mut events = SseStream::from_bytes_stream(response.bytes_stream());
+        let mut events = SseStream::from_bytes_stream(bounded(response, self.limits.message_bytes));
         let first = tokio::time::timeout(self.limits.probe, events.next()).await;
         let endpoint = match first {
             Ok(Some(Ok(event))) if event.event.as_deref() == Some("endpoint") => {
