@@ -113,14 +113,20 @@ impl GroupConfig {
     /// Two things of one name, or a name that MCP does not allow.
     fn check(&self, place: &str) -> Result<(), NodeError> {
         let mut taken = std::collections::BTreeSet::new();
-        for name in self.rename.values() {
-            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        for (from, name) in &self.rename {
+            let stars = |text: &str| text.matches('*').count();
+            if stars(from) > 1 || stars(from) != stars(name) {
+                let words = format!("{place}.rename: {from:?} and {name:?} have to have one `*` each, or none");
+                return Err(NodeError::Config(words));
+            }
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.*".contains(&byte);
             if name.is_empty() || name.len() > 128 || !name.bytes().all(is_name) {
                 let words =
                     format!("{place}.rename: {name:?} is no name of at most 128 letters, digits, `_`, `-` and `.`");
                 return Err(NodeError::Config(words));
             }
-            if !taken.insert(name) {
+            // Of patterns the first has the name; what comes second keeps its own.
+            if !taken.insert(name) && !name.contains('*') {
                 return Err(NodeError::Config(format!(
                     "{place}.rename: two things would be called {name:?}"
                 )));

@@ -32,6 +32,11 @@ pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_
 async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
     let Ok(peek) = message.peek() else { return };
     let Some(id) = peek.id.map(RawValue::get) else { return };
+    if let Some(refusal) = unspoken(&peek, id) {
+        // A client that left needs no answer.
+        let _ = to_client.send(Ok(refusal.into())).await;
+        return;
+    }
     let reply = match peek.method() {
         "server/discover" => Message::result(id, &discovered(aggregate)),
         "subscriptions/listen" => match listen(aggregate, &peek, id, to_client).await {
@@ -55,7 +60,7 @@ async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
                 let listed = aggregate.list(kind, cursor.as_deref(), &[], true).await;
                 listed.map_or_else(|| stale_cursor(id), |listed| Message::result(id, &listed))
             }
-            None => unsupported(&peek, id),
+            None => unknown(&peek, id),
         },
     };
     // A client that left needs no answer.
@@ -78,21 +83,20 @@ pub(super) fn stale_cursor(id: &str) -> Message {
     Message::error(Some(id), codes::INVALID_PARAMS, words, None)
 }
 
-/// Refuses a method that only single agents answer, or a version that is not spoken.
-fn unsupported(peek: &Peek<'_>, id: &str) -> Message {
+/// Refuses a version that is not spoken.
+fn unspoken(peek: &Peek<'_>, id: &str) -> Option<Message> {
     let version = peek
         .meta()
         .and_then(|meta| meta.protocol_version)
         .and_then(crate::jsonrpc::text);
-    if let Some(version) = version.filter(|version| !MODERN_VERSIONS.contains(&&**version)) {
-        let data = serde_json::json!({ "supported": MODERN_VERSIONS, "requested": version });
-        return Message::error(
-            Some(id),
-            codes::UNSUPPORTED_VERSION,
-            "Unsupported protocol version",
-            Some(&data),
-        );
-    }
+    let version = version.filter(|version| !MODERN_VERSIONS.contains(&&**version))?;
+    let data = serde_json::json!({ "supported": MODERN_VERSIONS, "requested": version });
+    let words = "Unsupported protocol version";
+    Some(Message::error(Some(id), codes::UNSUPPORTED_VERSION, words, Some(&data)))
+}
+
+/// Refuses a method that only single agents answer.
+fn unknown(peek: &Peek<'_>, id: &str) -> Message {
     let words = format!(
         "Method not found: {}; a single agent may know it, at /mcp/{{node}}/{{agent}}",
         peek.method()

@@ -146,7 +146,7 @@ impl Aggregate {
             if !is_named || (name == item.name && description.is_none()) {
                 Cow::Borrowed(item)
             } else {
-                Cow::Owned(item.renamed(name, description.map(String::as_str)))
+                Cow::Owned(item.renamed(&name, description.map(String::as_str)))
             }
         };
         items.map(item).collect()
@@ -193,9 +193,9 @@ impl Aggregate {
         let by_name = |raw: Option<&serde_json::value::RawValue>| {
             let name = raw.and_then(text).ok_or_else(|| unknown("the request names nothing"))?;
             let full = self.view.full(&name);
-            let owned = self.names.resolve(full);
+            let owned = self.names.resolve(&full);
             owned
-                .filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(full))
+                .filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(&full))
                 .ok_or_else(|| unknown(&format!("there is no {name:?} here")))
         };
         let by_uri = |raw: Option<&serde_json::value::RawValue>| {

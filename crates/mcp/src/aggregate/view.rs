@@ -1,5 +1,6 @@
 //! What of the network an aggregate shows, and under which names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
@@ -57,6 +58,12 @@ impl Pattern {
     }
 }
 
+/// What the one `*` of a pattern stands for in a name.
+fn between<'a>(pattern: &str, name: &'a str) -> Option<&'a str> {
+    let (before, after) = pattern.split_once('*')?;
+    name.strip_prefix(before)?.strip_suffix(after)
+}
+
 /// What one endpoint shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct View {
@@ -66,7 +73,7 @@ pub struct View {
     pub only: Vec<Pattern>,
     /// Tools and prompts that are not shown.
     pub hide: Vec<Pattern>,
-    /// Other names for tools and prompts, by `node__agent__name`.
+    /// Other names for tools and prompts, by `node__agent__name`; a `*` in both stands for the same.
     pub rename: BTreeMap<String, String>,
     /// Other descriptions for tools, by `node__agent__name`.
     pub describe: BTreeMap<String, String>,
@@ -89,15 +96,30 @@ impl View {
         (self.only.is_empty() || fits(&self.only)) && !fits(&self.hide)
     }
 
-    /// The name under which a full name is shown.
-    pub(super) fn shown<'a>(&'a self, name: &'a str) -> &'a str {
-        self.rename.get(name).map_or(name, String::as_str)
+    /// The name under which a full name is shown. One that would be shown as another already is stays as it is.
+    pub(super) fn shown<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
+        let exact = self.rename.get(name).map(|other| Cow::Borrowed(other.as_str()));
+        let by_pattern = || {
+            let mut patterns = self.rename.iter().filter(|(from, _)| from.contains('*'));
+            patterns.find_map(|(from, to)| Some(Cow::Owned(to.replacen('*', between(from, name)?, 1))))
+        };
+        exact
+            .or_else(by_pattern)
+            .filter(|shown| self.full(shown) == name)
+            .unwrap_or(Cow::Borrowed(name))
     }
 
     /// The full name of what is shown under a name.
-    pub(super) fn full<'a>(&'a self, shown: &'a str) -> &'a str {
-        let renamed = self.rename.iter().find(|(_, other)| *other == shown);
-        renamed.map_or(shown, |(name, _)| name)
+    pub(super) fn full<'a>(&'a self, shown: &'a str) -> Cow<'a, str> {
+        let exact = self.rename.iter().find(|(_, to)| *to == shown);
+        let by_pattern = || {
+            let mut patterns = self.rename.iter().filter(|(from, _)| from.contains('*'));
+            patterns.find_map(|(from, to)| Some(Cow::Owned(from.replacen('*', between(to, shown)?, 1))))
+        };
+        exact
+            .map(|(from, _)| Cow::Borrowed(from.as_str()))
+            .or_else(by_pattern)
+            .unwrap_or(Cow::Borrowed(shown))
     }
 }
 
@@ -176,5 +198,28 @@ mod tests {
         assert_eq!(view.shown("lab__files__read"), "read");
         assert_eq!(view.full("read"), "lab__files__read");
         assert_eq!(view.full("other"), "other");
+    }
+
+    #[test]
+    fn a_star_renames_many_and_what_comes_second_keeps_its_name() {
+        let rename = [
+            ("den__web__*", "web_*"),
+            ("lab__files__*", "*"),
+            ("other__files__*", "*"),
+        ];
+        let view = View {
+            rename: rename.map(|(from, to)| (from.to_owned(), to.to_owned())).into(),
+            ..View::default()
+        };
+        for (full, shown) in [
+            ("lab__files__read", "read"),
+            ("den__web__get", "web_get"),
+            ("other__files__read", "other__files__read"),
+            ("x__y__z", "x__y__z"),
+        ] {
+            assert_eq!(view.shown(full), shown);
+        }
+        assert_eq!(view.full("read"), "lab__files__read");
+        assert_eq!(view.full("web_get"), "den__web__get");
     }
 }
