@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dawn/target
 DEV := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: help build release demo test fmt lint unit doc e2e conformance clients bench fuzz tools clean
+.PHONY: help build release demo test fmt lint unit doc e2e conformance clients bench soak fuzz tools clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,11 @@ clients: build ## third-party clients and servers: Inspector, Python SDK, the re
 bench: release ## the table of measurements (BENCH=name runs one)
 	@echo "== benchmarks"
 	@$(RELEASE)/dawn-bench --dawn $(RELEASE)/dawn --agent $(RELEASE)/dawn-test-agent --out bench/results.json $(if $(BENCH),--only $(BENCH))
+
+soak: release ## an hour of 200 clients that connect, call and drop: memory and descriptors stay flat (SOAK_SECONDS)
+	@echo "== soak"
+	cargo build --locked --release -p dawn-e2e --bin soak
+	@DAWN_BIN=$(RELEASE)/dawn DAWN_TEST_AGENT=$(RELEASE)/dawn-test-agent $(RELEASE)/soak
 
 fuzz: tools ## the parsers of outside bytes, FUZZ_SECONDS (60) each
 	@scripts/tools fuzz

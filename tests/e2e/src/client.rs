@@ -139,6 +139,17 @@ impl Legacy {
             .to_owned()
     }
 
+    /// Ends the session.
+    pub async fn end(self) {
+        let response = self
+            .http
+            .delete(&self.endpoint)
+            .bearer_auth(&self.token)
+            .header("mcp-session-id", &self.session);
+        let response = response.send().await.expect("answered");
+        assert!(response.status().is_success(), "{}", response.status());
+    }
+
     /// Opens the GET stream.
     pub async fn listen(&self) -> Events {
         let response = self

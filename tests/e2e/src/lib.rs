@@ -9,8 +9,8 @@
     reason = "a test helper fails the test"
 )]
 
-mod client;
-mod sse;
+pub mod client;
+pub mod sse;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
