@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::network::{Node, resident};
+use crate::peers::{Mcpmesh, Programs, Proxy};
 use crate::report::Report;
 
 const SIZES: [(&str, usize); 3] = [("64 B", 64), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20)];
@@ -311,18 +312,30 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     futures.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-fn add(report: &mut Report, way: &str, size: (&str, usize), in_flight: usize, ours: &Figures, direct: &Figures) {
+/// Adds the rows of a way; `peers` are others that did the same.
+fn add(
+    report: &mut Report,
+    way: &str,
+    size: (&str, usize),
+    in_flight: usize,
+    ours: &Figures,
+    peers: &[(&str, &Figures)],
+) {
+    let of = |metric: fn(&Figures) -> f64| -> Vec<(&str, f64)> {
+        peers.iter().map(|(name, figures)| (*name, metric(figures))).collect()
+    };
     let case = format!("{way}, {}, {in_flight} in flight", size.0);
     let promised = way.contains("two nodes") && size.1 == 64;
-    let p50 = (promised && in_flight == 1).then_some(0.5);
-    let rate = (promised && in_flight == 32).then_some(10_000.0);
+    let p50 = (promised && in_flight == 1).then_some(0.3);
+    let p99 = (promised && in_flight == 32).then_some(5.0);
+    let rate = (promised && in_flight == 32).then_some(20_000.0);
     report.add(
         "calls",
         &case,
         "p50",
         "ms",
         ours.p50_ms,
-        &[("direct", direct.p50_ms)],
+        &of(|figures| figures.p50_ms),
         p50,
     );
     report.add(
@@ -331,8 +344,8 @@ fn add(report: &mut Report, way: &str, size: (&str, usize), in_flight: usize, ou
         "p99",
         "ms",
         ours.p99_ms,
-        &[("direct", direct.p99_ms)],
-        None,
+        &of(|figures| figures.p99_ms),
+        p99,
     );
     report.add(
         "calls",
@@ -340,23 +353,27 @@ fn add(report: &mut Report, way: &str, size: (&str, usize), in_flight: usize, ou
         "rate",
         "call/s",
         ours.per_second,
-        &[("direct", direct.per_second)],
+        &of(|figures| figures.per_second),
         rate,
     );
-    let megabytes = |figures: &Figures| figures.per_second * size.1 as f64 / 1e6;
+    let megabytes = |per_second: f64| per_second * size.1 as f64 / 1e6;
+    let of_peers: Vec<(&str, f64)> = peers
+        .iter()
+        .map(|(name, figures)| (*name, megabytes(figures.per_second)))
+        .collect();
     report.add(
         "calls",
         &case,
         "throughput",
         "MB/s",
-        megabytes(ours),
-        &[("direct", megabytes(direct))],
+        megabytes(ours.per_second),
+        &of_peers,
         None,
     );
 }
 
 /// Measures every way, size and number in flight.
-pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
+pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, report: &mut Report) {
     let mut http_server = Command::new(agent)
         .args(["--raw-echo", "--http", "127.0.0.1:0"])
         .stdout(Stdio::piped())
@@ -368,6 +385,8 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
     let line = lines.next_line().await.expect("readable").expect("an address");
     let url = line.split_whitespace().last().expect("an address").to_owned();
     let agent_path = agent.to_str().expect("a path");
+    let mesh = Mcpmesh::start(programs, agent_path).await;
+    let proxies = Proxy::start_all(programs, agent_path).await;
     for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
         let transport = if listen.contains("quic") { "QUIC" } else { "TCP" };
         let home = Node::start(dawn, "home", None, listen).await;
@@ -388,8 +407,17 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
                         size,
                         in_flight,
                         &one.measure(size.1, in_flight).await,
-                        &direct,
+                        &[("direct", &direct)],
                     );
+                    let mut theirs = Vec::new();
+                    for proxy in &proxies {
+                        theirs.push((
+                            proxy.name,
+                            Http::open(&proxy.url, None).await.measure(size.1, in_flight).await,
+                        ));
+                    }
+                    let mut beside = vec![("direct", &direct_http)];
+                    beside.extend(theirs.iter().map(|(name, figures)| (*name, figures)));
                     let one = Http::open(&format!("{}/mcp/lab/echo", lab.api), Some(&lab.token)).await;
                     add(
                         report,
@@ -397,9 +425,15 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
                         size,
                         in_flight,
                         &one.measure(size.1, in_flight).await,
-                        &direct_http,
+                        &beside,
                     );
                 }
+                let theirs = match &mesh {
+                    Some(mesh) => Some(Stdio0::start(mesh.connect()).await.measure(size.1, in_flight).await),
+                    None => None,
+                };
+                let mut beside = vec![("direct", &direct)];
+                beside.extend(theirs.iter().map(|figures| ("mcpmesh", figures)));
                 let mut two = Stdio0::start(home.command(&["mcp", "lab:echo"])).await;
                 add(
                     report,
@@ -407,7 +441,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
                     size,
                     in_flight,
                     &two.measure(size.1, in_flight).await,
-                    &direct,
+                    &beside,
                 );
                 let bridge = two.child.id().map_or(f64::NAN, resident);
                 drop(two);
@@ -418,12 +452,14 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
                     size,
                     in_flight,
                     &two.measure(size.1, in_flight).await,
-                    &direct_http,
+                    &[("direct", &direct_http)],
                 );
                 if in_flight == IN_FLIGHT[2] {
                     let case = format!("after {} calls, {transport}", size.0);
-                    report.add("calls", &case, "client node", "MiB", home.resident(), &[], None);
-                    report.add("calls", &case, "agent node", "MiB", lab.resident(), &[], None);
+                    let mut beside: Vec<(&str, f64)> = mesh.iter().map(|mesh| ("mcpmesh", mesh.resident())).collect();
+                    report.add("calls", &case, "client node", "MiB", home.resident(), &beside, None);
+                    beside.extend(proxies.iter().map(|proxy| (proxy.name, proxy.resident())));
+                    report.add("calls", &case, "agent node", "MiB", lab.resident(), &beside, None);
                     report.add("calls", &case, "dawn mcp", "MiB", bridge, &[], None);
                 }
             }

@@ -1,7 +1,8 @@
 //! `make bench`: one table of measurements from one run, and the same rows in `bench/results.json`.
 //!
 //! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
-//! one node and through two nodes, over standard I/O and over Streamable HTTP. All processes share this machine.
+//! one node and through two nodes, over standard I/O and over Streamable HTTP, and beside Dawn through other programs that
+//! do the same. All processes share this machine.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -12,7 +13,9 @@
 )]
 
 mod call;
+mod catalogue;
 mod network;
+mod peers;
 mod report;
 mod start;
 
@@ -34,7 +37,10 @@ struct Arguments {
     /// Where the rows are written.
     #[arg(long)]
     out: PathBuf,
-    /// Runs one benchmark: calls, daemon.
+    /// The folder of the programs that are measured beside Dawn, as `scripts/peers` fills it.
+    #[arg(long)]
+    peers: Option<PathBuf>,
+    /// Runs one benchmark: calls, catalogue, daemon.
     #[arg(long)]
     only: Option<String>,
 }
@@ -51,8 +57,12 @@ fn main() {
         if wanted("daemon") {
             start::measure(&arguments.dawn, &mut report).await;
         }
+        if wanted("catalogue") {
+            catalogue::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+        }
         if wanted("calls") {
-            call::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+            let programs = peers::Programs::find(arguments.peers.as_deref());
+            call::measure(&arguments.dawn, &arguments.agent, &programs, &mut report).await;
         }
         report.finish(&arguments.out, arguments.only.is_some());
     });

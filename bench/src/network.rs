@@ -73,6 +73,15 @@ impl Node {
         command
     }
 
+    /// Changes the configuration and has the node read it again.
+    pub(crate) async fn configure(&self, change: impl FnOnce(&mut String)) {
+        let path = self.home.path().join("config.toml");
+        let mut config = std::fs::read_to_string(&path).unwrap_or_default();
+        change(&mut config);
+        std::fs::write(&path, config).expect("written");
+        let _changed = self.run(&["reload"]).await;
+    }
+
     /// A ticket to this node's network.
     pub(crate) async fn ticket(&self) -> String {
         self.run(&["invite"]).await["ticket"]

@@ -8,7 +8,7 @@ use crate::report::Report;
 
 const RUNS: usize = 11;
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

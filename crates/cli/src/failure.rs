@@ -104,7 +104,7 @@ impl From<ClientError> for Failure {
             ClientError::NotRunning => Self::new(Exit::NotRunning, "not_running", message)
                 .next("start it with `dawn up`, or choose another home with --home DIR"),
             ClientError::Unauthorized => Self::new(Exit::NotAllowed, "unauthorized", message)
-                .next("restart the node with `dawn down` and `dawn up`; it writes its token anew"),
+                .next("end the node where it runs (Ctrl-C) and start it again: it writes its token anew"),
             ClientError::Api { status, code, next, .. } => {
                 let exit = exit_of(status, &code);
                 let failure = Self::new(exit, code, message);

@@ -9,6 +9,8 @@ use crate::NodeId;
 
 /// Longest node or agent name, characters.
 const MAX_NAME: usize = 32;
+/// What is no node's name: it stands for all.
+const ANY: &str = "any";
 /// Longest network name, bytes.
 const MAX_NETWORK_NAME: usize = 64;
 
@@ -16,7 +18,9 @@ const MAX_NETWORK_NAME: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a node name.
-    #[error("a node name has 1 to 32 characters a-z, 0-9 and -, and begins and ends with a letter or a digit")]
+    #[error(
+        "a node name has 1 to 32 characters a-z, 0-9 and -, begins and ends with a letter or a digit, and is not `any`"
+    )]
     Node,
     /// Not an agent name.
     #[error(
@@ -99,10 +103,11 @@ macro_rules! name {
 }
 
 name!(
-    /// The name of a node, unique in its network: `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`.
+    /// The name of a node, unique in its network: `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`, and not `any`, which in an agent's
+    /// address stands for whichever node has it.
     NodeName,
     NameError::Node,
-    |text| is_name(text, b"-")
+    |text| is_name(text, b"-") && text != ANY
 );
 name!(
     /// The name of an agent, unique on its node: like a node name, with `_` too inside, never two in a row (`__`
@@ -135,7 +140,8 @@ impl NodeName {
             }
         }
         name.truncate(name.trim_end_matches('-').len());
-        if name.is_empty() {
+        if name.is_empty() || name == ANY {
+            name.clear();
             name.push_str("node");
         }
         Self(name)
@@ -150,6 +156,8 @@ pub enum NodeRef {
     Id(NodeId),
     /// By its name.
     Name(NodeName),
+    /// Whichever of them has what is asked for: `any`.
+    Any,
 }
 
 /// Where an agent is: `node:agent`.
@@ -179,6 +187,7 @@ impl fmt::Display for NodeRef {
         match self {
             Self::Id(id) => id.fmt(f),
             Self::Name(name) => name.fmt(f),
+            Self::Any => f.pad(ANY),
         }
     }
 }
@@ -187,6 +196,9 @@ impl FromStr for NodeRef {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == ANY {
+            return Ok(Self::Any);
+        }
         match text.parse() {
             Ok(id) => Ok(Self::Id(id)),
             Err(_) => text.parse().map(Self::Name),

@@ -272,15 +272,39 @@ impl Revocations {
         Self::default()
     }
 
-    /// Adds a revocation.
-    pub fn add(&mut self, revocation: VerifiedRevocation) -> Added {
+    /// What adding a revocation would come to.
+    pub fn look(&self, revocation: &VerifiedRevocation) -> Added {
         let key = Key::of(&revocation.0);
         if self.all.contains_key(&key) {
-            return Added::Known;
+            Added::Known
+        } else if self.is_full(key.issuer) {
+            Added::Full
+        } else {
+            Added::New
         }
-        if self.is_full(key.issuer) {
-            return Added::Full;
+    }
+
+    /// The latest revocation of `node` that stands, by the network key where there is one: it convinces whoever it is
+    /// shown to.
+    pub fn latest(&self, node: &NodeId) -> Option<&Revocation> {
+        let standing = self.standing.get(node)?;
+        let last = standing.network.last().or(standing.all.last())?;
+        let is_it = |revocation: &&Revocation| revocation.node == *node && revocation.at == *last;
+        let mut candidates = self.iter().filter(is_it);
+        let by_network = self
+            .iter()
+            .filter(is_it)
+            .find(|revocation| matches!(revocation.issuer, Issuer::Network(_)));
+        by_network.or_else(|| candidates.next())
+    }
+
+    /// Adds a revocation.
+    pub fn add(&mut self, revocation: VerifiedRevocation) -> Added {
+        let outcome = self.look(&revocation);
+        if outcome != Added::New {
+            return outcome;
         }
+        let key = Key::of(&revocation.0);
         let is_latest = self.all.last_key_value().is_none_or(|(last, _)| *last < key);
         self.all.insert(key, revocation);
         if is_latest {

@@ -175,7 +175,10 @@ impl AgentClient {
                 Kind::Response if peek.id() == Id::parse(&id).ok() => {
                     return match (peek.result, peek.error) {
                         (Some(result), _) => Ok(result.to_owned()),
-                        (None, error) => Err(agent_error(error)),
+                        (None, error) => Err(match Fault::of(&frame.message) {
+                            Some(fault) => fault.into(),
+                            None => agent_error(error),
+                        }),
                     };
                 }
                 Kind::Response => {}

@@ -143,6 +143,26 @@ impl Fault {
         }
     }
 
+    /// The fault that an answer of Dawn's own tells; `None` of every other message.
+    #[must_use]
+    pub fn of(message: &Message) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Told {
+            message: String,
+            data: Marked,
+        }
+        #[derive(Deserialize)]
+        struct Marked {
+            dawn: Mark,
+        }
+        #[derive(Deserialize)]
+        struct Mark {
+            code: FaultCode,
+        }
+        let told: Told = serde_json::from_str(message.peek().ok()?.error?.get()).ok()?;
+        Some(Self::new(told.data.dawn.code, told.message))
+    }
+
     /// `error.data` of the JSON-RPC error.
     #[must_use]
     pub fn data(&self) -> serde_json::Value {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Id, Kind, Message, MessageError};
+use crate::jsonrpc::{Id, Kind, Message, MessageError, Peek, codes};
 use crate::link::{Link, LinkError, LinkReceiver, LinkSender};
 use crate::wire::Mode;
 
@@ -22,6 +22,32 @@ pub struct InFlight(Mutex<HashMap<Id, Bytes>>);
 impl InFlight {
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<Id, Bytes>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn begin(&self, id: &Id, raw: Option<&str>, most: usize) -> Result<(), Full> {
+        self.with(|open| {
+            if open.contains_key(id) {
+                return Err(Full::Taken);
+            }
+            if open.len() >= most {
+                return Err(Full::Busy);
+            }
+            open.insert(id.clone(), Bytes::copy_from_slice(raw.unwrap_or("null").as_bytes()));
+            Ok(())
+        })
+    }
+
+    /// Notes what is no request: a cancellation ends one.
+    fn noted(&self, peek: &Peek<'_>) {
+        if peek.kind() == Kind::Notification && peek.method() == "notifications/cancelled" {
+            let id = peek
+                .params()
+                .and_then(|params| params.request_id)
+                .and_then(|raw| Id::parse(raw.get()).ok());
+            if let Some(id) = id {
+                self.with(|open| open.remove(&id));
+            }
+        }
     }
 
     /// Notes what the client sends.
@@ -39,16 +65,7 @@ impl InFlight {
                     self.with(|open| open.insert(id, Bytes::copy_from_slice(raw.get().as_bytes())));
                 }
             }
-            Kind::Notification if peek.method() == "notifications/cancelled" => {
-                let id = peek
-                    .params()
-                    .and_then(|params| params.request_id)
-                    .and_then(|raw| Id::parse(raw.get()).ok());
-                if let Some(id) = id {
-                    self.with(|open| open.remove(&id));
-                }
-            }
-            Kind::Notification | Kind::Response => {}
+            Kind::Notification | Kind::Response => self.noted(&peek),
         }
         Ok(())
     }
@@ -208,23 +225,60 @@ async fn up(
 
 /// The answer to a frame that does not go on to the agent.
 fn refuse(frame: &Frame, open: &InFlight, how: &Pumping) -> Option<Message> {
-    if open.len() >= how.in_flight
-        && let Ok(peek) = frame.message.peek()
-        && peek.kind() == Kind::Request
-    {
-        let fault = Fault::new(
-            FaultCode::Busy,
-            format!(
-                "{} requests are in flight on this session; wait for answers",
-                how.in_flight
-            ),
-        );
-        return Some(fault.answer(peek.id.map(serde_json::value::RawValue::get)));
+    let invalid = |error: &MessageError| Message::error(None, error.code(), &error.to_string(), None);
+    let parts = if frame.message.is_batch() {
+        match frame.message.batch() {
+            Ok(parts) => parts,
+            Err(error) => return Some(invalid(&error)),
+        }
+    } else {
+        vec![frame.message.clone()]
+    };
+    let mut begun = Vec::new();
+    let mut refusal = None;
+    for part in &parts {
+        let peek = match part.peek() {
+            Ok(peek) => peek,
+            Err(error) => {
+                refusal = Some(invalid(&error));
+                break;
+            }
+        };
+        let Some(id) = peek.id().filter(|_| peek.kind() == Kind::Request) else {
+            open.noted(&peek);
+            continue;
+        };
+        let raw = peek.id.map(serde_json::value::RawValue::get);
+        match open.begin(&id, raw, how.in_flight) {
+            Ok(()) => begun.push(id),
+            Err(Full::Taken) => {
+                let words = "a request with this id is still in flight on this session";
+                refusal = Some(Message::error(raw, codes::INVALID_REQUEST, words, None));
+                break;
+            }
+            Err(Full::Busy) => {
+                let words = format!(
+                    "{} requests are in flight on this session; wait for answers",
+                    how.in_flight
+                );
+                refusal = Some(Fault::new(FaultCode::Busy, words).answer(raw));
+                break;
+            }
+        }
     }
-    match open.sent(&frame.message) {
-        Ok(()) => None,
-        Err(error) => Some(Message::error(None, error.code(), &error.to_string(), None)),
+    if refusal.is_some() {
+        // A batch goes on as a whole or not at all.
+        open.with(|open| begun.iter().for_each(|id| drop(open.remove(id))));
     }
+    refusal
+}
+
+/// Why a request is not begun.
+enum Full {
+    /// Its id is in use.
+    Taken,
+    /// As many are in flight as can be.
+    Busy,
 }
 
 /// Returns why the agent's side ended; `None` when it ended in order.

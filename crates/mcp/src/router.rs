@@ -65,10 +65,6 @@ pub struct Router {
     load: Arc<Load>,
 }
 
-/// In place of a node: whichever has an agent of that name, the nearest and least used first. A node that is called so
-/// goes before.
-pub const ANY: &str = "any";
-
 /// How long opening a link to one instance may take while there are others.
 const IMPATIENT: Duration = Duration::from_secs(2);
 
@@ -144,17 +140,13 @@ impl Router {
     }
 
     /// The nodes that an address means, in the order in which they are tried: one, or all that have an instance of the
-    /// agent when the address says [`ANY`].
+    /// agent when the address says [`NodeRef::Any`], the nearest and least used first.
     ///
     /// # Errors
     /// The node is unknown, or no node has such an agent.
     pub fn instances(&self, address: &AgentAddress) -> Result<Vec<NodeId>, Fault> {
-        let unknown = match self.directory.resolve(&address.node) {
-            Ok(node) => return Ok(vec![node]),
-            Err(fault) => fault,
-        };
-        if address.node.to_string() != ANY {
-            return Err(unknown);
+        if address.node != NodeRef::Any {
+            return Ok(vec![self.directory.resolve(&address.node)?]);
         }
         let agents = self.directory.agents();
         let ready = agents

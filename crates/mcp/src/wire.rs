@@ -1,7 +1,5 @@
 //! The mesh protocol `/dawn/mcp/1`: one header line each way, then frames.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
@@ -97,7 +95,7 @@ fn line(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// Who is calling an agent, as the membership gate saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The calling node.
     pub node: NodeId,
@@ -110,11 +108,9 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Tells callers apart, and one with other roles or another certificate from itself before.
+    /// Tells callers apart, and one with another name or other roles from itself before.
     pub(crate) fn session_key(&self) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        format!("{} {:016x}", self.node, hasher.finish())
+        format!("{} {} {}", self.node, self.name, self.roles.join(","))
     }
 }
 

@@ -25,6 +25,8 @@ pub struct MeshLimits {
     pub published_bytes: usize,
     /// Bytes of published messages that wait to be read here; while there are as many, peers wait.
     pub published_waiting: usize,
+    /// Published messages of one peer that wait to be read here.
+    pub published_unread: usize,
     /// Peers at once that are no members, or not yet: beyond, the one that came first goes.
     pub strangers: usize,
     /// Streams of all of them at once.
@@ -50,6 +52,7 @@ impl Default for MeshLimits {
             queue: 1024,
             published_bytes: 1 << 20,
             published_waiting: 64 << 20,
+            published_unread: 1024,
             strangers: 128,
             stranger_streams: 512,
             chain_bytes: 4 << 10,

@@ -25,6 +25,8 @@ pub struct Protocol(pub &'static str);
 pub(crate) const PING: Protocol = Protocol("/dawn/ping/1");
 /// Published messages go over it.
 pub(crate) const PUBSUB: Protocol = Protocol("/dawn/pubsub/1");
+/// A published message of at most so many bytes needs no room.
+const SMALL: usize = 8 << 10;
 
 /// Who may open a protocol's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,8 +164,8 @@ pub struct Published {
     pub from: NodeId,
     /// The message.
     pub bytes: Bytes,
-    /// Its share of the memory that messages may take until everybody who listens has read them.
-    _room: Arc<OwnedSemaphorePermit>,
+    /// Its share of what messages may take, all together and of this member, until everybody who listens has read them.
+    _room: Arc<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit)>,
 }
 
 /// What the mesh counted since it started.
@@ -420,12 +422,27 @@ impl Mesh {
         });
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
+            // One stream of each peer: a newer one takes the place of the older.
+            let mut streams: HashMap<NodeId, (CancellationToken, Arc<Semaphore>)> = HashMap::new();
             while let Some(inbound) = pubsub.next().await {
+                streams.retain(|_, (stop, _)| !stop.is_cancelled());
+                let node = inbound.peer.node;
+                let unread = match streams.remove(&node) {
+                    Some((before, unread)) => {
+                        before.cancel();
+                        unread
+                    }
+                    None => Arc::new(Semaphore::new(shared.limits.published_unread)),
+                };
+                let stop = CancellationToken::new();
+                streams.insert(node, (stop.clone(), Arc::clone(&unread)));
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    if let Err(error) = read_published(&shared, inbound).await {
+                    let reading = stop.run_until_cancelled(read_published(&shared, inbound, &unread));
+                    if let Some(Err(error)) = reading.await {
                         tracing::debug!(%error, "a peer's published messages ended");
                     }
+                    stop.cancel();
                 });
             }
         });
@@ -542,6 +559,21 @@ impl Mesh {
             Counters::count(&self.shared.counters.dropped_messages);
         }
         sent
+    }
+
+    /// Sends messages to one connected member, waiting for room; those that are left when it goes are dropped.
+    pub fn send_all(&self, node: NodeId, topic: &'static str, messages: Vec<Bytes>) {
+        let outbox = self
+            .shared
+            .with_members(|members| Some(members.get(&node)?.outbox.clone()));
+        let Some(outbox) = outbox else { return };
+        tokio::spawn(async move {
+            for bytes in messages {
+                if outbox.send((topic, bytes)).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// The messages that members publish under a topic.
@@ -780,7 +812,7 @@ async fn write_one(stream: &mut MeshStream, topic: &str, bytes: &[u8], flush: bo
     if flush { stream.flush().await } else { Ok(()) }
 }
 
-async fn read_published(shared: &Shared, inbound: Inbound) -> std::io::Result<()> {
+async fn read_published(shared: &Shared, inbound: Inbound, unread: &Arc<Semaphore>) -> std::io::Result<()> {
     let Inbound { peer, mut stream } = inbound;
     loop {
         let mut topic = vec![0; usize::from(stream.read_u8().await?)];
@@ -792,9 +824,20 @@ async fn read_published(shared: &Shared, inbound: Inbound) -> std::io::Result<()
                 format!("a published message of {length} bytes"),
             ));
         }
-        let room = u32::try_from(length.max(1)).map_err(std::io::Error::other)?;
-        let room = Arc::clone(&shared.room).acquire_many_owned(room).await;
-        let room = room.map_err(std::io::Error::other)?;
+        let own = Arc::clone(unread)
+            .acquire_owned()
+            .await
+            .map_err(std::io::Error::other)?;
+        // What is small always passes: revocations and signs of life do not wait behind large messages.
+        let room = if length > SMALL {
+            let room = u32::try_from(length).map_err(std::io::Error::other)?;
+            let room = Arc::clone(&shared.room).acquire_many_owned(room);
+            // Whoever waits for room is slow, and its peer asks again when it has more to say.
+            let room = tokio::time::timeout(shared.limits.open, room).await?;
+            Some(room.map_err(std::io::Error::other)?)
+        } else {
+            None
+        };
         let mut bytes = vec![0; length];
         // Whoever holds room has to use it.
         let _ = tokio::time::timeout(shared.limits.open, stream.read_exact(&mut bytes)).await??;
@@ -804,7 +847,7 @@ async fn read_published(shared: &Shared, inbound: Inbound) -> std::io::Result<()
             Published {
                 from: peer.node,
                 bytes: bytes.into(),
-                _room: Arc::new(room),
+                _room: Arc::new((room, own)),
             },
         );
     }

@@ -21,3 +21,4 @@ pub use handle::{
     Transport,
 };
 pub use stream::MeshStream;
+pub use swarm::check_address;

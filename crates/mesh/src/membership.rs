@@ -1,7 +1,8 @@
 //! The membership handshake, `/dawn/membership/1`.
 //!
-//! The dialler sends its chain; the other answers with a verdict and its own; the dialler sends its verdict. A refusal of
-//! the dialler carries a reason and, where there is one, the evidence: a revoked node learns of it so, whoever it asks.
+//! The dialler sends its chain; the other answers with a verdict and its own; the dialler sends its verdict. A refusal
+//! carries the evidence, where there is one, and that of the dialler a reason: a revoked node learns of it so, whoever it
+//! meets.
 //! Chains, reasons and evidence are length-prefixed and bounded.
 
 use bytes::Bytes;
@@ -65,6 +66,9 @@ pub(crate) async fn show(
     let chain = receive(stream, limit).await?;
     let verdict = gate.verify(peer, &chain);
     stream.write_u8(u8::from(verdict.is_err())).await?;
+    if let Err(refusal) = &verdict {
+        send(stream, &refusal.evidence).await?;
+    }
     stream.flush().await?;
     stream.shutdown().await?;
     Ok((verdict?, chain.into()))
@@ -84,6 +88,8 @@ pub(crate) async fn answer(
             send(stream, &gate.own_chain()).await?;
             stream.flush().await?;
             if stream.read_u8().await? != 0 {
+                let evidence = receive(stream, limit).await?;
+                gate.refused(peer, &evidence).await;
                 return Err(HandshakeError::RefusedThere(
                     "it does not accept this node's certificate".into(),
                 ));

@@ -228,8 +228,36 @@ fn preference(address: &Multiaddr) -> u8 {
     }
 }
 
+/// An error with everything that caused it; some say nothing themselves.
+fn causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut words: Vec<String> = chain
+        .map(ToString::to_string)
+        .filter(|words| !words.is_empty())
+        .collect();
+    words.dedup();
+    if words.is_empty() {
+        return format!("{error:?}");
+    }
+    words.join(": ")
+}
+
+/// Whether a text is a multiaddr.
+///
+/// # Errors
+/// Why it is not.
+pub fn check_address(text: &str) -> Result<(), String> {
+    text.parse::<Multiaddr>().map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Addresses of one node that are tried: a record cannot make others knock at every door.
+const ADDRESSES: usize = 16;
+/// Nodes of the local network that are remembered.
+const DISCOVERED: usize = 1024;
+
 fn parse(addresses: &[String]) -> Vec<Multiaddr> {
-    let mut parsed: Vec<Multiaddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    let addresses = addresses.iter().take(ADDRESSES);
+    let mut parsed: Vec<Multiaddr> = addresses.filter_map(|address| address.parse().ok()).collect();
     parsed.sort_by_key(preference);
     parsed
 }
@@ -361,12 +389,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         let parsed: Multiaddr = address
             .parse()
             .map_err(|error: libp2p::multiaddr::Error| refuse(error.to_string()))?;
-        waiting.insert(
-            actor
-                .swarm
-                .listen_on(parsed)
-                .map_err(|error| refuse(error.to_string()))?,
-        );
+        waiting.insert(actor.swarm.listen_on(parsed).map_err(|error| refuse(causes(&error)))?);
     }
     actor.first_addresses(waiting).await?;
     serve_membership(&mesh, &control)?;
@@ -382,15 +405,24 @@ fn serve_membership(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
     let (mesh, control) = (mesh.clone(), control.clone());
     tokio::spawn(async move {
         let stop = mesh.shared.stop.clone();
+        // One handshake of a peer at a time.
+        let under_way: Arc<Mutex<HashSet<NodeId>>> = Arc::default();
         while let Some(Some((peer, stream))) = stop.run_until_cancelled(incoming.recv()).await {
             let Some(node) = node_id(peer) else { continue };
-            let (mesh, control) = (mesh.clone(), control.clone());
+            if !lock(&under_way).insert(node) {
+                Counters::count(&mesh.shared.counters.refused_streams);
+                continue;
+            }
+            let (mesh, control, under_way) = (mesh.clone(), control.clone(), Arc::clone(&under_way));
             tokio::spawn(async move {
                 let mut stream = stream.compat();
                 let limits = &mesh.shared.limits;
                 let answered = membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes);
-                match tokio::time::timeout(limits.handshake, answered).await {
+                let answered = tokio::time::timeout(limits.handshake, answered).await;
+                lock(&under_way).remove(&node);
+                match answered {
                     Ok(Ok((membership, chain))) => {
+                        mesh.shared.shown(node, None);
                         let (address, transport) = control.address_of(node);
                         mesh.member_shown(membership, chain, address, transport);
                     }
@@ -425,7 +457,9 @@ impl Actor {
                     let address = addresses.first().map(ToString::to_string).unwrap_or_default();
                     return Err(StartError::Listen {
                         address,
-                        reason: format!("{reason:?}"),
+                        reason: reason
+                            .err()
+                            .map_or_else(|| "it was closed".to_owned(), |error| causes(&error)),
                     });
                 }
                 _ => {}
@@ -682,6 +716,7 @@ impl Actor {
                         self.make_room();
                     }
                 }
+                self.mesh.shared.shown(node, None);
                 self.dialled(node, &Ok(()));
                 if endpoint.is_dialer() && !self.mesh.shared.gate.own_chain().is_empty() {
                     self.control.show_chain(node, self.mesh.clone());
@@ -747,8 +782,11 @@ impl Actor {
                     let Some(node) = node_id(peer).filter(|_| peer != self.local) else {
                         continue;
                     };
+                    if self.known.len() >= DISCOVERED && !self.known.contains_key(&node) {
+                        continue;
+                    }
                     let known = self.known.entry(node).or_default();
-                    if !known.contains(&address) {
+                    if !known.contains(&address) && known.len() < ADDRESSES {
                         known.push(address.clone());
                     }
                     if let Some(kept) = self.kept.get_mut(&node) {
@@ -766,6 +804,7 @@ impl Actor {
                         known.retain(|known| *known != address);
                     }
                 }
+                self.known.retain(|_, addresses| !addresses.is_empty());
             }
             _ => {}
         }

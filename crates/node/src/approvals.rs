@@ -91,6 +91,7 @@ impl Approver for Approvals {
     fn approve(&self, question: Question) -> BoxFuture<'static, bool> {
         let (answer, answered) = oneshot::channel();
         let id = format!("{:08x}", rand::random::<u32>());
+        let told;
         {
             let mut waiting = self.lock();
             let theirs = waiting
@@ -99,6 +100,13 @@ impl Approver for Approvals {
             if waiting.len() >= WAITING || theirs.count() >= THEIRS {
                 return Box::pin(std::future::ready(false));
             }
+            told = serde_json::json!({
+                "id": id,
+                "state": "waiting",
+                "caller": question.caller_name,
+                "agent": question.agent,
+                "what": question.what,
+            });
             let asked = Timestamp::now();
             waiting.insert(
                 id.clone(),
@@ -109,7 +117,7 @@ impl Approver for Approvals {
                 },
             );
         }
-        self.say(&id, "waiting");
+        self.events.say("call.waiting", &told);
         let withdrawn = Withdrawn {
             approvals: self.clone(),
             id,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 /// How often lines are written.
-const FLUSH: Duration = Duration::from_millis(250);
+const FLUSH: Duration = Duration::from_millis(100);
 /// Bytes that wait to be written; lines beyond are dropped and counted.
 const WAITING: usize = 16 << 20;
 
@@ -38,7 +38,7 @@ pub struct AuditLine {
     pub arguments: Option<String>,
     /// How long it took, milliseconds.
     pub ms: f64,
-    /// `result`, `error` or `unanswered`.
+    /// `result`, `error`, `denied` or `unanswered`.
     pub outcome: String,
 }
 
@@ -68,6 +68,7 @@ impl AuditSink for Audit {
             outcome: match entry.outcome {
                 Outcome::Result => "result",
                 Outcome::Error => "error",
+                Outcome::Denied => "denied",
                 Outcome::Unanswered => "unanswered",
             }
             .to_owned(),

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dawn_mcp::fault::Fault;
+use dawn_mcp::jsonrpc::Message;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -322,7 +324,15 @@ fn from_body(status: u16, body: &[u8]) -> ClientError {
             message: error.message,
             next: error.next,
         },
-        Err(_) => ClientError::Answer(format!("status {status}: {}", String::from_utf8_lossy(body).trim())),
+        Err(_) => match Fault::of(&Message::new(Bytes::copy_from_slice(body))) {
+            Some(fault) => ClientError::Api {
+                status,
+                code: fault.code.slug().to_owned(),
+                message: fault.message,
+                next: None,
+            },
+            None => ClientError::Answer(format!("status {status}: {}", String::from_utf8_lossy(body).trim())),
+        },
     }
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::NodeError;
 
+mod check;
 pub mod edit;
 
 /// A length of time, written as `7d`, `90s` or `250ms`.
@@ -573,7 +574,7 @@ impl Config {
             .merge(environment);
         let mut config: Self = figment
             .extract()
-            .map_err(|error| NodeError::Config(error.to_string()))?;
+            .map_err(|error| NodeError::Config(error.to_string().replace("default.", "")))?;
         if let Some(api) = &overrides.api {
             config.api.listen.clone_from(api);
         }
@@ -583,11 +584,7 @@ impl Config {
         if overrides.no_mdns {
             config.mesh.mdns = false;
         }
-        for (name, agent) in &config.agents {
-            agent
-                .check()
-                .map_err(|error| NodeError::Config(format!("agents.{name}: {error}")))?;
-        }
+        config.check()?;
         Ok(config)
     }
 }

@@ -4,6 +4,7 @@
 //! passed on once, so that they reach members that are not connected to their origin. When two members meet, each
 //! sends its digest and gets what it lacks.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,10 @@ struct Inner {
     epoch: u64,
     sequence: Mutex<(u64, u64)>,
     started: Instant,
+    /// How often each member asked lately.
+    asked: Mutex<HashMap<NodeId, (Instant, u32)>>,
+    /// Of whom was complained lately.
+    told: Mutex<HashMap<NodeId, Instant>>,
     changes: watch::Sender<u64>,
     events: Events,
 }
@@ -92,6 +97,8 @@ impl Directory {
             epoch,
             sequence: Mutex::new((0, 0)),
             started: Instant::now(),
+            asked: Mutex::default(),
+            told: Mutex::default(),
             changes: watch::channel(0).0,
             events,
         };
@@ -107,7 +114,13 @@ impl Directory {
     /// Every node that is known.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
-        lock(&self.0.registry).view()
+        let mut nodes = lock(&self.0.registry).view();
+        // Who is no member any more reaches nobody.
+        if self.0.members.is_out() {
+            let own = self.0.key.node_id();
+            nodes.iter_mut().for_each(|view| view.online &= view.record.node == own);
+        }
+        nodes
     }
 
     /// How long ago a node was last heard of.
@@ -294,13 +307,40 @@ impl Directory {
     fn met(&self, node: NodeId) {
         let digest = lock(&self.0.registry).digest(false).encode();
         let _sent = self.0.mesh.send_to(node, DIGEST, digest.into());
-        for bytes in self.0.members.revocations_encoded() {
-            let _sent = self.0.mesh.send_to(node, REVOCATION, bytes);
-        }
+        // The newest first: it may be of one who would rather not have it known.
+        let mut revocations = self.0.members.revocations_encoded();
+        revocations.reverse();
+        self.0.mesh.send_all(node, REVOCATION, revocations);
         self.beat(false);
     }
 
+    /// Whether a member has asked less often than it may: each answer is as long as the registry.
+    fn may_ask(&self, from: NodeId) -> bool {
+        const SPAN: Duration = Duration::from_secs(10);
+        const MOST: u32 = 20;
+        let now = Instant::now();
+        let mut asked = lock(&self.0.asked);
+        asked.retain(|_, (since, _)| now.duration_since(*since) < SPAN);
+        let (_, count) = asked.entry(from).or_insert((now, 0));
+        *count += 1;
+        *count <= MOST
+    }
+
+    /// Says what a member sent that is refused: once a minute, however much it sends.
+    fn complain(&self, from: NodeId, what: &str, error: &dyn std::fmt::Display) {
+        const SPAN: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        let mut told = lock(&self.0.told);
+        told.retain(|_, since| now.duration_since(*since) < SPAN);
+        if told.insert(from, now).is_none() {
+            tracing::warn!(%from, %error, "{what} is refused");
+        }
+    }
+
     fn digest(&self, message: &Published) {
+        if !self.may_ask(message.from) {
+            return self.complain(message.from, "a digest", &"it asks too often");
+        }
         match Digest::decode(&message.bytes) {
             Ok(digest) => {
                 let (missing, lacks) = {
@@ -311,11 +351,10 @@ impl Directory {
                     let own = lock(&self.0.registry).digest(true).encode();
                     let _sent = self.0.mesh.send_to(message.from, DIGEST, own.into());
                 }
-                for bytes in missing {
-                    let _sent = self.0.mesh.send_to(message.from, RECORD, bytes.into());
-                }
+                let missing = missing.into_iter().map(Bytes::from).collect();
+                self.0.mesh.send_all(message.from, RECORD, missing);
             }
-            Err(error) => tracing::warn!(from = %message.from, %error, "a digest is refused"),
+            Err(error) => self.complain(message.from, "a digest", &error),
         }
     }
 
@@ -328,7 +367,7 @@ impl Directory {
                 self.learn(&message.bytes).await;
             }
             Ok(Applied::Known) => {}
-            Err(error) => tracing::warn!(from = %message.from, %error, "a record is refused"),
+            Err(error) => self.complain(message.from, "a record", &error),
         }
     }
 
@@ -362,7 +401,7 @@ impl Directory {
         match self.0.members.add_revocation(&message.bytes).await {
             Ok(true) => self.drop_revoked().await,
             Ok(false) => {}
-            Err(error) => tracing::warn!(from = %message.from, %error, "a revocation is refused"),
+            Err(error) => self.complain(message.from, "a revocation", &error),
         }
     }
 
@@ -401,6 +440,7 @@ impl Directory {
         let mut found = nodes.into_iter().filter(|view| match node {
             NodeRef::Id(id) => view.record.node == *id,
             NodeRef::Name(name) => view.record.name == *name,
+            NodeRef::Any => false,
         });
         let Some(first) = found.next() else {
             return Err(Fault::new(
@@ -441,7 +481,7 @@ async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published
         match receiver.recv().await {
             Ok(message) => return Some(message),
             Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "published messages were missed");
+                tracing::info!(missed, "published messages were missed");
             }
             Err(broadcast::error::RecvError::Closed) => return None,
         }

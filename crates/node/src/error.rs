@@ -176,6 +176,13 @@ impl NodeError {
             }
             Self::HasNetwork(_) => "use another home folder with --home, or `dawn leave` the network".to_owned(),
             Self::OwnsNetwork => "dawn leave --give-up-network, to end the network all the same".to_owned(),
+            Self::Mesh(_) => {
+                "choose another address with --listen, such as /ip4/0.0.0.0/udp/0/quic-v1; port 0 picks a free one"
+                    .to_owned()
+            }
+            Self::File { path, .. } if path.ends_with("identity.key") => {
+                "put it back from a backup, or `dawn leave` and join again with a new invite".to_owned()
+            }
             Self::Config(_) => {
                 "mend config.toml or the DAWN_* variable; `dawn config show` prints what is in force".to_owned()
             }

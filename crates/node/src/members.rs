@@ -8,6 +8,7 @@ pub(crate) mod frames;
 mod renewal;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -73,6 +74,20 @@ pub struct Known {
     pub expires: UnixTime,
 }
 
+impl Known {
+    /// One of which nothing is known but its id.
+    #[must_use]
+    pub fn unheard(node: NodeId) -> Self {
+        Self {
+            node,
+            name: NodeName::suggest("unknown"),
+            roles: Roles::from(Role::Member),
+            admitted_at: UnixTime(0),
+            expires: UnixTime(0),
+        }
+    }
+}
+
 impl From<&Membership> for Known {
     fn from(membership: &Membership) -> Self {
         Self {
@@ -102,6 +117,10 @@ struct Inner {
     events: Events,
     decided: Notify,
     renewed: watch::Sender<()>,
+    /// This node is known to be no member any more.
+    out: AtomicBool,
+    /// One is let in at a time, so that two do not get one name.
+    welcoming: tokio::sync::Mutex<()>,
     lifetime: Duration,
     admissions_per_minute: u32,
     announce: Vec<String>,
@@ -182,11 +201,15 @@ impl Members {
             events,
             decided: Notify::new(),
             renewed: watch::channel(()).0,
+            out: AtomicBool::new(false),
+            welcoming: tokio::sync::Mutex::default(),
             lifetime: config.certificate.lifetime.0,
             admissions_per_minute: config.limits.admissions_per_minute,
             announce: config.mesh.announce.clone(),
         };
-        Ok(Self(Arc::new(inner)))
+        let members = Self(Arc::new(inner));
+        members.look_at_standing();
+        Ok(members)
     }
 
     /// Gives the service its mesh, once.
@@ -269,6 +292,15 @@ impl Members {
         let membership = chain
             .verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations))
             .map_err(corrupt)?;
+        let own = self.own();
+        let is_same = membership.node == self.0.node
+            && membership.name == own.name
+            && membership.roles == own.roles
+            && membership.admitted_at == own.admitted_at;
+        if !is_same {
+            let words = "the renewed certificate says something else than the one before";
+            return Err(NodeError::Admission(words.into()));
+        }
         self.0.store.set(meta::CHAIN, &chain.encode()).await?;
         *lock(&self.0.own) = (chain, membership);
         if let Some(mesh) = self.mesh() {
@@ -454,6 +486,8 @@ impl Members {
         let revocation = authority.revoke(node, now().max(member.admitted_at))?;
         let bytes = Bytes::from(revocation.encode());
         let _is_new = self.add_revocation(&bytes).await?;
+        // Its tickets may have uses left, for the same person under another key.
+        self.0.store.revoke_invites_of(node).await?;
         if lock(&self.0.revocations).is_revoked(&node, roles, member.admitted_at) {
             Ok(())
         } else {
@@ -470,12 +504,18 @@ impl Members {
         let node = revocation.node();
         let issuer = revocation.issuer();
         let verified = revocation.verify(&self.0.network, now(), SKEW).map_err(corrupt)?;
-        match lock(&self.0.revocations).add(verified) {
+        let outcome = lock(&self.0.revocations).look(&verified);
+        match outcome {
             Added::New => {}
             Added::Known => return Ok(false),
             Added::Full => return Err(NodeError::TooManyRevocations(issuer.to_string())),
         }
+        // It is kept before it counts: what is known is not taken again.
         self.0.store.add_revocation(node, bytes).await?;
+        if lock(&self.0.revocations).add(verified) != Added::New {
+            return Ok(false);
+        }
+        self.look_at_standing();
         self.0
             .events
             .say("member.revoked", &serde_json::json!({ "node": node }));
@@ -483,10 +523,22 @@ impl Members {
             mesh.publish(REVOCATION, bytes);
             mesh.recheck();
         }
-        if let Err(error) = self.standing() {
+        Ok(true)
+    }
+
+    /// Takes note of whether this node is a member still.
+    fn look_at_standing(&self) {
+        let standing = self.standing();
+        let was_out = self.0.out.swap(standing.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (standing, was_out) {
             tracing::error!(%error, "this node is no member any more; `dawn leave` lets it join again with a new invite");
         }
-        Ok(true)
+    }
+
+    /// Whether this node is known to be no member any more.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.0.out.load(Ordering::Relaxed)
     }
 
     /// The revocation by which a chain is refused, encoded.
@@ -500,11 +552,9 @@ impl Members {
             _ => return Bytes::new(),
         };
         let revocations = lock(&self.0.revocations);
-        let last = revocations
-            .iter()
-            .filter(|revocation| revocation.node() == *node)
-            .last();
-        last.map(|revocation| Bytes::from(revocation.encode()))
+        let latest = revocations.latest(node);
+        latest
+            .map(|revocation| Bytes::from(revocation.encode()))
             .unwrap_or_default()
     }
 
@@ -567,6 +617,14 @@ impl Gate for Members {
 
     async fn refused(&self, by: NodeId, evidence: &[u8]) {
         if evidence.is_empty() {
+            return;
+        }
+        // Of others than this node and who issued its certificate a refusal has nothing to tell.
+        let (chain, _) = lock(&self.0.own).clone();
+        let issuer = chain.issuer.as_ref().map(|issuer| issuer.claims().subject);
+        let is_ours = |node: NodeId| node == self.0.node || Some(node) == issuer;
+        if !Revocation::decode(evidence).is_ok_and(|revocation| is_ours(revocation.node())) {
+            tracing::warn!(%by, "a refusal tells of somebody else");
             return;
         }
         if let Err(error) = self.add_revocation(&Bytes::copy_from_slice(evidence)).await {

@@ -11,7 +11,7 @@ use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
 use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
-use dawn_mcp::router::Router;
+use dawn_mcp::router::{Directory as _, Router};
 use dawn_mcp::wire::{Caller, PROTOCOL};
 use dawn_mesh::{Audience, Backoff, Mesh, MeshConfig, Protocol};
 use serde_json::Value;
@@ -55,6 +55,9 @@ pub struct NodeState {
 struct Inner {
     home: Home,
     agents: Mutex<BTreeMap<AgentName, AgentConfig>>,
+    /// The configuration as it was at the start, and as it was read last.
+    read_at_start: Config,
+    config: Mutex<Config>,
     started: Instant,
     api: String,
     ready: AtomicBool,
@@ -194,16 +197,13 @@ impl NodeState {
     }
 
     /// Reads the configuration again: agents that are new, gone or different, and what the gateway's endpoints show.
-    /// Everything else needs a restart. Returns the agents that changed.
+    /// Everything else needs a restart. Returns the agents that changed, and the sections that need one.
     ///
     /// # Errors
     /// The configuration cannot be read or is not valid; nothing is changed then.
-    pub async fn reload(&self) -> Result<Vec<AgentName>, NodeError> {
+    pub async fn reload(&self) -> Result<(Vec<AgentName>, Vec<&'static str>), NodeError> {
         let config = Config::load(&self.home().config_file(), &Overrides::default())?;
         let views = config.views()?;
-        for agent in config.agents.values() {
-            agent.check()?;
-        }
         self.gateway.views().set(views);
         let before = {
             let mut agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,7 +227,25 @@ impl NodeState {
         changed.sort();
         changed.dedup();
         tracing::info!(?changed, "the configuration was read again");
-        Ok(changed)
+        let later = self.inner.read_at_start.needs_restart(&config);
+        *self.inner.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok((changed, later))
+    }
+
+    /// What the configuration says that fits nothing that is known.
+    pub fn doubts(&self) -> Vec<String> {
+        let nodes = self.directory.nodes();
+        let nodes: Vec<String> = nodes
+            .iter()
+            .flat_map(|view| [view.record.name.to_string(), view.record.node.to_string()])
+            .collect();
+        let agents = self.directory.agents();
+        let agents: Vec<String> = agents
+            .iter()
+            .map(|entry| format!("{}:{}", entry.node_name, entry.summary.name))
+            .collect();
+        let config = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.doubts(&nodes, &agents)
     }
 
     /// Ends an agent's processes and asks it again what it offers.
@@ -399,9 +417,13 @@ impl Node {
         let listener = TcpListener::bind(&address).await.map_err(api_error)?;
         let bound: SocketAddr = listener.local_addr().map_err(api_error)?;
         home.write_private(&home.api_address(), bound.to_string().as_bytes())?;
+        // Without what the command line overrides.
+        let written = Config::load(&home.config_file(), &Overrides::default()).unwrap_or_else(|_| config.clone());
         let inner = Inner {
             home,
             agents: Mutex::new(config.agents.clone()),
+            read_at_start: written.clone(),
+            config: Mutex::new(written),
             started,
             api: format!("http://{bound}"),
             ready: AtomicBool::new(false),

@@ -303,6 +303,26 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Revokes every invite that a node has redeemed.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn revoke_invites_of(&self, node: NodeId) -> Result<(), NodeError> {
+        let query = "UPDATE invites SET revoked = 1 WHERE id IN (SELECT invite FROM redemptions WHERE node = ?)";
+        let _done = sqlx::query(query).bind(&node.as_bytes()[..]).execute(&self.0).await?;
+        Ok(())
+    }
+
+    /// Takes a request back, unless it was decided.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn remove_request(&self, id: &str) -> Result<(), NodeError> {
+        let query = sqlx::query("DELETE FROM requests WHERE id = ? AND verdict IS NULL");
+        let _done = query.bind(id).execute(&self.0).await?;
+        Ok(())
+    }
+
     /// Consumes a use of an invite for a node, exactly once however many ask at once; the same node asking again
     /// consumes nothing, and is told when it did. A new redemption is dated `at`.
     ///
@@ -337,6 +357,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn add_request(&self, request: &RequestRow) -> Result<(), NodeError> {
+        // What was asked and decided long ago is of no use any more.
+        let query = sqlx::query("DELETE FROM requests WHERE asked < ?");
+        let _done = query.bind(seconds(request.asked) - 86_400).execute(&self.0).await?;
         let query = "INSERT INTO requests (id, node, name, words, invite, asked) VALUES (?, ?, ?, ?, ?, ?)
             ON CONFLICT (node) DO UPDATE SET id = excluded.id, name = excluded.name, words = excluded.words,
             invite = excluded.invite, asked = excluded.asked, verdict = NULL";

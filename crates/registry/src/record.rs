@@ -39,7 +39,7 @@ pub struct NodeRecord {
     pub version: Version,
     /// The version of its software.
     pub software: String,
-    /// Multiaddresses at which it can be dialled.
+    /// Multiaddresses at which it can be dialled; others take note of the first sixteen.
     pub addresses: Vec<String>,
     /// Its agents.
     pub agents: Vec<AgentSummary>,

@@ -49,10 +49,14 @@ struct Arguments {
     /// Answer with the very bytes that came.
     #[arg(long)]
     raw_echo: bool,
+    /// With --raw-echo: list so many tools beside `echo`.
+    #[arg(long, requires = "raw_echo", default_value_t = 0)]
+    tools: usize,
 }
 
 fn main() {
     let arguments = Arguments::parse();
+    raw::add_tools(arguments.tools);
     if arguments.raw_echo && arguments.http.is_none() {
         raw::serve_stdio();
         return;

@@ -3,6 +3,39 @@
 use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 
+/// Further tools of the list, as JSON; what they are called with is answered as any call is.
+static FURTHER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
+/// Lists so many tools beside `echo`, with schemas of the usual size.
+pub(crate) fn add_tools(count: usize) {
+    const NOUNS: [&str; 12] = [
+        "file", "issue", "branch", "invoice", "customer", "message", "event", "image", "report", "table", "note",
+        "task",
+    ];
+    const VERBS: [&str; 9] = [
+        "read", "list", "search", "create", "update", "delete", "move", "export", "watch",
+    ];
+    let tool = |at: usize| {
+        let (verb, noun) = (VERBS[at % VERBS.len()], NOUNS[at / VERBS.len() % NOUNS.len()]);
+        serde_json::json!({
+            "name": format!("{verb}_{noun}_{at}"),
+            "description": format!("Does {verb} for one {noun} or several, by its id or by what is known of it, and says what became of it."),
+            "inputSchema": {
+                "type": "object",
+                "properties": {
+                    "id": { "type": "string", "description": format!("The id of the {noun}") },
+                    "filter": { "type": "string", "description": "Words that have to be in it" },
+                    "limit": { "type": "integer", "minimum": 1, "maximum": 1000, "description": "How many at most" },
+                },
+                "required": ["id"],
+            },
+        })
+    };
+    let tools: String = (0..count).map(|at| format!(",{}", tool(at))).collect();
+    // Once, at the beginning.
+    let _ = FURTHER.set(tools);
+}
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
@@ -95,7 +128,9 @@ fn answer(line: &[u8], out: &mut Vec<u8>) -> Came {
                 ",\"result\":{\"resultType\":\"complete\",\"ttlMs\":0,\"cacheScope\":\"private\",",
             ]);
             reply(&[
-                "\"tools\":[{\"name\":\"echo\",\"description\":\"says what it is told\",\"inputSchema\":{\"type\":\"object\"}}]}}",
+                "\"tools\":[{\"name\":\"echo\",\"description\":\"says what it is told\",\"inputSchema\":{\"type\":\"object\"}}",
+                FURTHER.get().map_or("", String::as_str),
+                "]}}",
             ]);
         }
         "raw/reply" if params.as_ref().is_some_and(|params| params.line.is_some()) => {

@@ -67,10 +67,13 @@ pub(crate) fn run(context: &Context, args: &AuditArgs) -> Result<(), Failure> {
     if out.json {
         return out.document(&lines);
     }
-    if lines.is_empty() {
+    if lines.is_empty() && !folder.exists() {
         return out.line(
-            "no calls; calls of this node's agents are recorded unless config.toml says [audit] enabled = false",
+            "nothing is recorded yet; calls of this node's agents are, unless config.toml says [audit] enabled = false",
         );
+    }
+    if lines.is_empty() {
+        return out.line("no calls that fit; --since reaches further back, and what is filtered goes by exact names");
     }
     let mut rows = Rows::new(
         out.on_terminal(),

@@ -259,7 +259,10 @@ fn refuse(failure: &Failure, from: impl Read, mut to: impl Write) {
         Some(next) => format!("{message}: {next}"),
         None => message.to_owned(),
     });
-    let fault = Fault::new(FaultCode::NodeOffline, words);
+    // What the node said of itself is passed on; that it does not run is as if it were offline.
+    let code = failure.document().map(|document| document["error"]["code"].clone());
+    let code = code.and_then(|code| serde_json::from_value(code).ok());
+    let fault = Fault::new(code.unwrap_or(FaultCode::NodeOffline), words);
     for line in BufReader::new(from).split(b'\n') {
         // A client that is gone or cannot be read needs no answer.
         let Ok(line) = line else { return };

@@ -58,6 +58,13 @@ pub(super) fn text(path: &Path) -> Result<String, Failure> {
 
 /// Every server of a configuration file, by name.
 pub(super) fn servers(path: &Path) -> Result<BTreeMap<String, Server>, Failure> {
+    if !path.exists() {
+        return Err(Failure::new(
+            Exit::Failed,
+            "not_found",
+            format!("there is no file {}", path.display()),
+        ));
+    }
     let text = text(path)?;
     let whole: serde_json::Value = if path.extension().is_some_and(|extension| extension == "toml") {
         toml_edit::de::from_str(&text).map_err(|error| invalid(path, error))?

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::words;
+use crate::output::{CAUTION, styled, words};
 
 /// How long a node may take to end; its agents are asked to end before it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +44,8 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
 struct Reloaded {
     agents: Vec<String>,
     groups: Vec<String>,
+    needs_restart: Vec<String>,
+    doubts: Vec<String>,
 }
 
 /// `dawn reload`: the running node reads its configuration again.
@@ -60,6 +62,14 @@ pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
             [] => "no groups".to_owned(),
             groups => format!("groups: {}", words::list(groups)),
         };
-        out.line(format!("{agents}; {groups}"))
+        out.line(format!("{agents}; {groups}"))?;
+        if !reloaded.needs_restart.is_empty() {
+            let sections = words::list(&reloaded.needs_restart);
+            out.line(format!("changed, but read at the start of the node only: {sections}"))?;
+        }
+        for doubt in &reloaded.doubts {
+            out.line(format!("{} {}", styled(CAUTION, "!"), words::clean(doubt)))?;
+        }
+        Ok(())
     })
 }

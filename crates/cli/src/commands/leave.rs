@@ -1,6 +1,7 @@
 //! `dawn leave`: this node is no member of its network any more.
 
 use clap::Args;
+use dawn_node::error::NodeError;
 use dawn_node::setup;
 use serde_json::json;
 
@@ -20,7 +21,10 @@ pub(crate) struct LeaveArgs {
 }
 
 pub(crate) fn run(context: &Context, args: &LeaveArgs) -> Result<(), Failure> {
-    setup::leave(&context.home, args.give_up_network)?;
+    setup::leave(&context.home, args.give_up_network).map_err(|error| match error {
+        NodeError::Running(_) => Failure::from(error).next("dawn down, then dawn leave"),
+        other => other.into(),
+    })?;
     if context.out.json {
         return context.out.document(&json!({ "left": true }));
     }

@@ -171,7 +171,7 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
     out.line("\nCtrl-C or `dawn down` ends the node.")
 }
 
-/// Who sits at the node that admits sees the words to compare.
+/// Who sits at the node sees the words to compare, and the calls that wait.
 async fn tell_joins(out: Output, mut events: Receiver<NodeEvent>) {
     loop {
         match events.recv().await {
@@ -188,6 +188,12 @@ async fn tell_joins(out: Output, mut events: Receiver<NodeEvent>) {
 
 fn join(event: &str, data: &Value) -> Option<String> {
     let text = |key: &str| data[key].as_str();
+    if event == "call.waiting" {
+        let (id, caller, agent, what) = (text("id")?, text("caller")?, text("agent")?, text("what")?);
+        return Some(format!(
+            "{caller} wants to use {what} of {agent}: `dawn calls` shows it, `dawn calls allow {id}` lets it, `dawn calls deny {id}` does not"
+        ));
+    }
     let (name, words) = (text("name")?, text("words")?);
     match event {
         "join.admitted" => Some(format!(

@@ -135,7 +135,15 @@ impl State {
     fn keep_for(&mut self, task: &str, asked: Asked) -> bool {
         let has_room = match self.of_tasks.get(task) {
             Some(questions) => questions.len() < TASK_QUESTIONS,
-            None => self.of_tasks.len() < TASKS_ASKED,
+            None => {
+                // A task that nobody asks after any more makes room for a new one.
+                if self.of_tasks.len() >= TASKS_ASKED
+                    && let Some(other) = self.of_tasks.keys().next().cloned()
+                {
+                    self.of_tasks.remove(&other);
+                }
+                true
+            }
         };
         if has_room {
             self.of_tasks.entry(task.to_owned()).or_default().push(asked);

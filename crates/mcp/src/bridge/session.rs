@@ -34,6 +34,8 @@ use crate::link::Link;
 
 /// How often one request may ask for input.
 const ROUNDS: usize = 64;
+/// Resources that a session is subscribed to.
+const SUBSCRIBED: usize = 1024;
 /// Before a subscription that the agent ended is made again.
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
 
@@ -583,6 +585,12 @@ impl Session {
         }
         let changed = {
             let mut state = self.state();
+            if begin && state.subscribed.len() >= SUBSCRIBED {
+                return Err(Failure::rpc(
+                    codes::INVALID_PARAMS,
+                    "as many resources as can be are subscribed to",
+                ));
+            }
             if begin {
                 state.subscribed.insert(uri.to_owned())
             } else {
@@ -604,7 +612,10 @@ impl Session {
                     "the agent does not grant this subscription",
                 ))
             }
-            _ => Err(self.place.lost().into()),
+            _ => {
+                self.state().subscribed.remove(uri);
+                Err(self.place.lost().into())
+            }
         }
     }
 

@@ -119,6 +119,7 @@ async fn read(mut from_agent: LinkReceiver, session: &std::sync::Weak<Session>, 
                     if let Some((sender, event)) = slot
                         && sender.send_timeout(event, STALLED).await.is_err()
                     {
+                        session.streams.give_up(&sender);
                         tracing::debug!("a client left its event stream; what belonged to it can be resumed");
                     }
                 }

@@ -212,7 +212,6 @@ impl Access {
             share,
             approver,
             waiting: HashMap::new(),
-            lists: HashMap::new(),
         };
         tasks.spawn(guard.run(from_client, to_client, link));
         Ok(Link::from_channels(near, far))
@@ -277,10 +276,7 @@ impl Share {
         if let Some(Err(why)) = begun {
             return Err(why);
         }
-        if !self.in_flight.insert(id.clone()) {
-            // An id that is in flight already counts once.
-            let _ = self.with(|used| used.in_flight = used.in_flight.saturating_sub(1));
-        }
+        self.in_flight.insert(id.clone());
         Ok(())
     }
 
@@ -330,8 +326,6 @@ struct Guard {
     approver: Option<Arc<dyn Approver>>,
     /// Calls of which the owner is asked.
     waiting: HashMap<Id, AbortOnDropHandle<()>>,
-    /// Lists that were asked for.
-    lists: HashMap<Id, &'static str>,
 }
 
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
@@ -379,6 +373,11 @@ impl Guard {
         };
         match peek.kind() {
             Kind::Request => {}
+            // What asks for something without an id, or with `null` for one, is answered by nobody and recorded nowhere.
+            Kind::Notification if !peek.method().starts_with("notifications/") => {
+                let words = "a request needs an id";
+                return Step::Refuse(Message::error(None, codes::INVALID_REQUEST, words, None));
+            }
             Kind::Notification => {
                 let params = peek.params().filter(|_| peek.method() == "notifications/cancelled");
                 let id = params.and_then(|params| Id::parse(params.request_id?.get()).ok());
@@ -394,6 +393,10 @@ impl Guard {
         let (Some(id), Some(raw)) = (peek.id(), peek.id.map(RawValue::get)) else {
             return Step::Pass(message.clone());
         };
+        if self.share.in_flight.contains(&id) {
+            let words = "a request with this id is still in flight on this session";
+            return Step::Refuse(Message::error(Some(raw), codes::INVALID_REQUEST, words, None));
+        }
         if let Err(why) = self.share.begin(&id) {
             let fault = Fault::new(
                 FaultCode::Busy,
@@ -410,15 +413,6 @@ impl Guard {
                 self.share.end(&id);
                 return Step::Refuse(self.denied(&uri, "its owner does not allow it").answer(Some(raw)));
             }
-        }
-        if let Some(list) = list_of(peek.method()) {
-            if self.lists.insert(id, list).is_some_and(|other| other != list) {
-                // Which of the two an answer is, nobody can say.
-                self.lists.remove(&peek.id().unwrap_or(Id::Null));
-                let words = "another list is asked for under the same id";
-                return Step::Refuse(Message::error(Some(raw), codes::INVALID_REQUEST, words, None));
-            }
-            return Step::Pass(message.clone());
         }
         let what = match named(&peek) {
             Named::Nothing => return Step::Pass(message.clone()),
@@ -467,7 +461,10 @@ impl Guard {
         let Some(id) = message.peek().ok().and_then(|peek| peek.id()) else {
             return;
         };
-        let refusal = self.denied(&question.what, "its owner said no, or nothing in time");
+        let refusal = self.denied(
+            &question.what,
+            "its owner said no, or did not answer within five minutes",
+        );
         let asked = self.approver.as_ref().map(|approver| approver.approve(question));
         let decided = decided.clone();
         let raw = id.to_string();
@@ -487,30 +484,22 @@ impl Guard {
         self.waiting.insert(id, AbortOnDropHandle::new(asking));
     }
 
-    /// The owner decided.
-    fn decided(&mut self, decision: Result<Message, Message>) -> Step {
-        match decision {
-            Ok(message) => {
-                if let Some(id) = message.peek().ok().and_then(|peek| peek.id()) {
-                    self.waiting.remove(&id);
-                }
-                Step::Pass(message)
-            }
+    /// The owner decided; nothing comes of it when the call was cancelled meanwhile.
+    fn decided(&mut self, decision: Result<Message, Message>) -> Option<Step> {
+        let (Ok(message) | Err(message)) = &decision;
+        let id = message.peek().ok()?.id()?;
+        let _asked = self.waiting.remove(&id)?;
+        Some(match decision {
+            Ok(message) => Step::Pass(message),
             Err(message) => {
-                if let Some(id) = message.response_id() {
-                    self.waiting.remove(&id);
-                    self.share.end(&id);
-                }
+                self.share.end(&id);
                 Step::Refuse(message)
             }
-        }
+        })
     }
 
     /// A message of the agent: an answer ends its request, and lists show only what may be used.
     fn heard(&mut self, mut frame: Frame) -> Frame {
-        if self.share.in_flight.is_empty() && self.lists.is_empty() {
-            return frame;
-        }
         if frame.message.is_batch() {
             let parts = frame.message.batch().unwrap_or_default();
             let parts: Vec<Message> = parts.into_iter().map(|part| self.heard_one(part)).collect();
@@ -530,14 +519,16 @@ impl Guard {
             return message;
         };
         self.share.end(&id);
-        match self.lists.remove(&id) {
-            Some(list) => self.allowed(&message, list),
-            None => message,
+        if self.rules.iter().all(|rule| rule.then != Verdict::Deny) {
+            return message;
         }
+        // Whatever it answers: which request an answer is to, the agent decides.
+        LISTS
+            .iter()
+            .fold(message, |message, (list, key)| self.allowed(&message, list, key))
     }
 
-    fn allowed(&self, message: &Message, list: &'static str) -> Message {
-        let key = if list == "resources" { "uri" } else { "name" };
+    fn allowed(&self, message: &Message, list: &str, key: &str) -> Message {
         let items = message
             .peek()
             .ok()
@@ -559,6 +550,14 @@ impl Guard {
         edit.finish()
     }
 }
+
+/// Lists of what rules speak of, and what their items are known by.
+const LISTS: [(&str, &str); 4] = [
+    ("tools", "name"),
+    ("prompts", "name"),
+    ("resources", "uri"),
+    ("resourceTemplates", "uriTemplate"),
+];
 
 /// What the client says, on its way to the agent.
 async fn towards_agent(
@@ -591,7 +590,7 @@ async fn towards_agent(
                 }
                 steps
             }
-            Some(decision) = decided.recv() => vec![lock(guard).decided(decision)],
+            Some(decision) = decided.recv() => lock(guard).decided(decision).into_iter().collect(),
         };
         for step in steps {
             let is_sent = match step {
@@ -654,11 +653,8 @@ fn shown(peek: &Peek<'_>) -> Option<String> {
         [one] => *one,
         _ => return None,
     };
-    if let Some(members) = Members::of(arguments) {
-        let mut seen = HashSet::new();
-        if !members.0.iter().all(|(key, _)| seen.insert(key.as_ref())) {
-            return None;
-        }
+    if has_doubled(arguments) {
+        return None;
     }
     let compact = serde_json::from_str::<serde_json::Value>(arguments.get())
         .ok()?
@@ -669,6 +665,19 @@ fn shown(peek: &Peek<'_>) -> Option<String> {
     }
     let beginning: String = compact.chars().take(SHOWN).collect();
     Some(format!("{beginning}… ({} more characters)", length - SHOWN))
+}
+
+/// Whether a member of an object within comes twice.
+fn has_doubled(raw: &RawValue) -> bool {
+    if let Some(members) = Members::of(raw) {
+        let mut seen = HashSet::new();
+        return members
+            .0
+            .iter()
+            .any(|(key, value)| !seen.insert(key.as_ref()) || has_doubled(value));
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+    items.into_iter().any(has_doubled)
 }
 
 /// The resources that a subscription is to; `None` when that cannot be said.
@@ -697,15 +706,6 @@ fn watched(peek: &Peek<'_>) -> Option<Vec<String>> {
     Some(listen.notifications.resource_subscriptions)
 }
 
-fn list_of(method: &str) -> Option<&'static str> {
-    match method {
-        "tools/list" => Some("tools"),
-        "prompts/list" => Some("prompts"),
-        "resources/list" => Some("resources"),
-        _ => None,
-    }
-}
-
 /// What a request uses.
 enum Named {
     /// Nothing that rules speak of.
@@ -731,7 +731,10 @@ fn named(peek: &Peek<'_>) -> Named {
         "completion/complete" => {
             let reference = peek.params.and_then(Members::of)?.get("ref")?;
             let reference: Params<'_> = serde_json::from_str(reference.get()).ok()?;
-            reference.name.or(reference.uri)
+            match (reference.name, reference.uri) {
+                (Some(_), Some(_)) => None,
+                (name, uri) => name.or(uri),
+            }
         }
         _ => params.uri,
     });
@@ -784,6 +787,7 @@ mod tests {
         let padded = format!("{{\"a\":1,{}\"b\":\"rm\"}}", " ".repeat(10_000));
         assert_eq!(shown(&padded).unwrap(), r#"{"a":1,"b":"rm"}"#);
         assert_eq!(shown(r#"{"a":1,"a":2}"#), None);
+        assert_eq!(shown(r#"{"a":[{"b":{"c":1,"c":2}}]}"#), None);
         let long = shown(&format!("{{\"a\":\"{}\"}}", "x".repeat(10_000))).unwrap();
         assert!(long.ends_with("… (8008 more characters)"), "{}", &long[1990..]);
     }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::lock;
+use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Id, Kind, Members, Message, text};
 use crate::link::Link;
 use crate::wire::Caller;
@@ -19,8 +20,10 @@ use crate::wire::Caller;
 pub enum Outcome {
     /// With a result.
     Result,
-    /// With an error.
+    /// With an error of the agent.
     Error,
+    /// It was refused: by a rule, the owner, or a limit.
+    Denied,
     /// Before its answer: it was cancelled, its caller left, or the agent was lost.
     Unanswered,
 }
@@ -78,7 +81,7 @@ impl Trail {
             return;
         }
         let Ok(peek) = message.peek() else { return };
-        if peek.kind() != Kind::Request
+        if peek.kind() == Kind::Response
             || !matches!(
                 peek.method(),
                 "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe"
@@ -86,7 +89,7 @@ impl Trail {
         {
             return;
         }
-        let (Some(id), Some(params)) = (peek.id(), peek.params.and_then(Members::of)) else {
+        let Some(params) = peek.params.and_then(Members::of) else {
             return;
         };
         // Members that come twice are an error to this: what the agent makes of them is not known.
@@ -101,7 +104,12 @@ impl Trail {
             arguments: arguments.map(|arguments| Sha256::digest(arguments).into()),
             begun: Instant::now(),
         };
-        if let Some(before) = lock(&self.open).insert(id, open) {
+        // Without an id it is no request, and yet some servers do what it says.
+        let before = match peek.id() {
+            Some(id) => lock(&self.open).insert(id, open),
+            None => Some(open),
+        };
+        if let Some(before) = before {
             self.record(before, Outcome::Unanswered);
         }
     }
@@ -125,7 +133,14 @@ impl Trail {
         let head = message.as_bytes().get(..256).unwrap_or(message.as_bytes());
         let is_error =
             memchr::memmem::find(head, b"\"error\"").is_some() && message.peek().is_ok_and(|peek| peek.error.is_some());
-        self.record(open, if is_error { Outcome::Error } else { Outcome::Result });
+        let outcome = if !is_error {
+            Outcome::Result
+        } else if is_refusal(message) {
+            Outcome::Denied
+        } else {
+            Outcome::Error
+        };
+        self.record(open, outcome);
     }
 
     fn record(&self, open: Open, outcome: Outcome) {
@@ -149,6 +164,11 @@ impl Drop for Trail {
             self.record(open, Outcome::Unanswered);
         }
     }
+}
+
+/// Whether an error is this host's own, that it does not let the call through.
+fn is_refusal(message: &Message) -> bool {
+    Fault::of(message).is_some_and(|fault| matches!(fault.code, FaultCode::Denied | FaultCode::Busy))
 }
 
 /// The same link, with its calls recorded.

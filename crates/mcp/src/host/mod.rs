@@ -13,13 +13,13 @@ mod oauth;
 mod probe;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dawn_identity::AgentName;
+use dawn_identity::{AgentName, NodeId};
 use dawn_registry::{AgentState, AgentSummary};
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -193,6 +193,8 @@ struct Agent {
     status: Mutex<(AgentSummary, Option<String>)>,
     shared: tokio::sync::Mutex<Shared>,
     processes: Arc<Semaphore>,
+    /// Processes that run for each other node.
+    others: Mutex<HashMap<NodeId, usize>>,
     links: AtomicU64,
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
@@ -270,6 +272,7 @@ impl Host {
             spec,
             shared: tokio::sync::Mutex::default(),
             processes: Arc::new(Semaphore::new(self.0.limits.processes_per_agent)),
+            others: Mutex::default(),
             links: AtomicU64::new(0),
             stale: tokio::sync::Notify::new(),
             headers: http::ParamHeaders::default(),
@@ -436,9 +439,9 @@ impl Host {
         })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
         let link = if self.speaks(&agent, mode).await {
-            self.link(&agent, mode, Some(caller)).await?
+            self.link(&agent, mode, Some(caller), is_own).await?
         } else {
-            self.bridged(&agent, mode, caller)
+            self.bridged(&agent, mode, caller, is_own)
         };
         let watched = Arc::clone(&agent);
         let link = link.with_observer(Arc::new(move |message| {
@@ -472,7 +475,7 @@ impl Host {
     }
 
     /// A link in the era that an agent does not speak.
-    fn bridged(&self, agent: &Arc<Agent>, mode: Mode, caller: &Caller) -> Link {
+    fn bridged(&self, agent: &Arc<Agent>, mode: Mode, caller: &Caller, is_own: bool) -> Link {
         let native = match mode {
             Mode::Session => Mode::Exchange,
             Mode::Exchange => Mode::Session,
@@ -480,7 +483,7 @@ impl Host {
         let (host, served, told) = (self.clone(), Arc::clone(agent), caller.clone());
         let open: bridge::Open = Arc::new(move || {
             let (host, agent, caller) = (host.clone(), Arc::clone(&served), told.clone());
-            Box::pin(async move { host.link(&agent, native, Some(&caller)).await })
+            Box::pin(async move { host.link(&agent, native, Some(&caller), is_own).await })
         });
         let place = bridge::Place {
             agent: agent.name.to_string(),
@@ -496,7 +499,7 @@ impl Host {
     }
 
     /// A link for a caller, or for the host itself.
-    async fn link(&self, agent: &Arc<Agent>, mode: Mode, caller: Option<&Caller>) -> Result<Link, Fault> {
+    async fn link(&self, agent: &Arc<Agent>, mode: Mode, caller: Option<&Caller>, is_own: bool) -> Result<Link, Fault> {
         let hint = agent.spec.caller;
         match (&agent.spec.source, mode) {
             (
@@ -507,7 +510,7 @@ impl Host {
                 Mode::Session,
             ) => {
                 let told = (hint == CallerHint::Auto).then_some(caller).flatten();
-                let link = process::open(&self.0, agent, told)?;
+                let link = process::open(&self.0, agent, told, caller.filter(|_| !is_own))?;
                 let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
                 Ok(link.with_filter(caller::filter(meta)))
             }
@@ -590,7 +593,7 @@ impl Host {
         }
         let link = match &agent.spec.source {
             Source::InProcess(code) => self.in_process(agent, code),
-            _ => process::open(&self.0, agent, None)?,
+            _ => process::open(&self.0, agent, None, None)?,
         };
         let mux = Mux::start(link, agent, &self.0.limits, &self.0.tasks);
         shared.mux = Some(mux.clone());

@@ -71,15 +71,16 @@ impl Mux {
         let link = rand::random();
         tasks.spawn(async move {
             let gone = client.clone();
-            let mut open = commands
-                .send(Command::Open {
-                    link,
-                    mode,
-                    caller,
-                    client,
-                })
-                .await
-                .is_ok();
+            let opening = commands.send(Command::Open {
+                link,
+                mode,
+                caller,
+                client,
+            });
+            let mut open = tokio::select! {
+                opened = opening => opened.is_ok(),
+                () = gone.closed() => false,
+            };
             while open {
                 // A client that stopped listening is gone, whether or not it says so.
                 let frame = tokio::select! {
@@ -87,13 +88,14 @@ impl Mux {
                     () = gone.closed() => None,
                 };
                 let Some(Ok(frame)) = frame else { break };
-                open = commands
-                    .send(Command::Say {
-                        link,
-                        message: frame.message,
-                    })
-                    .await
-                    .is_ok();
+                let saying = commands.send(Command::Say {
+                    link,
+                    message: frame.message,
+                });
+                open = tokio::select! {
+                    said = saying => said.is_ok(),
+                    () = gone.closed() => false,
+                };
             }
             // A connection that ended has told its clients.
             let _ = commands.send(Command::Close { link }).await;

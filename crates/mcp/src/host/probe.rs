@@ -150,7 +150,7 @@ impl Conversation<'_> {
                     "io.modelcontextprotocol/clientCapabilities": {},
                     "io.modelcontextprotocol/clientInfo": { "name": "dawn", "version": env!("CARGO_PKG_VERSION") },
                 });
-                exchange = self.host.link(self.agent, Mode::Exchange, None).await?;
+                exchange = self.host.link(self.agent, Mode::Exchange, None, true).await?;
                 &mut exchange
             }
         };
@@ -282,7 +282,7 @@ async fn discover(host: &Host, agent: &Arc<Agent>) -> Result<(AgentSummary, Vec<
 }
 
 async fn initialize(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
-    let session = host.link(agent, Mode::Session, None).await?;
+    let session = host.link(agent, Mode::Session, None, true).await?;
     let mut conversation = Conversation {
         host,
         agent,

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use data_encoding::BASE64URL_NOPAD;
+use dawn_identity::NodeId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Agent, Guard, Inner, Source};
+use super::{Agent, Guard, Inner, Source, lock};
 use crate::fault::{Fault, FaultCode};
 use crate::link::Link;
 use crate::wire::Caller;
@@ -61,6 +62,47 @@ impl AsyncWrite for Half<Option<ChildStdin>> {
     }
 }
 
+/// One of the processes that run for another node: one node gets half of them, all others together three quarters, so that
+/// some are left for this node.
+struct Share {
+    agent: Arc<Agent>,
+    node: NodeId,
+}
+
+impl Share {
+    fn take(agent: &Arc<Agent>, node: NodeId, most: usize) -> Result<Self, Fault> {
+        let mut others = lock(&agent.others);
+        let (own, all) = (
+            others.get(&node).copied().unwrap_or_default(),
+            others.values().sum::<usize>(),
+        );
+        if own >= most.div_ceil(2) || all >= (most * 3).div_ceil(4) {
+            let words = format!(
+                "agent {} runs {all} processes for other nodes, {own} of them for this one, and gives no more (limits.processes_per_agent is {most})",
+                agent.name
+            );
+            return Err(Fault::new(FaultCode::Busy, words));
+        }
+        others.insert(node, own + 1);
+        Ok(Self {
+            agent: Arc::clone(agent),
+            node,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut others = lock(&self.agent.others);
+        if let Some(own) = others.get_mut(&self.node) {
+            *own -= 1;
+            if *own == 0 {
+                others.remove(&self.node);
+            }
+        }
+    }
+}
+
 /// Whether the program of a command is there, as the agent's process would find it.
 ///
 /// # Errors
@@ -81,8 +123,13 @@ pub fn locate(command: &[String], env: &BTreeMap<String, String>, directory: Opt
     }
 }
 
-/// Starts a process of an agent and opens a link over its standard I/O.
-pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) -> Result<Link, Fault> {
+/// Starts a process of an agent, for another node if `other` is one, and opens a link over its standard I/O.
+pub(super) fn open(
+    host: &Inner,
+    agent: &Arc<Agent>,
+    caller: Option<&Caller>,
+    other: Option<&Caller>,
+) -> Result<Link, Fault> {
     let Source::Stdio {
         command,
         env,
@@ -93,6 +140,9 @@ pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) ->
         return Err(agent.failed("it is no program"));
     };
     locate(command, env, directory.as_deref()).map_err(|why| agent.failed(why))?;
+    let share = other
+        .map(|other| Share::take(agent, other.node, host.limits.processes_per_agent))
+        .transpose()?;
     let permit = Arc::clone(&agent.processes).try_acquire_owned().map_err(|_| {
         let words = format!(
             "agent {} has {} processes, which is the limit (limits.processes_per_agent)",
@@ -151,7 +201,7 @@ pub(super) fn open(host: &Inner, agent: &Arc<Agent>, caller: Option<&Caller>) ->
     host.tasks.spawn(log(stderr, name.clone()));
     host.tasks.spawn(async move {
         end(&mut child, &name, &done, &stop, patience).await;
-        drop(permit);
+        drop((permit, share));
     });
     let read = Half {
         pipe: stdout,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use crate::members::Known;
 use crate::node::NodeState;
 use crate::time::rfc3339;
 
@@ -152,9 +153,16 @@ pub(super) async fn revoke(State(state): State<NodeState>, Path(node): Path<Stri
     let mut found = known.iter().filter(|member| match &wanted {
         NodeRef::Id(id) => member.node == *id,
         NodeRef::Name(name) => member.name == *name,
+        NodeRef::Any => false,
     });
+    // One that has never been heard of here can be revoked by its id.
+    let unheard = match &wanted {
+        NodeRef::Id(id) => Some(Known::unheard(*id)),
+        NodeRef::Name(_) | NodeRef::Any => None,
+    };
     let member = found
         .next()
+        .or(unheard.as_ref())
         .ok_or_else(|| ApiError::not_found("unknown_node", format!("there is no node {node} in this network")))
         .map_err(|error| error.next("dawn peers"))?;
     if found.next().is_some() {

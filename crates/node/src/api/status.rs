@@ -29,6 +29,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
         "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },
         "agents": { "local": agents.iter().filter(|entry| entry.node == this).count(), "network": agents.len() },
+        "doubts": state.doubts(),
         "home": state.home().data(),
         "memory_bytes": resident_bytes(),
     }))
@@ -49,8 +50,11 @@ pub(super) async fn shutdown(State(state): State<NodeState>) -> StatusCode {
 }
 
 pub(super) async fn reload(State(state): State<NodeState>) -> Result<Json<Value>, super::ApiError> {
-    let changed = state.reload().await?;
-    Ok(Json(
-        json!({ "agents": changed, "groups": state.gateway.views().groups() }),
-    ))
+    let (changed, later) = state.reload().await?;
+    Ok(Json(json!({
+        "agents": changed,
+        "groups": state.gateway.views().groups(),
+        "needs_restart": later,
+        "doubts": state.doubts(),
+    })))
 }

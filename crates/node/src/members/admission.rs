@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dawn_identity::admission::{
     AdmissionMessage, Admitted, Admitter, Commit, Nonce, RefusalCode, Refused, Renewed, Verified,
 };
-use dawn_identity::{CertificateChain, InviteId, NodeId, NodeName, Roles, UnixTime};
+use dawn_identity::{CertificateChain, InviteId, NodeId, NodeName, Redemption, Roles, UnixTime};
 use dawn_mesh::{Inbound, Incoming, MeshStream, Peer};
 use tokio_util::task::TaskTracker;
 
@@ -134,7 +134,7 @@ impl Members {
         if invite.approval && !invite.redeemed_by.contains(&verified.node) {
             return self.ask(stream, &verified).await;
         }
-        self.welcome(&verified).await
+        self.welcome(&verified, now()).await
     }
 
     /// Waits for a person's decision.
@@ -165,9 +165,21 @@ impl Members {
                 next.await;
             }
         };
-        match tokio::time::timeout(WAITING, decided).await {
+        let waiting = async {
+            tokio::select! {
+                verdict = tokio::time::timeout(WAITING, decided) => Some(verdict),
+                // The joiner has nothing to say while it waits: it is gone.
+                _ = frames::receive(stream) => None,
+            }
+        };
+        let Some(verdict) = waiting.await else {
+            self.0.store.remove_request(&id).await?;
+            return Err(NodeError::Admission("the joiner left while it waited".into()));
+        };
+        match verdict {
             Ok(verdict) => match verdict? {
-                Verdict::Approved => self.welcome(verified).await,
+                // It asked in time, however long the answer took.
+                Verdict::Approved => self.welcome(verified, request.asked).await,
                 Verdict::Denied => Ok(refusal(RefusalCode::Denied, "the owner of the network said no")),
             },
             Err(_) => Ok(refusal(
@@ -177,12 +189,14 @@ impl Members {
         }
     }
 
-    /// Consumes a use of the invite and issues the certificate.
-    async fn welcome(&self, verified: &Verified) -> Result<AdmissionMessage, NodeError> {
-        let Redeemed { role, at, .. } = match self.redeem(verified.invite, verified.node).await? {
+    /// Consumes a use of the invite, as it was at a time, and issues the certificate.
+    async fn welcome(&self, verified: &Verified, asked: UnixTime) -> Result<AdmissionMessage, NodeError> {
+        let _one = self.0.welcoming.lock().await;
+        let redeemed = match self.redeem(verified.invite, verified.node, asked).await? {
             Ok(redeemed) => redeemed,
             Err(refused) => return Ok(refused),
         };
+        let Redeemed { role, at, redemption } = redeemed;
         let name = self.free_name(verified.node, &verified.name).await?;
         let chain = self.issue(verified.node, name.clone(), Roles::from(role), at)?;
         let member = MemberRow {
@@ -193,7 +207,8 @@ impl Members {
             admitted: at,
         };
         let words = verified.words.to_string();
-        self.0.store.add_member(&member, Some((&words, now()))).await?;
+        let join = (redemption == Redemption::New).then(|| (words.as_str(), now()));
+        self.0.store.add_member(&member, join).await?;
         self.0.events.say(
             "join.admitted",
             &serde_json::json!({ "node": verified.node, "name": name, "words": words }),
@@ -206,12 +221,17 @@ impl Members {
 
     /// A use of the invite. It admits once: a node that comes again, because the answer was lost say, gets a certificate
     /// of that admission, and none if it was put out since.
-    async fn redeem(&self, invite: InviteId, node: NodeId) -> Result<Result<Redeemed, AdmissionMessage>, NodeError> {
+    async fn redeem(
+        &self,
+        invite: InviteId,
+        node: NodeId,
+        asked: UnixTime,
+    ) -> Result<Result<Redeemed, AdmissionMessage>, NodeError> {
         let now = now();
         // A node that was put out and is let in again is admitted after its revocation.
         let revoked = lock(&self.0.revocations).revoked_at(&node);
         let at = revoked.filter(|at| *at >= now).map_or(now, |at| UnixTime(at.0 + 1));
-        match self.0.store.redeem(invite, node, now, at).await {
+        match self.0.store.redeem(invite, node, asked, at).await {
             Ok(redeemed) if lock(&self.0.revocations).is_revoked(&node, Roles::from(redeemed.role), redeemed.at) => {
                 Ok(Err(refusal(
                     RefusalCode::Revoked,

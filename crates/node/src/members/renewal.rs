@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dawn_identity::Role;
 use dawn_identity::admission::AdmissionMessage;
 use dawn_mesh::Mesh;
 use tokio_util::sync::CancellationToken;
@@ -49,11 +50,11 @@ impl Members {
             return self.set_own(chain).await;
         }
         let mut last = NodeError::Admission("no node that may renew it is connected".into());
-        for peer in mesh
-            .peers()
-            .into_iter()
-            .filter(|peer| peer.membership.roles.may_admit())
-        {
+        let mut peers = mesh.peers();
+        peers.retain(|peer| peer.membership.roles.may_admit());
+        // A certificate by the owner outlives the admins.
+        peers.sort_by_key(|peer| !peer.membership.roles.contains(Role::Owner));
+        for peer in peers {
             match self.ask_for_renewal(mesh, peer.node).await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = error,

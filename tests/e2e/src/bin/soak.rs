@@ -226,7 +226,7 @@ async fn main() {
     let (seconds, clients) = (setting("SOAK_SECONDS", 3600), setting("SOAK_CLIENTS", 200));
     let limits = [
         ("DAWN_LIMITS__SESSION_IDLE", IDLE),
-        ("DAWN_LIMITS__PROCESSES_PER_AGENT", "256"),
+        ("DAWN_LIMITS__PROCESSES_PER_AGENT", "512"),
     ];
     let network = Network::start_with(Transport::Quic, &["home", "lab"], &limits).await;
     let [home, lab] = &network.nodes[..] else {

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Status {
     version: String,
     not_member_because: Option<String>,
+    #[serde(default)]
+    doubts: Vec<String>,
     certificate: Option<Certificate>,
     listen: Vec<String>,
 }
@@ -81,6 +83,13 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
             membership(&status, Timestamp::now()),
             listening(&status.listen),
         ];
+        if !status.doubts.is_empty() {
+            checks.push(Check::warning(
+                "rules",
+                status.doubts.join("; "),
+                "look at config.toml, then `dawn reload`",
+            ));
+        }
         checks.push(peers(&client).await);
         checks.push(match get::<Agents>(&client, "/api/agents").await {
             Ok(Agents { agents }) => agents_state(&agents),

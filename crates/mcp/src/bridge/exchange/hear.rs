@@ -27,15 +27,21 @@ impl Live {
 
     pub(super) async fn read(self: Arc<Self>, mut from_agent: LinkReceiver) {
         let every = (self.place.limits.session_idle / 2).max(Duration::from_millis(50));
+        // By the clock: an agent that logs now and then is no less idle.
+        let mut looks = tokio::time::interval(every);
         let fault = loop {
             let received = tokio::select! {
                 () = self.place.stop.cancelled() => break self.place.lost(),
-                received = tokio::time::timeout(every, from_agent.recv()) => received,
+                _ = looks.tick() => {
+                    if self.is_idle() {
+                        break self.place.lost();
+                    }
+                    continue;
+                }
+                received = from_agent.recv() => received,
             };
             match received {
-                Err(_) if self.is_idle() => break self.place.lost(),
-                Err(_) => {}
-                Ok(Ok(Some(frame))) => {
+                Ok(Some(frame)) => {
                     let parts = if frame.message.is_batch() {
                         frame.message.batch().unwrap_or_default()
                     } else {
@@ -46,8 +52,8 @@ impl Live {
                         self.heard(&part, related).await;
                     }
                 }
-                Ok(Ok(None)) => break self.place.lost(),
-                Ok(Err(error)) => break error.fault(&self.place.lost()),
+                Ok(None) => break self.place.lost(),
+                Err(error) => break error.fault(&self.place.lost()),
             }
         };
         self.done.cancel();
@@ -77,9 +83,14 @@ impl Live {
                     .pending
                     .get(&number)
                     .map(|pending| pending.events.clone());
-                if let Some(events) = events {
-                    // A client that stalls or left loses its answer.
-                    let _ = events.send_timeout(Event::Answer(message.clone()), STALLED).await;
+                if let Some(events) = events
+                    && events
+                        .send_timeout(Event::Answer(message.clone()), STALLED)
+                        .await
+                        .is_err()
+                {
+                    // A client that stalls or left loses its answer, and learns so by the queue's end.
+                    lock(&self.state).pending.remove(&number);
                 }
             }
             Kind::Request => self.questioned(&peek, related).await,

@@ -310,6 +310,7 @@ impl Live {
         let by_id = json!({ "taskId": id });
         match peek.method() {
             "tasks/cancel" => {
+                lock(&self.state).of_tasks.remove(&id);
                 let _cancelled = self.ask("tasks/cancel", &by_id).await?;
                 Ok(json!({ "resultType": "complete" }))
             }
@@ -340,7 +341,10 @@ impl Live {
                         requests[asked.key()] = serde_json::from_str(&asked.request).unwrap_or_default();
                     }
                     shown["inputRequests"] = requests;
-                } else if status == "completed" || status == "failed" {
+                } else if task::is_over(&status) {
+                    lock(&self.state).of_tasks.remove(&id);
+                }
+                if status == "completed" || status == "failed" {
                     match self.ask("tasks/result", &by_id).await {
                         Ok(result) => {
                             shown["status"] = "completed".into();

@@ -95,6 +95,15 @@ impl Streams {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a stream from a client that does not read it; it may resume.
+    pub(super) fn give_up(&self, sender: &Sender) {
+        let mut state = self.lock();
+        let is_it = |stream: &&mut Stream| stream.sender.as_ref().is_some_and(|known| known.same_channel(sender));
+        if let Some(stream) = state.streams.values_mut().find(is_it) {
+            stream.sender = None;
+        }
+    }
+
     pub(super) fn is_idle(&self, idle: Duration, now: Instant) -> bool {
         let state = self.lock();
         let listened = state

@@ -133,7 +133,11 @@ impl Session {
             };
             if method == "initialize" || !is_request {
                 // These set the order of everything else.
-                if !self.initialize_or_tell(&message).await? {
+                let is_spoken = tokio::select! {
+                    is_spoken = self.initialize_or_tell(&message) => is_spoken?,
+                    () = self.to_client.closed() => return Ok(()),
+                };
+                if !is_spoken {
                     return self.upstream.sse(message, from_client, self.to_client).await;
                 }
                 if method == "notifications/initialized" {

@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 use crate::fault::Fault;
 use crate::frame::Frame;
 
+/// A message of more bytes is large.
+const LARGE: usize = 64 << 10;
+
 /// The way to one client: its channel, and when that is full, room for so many bytes more.
 pub(super) struct Outbox {
     client: mpsc::Sender<Result<Frame, Fault>>,
@@ -39,16 +42,23 @@ impl Outbox {
             }
             self.spilled = None;
         }
+        // The channel counts messages; of large ones it holds one, and the others count by their bytes.
+        let is_large = weight(&frame) > LARGE && self.client.capacity() < self.client.max_capacity();
+        if is_large && !self.client.is_closed() {
+            return self.spill(frame);
+        }
         match self.client.try_send(Ok(frame)) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
-            Err(mpsc::error::TrySendError::Full(Ok(frame))) => {
-                let spill = Spill::begin(self.client.clone());
-                let has_room = spill.add(frame, self.limit);
-                self.spilled = Some(spill);
-                has_room
-            }
+            Err(mpsc::error::TrySendError::Full(Ok(frame))) => self.spill(frame),
             Err(mpsc::error::TrySendError::Full(Err(_))) => true,
         }
+    }
+
+    fn spill(&mut self, frame: Frame) -> bool {
+        let spill = Spill::begin(self.client.clone());
+        let has_room = spill.add(frame, self.limit);
+        self.spilled = Some(spill);
+        has_room
     }
 
     /// The last word to the client.

@@ -11,11 +11,13 @@ use super::outbox::Outbox;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::host::Agent;
-use crate::jsonrpc::{Id, Kind, Message, Peek};
+use crate::jsonrpc::{Id, Kind, Message, Peek, codes};
 use crate::wire::Mode;
 
 /// Questions of the agent that are open at once.
 const QUESTIONS: usize = 1024;
+/// And open with one client.
+const QUESTIONS_EACH: usize = 64;
 
 /// A request of a client that the agent works on.
 struct Pending {
@@ -170,10 +172,11 @@ impl State {
         if self.clients.remove(&link).is_none() {
             return;
         }
+        // `initialize` is for all of them, and is waited for when the one that asked has left.
         let open: Vec<u64> = self
             .pending
             .iter()
-            .filter(|(_, pending)| pending.link == link)
+            .filter(|(_, pending)| pending.link == link && !pending.is_initialize)
             .map(|(number, _)| *number)
             .collect();
         for number in open {
@@ -194,8 +197,10 @@ impl State {
         match peek.kind() {
             Kind::Request => self.asked(link, message, &peek),
             Kind::Response => {
-                let asked = peek.id().and_then(|id| self.questions.remove(&id));
-                if asked == Some(link) {
+                if let Some(id) = peek.id()
+                    && self.questions.get(&id) == Some(&link)
+                {
+                    self.questions.remove(&id);
                     self.feed(message.clone());
                 }
             }
@@ -205,10 +210,9 @@ impl State {
                         .params()
                         .and_then(|params| params.request_id)
                         .and_then(|raw| Id::parse(raw.get()).ok());
-                    let found = self
-                        .pending
-                        .iter()
-                        .find(|(_, pending)| pending.link == link && parse(&pending.raw_id) == id);
+                    let found = self.pending.iter().find(|(_, pending)| {
+                        pending.link == link && !pending.is_initialize && parse(&pending.raw_id) == id
+                    });
                     let Some((&number, _)) = found else { return };
                     let Some(raw) = peek.params().and_then(|params| params.request_id) else {
                         return;
@@ -218,11 +222,13 @@ impl State {
                     edit.replace(raw, number.to_string());
                     self.feed(edit.finish());
                 }
-                "notifications/initialized" if self.told_initialized => {}
+                "notifications/initialized" if self.told_initialized || self.initialized.is_none() => {}
                 "notifications/initialized" => {
                     self.told_initialized = true;
                     self.feed(message.clone());
                 }
+                // Progress is of a question, and told by the one that was asked.
+                "notifications/progress" if !self.questions.values().any(|asked| *asked == link) => {}
                 _ => self.feed(message.clone()),
             },
         }
@@ -242,6 +248,11 @@ impl State {
                 return self.tell(link, answer.into());
             }
             if self.initializing {
+                if self.waiting.iter().any(|(waits, _)| *waits == link) {
+                    let words = "this session is being initialized";
+                    let refusal = Message::error(Some(raw_id.get()), codes::INVALID_REQUEST, words, None);
+                    return self.tell(link, refusal.into());
+                }
                 return self.waiting.push((link, owned_id));
             }
             self.initializing = true;
@@ -345,26 +356,30 @@ impl State {
         }
     }
 
-    /// Who is to answer a question that names no request: the session that last asked something, among those with a
-    /// request in flight, or else among all. Sessions of several callers cannot be told apart: nobody is asked then, so
-    /// that no caller's model or user works for another.
+    /// Who is to answer a question that names no request: the session that last asked something, first among those with
+    /// a request in flight. While several callers use the agent nobody is asked, so that no caller's model or user works
+    /// for another: an agent may ask long after the call that made it ask.
     fn answerer(&self) -> Result<u64, &'static str> {
-        let sessions = || {
-            let is_session = |(_, client): &(&u64, &Client)| client.mode == Mode::Session;
-            self.clients.iter().filter(is_session)
-        };
-        let is_busy = |link: &u64| self.pending.values().any(|pending| pending.link == *link);
-        let mut asked: Vec<(&u64, &Client)> = sessions().filter(|(link, _)| is_busy(link)).collect();
-        if asked.is_empty() {
-            asked = sessions().collect();
-        }
-        if asked.windows(2).any(|pair| pair[0].1.caller != pair[1].1.caller) {
+        // The host itself, which asks what the agent offers, is no caller.
+        let mut clients = self.clients.iter().filter(|(_, client)| client.caller.is_some());
+        let first = clients.next().map(|(_, client)| &client.caller);
+        if clients.any(|(_, client)| Some(&client.caller) != first) {
             return Err(
                 "several nodes use this agent just now, and it does not say whose call its question belongs to",
             );
         }
-        let latest = asked.into_iter().max_by_key(|(_, client)| client.asked);
-        latest.map(|(link, _)| *link).ok_or("no client is there to answer")
+        let sessions = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.mode == Mode::Session && client.caller.is_some());
+        let is_busy = |link: &u64| self.pending.values().any(|pending| pending.link == *link);
+        let latest = sessions.max_by_key(|(link, client)| (is_busy(link), client.asked));
+        let (link, _) = latest.ok_or("no client is there to answer")?;
+        let open = self.questions.values().filter(|asked| *asked == link).count();
+        if open >= QUESTIONS_EACH || self.questions.len() >= QUESTIONS {
+            return Err("as many of its questions as can be are open");
+        }
+        Ok(*link)
     }
 
     fn refuse(&mut self, peek: &Peek<'_>, why: &str) {
@@ -379,8 +394,7 @@ impl State {
     /// The agent asks something of a client.
     fn questioned(&mut self, message: &Message, peek: &Peek<'_>) {
         let link = match self.answerer() {
-            Ok(link) if self.questions.len() < QUESTIONS => link,
-            Ok(_) => return self.refuse(peek, "as many of its questions as can be are open"),
+            Ok(link) => link,
             Err(why) => return self.refuse(peek, why),
         };
         if let Some(id) = peek.id() {

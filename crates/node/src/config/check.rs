@@ -1,0 +1,153 @@
+//! What a configuration may not say, and what it says that may not be meant.
+
+use dawn_identity::Role;
+
+use super::{AccessRule, CallerLimitsConfig, Config};
+use crate::error::NodeError;
+
+/// Shortest limit on messages, bytes: below it not even `initialize` passes.
+const LEAST_MESSAGE: usize = 4096;
+
+fn wrong(words: String) -> NodeError {
+    NodeError::Config(words)
+}
+
+impl Config {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// Which value is impossible, and why.
+    pub fn check(&self) -> Result<(), NodeError> {
+        let port = self.api.listen.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) {
+            let words = format!(
+                "api.listen: {:?} is no address and port, such as 127.0.0.1:7400",
+                self.api.listen
+            );
+            return Err(wrong(words));
+        }
+        for (name, addresses) in [
+            ("listen", &self.mesh.listen),
+            ("announce", &self.mesh.announce),
+            ("bootstrap", &self.mesh.bootstrap),
+        ] {
+            for address in addresses {
+                if let Err(error) = dawn_mesh::check_address(address) {
+                    let words = format!(
+                        "mesh.{name}: {address:?} is no multiaddr, such as /ip4/0.0.0.0/udp/7401/quic-v1 ({error})"
+                    );
+                    return Err(wrong(words));
+                }
+            }
+        }
+        if self.limits.message_bytes < LEAST_MESSAGE {
+            return Err(wrong(format!(
+                "limits.message_bytes: it has to be {LEAST_MESSAGE} at least"
+            )));
+        }
+        for (name, value) in [
+            ("sessions", self.limits.sessions),
+            ("in_flight", self.limits.in_flight),
+            ("processes_per_agent", self.limits.processes_per_agent),
+        ] {
+            if value == 0 {
+                return Err(wrong(format!("limits.{name}: nothing would work with 0")));
+            }
+        }
+        for (name, agent) in &self.agents {
+            agent.check().map_err(|error| match error {
+                NodeError::Config(words) => wrong(format!("agents.{name}: {words}")),
+                other => other,
+            })?;
+            check_limits(&format!("agents.{name}.limits"), &agent.limits)?;
+            check_rules(&format!("agents.{name}.access"), &agent.access)?;
+        }
+        check_limits("memory.limits", &self.memory.limits)?;
+        check_rules("memory.access", &self.memory.access)?;
+        for (name, group) in &self.groups {
+            if let Some(agent) = group.agents.iter().find(|agent| !agent.contains([':', '*'])) {
+                return Err(wrong(format!(
+                    "groups.{name}.agents: {agent:?} is no address of an agent, node:agent"
+                )));
+            }
+        }
+        self.views().map(|_| ())
+    }
+
+    /// What is possible and yet fits nothing that is known: nodes in rules, agents in groups.
+    #[must_use]
+    pub fn doubts(&self, nodes: &[String], agents: &[String]) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let rules = self
+            .agents
+            .iter()
+            .map(|(name, agent)| (format!("agents.{name}"), &agent.access));
+        let rules = rules.chain([("memory".to_owned(), &self.memory.access)]);
+        for (place, rules) in rules {
+            let named = rules.iter().flat_map(|rule| &rule.who);
+            let is_unknown = |who: &&String| !who.starts_with("role:") && !who.contains('*') && !nodes.contains(who);
+            doubts.extend(
+                named
+                    .filter(is_unknown)
+                    .map(|who| format!("{place}.access names {who:?}, and no node of that name or id is known")),
+            );
+        }
+        for (name, group) in &self.groups {
+            let is_unknown = |agent: &&String| !agent.contains('*') && !agents.contains(agent);
+            doubts.extend(
+                group
+                    .agents
+                    .iter()
+                    .filter(is_unknown)
+                    .map(|agent| format!("groups.{name} names {agent:?}, and no agent of that address is there now")),
+            );
+        }
+        doubts
+    }
+
+    /// The sections that another configuration has otherwise, of those that are read at the start only.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("api", self.api != other.api),
+            ("mesh", self.mesh != other.mesh),
+            ("certificate", self.certificate != other.certificate),
+            ("memory", self.memory != other.memory),
+            ("limits", self.limits != other.limits),
+            ("log", self.log != other.log),
+            ("audit", self.audit != other.audit),
+        ];
+        differs
+            .into_iter()
+            .filter_map(|(name, differs)| differs.then_some(name))
+            .collect()
+    }
+}
+
+fn check_limits(place: &str, limits: &CallerLimitsConfig) -> Result<(), NodeError> {
+    let is_zero = limits.requests_per_second == Some(0)
+        || limits.in_flight == Some(0)
+        || limits.sessions == Some(0)
+        || limits.bytes_per_second == Some(0);
+    if is_zero {
+        return Err(wrong(format!(
+            "{place}: a limit of 0 lets nobody do anything; a rule with then = \"deny\" says that"
+        )));
+    }
+    Ok(())
+}
+
+fn check_rules(place: &str, rules: &[AccessRule]) -> Result<(), NodeError> {
+    let roles = rules
+        .iter()
+        .flat_map(|rule| &rule.who)
+        .filter_map(|who| who.strip_prefix("role:"));
+    for role in roles {
+        if !role.contains('*') && role.parse::<Role>().is_err() {
+            return Err(wrong(format!(
+                "{place}: there is no role {role:?}; there are owner, admin, member and guest"
+            )));
+        }
+    }
+    Ok(())
+}
