@@ -65,7 +65,7 @@ clients: build ## third-party clients and servers: Inspector, Python SDK, the re
 
 bench: release ## the table of measurements (BENCH=name runs one)
 	@echo "== benchmarks"
-	@$(RELEASE)/dawn-bench --dawn $(RELEASE)/dawn --agent $(RELEASE)/dawn-test-agent --out bench/results.json $(if $(BENCH),--only $(BENCH))
+	@peers=$$(scripts/peers) && scripts/apart $(RELEASE)/dawn-bench --dawn $(RELEASE)/dawn --agent $(RELEASE)/dawn-test-agent --peers "$$peers" --out bench/results.json $(if $(BENCH),--only $(BENCH))
 
 soak: release ## an hour of 200 clients that connect, call and drop: memory and descriptors stay flat (SOAK_SECONDS)
 	@echo "== soak"

@@ -37,9 +37,9 @@ fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
     }
 }
 
-fn request(id: u64, text: &str) -> String {
+fn request(id: u64, tool: &str, text: &str) -> String {
     format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}"}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"text":"{text}"}}}}}}"#
     )
 }
 
@@ -118,7 +118,7 @@ impl Stdio0 {
         let mut pending: Vec<String> = Vec::new();
         for _ in 0..in_flight {
             open.insert(next, Instant::now());
-            pending.push(request(next, &text));
+            pending.push(request(next, "echo", &text));
             next += 1;
         }
         loop {
@@ -133,7 +133,7 @@ impl Stdio0 {
             for id in answered {
                 latencies.push((now - open.remove(&id).expect("asked once")).as_secs_f64());
                 open.insert(next, Instant::now());
-                pending.push(request(next, &text));
+                pending.push(request(next, "echo", &text));
                 next += 1;
             }
             if let Some(from) = counted_from
@@ -200,6 +200,7 @@ struct Http {
     path: String,
     token: Option<String>,
     session: Option<String>,
+    tool: &'static str,
 }
 
 impl Http {
@@ -211,12 +212,18 @@ impl Http {
             path: format!("/{path}"),
             token: token.map(str::to_owned),
             session: None,
+            tool: "echo",
         };
         let mut connection = client.connect().await;
         let (session, _) = client.post(&mut connection, INITIALIZE.to_owned()).await;
         client.session = session;
         let _accepted = client.post(&mut connection, INITIALIZED.to_owned()).await;
         client
+    }
+
+    /// The same, calling the tool under another name.
+    fn calling(self, tool: &'static str) -> Self {
+        Self { tool, ..self }
     }
 
     async fn connect(&self) -> SendRequest<Full<Bytes>> {
@@ -273,7 +280,7 @@ impl Http {
                 loop {
                     id += 1;
                     let sent = Instant::now();
-                    let (_, body) = self.post(&mut connection, request(id, text)).await;
+                    let (_, body) = self.post(&mut connection, request(id, self.tool, text)).await;
                     assert!(body.len() > size, "{}", String::from_utf8_lossy(&body));
                     let since = begun.elapsed();
                     if since > SPAN / 4 {
@@ -411,10 +418,8 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     );
                     let mut theirs = Vec::new();
                     for proxy in &proxies {
-                        theirs.push((
-                            proxy.name,
-                            Http::open(&proxy.url, None).await.measure(size.1, in_flight).await,
-                        ));
+                        let client = Http::open(&proxy.url, None).await.calling(proxy.tool);
+                        theirs.push((proxy.name, client.measure(size.1, in_flight).await));
                     }
                     let mut beside = vec![("direct", &direct_http)];
                     beside.extend(theirs.iter().map(|(name, figures)| (*name, figures)));

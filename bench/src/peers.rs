@@ -129,7 +129,10 @@ impl Drop for Mcpmesh {
 pub(crate) struct Proxy {
     pub(crate) name: &'static str,
     pub(crate) url: String,
+    /// How it calls the tool `echo`.
+    pub(crate) tool: &'static str,
     process: Child,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Proxy {
@@ -138,29 +141,35 @@ impl Proxy {
         let mut proxies = Vec::new();
         if let Some(program) = &programs.proxy_pypi {
             let port = free_port();
-            let args = [
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port,
-                "--stateless",
-                "--pass-environment",
-                agent,
-                "--",
-                "--raw-echo",
-            ];
-            proxies.extend(Self::start("mcp-proxy (PyPI)", program, &args, &port, "mcp/").await);
+            let args = ["--host", "127.0.0.1", "--port", &port, "--", agent, "--raw-echo"];
+            let name = "mcp-proxy (PyPI)";
+            proxies.extend(Self::start(name, program, &args, &port, "mcp", "echo", None).await);
         }
         if let Some(program) = &programs.proxy_cargo {
             let port = free_port();
-            let (command, listen) = (format!("{agent} --raw-echo"), format!("127.0.0.1:{port}"));
-            let args = ["--listen", &listen, "--command", &command];
-            proxies.extend(Self::start("mcp-proxy (crates.io)", program, &args, &port, "mcp").await);
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("proxy.toml");
+            let config = format!(
+                "[proxy]\nname = \"bench\"\nseparator = \"/\"\n[proxy.listen]\nhost = \"127.0.0.1\"\nport = {port}\n\
+                 [[backends]]\nname = \"echo\"\ntransport = \"stdio\"\ncommand = {agent:?}\nargs = [\"--raw-echo\"]\n"
+            );
+            std::fs::write(&file, config).expect("written");
+            let args = ["--config", file.to_str().expect("a path")];
+            let name = "mcp-proxy (crates.io)";
+            proxies.extend(Self::start(name, program, &args, &port, "", "echo/echo", Some(folder)).await);
         }
         proxies
     }
 
-    async fn start(name: &'static str, program: &Path, args: &[&str], port: &str, path: &str) -> Option<Self> {
+    async fn start(
+        name: &'static str,
+        program: &Path,
+        args: &[&str],
+        port: &str,
+        path: &str,
+        tool: &'static str,
+        folder: Option<tempfile::TempDir>,
+    ) -> Option<Self> {
         let mut process = Command::new(program)
             .args(args)
             .stdin(Stdio::null())
@@ -175,7 +184,13 @@ impl Proxy {
                 .is_ok()
             {
                 let url = format!("http://127.0.0.1:{port}/{path}");
-                return Some(Self { name, url, process });
+                return Some(Self {
+                    name,
+                    url,
+                    tool,
+                    process,
+                    _folder: folder,
+                });
             }
             if let Ok(Some(status)) = process.try_wait() {
                 println!("not measured beside Dawn, as it ended ({status}): {name}");

@@ -390,3 +390,32 @@ async fn garbage_on_the_listening_ports_does_not_stop_a_node() {
         echoes(&b, a.node_id(), 1000).await;
     }
 }
+
+#[tokio::test]
+async fn a_member_that_begins_messages_and_does_not_end_them_keeps_nobody_elses_back() {
+    let a = node(1, "/ip4/127.0.0.1/udp/0/quic-v1", gate(9, 1)).await;
+    let honest = node(2, "/ip4/127.0.0.1/udp/0/quic-v1", gate(9, 2)).await;
+    let hostile = node(3, "/ip4/127.0.0.1/udp/0/quic-v1", gate(9, 3)).await;
+    for other in [&honest, &hostile] {
+        other.keep(a.node_id(), a.listen_addresses());
+        up(other, a.node_id()).await;
+        up(&a, other.node_id()).await;
+    }
+    let mut heard = a.subscribe("news");
+    let mut begun = Vec::new();
+    for _ in 0..100 {
+        let mut stream = hostile.open(a.node_id(), Protocol("/dawn/pubsub/1")).await.unwrap();
+        stream.write_all(b"\x04news\x00\x10\x00\x00").await.unwrap();
+        stream.flush().await.unwrap();
+        begun.push(stream);
+    }
+    for at in 0..20_u8 {
+        honest.publish("news", &Bytes::from(vec![at; 100]));
+    }
+    honest.publish("news", &Bytes::from(vec![20; 100_000]));
+    for at in 0..=20_u8 {
+        let message = tokio::time::timeout(Duration::from_secs(5), heard.recv()).await;
+        let message = message.expect("in time").unwrap();
+        assert_eq!((message.from, message.bytes[0]), (honest.node_id(), at));
+    }
+}

@@ -831,4 +831,67 @@ mod tests {
         let again = Share::take(&access, caller, limits, &agent).unwrap();
         assert!(!again.may_pass(1), "it came back to be forgiven");
     }
+
+    fn guarded(rules: Vec<Rule>) -> (Link, Link) {
+        let caller = Caller {
+            node: NodeId::from_bytes([1; 32]),
+            name: "den".parse().unwrap(),
+            roles: vec!["member".to_owned()],
+            chain: bytes::Bytes::new(),
+        };
+        let (near, far) = Link::pair(16);
+        let access = Access::new(rules, CallerLimits::default());
+        let agent = "files".parse().unwrap();
+        let link = access.guarded(near, &caller, &agent, false, None, &TaskTracker::new());
+        (link.unwrap(), far)
+    }
+
+    fn denying(what: &str) -> Vec<Rule> {
+        vec![Rule {
+            who: Vec::new(),
+            what: vec![Pattern::new(what)],
+            then: Verdict::Deny,
+        }]
+    }
+
+    async fn heard(link: &mut Link) -> String {
+        let received = tokio::time::timeout(Duration::from_secs(10), link.receiver.recv()).await;
+        let frame = received.expect("in time").unwrap().expect("a message");
+        String::from_utf8_lossy(frame.message.as_bytes()).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_denied_tool_is_not_listed_whatever_the_answer_is_said_to_be_to() {
+        let (mut client, mut agent) = guarded(denying("rm"));
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        client.sender.send(message(list).into()).await.unwrap();
+        assert_eq!(heard(&mut agent).await, list);
+        // The same id for another list, while the first is open.
+        let other = r#"{"jsonrpc":"2.0","id":1,"method":"prompts/list"}"#;
+        client.sender.send(message(other).into()).await.unwrap();
+        assert!(heard(&mut client).await.contains("-32600"));
+        let answer = |id: u32| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[{{"name":"rm"}},{{"name":"ls"}}]}}}}"#)
+        };
+        for id in [1, 1, 2] {
+            agent.sender.send(message(&answer(id)).into()).await.unwrap();
+            let shown = heard(&mut client).await;
+            assert!(!shown.contains("rm") && shown.contains("ls"), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_without_an_id_does_not_pass_by_the_rules() {
+        let (mut client, mut agent) = guarded(denying("rm"));
+        for call in [
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"rm"}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"rm"}}"#,
+        ] {
+            client.sender.send(message(call).into()).await.unwrap();
+            assert!(heard(&mut client).await.contains("-32600"));
+        }
+        let passes = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+        client.sender.send(message(passes).into()).await.unwrap();
+        assert_eq!(heard(&mut agent).await, passes);
+    }
 }
