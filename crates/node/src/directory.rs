@@ -150,7 +150,7 @@ impl Directory {
             addresses: self.0.members.addresses(),
             agents: self.0.host.summaries(),
         };
-        let bytes = record.sign(&self.0.key);
+        let bytes = record.fit().sign(&self.0.key);
         let own = self.0.members.own();
         if let Err(error) = lock(&self.0.registry).apply_record(&bytes, |_| Ok(own)) {
             tracing::error!(%error, "this node's own record is refused");

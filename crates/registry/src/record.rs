@@ -167,6 +167,21 @@ fn open<T: serde::de::DeserializeOwned>(
 }
 
 impl NodeRecord {
+    /// The same record, short enough to be sent: of many agents with many tools it tells fewer tools of each. How many
+    /// an agent has, and whether its lists changed, it tells always.
+    #[must_use]
+    pub fn fit(mut self) -> Self {
+        /// Label, signature and envelope.
+        const AROUND: usize = 256;
+        for most in [32, 8, 2, 0] {
+            if encode(&self).len() + AROUND <= MAX_RECORD_BYTES {
+                break;
+            }
+            self.agents.iter_mut().for_each(|agent| agent.tools.truncate(most));
+        }
+        self
+    }
+
     /// The signed bytes.
     #[must_use]
     pub fn sign(&self, key: &Keypair) -> Vec<u8> {

@@ -258,3 +258,24 @@ proptest! {
         let _ = Digest::decode(&bytes);
     }
 }
+
+#[test]
+fn a_record_of_many_agents_with_many_tools_is_made_to_fit() {
+    let tool = |at: usize| crate::ToolSummary {
+        name: format!("tool-{at}"),
+        description: "x".repeat(150),
+    };
+    let agent = |at: usize| AgentSummary {
+        tools: (0..10).map(tool).collect(),
+        tools_total: 10,
+        ..AgentSummary::starting(format!("agent-{at}").parse().unwrap())
+    };
+    let mut record = record(1, 1, 1);
+    record.agents = (0..300).map(agent).collect();
+    assert!(record.sign(&key(1)).len() > crate::MAX_RECORD_BYTES);
+    let fitted = record.clone().fit();
+    assert!(fitted.sign(&key(1)).len() <= crate::MAX_RECORD_BYTES);
+    assert!(fitted.agents.len() == 300 && fitted.agents.iter().all(|agent| agent.tools_total == 10));
+    record.agents.truncate(3);
+    assert_eq!(record.clone().fit(), record);
+}

@@ -15,6 +15,8 @@ use crate::output::{CAUTION, styled, words};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(25);
+/// Agents that are named one by one.
+const SHOWN: usize = 20;
 
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
@@ -56,6 +58,7 @@ pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
     out.answer(&answer, |reloaded: Reloaded| {
         let agents = match reloaded.agents.as_slice() {
             [] => "no agent changed".to_owned(),
+            agents if agents.len() > SHOWN => format!("{} changed", words::count(agents.len() as u64, "agent")),
             agents => format!("agents that changed: {}", words::list(agents)),
         };
         let groups = match reloaded.groups.as_slice() {
