@@ -19,6 +19,8 @@ const SIZES: [(&str, usize); 3] = [("64 B", 64), ("64 KiB", 64 << 10), ("1 MiB",
 const IN_FLIGHT: [usize; 3] = [1, 32, 128];
 /// How long one case is measured, after a warm-up of a quarter of it.
 const SPAN: Duration = Duration::from_millis(1500);
+/// How long another program may take for one case.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one case gave.
 struct Figures {
@@ -394,6 +396,9 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
     let agent_path = agent.to_str().expect("a path");
     let mesh = Mcpmesh::start(programs, agent_path).await;
     let proxies = Proxy::start_all(programs, agent_path).await;
+    // Who is not measured does not run.
+    mesh.iter().for_each(|mesh| mesh.run_daemons(false));
+    proxies.iter().for_each(|proxy| proxy.run(false));
     for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
         let transport = if listen.contains("quic") { "QUIC" } else { "TCP" };
         let home = Node::start(dawn, "home", None, listen).await;
@@ -418,8 +423,19 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     );
                     let mut theirs = Vec::new();
                     for proxy in &proxies {
-                        let client = Http::open(&proxy.url, None).await.calling(proxy.tool);
-                        theirs.push((proxy.name, client.measure(size.1, in_flight).await));
+                        proxy.run(true);
+                        let measuring = async {
+                            let client = Http::open(&proxy.url, None).await.calling(proxy.tool);
+                            client.measure(size.1, in_flight).await
+                        };
+                        match tokio::time::timeout(PATIENCE, measuring).await {
+                            Ok(figures) => theirs.push((proxy.name, figures)),
+                            Err(_) => println!(
+                                "{} did not finish with {} and {in_flight} in flight",
+                                proxy.name, size.0
+                            ),
+                        }
+                        proxy.run(false);
                     }
                     let mut beside = vec![("direct", &direct_http)];
                     beside.extend(theirs.iter().map(|(name, figures)| (*name, figures)));
@@ -434,7 +450,18 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     );
                 }
                 let theirs = match &mesh {
-                    Some(mesh) => Some(Stdio0::start(mesh.connect()).await.measure(size.1, in_flight).await),
+                    Some(mesh) => {
+                        mesh.run_daemons(true);
+                        let mut client = Stdio0::start(mesh.connect()).await;
+                        let figures = tokio::time::timeout(PATIENCE, client.measure(size.1, in_flight))
+                            .await
+                            .ok();
+                        mesh.run_daemons(false);
+                        if figures.is_none() {
+                            println!("mcpmesh did not finish with {} and {in_flight} in flight", size.0);
+                        }
+                        figures
+                    }
                     None => None,
                 };
                 let mut beside = vec![("direct", &direct)];

@@ -89,6 +89,11 @@ impl Mcpmesh {
         self.command(1, &["connect", "lab/echo"])
     }
 
+    /// Lets its daemons run, or holds them while something else is measured.
+    pub(crate) fn run_daemons(&self, run: bool) {
+        self.daemons().into_iter().for_each(|pid| hold(pid, run));
+    }
+
     /// Resident memory of its daemons, MiB: the larger.
     pub(crate) fn resident(&self) -> f64 {
         self.daemons()
@@ -118,6 +123,7 @@ impl Mcpmesh {
 impl Drop for Mcpmesh {
     fn drop(&mut self) {
         for pid in self.daemons() {
+            hold(pid, true);
             // One that has ended by itself is as good.
             let _ = std::process::Command::new("kill").arg(pid.to_string()).status();
         }
@@ -202,10 +208,23 @@ impl Proxy {
         None
     }
 
+    /// Lets it run, or holds it while something else is measured.
+    pub(crate) fn run(&self, run: bool) {
+        self.process.id().into_iter().for_each(|pid| hold(pid, run));
+    }
+
     /// Resident memory, MiB.
     pub(crate) fn resident(&self) -> f64 {
         self.process.id().map_or(f64::NAN, crate::network::resident)
     }
+}
+
+fn hold(pid: u32, run: bool) {
+    let signal = if run { "-CONT" } else { "-STOP" };
+    let told = std::process::Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(told.is_ok_and(|status| status.success()), "{pid} takes no {signal}");
 }
 
 fn free_port() -> String {

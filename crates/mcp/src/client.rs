@@ -77,6 +77,14 @@ impl AgentClient {
         let only_modern =
             summary.is_some_and(|summary| summary.state == AgentState::Ready && summary.modern && !summary.legacy);
         let era = if only_modern { Era::Modern } else { Era::Legacy };
+        Self::connect_in(router, address, era).await
+    }
+
+    /// Begins a conversation in one era.
+    ///
+    /// # Errors
+    /// The agent cannot be reached or does not answer.
+    pub async fn connect_in(router: Router, address: AgentAddress, era: Era) -> Result<Self, ClientError> {
         let mut client = Self {
             router,
             address,
@@ -90,6 +98,12 @@ impl AgentClient {
             Era::Modern => client.server = Some(client.request("server/discover", "{}", &mut |_| {}).await?),
         }
         Ok(client)
+    }
+
+    /// What the agent answered to `initialize` or `server/discover`.
+    #[must_use]
+    pub fn server(&self) -> Option<&RawValue> {
+        self.server.as_deref()
     }
 
     /// The era of the conversation.
@@ -204,7 +218,8 @@ impl AgentClient {
         self.request("tools/call", &params, on_notification).await
     }
 
-    async fn list(&mut self, method: &str, member: &str) -> Result<Vec<Box<RawValue>>, ClientError> {
+    /// Every item of a list, page by page; none where the agent has no such list.
+    pub(crate) async fn list(&mut self, method: &str, member: &str) -> Result<Vec<Box<RawValue>>, ClientError> {
         let mut items = Vec::new();
         let mut params = "{}".to_owned();
         for _ in 0..PAGES {

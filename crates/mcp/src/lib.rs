@@ -6,6 +6,7 @@
 
 pub mod aggregate;
 mod bridge;
+pub mod check;
 pub mod client;
 pub mod fault;
 pub mod frame;

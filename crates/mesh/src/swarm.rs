@@ -252,6 +252,8 @@ pub fn check_address(text: &str) -> Result<(), String> {
 
 /// Addresses of one node that are tried: a record cannot make others knock at every door.
 const ADDRESSES: usize = 16;
+/// How soon a connection is looked for again.
+const SOON: Duration = Duration::from_millis(2);
 /// Nodes of the local network that are remembered.
 const DISCOVERED: usize = 1024;
 
@@ -417,7 +419,13 @@ fn serve_membership(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
             tokio::spawn(async move {
                 let mut stream = stream.compat();
                 let limits = &mesh.shared.limits;
-                let answered = membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes);
+                let answered = async {
+                    // A stream may come before the word of its connection; until then nothing can be opened to the peer.
+                    while !control.is_connected(node) {
+                        tokio::time::sleep(SOON).await;
+                    }
+                    membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes).await
+                };
                 let answered = tokio::time::timeout(limits.handshake, answered).await;
                 lock(&under_way).remove(&node);
                 match answered {

@@ -58,6 +58,7 @@ struct Inner {
     /// The configuration as it was at the start, and as it was read last.
     read_at_start: Config,
     config: Mutex<Config>,
+    reloading: tokio::sync::Mutex<()>,
     started: Instant,
     api: String,
     ready: AtomicBool,
@@ -202,6 +203,7 @@ impl NodeState {
     /// # Errors
     /// The configuration cannot be read or is not valid; nothing is changed then.
     pub async fn reload(&self) -> Result<(Vec<AgentName>, Vec<&'static str>), NodeError> {
+        let _one = self.inner.reloading.lock().await;
         let config = Config::load(&self.home().config_file(), &Overrides::default())?;
         let views = config.views()?;
         self.gateway.views().set(views);
@@ -226,7 +228,6 @@ impl NodeState {
         }
         changed.sort();
         changed.dedup();
-        tracing::info!(?changed, "the configuration was read again");
         let later = self.inner.read_at_start.needs_restart(&config);
         *self.inner.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok((changed, later))
@@ -246,6 +247,35 @@ impl NodeState {
             .collect();
         let config = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
         config.doubts(&nodes, &agents)
+    }
+
+    /// Reads the configuration again whenever its file has changed and been left alone for a moment.
+    async fn watch_configuration(&self) {
+        const LOOK: Duration = Duration::from_secs(1);
+        let file = self.home().config_file();
+        let stamp = || {
+            let metadata = std::fs::metadata(&file).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        let (mut known, mut before) = (stamp(), stamp());
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = stamp();
+            if now != known && now == before {
+                known = now;
+                match self.reload().await {
+                    Ok((changed, later)) if changed.is_empty() && later.is_empty() => {}
+                    Ok((changed, later)) => {
+                        tracing::info!(?changed, needs_restart = ?later, "the configuration has changed");
+                    }
+                    Err(error) => tracing::error!(%error, "the changed configuration is not used"),
+                }
+                for doubt in self.doubts() {
+                    tracing::warn!("{doubt}");
+                }
+            }
+            before = now;
+        }
     }
 
     /// Ends an agent's processes and asks it again what it offers.
@@ -424,6 +454,7 @@ impl Node {
             agents: Mutex::new(config.agents.clone()),
             read_at_start: written.clone(),
             config: Mutex::new(written),
+            reloading: tokio::sync::Mutex::default(),
             started,
             api: format!("http://{bound}"),
             ready: AtomicBool::new(false),
@@ -467,6 +498,11 @@ impl Node {
             .map_err(taken)?;
         self.tasks.spawn(state.members.clone().serve(admissions));
         self.tasks.spawn(state.router.clone().serve(links));
+        let (watched, stop) = (state.clone(), self.background.clone());
+        self.tasks.spawn(async move {
+            // Whatever comes of it is told in the log.
+            let _ = stop.run_until_cancelled(watched.watch_configuration()).await;
+        });
         let (router, members, stop) = (state.router.clone(), state.members.clone(), self.background.clone());
         self.tasks.spawn(async move {
             let mut renewed = members.renewed();

@@ -53,6 +53,12 @@ async fn what_a_rule_denies_is_refused_and_not_listed_and_nobody_else_is_touched
             let session = node.legacy(Some("lab:probe")).await;
             let called = session.call(1, "test_simple_text", json!({})).await.body;
             assert_eq!(called["error"]["code"], -31007, "{called}");
+            let told = node.dawn(&["call", "lab:probe", "echo", "text=x"]).await;
+            assert_eq!(
+                (told.code, told.json()["error"]["code"].clone()),
+                (4, json!("denied")),
+                "{told:?}"
+            );
             // A name that comes twice hides nothing.
             let twice = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"slow","name":"echo","arguments":{"text":"x"}}}"#;
             let answer = session.post_raw(twice).await.text().await.expect("an answer");
@@ -62,7 +68,9 @@ async fn what_a_rule_denies_is_refused_and_not_listed_and_nobody_else_is_touched
     }
     eventually("the refusals are recorded", async || {
         let failed = lab.dawn(&["audit", "--failed", "--caller", "den"]).await;
-        failed.success().json().as_array().map(Vec::len) == Some(3)
+        let failed = failed.success().json();
+        let failed = failed.as_array().expect("calls");
+        failed.len() == 4 && failed.iter().any(|call| call["outcome"] == "denied")
     })
     .await;
 }

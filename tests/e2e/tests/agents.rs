@@ -275,3 +275,32 @@ async fn an_idle_pair_of_nodes_keeps_its_sessions() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(session.text(1, "echo", json!({ "text": "awake" })).await, "awake");
 }
+
+#[tokio::test]
+async fn an_agent_is_checked_in_every_era_that_it_speaks() {
+    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
+    lab.add_test_agent("probe", &[], &["--stdio"]).await;
+    lab.add_test_agent("raw", &[], &["--raw-echo"]).await;
+    home.sees("lab:probe").await;
+    home.sees("lab:raw").await;
+    let sound = home.dawn(&["agent", "check", "lab:probe"]).await.success().json();
+    assert_eq!(sound["ok"], true, "{sound}");
+    let eras = |checked: &Value| -> Vec<String> {
+        let checks = checked["checks"].as_array().expect("checks");
+        checks.iter().map(|check| check["era"].to_string()).collect()
+    };
+    assert!(eras(&sound).contains(&"\"legacy\"".to_owned()) && eras(&sound).contains(&"\"modern\"".to_owned()));
+    // It answers whatever it is asked with a result.
+    let odd = home.dawn(&["agent", "check", "lab:raw"]).await;
+    assert_eq!(odd.code, 1, "{odd:?}");
+    assert_eq!(odd.json()["ok"], false);
+    let nobody = home.dawn(&["agent", "check", "lab:nobody"]).await;
+    assert_eq!(
+        (nobody.code, nobody.json()["error"]["code"].clone()),
+        (5, json!("unknown_agent")),
+        "{nobody:?}"
+    );
+}

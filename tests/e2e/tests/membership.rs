@@ -171,6 +171,13 @@ async fn a_revoked_member_comes_back_by_a_new_invite_and_not_by_its_old_ticket()
 }
 
 #[tokio::test]
+async fn nobody_is_called_any() {
+    let node = Node::new("any", Transport::Tcp);
+    let output = node.dawn(&["init", "--name", "any"]).await;
+    assert_ne!(output.code, 0, "{output:?}");
+}
+
+#[tokio::test]
 async fn a_member_that_was_never_up_is_listed_and_can_be_revoked() {
     let network = Network::start(Transport::Tcp, &["home"]).await;
     let ticket = network.ticket(&[]).await;

@@ -60,6 +60,11 @@ enum AgentCommand {
         /// Its name
         name: AgentName,
     },
+    /// A quick look at whether an agent does what clients count on; fails when it does not
+    Check {
+        /// Its address, node:agent
+        address: AgentAddress,
+    },
     /// Everything that an agent says about itself; --json gives the full schemas of its tools
     Inspect {
         /// Its address, node:agent
@@ -150,6 +155,7 @@ pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
         AgentCommand::Restart { name } => restart(context, &name),
         AgentCommand::Login(args) => super::login::run(context, &args),
         AgentCommand::Logout { name } => super::login::forget(context, &name),
+        AgentCommand::Check { address } => check(context, &address),
         AgentCommand::Inspect { address } => inspect::run(context, &address),
     }
 }
@@ -495,6 +501,49 @@ fn remove(context: &Context, name: &AgentName) -> Result<(), Failure> {
         return context.out.document(&json!({ "name": name, "removed": true }));
     }
     context.out.line(format!("agent {name} is no longer shared"))
+}
+
+#[derive(Deserialize)]
+struct Checked {
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+struct Check {
+    era: String,
+    name: String,
+    state: String,
+    message: String,
+}
+
+fn check(context: &Context, address: &AgentAddress) -> Result<(), Failure> {
+    let client = context.client()?;
+    let path = format!(
+        "/api/check/{}/{}",
+        segment(&address.node.to_string()),
+        segment(address.agent.as_str())
+    );
+    let answer: Box<RawValue> = context.wait(async { Ok(client.get(&path).await?) })?;
+    let Checked { ok, checks } = understood(&answer)?;
+    let out = context.out;
+    out.answer(&answer, |_: Value| {
+        for check in checks {
+            let mark = match check.state.as_str() {
+                "ok" => styled(GOOD, "✓"),
+                "warning" => styled(CAUTION, "!"),
+                _ => styled(BAD, "✗"),
+            };
+            let (era, name) = (words::clean(&check.era), words::clean(&check.name));
+            out.line(format!("{mark} {era:<7} {name:<15} {}", words::clean(&check.message)))?;
+        }
+        Ok(())
+    })?;
+    if ok {
+        Ok(())
+    } else {
+        Err(Failure::Said(Exit::Failed as u8))
+    }
 }
 
 fn restart(context: &Context, name: &AgentName) -> Result<(), Failure> {

@@ -125,6 +125,18 @@ pub(super) async fn inspect(
     Ok(Json(client.inspect().await?).into_response())
 }
 
+pub(super) async fn check(
+    State(state): State<NodeState>,
+    Path((node, agent)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let address = address(&format!("{node}:{agent}"))?;
+    let checks = dawn_mcp::check::check(&state.router, &address).await?;
+    let ok = checks.iter().all(|check| check.state != dawn_mcp::check::State::Failed);
+    Ok(Json(
+        json!({ "address": address.to_string(), "ok": ok, "checks": checks }),
+    ))
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Call {
     agent: String,

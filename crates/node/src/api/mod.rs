@@ -47,6 +47,7 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         )
         .route("/oauth/callback", get(login::callback))
         .route("/api/inspect/{node}/{agent}", get(agents::inspect))
+        .route("/api/check/{node}/{agent}", get(agents::check))
         .route("/api/call", post(agents::call))
         .route("/api/invites", get(invites::list).post(invites::create))
         .route("/api/invites/{id}", delete(invites::revoke))
