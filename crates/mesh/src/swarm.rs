@@ -301,6 +301,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .with_max_pending_incoming(Some(limits.pending))
         .with_max_pending_outgoing(Some(limits.pending));
     let (interval, use_mdns) = (config.ping, config.mdns);
+    let streams_per_peer = u32::try_from(limits.streams_per_peer).unwrap_or(u32::MAX);
     let served = inbound::Served::default();
     let behaviour_served = served.clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
@@ -315,6 +316,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
             // A dead peer is noticed within ten seconds.
             quic.max_idle_timeout = 10_000;
             quic.keep_alive_interval = Duration::from_secs(3);
+            // Each session and each request is a stream; what a peer may have is decided where they are delivered.
+            quic.max_concurrent_stream_limit = streams_per_peer;
             quic
         })
         .with_dns()

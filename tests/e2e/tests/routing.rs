@@ -244,3 +244,24 @@ async fn list_changes_and_resource_updates_reach_the_get_stream() {
     let tools = session.request(2, "tools/list", json!({})).await;
     assert!(tools.body.to_string().contains("\"fresh\""));
 }
+
+#[tokio::test]
+async fn hundreds_of_sessions_are_open_between_two_nodes_at_once() {
+    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
+    lab.add_test_agent("probe", &["--isolation", "shared"], &["--stdio"])
+        .await;
+    home.sees("lab:probe").await;
+    let mut sessions = Vec::new();
+    for _ in 0..400 {
+        sessions.push(home.legacy(Some("lab:probe")).await);
+    }
+    for session in &sessions {
+        assert_eq!(
+            session.text(1, "echo", json!({ "text": "one of many" })).await,
+            "one of many"
+        );
+    }
+}
