@@ -290,12 +290,8 @@ impl Revocations {
         let standing = self.standing.get(node)?;
         let last = standing.network.last().or(standing.all.last())?;
         let is_it = |revocation: &&Revocation| revocation.node == *node && revocation.at == *last;
-        let mut candidates = self.iter().filter(is_it);
-        let by_network = self
-            .iter()
-            .filter(is_it)
-            .find(|revocation| matches!(revocation.issuer, Issuer::Network(_)));
-        by_network.or_else(|| candidates.next())
+        let candidates = self.iter().filter(is_it);
+        candidates.max_by_key(|revocation| matches!(revocation.issuer, Issuer::Network(_)))
     }
 
     /// Adds a revocation.

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::fault::{Fault, FaultCode};
-use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Message, MessageError, Peek, codes};
 use crate::link::{Link, LinkError, LinkReceiver, LinkSender};
 use crate::wire::Mode;
@@ -24,13 +24,15 @@ impl InFlight {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn begin(&self, id: &Id, raw: Option<&str>, most: usize) -> Result<(), Full> {
+    fn begin(&self, id: &Id, raw: Option<&str>, most: usize) -> Result<(), Message> {
         self.with(|open| {
             if open.contains_key(id) {
-                return Err(Full::Taken);
+                let words = "a request with this id is still in flight on this session";
+                return Err(Message::error(raw, codes::INVALID_REQUEST, words, None));
             }
             if open.len() >= most {
-                return Err(Full::Busy);
+                let words = format!("{most} requests are in flight on this session; wait for answers");
+                return Err(Fault::new(FaultCode::Busy, words).answer(raw));
             }
             open.insert(id.clone(), Bytes::copy_from_slice(raw.unwrap_or("null").as_bytes()));
             Ok(())
@@ -50,24 +52,33 @@ impl InFlight {
         }
     }
 
-    /// Notes what the client sends.
+    /// Notes what the client sends, a batch as a whole or not at all.
     ///
     /// # Errors
-    /// It is no JSON-RPC message.
-    pub fn sent(&self, message: &Message) -> Result<(), MessageError> {
-        if message.is_batch() {
-            return message.batch()?.iter().try_for_each(|part| self.sent(part));
-        }
-        let peek = message.peek()?;
-        match peek.kind() {
-            Kind::Request => {
-                if let (Some(id), Some(raw)) = (peek.id(), peek.id) {
-                    self.with(|open| open.insert(id, Bytes::copy_from_slice(raw.get().as_bytes())));
+    /// The answer to what does not go on: it is no JSON-RPC message, its id is in use, or `most` requests are in flight.
+    pub fn sent(&self, message: &Message, most: usize) -> Result<(), Message> {
+        let invalid = |error: MessageError| Message::error(None, error.code(), &error.to_string(), None);
+        let parts = if message.is_batch() {
+            message.batch().map_err(invalid)?
+        } else {
+            vec![message.clone()]
+        };
+        let mut begun = Vec::new();
+        let noted = parts.iter().try_for_each(|part| {
+            let peek = part.peek().map_err(invalid)?;
+            match peek.id().filter(|_| peek.kind() == Kind::Request) {
+                Some(id) => {
+                    self.begin(&id, peek.id.map(RawValue::get), most)?;
+                    begun.push(id);
                 }
+                None => self.noted(&peek),
             }
-            Kind::Notification | Kind::Response => self.noted(&peek),
+            Ok(())
+        });
+        if noted.is_err() {
+            self.with(|open| begun.iter().for_each(|id| drop(open.remove(id))));
         }
-        Ok(())
+        noted
     }
 
     /// Notes what the agent answers.
@@ -207,7 +218,7 @@ async fn up(
             }
         };
         while let Some(frame) = next {
-            if let Some(refusal) = refuse(&frame, open, how) {
+            if let Err(refusal) = open.sent(&frame.message, how.in_flight) {
                 if back.lock().await.send(refusal.into()).await.is_err() {
                     return UpEnd::ClientGone;
                 }
@@ -221,64 +232,6 @@ async fn up(
             return std::future::pending().await;
         }
     }
-}
-
-/// The answer to a frame that does not go on to the agent.
-fn refuse(frame: &Frame, open: &InFlight, how: &Pumping) -> Option<Message> {
-    let invalid = |error: &MessageError| Message::error(None, error.code(), &error.to_string(), None);
-    let parts = if frame.message.is_batch() {
-        match frame.message.batch() {
-            Ok(parts) => parts,
-            Err(error) => return Some(invalid(&error)),
-        }
-    } else {
-        vec![frame.message.clone()]
-    };
-    let mut begun = Vec::new();
-    let mut refusal = None;
-    for part in &parts {
-        let peek = match part.peek() {
-            Ok(peek) => peek,
-            Err(error) => {
-                refusal = Some(invalid(&error));
-                break;
-            }
-        };
-        let Some(id) = peek.id().filter(|_| peek.kind() == Kind::Request) else {
-            open.noted(&peek);
-            continue;
-        };
-        let raw = peek.id.map(serde_json::value::RawValue::get);
-        match open.begin(&id, raw, how.in_flight) {
-            Ok(()) => begun.push(id),
-            Err(Full::Taken) => {
-                let words = "a request with this id is still in flight on this session";
-                refusal = Some(Message::error(raw, codes::INVALID_REQUEST, words, None));
-                break;
-            }
-            Err(Full::Busy) => {
-                let words = format!(
-                    "{} requests are in flight on this session; wait for answers",
-                    how.in_flight
-                );
-                refusal = Some(Fault::new(FaultCode::Busy, words).answer(raw));
-                break;
-            }
-        }
-    }
-    if refusal.is_some() {
-        // A batch goes on as a whole or not at all.
-        open.with(|open| begun.iter().for_each(|id| drop(open.remove(id))));
-    }
-    refusal
-}
-
-/// Why a request is not begun.
-enum Full {
-    /// Its id is in use.
-    Taken,
-    /// As many are in flight as can be.
-    Busy,
 }
 
 /// Returns why the agent's side ended; `None` when it ended in order.

@@ -53,6 +53,23 @@ impl Gate for Members {
     }
 }
 
+/// No member of anything, and trusts nobody.
+struct Nobody;
+#[async_trait::async_trait]
+impl Gate for Nobody {
+    fn own_chain(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
+        Err(Refusal {
+            code: "none".into(),
+            message: "trusts nobody".into(),
+            evidence: Bytes::new(),
+        })
+    }
+    async fn refused(&self, _: NodeId, _: &[u8]) {}
+}
+
 fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
     let authority = Authority::Root {
         key: Keypair::from_seed([network_seed; 32]),
@@ -160,21 +177,6 @@ async fn no_stream_is_lost_when_hundreds_are_opened_at_once() {
 #[tokio::test]
 async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
     let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
-    struct Nobody;
-    #[async_trait::async_trait]
-    impl Gate for Nobody {
-        fn own_chain(&self) -> Vec<u8> {
-            Vec::new()
-        }
-        fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
-            Err(Refusal {
-                code: "none".into(),
-                message: "trusts nobody".into(),
-                evidence: Bytes::new(),
-            })
-        }
-        async fn refused(&self, _: NodeId, _: &[u8]) {}
-    }
     let stranger = Mesh::start(MeshConfig::new([3; 32]), Arc::new(Nobody)).await.unwrap();
     stranger.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();
     let mut stream = stranger.open_stranger(a.node_id(), OPEN).await.unwrap();
@@ -268,21 +270,6 @@ async fn who_stops_being_a_member_while_it_is_let_in_does_not_stay() {
 
 #[tokio::test]
 async fn strangers_do_not_keep_members_out() {
-    struct Silent;
-    #[async_trait::async_trait]
-    impl Gate for Silent {
-        fn own_chain(&self) -> Vec<u8> {
-            Vec::new()
-        }
-        fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
-            Err(Refusal {
-                code: "none".into(),
-                message: "trusts nobody".into(),
-                evidence: Bytes::new(),
-            })
-        }
-        async fn refused(&self, _: NodeId, _: &[u8]) {}
-    }
     let mut config = MeshConfig::new([1; 32]);
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
     config.limits.strangers = 4;
@@ -290,7 +277,7 @@ async fn strangers_do_not_keep_members_out() {
     echo(&a, ECHO, Audience::Members);
     let mut strangers = Vec::new();
     for seed in 10..30 {
-        let stranger = Mesh::start(MeshConfig::new([seed; 32]), Arc::new(Silent))
+        let stranger = Mesh::start(MeshConfig::new([seed; 32]), Arc::new(Nobody))
             .await
             .unwrap();
         stranger.dial_stranger(a.listen_addresses(), a.node_id()).await.unwrap();

@@ -109,6 +109,9 @@ struct Run {
     events: mpsc::Sender<FromAgent>,
 }
 
+/// How many requests a client may have in flight is decided where it comes in.
+const AT_THE_DOOR: usize = usize::MAX;
+
 impl Run {
     async fn run(self, initialize: String, log_level: Option<Message>, mut commands: mpsc::Receiver<Message>) {
         let mut fault = match self.begin(initialize, log_level).await {
@@ -117,7 +120,7 @@ impl Run {
         };
         commands.close();
         while let Some(message) = commands.recv().await {
-            if self.open.sent(&message).is_ok() && fault.is_none() {
+            if self.open.sent(&message, AT_THE_DOOR).is_ok() && fault.is_none() {
                 fault = Some(self.aggregate.router.lost(&self.address));
             }
         }
@@ -201,7 +204,7 @@ impl Run {
                 command = commands.recv() => {
                     let message = command?;
                     // Messages were read before; what they ask is remembered for the case of loss.
-                    if self.open.sent(&message).is_ok() && let Err(error) = sender.send(message.into()).await {
+                    if self.open.sent(&message, AT_THE_DOOR).is_ok() && let Err(error) = sender.send(message.into()).await {
                         return Some(error.fault(&lost));
                     }
                 }

@@ -181,18 +181,8 @@ impl Bridge {
             }
         }
         let Some(session) = &mut self.session else { return };
-        if raw_id.is_some() && session.open.len() >= self.gateway.limits().in_flight {
-            let fault = Fault::new(
-                FaultCode::Busy,
-                "too many requests are in flight on this connection; wait for answers",
-            );
-            return self.tell(fault.answer(raw_id.as_deref())).await;
-        }
-        let refused = session.open.sent(&message).err();
-        if let Some(error) = refused {
-            return self
-                .tell(Message::error(None, error.code(), &error.to_string(), None))
-                .await;
+        if let Err(refusal) = session.open.sent(&message, self.gateway.limits().in_flight) {
+            return self.tell(refusal).await;
         }
         // When the agent is gone the reading side answers what is open.
         let _ = session.to_agent.feed(message.into()).await;

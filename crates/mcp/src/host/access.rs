@@ -3,9 +3,12 @@
 //!
 //! A link to which neither rules nor limits apply is not touched.
 
-use std::collections::{HashMap, HashSet};
+mod reading;
+mod share;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dawn_identity::{AgentName, NodeId, NodeName};
 use futures::future::BoxFuture;
@@ -13,20 +16,19 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use self::reading::{Named, is_plain, named, shown, watched};
+pub use self::share::CallerLimits;
+use self::share::{Share, Usage};
 use super::lock;
 use crate::aggregate::Pattern;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Id, Kind, Members, Message, Params, Peek, codes, text};
+use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
 use crate::link::{Link, LinkReceiver, LinkSender};
 use crate::wire::Caller;
 
-/// Characters of arguments that a question to the owner shows.
-const SHOWN: usize = 2000;
 /// How often a waiting link looks for room.
 const ROOM: Duration = Duration::from_millis(5);
-/// Callers without a link whose debts are remembered before paid ones are looked for.
-const REMEMBERED: usize = 64;
 
 /// What a rule says of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,25 +52,6 @@ pub struct Rule {
     pub then: Verdict,
 }
 
-/// How much each other node may ask of one agent; `None` is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallerLimits {
-    /// Requests a second, with as many at once after a pause.
-    pub requests_per_second: Option<u32>,
-    /// Requests in flight.
-    pub in_flight: Option<usize>,
-    /// Sessions and exchanges that are open.
-    pub links: Option<usize>,
-    /// Bytes a second towards the agent, with as many at once after a pause; what is beyond waits.
-    pub bytes_per_second: Option<u64>,
-}
-
-impl CallerLimits {
-    fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// A call of which the owner is asked.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -90,68 +73,6 @@ pub struct Question {
 pub trait Approver: Send + Sync + 'static {
     /// Whether a call may go on; dropping the future takes the question back.
     fn approve(&self, question: Question) -> BoxFuture<'static, bool>;
-}
-
-/// What one caller uses of an agent.
-#[derive(Debug)]
-struct Usage {
-    links: usize,
-    in_flight: usize,
-    requests: Bucket,
-    bytes: Bucket,
-}
-
-impl Usage {
-    /// Whether its buckets are full: then it is as if it had never been there.
-    fn owes_nothing(&mut self, limits: CallerLimits) -> bool {
-        let requests = f64::from(limits.requests_per_second.unwrap_or(0));
-        let bytes = as_float(limits.bytes_per_second.unwrap_or(0));
-        self.requests.refill(requests);
-        self.bytes.refill(bytes);
-        self.requests.left >= requests && self.bytes.left >= bytes
-    }
-}
-
-/// A token bucket that holds a second's worth.
-#[derive(Debug)]
-struct Bucket {
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(rate: f64) -> Self {
-        Self {
-            left: rate,
-            at: Instant::now(),
-        }
-    }
-
-    fn refill(&mut self, rate: f64) {
-        let now = Instant::now();
-        self.left = (self.left + (now - self.at).as_secs_f64() * rate).min(rate);
-        self.at = now;
-    }
-
-    /// Takes `cost`, if there is that much.
-    fn take(&mut self, rate: f64, cost: f64) -> bool {
-        self.refill(rate);
-        let has = self.left >= cost;
-        if has {
-            self.left -= cost;
-        }
-        has
-    }
-
-    /// Takes `cost` once anything is there; what is beyond it is owed.
-    fn borrow(&mut self, rate: f64, cost: f64) -> bool {
-        self.refill(rate);
-        let has = self.left > 0.0;
-        if has {
-            self.left -= cost;
-        }
-        has
-    }
 }
 
 /// Rules and limits of one agent.
@@ -220,103 +141,6 @@ impl Access {
 
 /// Messages that wait on either side of a guard.
 const QUEUE: usize = 64;
-
-/// One link's part of its caller's usage.
-struct Share {
-    access: Arc<Access>,
-    caller: NodeId,
-    limits: CallerLimits,
-    in_flight: HashSet<Id>,
-}
-
-impl Share {
-    fn take(access: &Arc<Access>, caller: NodeId, limits: CallerLimits, agent: &AgentName) -> Result<Self, Fault> {
-        let mut usage = lock(&access.usage);
-        let used = usage.entry(caller).or_insert_with(|| Usage {
-            links: 0,
-            in_flight: 0,
-            requests: Bucket::full(f64::from(limits.requests_per_second.unwrap_or(0))),
-            bytes: Bucket::full(as_float(limits.bytes_per_second.unwrap_or(0))),
-        });
-        if limits.links.is_some_and(|most| used.links >= most) {
-            let words = format!(
-                "agent {agent}: this node has as many sessions with it as it may have ({}); end one",
-                used.links
-            );
-            return Err(Fault::new(FaultCode::Busy, words));
-        }
-        used.links += 1;
-        Ok(Self {
-            access: Arc::clone(access),
-            caller,
-            limits,
-            in_flight: HashSet::new(),
-        })
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Usage) -> T) -> Option<T> {
-        lock(&self.access.usage).get_mut(&self.caller).map(act)
-    }
-
-    /// Counts a request.
-    fn begin(&mut self, id: &Id) -> Result<(), String> {
-        let limits = self.limits;
-        let begun = self.with(|used| {
-            if let Some(most) = limits.in_flight.filter(|most| used.in_flight >= *most) {
-                return Err(format!("it has {most} requests in flight, as many as it may have"));
-            }
-            if let Some(rate) = limits.requests_per_second
-                && !used.requests.take(f64::from(rate), 1.0)
-            {
-                return Err(format!("it may ask {rate} times a second"));
-            }
-            used.in_flight += 1;
-            Ok(())
-        });
-        if let Some(Err(why)) = begun {
-            return Err(why);
-        }
-        self.in_flight.insert(id.clone());
-        Ok(())
-    }
-
-    fn end(&mut self, id: &Id) {
-        if self.in_flight.remove(id) {
-            let _ = self.with(|used| used.in_flight = used.in_flight.saturating_sub(1));
-        }
-    }
-
-    /// Whether so many bytes may pass now.
-    fn may_pass(&self, bytes: usize) -> bool {
-        let Some(rate) = self.limits.bytes_per_second else {
-            return true;
-        };
-        let cost = as_float(u64::try_from(bytes).unwrap_or(u64::MAX));
-        self.with(|used| used.bytes.borrow(as_float(rate), cost)) != Some(false)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut usage = lock(&self.access.usage);
-        if let Some(used) = usage.get_mut(&self.caller) {
-            used.links = used.links.saturating_sub(1);
-            used.in_flight = used.in_flight.saturating_sub(self.in_flight.len());
-            if used.links == 0 && used.owes_nothing(self.limits) {
-                usage.remove(&self.caller);
-            }
-        }
-        // Callers that left in debt are forgotten once it is paid.
-        if usage.len() > REMEMBERED {
-            usage.retain(|_, used| used.links > 0 || !used.owes_nothing(self.limits));
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "rates and lengths lie far below 2^53")]
-fn as_float(number: u64) -> f64 {
-    number as f64
-}
 
 struct Guard {
     caller: Caller,
@@ -623,213 +447,12 @@ async fn towards_client(guard: &Mutex<Guard>, mut from_agent: LinkReceiver, to_c
     }
 }
 
-/// Whether no decoder takes another member of the message for one that rules look at.
-fn is_plain(message: &Message, peek: &Peek<'_>) -> bool {
-    const OF_MESSAGE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
-    const OF_PARAMS: &[&str] = &[
-        "name",
-        "uri",
-        "_meta",
-        "arguments",
-        "ref",
-        "notifications",
-        "requestId",
-        "taskId",
-    ];
-    let members: Option<Members<'_>> = serde_json::from_slice(message.as_bytes()).ok();
-    let params = peek.params.and_then(Members::of);
-    members.is_some_and(|members| !members.resemble(OF_MESSAGE))
-        && params.is_none_or(|params| !params.resemble(OF_PARAMS))
-}
-
-/// The arguments as the owner sees them: without anything that pads, and marked where they are cut short. `None` when
-/// they, or a member of them, come twice.
-fn shown(peek: &Peek<'_>) -> Option<String> {
-    let Some(params) = peek.params.and_then(Members::of) else {
-        return Some(String::new());
-    };
-    let arguments = match params.all("arguments").as_slice() {
-        [] => return Some(String::new()),
-        [one] => *one,
-        _ => return None,
-    };
-    if has_doubled(arguments) {
-        return None;
-    }
-    let compact = serde_json::from_str::<serde_json::Value>(arguments.get())
-        .ok()?
-        .to_string();
-    let length = compact.chars().count();
-    if length <= SHOWN {
-        return Some(compact);
-    }
-    let beginning: String = compact.chars().take(SHOWN).collect();
-    Some(format!("{beginning}… ({} more characters)", length - SHOWN))
-}
-
-/// Whether a member of an object within comes twice.
-fn has_doubled(raw: &RawValue) -> bool {
-    if let Some(members) = Members::of(raw) {
-        let mut seen = HashSet::new();
-        return members
-            .0
-            .iter()
-            .any(|(key, value)| !seen.insert(key.as_ref()) || has_doubled(value));
-    }
-    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
-    items.into_iter().any(has_doubled)
-}
-
-/// The resources that a subscription is to; `None` when that cannot be said.
-fn watched(peek: &Peek<'_>) -> Option<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    struct Listen {
-        #[serde(default)]
-        notifications: Filter,
-    }
-    #[derive(Default, serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Filter {
-        #[serde(default)]
-        resource_subscriptions: Vec<String>,
-    }
-    let filter = peek.params.map(|params| Members::of(params)?.get("notifications"));
-    if let Some(Some(filter)) = filter
-        && Members::of(filter).is_none_or(|members| members.resemble(&["resourceSubscriptions"]))
-    {
-        return None;
-    }
-    let Some(params) = peek.params else {
-        return Some(Vec::new());
-    };
-    let listen = serde_json::from_str::<Listen>(params.get()).ok()?;
-    Some(listen.notifications.resource_subscriptions)
-}
-
-/// What a request uses.
-enum Named {
-    /// Nothing that rules speak of.
-    Nothing,
-    /// This, by name or address.
-    One(String),
-    /// Something, but nobody can say what.
-    Unclear,
-}
-
-fn named(peek: &Peek<'_>) -> Named {
-    let method = peek.method();
-    let is_named = matches!(
-        method,
-        "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe" | "completion/complete"
-    );
-    if !is_named {
-        return Named::Nothing;
-    }
-    // Members that come twice are an error to this.
-    let raw = peek.params().and_then(|params| match method {
-        "tools/call" | "prompts/get" => params.name,
-        "completion/complete" => {
-            let reference = peek.params.and_then(Members::of)?.get("ref")?;
-            let reference: Params<'_> = serde_json::from_str(reference.get()).ok()?;
-            match (reference.name, reference.uri) {
-                (Some(_), Some(_)) => None,
-                (name, uri) => name.or(uri),
-            }
-        }
-        _ => params.uri,
-    });
-    let name = raw.and_then(text).map(std::borrow::Cow::into_owned);
-    name.map_or(Named::Unclear, Named::One)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn message(text: &str) -> Message {
         Message::new(text.to_owned().into())
-    }
-
-    #[test]
-    fn a_member_that_some_decoder_takes_for_another_is_not_plain() {
-        for (text, plain) in [
-            (
-                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"Name":1}}}"#,
-                true,
-            ),
-            (
-                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","NAME":"b"}}"#,
-                false,
-            ),
-            (
-                r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call","params":{"name":"a"}}"#,
-                false,
-            ),
-            (
-                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"param\u017f":{"name":"b"}}"#,
-                false,
-            ),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, true),
-        ] {
-            let message = message(text);
-            assert_eq!(is_plain(&message, &message.peek().unwrap()), plain, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_owner_sees_arguments_without_padding_and_knows_when_there_are_more() {
-        let shown = |arguments: &str| {
-            let message = message(&format!(
-                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"a","arguments":{arguments}}}}}"#
-            ));
-            shown(&message.peek().unwrap())
-        };
-        let padded = format!("{{\"a\":1,{}\"b\":\"rm\"}}", " ".repeat(10_000));
-        assert_eq!(shown(&padded).unwrap(), r#"{"a":1,"b":"rm"}"#);
-        assert_eq!(shown(r#"{"a":1,"a":2}"#), None);
-        assert_eq!(shown(r#"{"a":[{"b":{"c":1,"c":2}}]}"#), None);
-        let long = shown(&format!("{{\"a\":\"{}\"}}", "x".repeat(10_000))).unwrap();
-        assert!(long.ends_with("… (8008 more characters)"), "{}", &long[1990..]);
-    }
-
-    #[test]
-    fn a_subscription_that_cannot_be_read_is_not_taken_for_one_to_nothing() {
-        let watched = |params: &str| {
-            let message = message(&format!(
-                r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{params}}}"#
-            ));
-            watched(&message.peek().unwrap())
-        };
-        let of = |uris: &[&str]| Some(uris.iter().map(|uri| (*uri).to_owned()).collect::<Vec<_>>());
-        assert_eq!(
-            watched(r#"{"notifications":{"resourceSubscriptions":["a:b"]}}"#),
-            of(&["a:b"])
-        );
-        assert_eq!(watched(r#"{"notifications":{"toolsListChanged":true}}"#), of(&[]));
-        assert_eq!(watched("{}"), of(&[]));
-        assert_eq!(
-            watched(r#"{"notifications":{"resourceSubscriptions":["a:b",1]}}"#),
-            None
-        );
-        assert_eq!(watched(r#"{"notifications":{"ResourceSubscriptions":["a:b"]}}"#), None);
-        assert_eq!(watched(r#"{"notifications":[]}"#), None);
-    }
-
-    #[test]
-    fn a_debt_outlives_the_link_that_made_it() {
-        let limits = CallerLimits {
-            bytes_per_second: Some(10),
-            ..CallerLimits::default()
-        };
-        let access = Access::new(Vec::new(), limits);
-        let agent: AgentName = "files".parse().unwrap();
-        let caller = NodeId::from_bytes([1; 32]);
-        let share = Share::take(&access, caller, limits, &agent).unwrap();
-        assert!(share.may_pass(1000));
-        assert!(!share.may_pass(1));
-        drop(share);
-        let again = Share::take(&access, caller, limits, &agent).unwrap();
-        assert!(!again.may_pass(1), "it came back to be forgiven");
     }
 
     fn guarded(rules: Vec<Rule>) -> (Link, Link) {
