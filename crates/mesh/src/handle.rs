@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{MeshConfig, MeshLimits};
 use crate::error::{AcceptError, OpenError, StartError};
 use crate::memory;
+use crate::pubsub::{self, PUBSUB, Published};
 use crate::stream::MeshStream;
 use crate::swarm;
 
@@ -23,10 +24,6 @@ pub struct Protocol(pub &'static str);
 
 /// Round trips are measured over it.
 pub(crate) const PING: Protocol = Protocol("/dawn/ping/1");
-/// Published messages go over it.
-pub(crate) const PUBSUB: Protocol = Protocol("/dawn/pubsub/1");
-/// A published message of at most so many bytes needs no room.
-const SMALL: usize = 8 << 10;
 
 /// Who may open a protocol's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,17 +154,6 @@ pub enum PeerEvent {
     },
 }
 
-/// A published message.
-#[derive(Debug, Clone)]
-pub struct Published {
-    /// The member it came from.
-    pub from: NodeId,
-    /// The message.
-    pub bytes: Bytes,
-    /// Its share of what messages may take, all together and of this member, until everybody who listens has read them.
-    _room: Arc<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit)>,
-}
-
 /// What the mesh counted since it started.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -219,7 +205,7 @@ pub(crate) struct Member {
     pub(crate) transport: Transport,
     pub(crate) rtt: Option<Duration>,
     pub(crate) cut: CancellationToken,
-    outbox: mpsc::Sender<(&'static str, Bytes)>,
+    pub(crate) outbox: mpsc::Sender<(&'static str, Bytes)>,
     streams: Arc<Semaphore>,
 }
 
@@ -233,12 +219,12 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     members: Mutex<HashMap<NodeId, Member>>,
     acceptors: Mutex<HashMap<&'static str, (Audience, mpsc::Sender<Inbound>)>>,
-    topics: Mutex<HashMap<&'static str, broadcast::Sender<Published>>>,
+    pub(crate) topics: Mutex<HashMap<&'static str, broadcast::Sender<Published>>>,
     streams: Arc<Semaphore>,
     /// Streams of peers that are no members, or not yet.
     strangers: Arc<Semaphore>,
     /// Bytes that published messages may take.
-    room: Arc<Semaphore>,
+    pub(crate) room: Arc<Semaphore>,
     /// Who refused this node, and why.
     refused_by: Mutex<HashMap<NodeId, String>>,
 }
@@ -375,21 +361,6 @@ impl Shared {
         }
         self.changed.notify_waiters();
     }
-
-    fn topic(&self, topic: &'static str) -> broadcast::Sender<Published> {
-        const WAITING: usize = 4096;
-        lock(&self.topics)
-            .entry(topic)
-            .or_insert_with(|| broadcast::channel(WAITING).0)
-            .clone()
-    }
-
-    fn publish_locally(&self, topic: &str, published: Published) {
-        if let Some(sender) = lock(&self.topics).get(topic) {
-            // Nobody needs to listen.
-            let _ = sender.send(published);
-        }
-    }
 }
 
 impl Mesh {
@@ -405,7 +376,7 @@ impl Mesh {
     pub(crate) fn begin(&self) {
         let ping = self.accept(PING, Audience::Members);
         let pubsub = self.accept(PUBSUB, Audience::Members);
-        let (Ok(mut ping), Ok(mut pubsub)) = (ping, pubsub) else {
+        let (Ok(mut ping), Ok(pubsub)) = (ping, pubsub) else {
             return;
         };
         tokio::spawn(async move {
@@ -420,32 +391,7 @@ impl Mesh {
                 });
             }
         });
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            // One stream of each peer: a newer one takes the place of the older.
-            let mut streams: HashMap<NodeId, (CancellationToken, Arc<Semaphore>)> = HashMap::new();
-            while let Some(inbound) = pubsub.next().await {
-                streams.retain(|_, (stop, _)| !stop.is_cancelled());
-                let node = inbound.peer.node;
-                let unread = match streams.remove(&node) {
-                    Some((before, unread)) => {
-                        before.cancel();
-                        unread
-                    }
-                    None => Arc::new(Semaphore::new(shared.limits.published_unread)),
-                };
-                let stop = CancellationToken::new();
-                streams.insert(node, (stop.clone(), Arc::clone(&unread)));
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let reading = stop.run_until_cancelled(read_published(&shared, inbound, &unread));
-                    if let Some(Err(error)) = reading.await {
-                        tracing::debug!(%error, "a peer's published messages ended");
-                    }
-                    stop.cancel();
-                });
-            }
-        });
+        tokio::spawn(pubsub::serve(Arc::clone(&self.shared), pubsub));
     }
 
     /// This node.
@@ -535,51 +481,6 @@ impl Mesh {
             control.accept(protocol, &self.shared)?;
         }
         Ok(Incoming(receiver))
-    }
-
-    /// Sends a message to every connected member. A member that is too slow misses it, which is counted.
-    pub fn publish(&self, topic: &'static str, bytes: &Bytes) {
-        self.shared.with_members(|members| {
-            for member in members.values() {
-                if member.outbox.try_send((topic, bytes.clone())).is_err() {
-                    Counters::count(&self.shared.counters.dropped_messages);
-                }
-            }
-        });
-    }
-
-    /// Sends a message to one connected member; `false` when it is not connected or too slow.
-    pub fn send_to(&self, node: NodeId, topic: &'static str, bytes: Bytes) -> bool {
-        let sent = self.shared.with_members(|members| {
-            members
-                .get(&node)
-                .is_some_and(|member| member.outbox.try_send((topic, bytes)).is_ok())
-        });
-        if !sent {
-            Counters::count(&self.shared.counters.dropped_messages);
-        }
-        sent
-    }
-
-    /// Sends messages to one connected member, waiting for room; those that are left when it goes are dropped.
-    pub fn send_all(&self, node: NodeId, topic: &'static str, messages: Vec<Bytes>) {
-        let outbox = self
-            .shared
-            .with_members(|members| Some(members.get(&node)?.outbox.clone()));
-        let Some(outbox) = outbox else { return };
-        tokio::spawn(async move {
-            for bytes in messages {
-                if outbox.send((topic, bytes)).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-
-    /// The messages that members publish under a topic.
-    #[must_use]
-    pub fn subscribe(&self, topic: &'static str) -> broadcast::Receiver<Published> {
-        self.shared.topic(topic).subscribe()
     }
 
     /// What happens from now on.
@@ -777,78 +678,5 @@ impl Mesh {
             member.cut.cancel();
             self.shared.say(PeerEvent::MemberDown { node });
         }
-    }
-
-    async fn write_published(&self, node: NodeId, mut queue: mpsc::Receiver<(&'static str, Bytes)>) {
-        let mut stream = None;
-        while let Some((topic, bytes)) = queue.recv().await {
-            if stream.is_none() {
-                match self.open(node, PUBSUB).await {
-                    Ok(opened) => stream = Some(opened),
-                    Err(error) => {
-                        tracing::debug!(%node, %error, "a published message was not sent");
-                        Counters::count(&self.shared.counters.dropped_messages);
-                        continue;
-                    }
-                }
-            }
-            let Some(open) = &mut stream else { continue };
-            if let Err(error) = write_one(open, topic, &bytes, queue.is_empty()).await {
-                tracing::debug!(%node, %error, "a published message was not sent");
-                stream = None;
-            }
-        }
-    }
-}
-
-async fn write_one(stream: &mut MeshStream, topic: &str, bytes: &[u8], flush: bool) -> std::io::Result<()> {
-    let too_long = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
-    let mut frame = Vec::with_capacity(5 + topic.len() + bytes.len());
-    frame.push(u8::try_from(topic.len()).map_err(too_long)?);
-    frame.extend_from_slice(topic.as_bytes());
-    frame.extend_from_slice(&u32::try_from(bytes.len()).map_err(too_long)?.to_be_bytes());
-    frame.extend_from_slice(bytes);
-    stream.write_all(&frame).await?;
-    if flush { stream.flush().await } else { Ok(()) }
-}
-
-async fn read_published(shared: &Shared, inbound: Inbound, unread: &Arc<Semaphore>) -> std::io::Result<()> {
-    let Inbound { peer, mut stream } = inbound;
-    loop {
-        let mut topic = vec![0; usize::from(stream.read_u8().await?)];
-        let _ = stream.read_exact(&mut topic).await?;
-        let length = stream.read_u32().await? as usize;
-        if length > shared.limits.published_bytes {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                format!("a published message of {length} bytes"),
-            ));
-        }
-        let own = Arc::clone(unread)
-            .acquire_owned()
-            .await
-            .map_err(std::io::Error::other)?;
-        // What is small always passes: revocations and signs of life do not wait behind large messages.
-        let room = if length > SMALL {
-            let room = u32::try_from(length).map_err(std::io::Error::other)?;
-            let room = Arc::clone(&shared.room).acquire_many_owned(room);
-            // Whoever waits for room is slow, and its peer asks again when it has more to say.
-            let room = tokio::time::timeout(shared.limits.open, room).await?;
-            Some(room.map_err(std::io::Error::other)?)
-        } else {
-            None
-        };
-        let mut bytes = vec![0; length];
-        // Whoever holds room has to use it.
-        let _ = tokio::time::timeout(shared.limits.open, stream.read_exact(&mut bytes)).await??;
-        let topic = String::from_utf8_lossy(&topic);
-        shared.publish_locally(
-            &topic,
-            Published {
-                from: peer.node,
-                bytes: bytes.into(),
-                _room: Arc::new((room, own)),
-            },
-        );
     }
 }

@@ -10,6 +10,7 @@ mod handle;
 mod inbound;
 mod membership;
 pub mod memory;
+mod pubsub;
 mod stream;
 mod swarm;
 
@@ -17,8 +18,8 @@ pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use error::{AcceptError, OpenError, StartError};
 pub use handle::{
-    Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Published, Refusal, Route,
-    Transport,
+    Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Refusal, Route, Transport,
 };
+pub use pubsub::Published;
 pub use stream::MeshStream;
 pub use swarm::check_address;

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::MeshLimits;
 use crate::error::OpenError;
-use crate::handle::{Backend, Gate, Mesh, PUBSUB, Protocol, Shared, Transport, lock};
+use crate::handle::{Backend, Gate, Mesh, Protocol, Shared, Transport, lock};
 use crate::membership;
+use crate::pubsub::PUBSUB;
 use crate::stream::MeshStream;
 
 /// A network in memory. Clones share it.
