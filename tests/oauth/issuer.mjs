@@ -151,7 +151,7 @@ async function front(ctx, next) {
   if (ctx.path.startsWith("/interaction/")) return agree(ctx);
   if (ctx.path === "/token" && behaviour.token_endpoint_status) {
     ctx.status = behaviour.token_endpoint_status;
-    ctx.body = { error: "server_error" };
+    ctx.body = { error: behaviour.token_endpoint_status === 400 ? "invalid_grant" : "server_error" };
     return;
   }
   await next();

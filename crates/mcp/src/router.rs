@@ -13,10 +13,11 @@ use tokio_util::task::TaskTracker;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::{FrameReader, FrameWriter};
 use crate::host::Host;
+use crate::host::access::Access;
 use crate::limits::McpLimits;
 use crate::link::{BoxRead, BoxWrite, Link};
 use crate::pump::{Pumping, pump};
-use crate::wire::{Caller, Header, Mode, PROTOCOL, Reply};
+use crate::wire::{Caller, Header, Mode, PROTOCOL, Reply, User};
 
 /// An agent that can be called now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,7 @@ pub struct Router {
     node: NodeId,
     limits: Arc<McpLimits>,
     load: Arc<Load>,
+    user: Option<User>,
 }
 
 /// How long opening a link to one instance may take while there are others.
@@ -131,6 +133,23 @@ impl Router {
             local: Arc::new(RwLock::new(local)),
             limits,
             load: Arc::default(),
+            user: None,
+        }
+    }
+
+    /// The same router, opening its links for a person.
+    #[must_use]
+    pub fn on_behalf(&self, user: Option<User>) -> Self {
+        Self { user, ..self.clone() }
+    }
+
+    /// This node as a caller, for itself or for the person that this router opens links for.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
+        Caller {
+            user: self.user.clone(),
+            ..local.clone()
         }
     }
 
@@ -216,10 +235,17 @@ impl Router {
         Ok(counted(last, self.open_at(last, address, mode).await?))
     }
 
+    /// A link to an exposed endpoint as the person may use it for whom this router opens links, with its calls recorded.
+    ///
+    /// # Errors
+    /// The person has as many links as it may have.
+    pub(crate) fn exposed(&self, link: Link, access: &Arc<Access>, path: &str) -> Result<Link, Fault> {
+        self.host.exposed(link, access, &self.caller(), path)
+    }
+
     async fn open_at(&self, node: NodeId, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
         if node == self.node {
-            let local = self.local.read().unwrap_or_else(PoisonError::into_inner).clone();
-            return self.host.open(&address.agent, mode, &local, true).await;
+            return self.host.open(&address.agent, mode, &self.caller(), true).await;
         }
         let stream = self
             .reach(node, &address.node, self.mesh.open(node, Protocol(PROTOCOL)))
@@ -229,6 +255,7 @@ impl Router {
         let header = Header {
             agent: address.agent.clone(),
             mode,
+            user: self.user.clone(),
         };
         writer
             .feed_line(&header.line())
@@ -286,6 +313,7 @@ impl Router {
                 name: membership.name.clone(),
                 roles: membership.roles.iter().map(|role| role.to_string()).collect(),
                 chain: inbound.peer.chain.clone(),
+                user: None,
             };
             let router = self.clone();
             tasks.spawn(async move {
@@ -310,10 +338,14 @@ impl Router {
             .map_err(|error| broken(&error))?
             .ok_or_else(|| broken(&"the stream is empty"))?;
         let opened = match Header::parse(&line) {
-            Ok(header) => match self.host.open(&header.agent, header.mode, caller, false).await {
-                Ok(link) => Ok((header, link)),
-                Err(fault) => Err(fault),
-            },
+            Ok(header) => {
+                let caller = Caller {
+                    user: header.user.clone(),
+                    ..caller.clone()
+                };
+                let opened = self.host.open(&header.agent, header.mode, &caller, false).await;
+                opened.map(|link| (header, link))
+            }
             Err(fault) => Err(fault),
         };
         let (header, agent) = match opened {

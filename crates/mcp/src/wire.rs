@@ -26,6 +26,40 @@ pub struct Header {
     pub agent: AgentName,
     /// How the link is used.
     pub mode: Mode,
+    /// The person for whom the opener asks, as the opener says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+}
+
+/// A person whom an authorization server vouched for: the subject of a token, 1 to 255 bytes without control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct User(String);
+
+/// A text that is no subject: empty, too long, or with control characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the subject is empty, longer than 255 bytes, or holds control characters")]
+pub struct NoUser;
+
+impl TryFrom<String> for User {
+    type Error = NoUser;
+
+    fn try_from(text: String) -> Result<Self, NoUser> {
+        let is_fit = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);
+        if is_fit { Ok(Self(text)) } else { Err(NoUser) }
+    }
+}
+
+impl From<User> for String {
+    fn from(user: User) -> Self {
+        user.0
+    }
+}
+
+impl std::fmt::Display for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The host's first line.
@@ -105,12 +139,47 @@ pub struct Caller {
     pub roles: Vec<String>,
     /// Its certificate chain, so that the agent can verify all this by itself.
     pub chain: Bytes,
+    /// The person for whom it calls, as it says: one of its exposed gateway.
+    pub user: Option<User>,
+}
+
+/// Whose usage is counted together: another node's with whoever it calls for, so that it cannot multiply by naming
+/// people; of this node each person's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Counted {
+    Node(NodeId),
+    User(User),
 }
 
 impl Caller {
+    /// Under what its usage is counted, if it is; a node's own is not.
+    pub(crate) fn counted(&self, is_own: bool) -> Option<Counted> {
+        match (&self.user, is_own) {
+            (Some(user), true) => Some(Counted::User(user.clone())),
+            (None, true) => None,
+            (_, false) => Some(Counted::Node(self.node)),
+        }
+    }
+
+    /// Tells callers apart, and people that one node calls for.
+    pub(crate) fn identity(&self) -> String {
+        let user = self.user.as_ref().map_or("", |user| &user.0);
+        format!("{} {user}", self.node)
+    }
+
     /// Tells callers apart, and one with another name or other roles from itself before.
     pub(crate) fn session_key(&self) -> String {
-        format!("{} {} {}", self.node, self.name, self.roles.join(","))
+        let user = self.user.as_ref().map_or("", |user| &user.0);
+        format!("{} {} {} {user}", self.node, self.name, self.roles.join(","))
+    }
+}
+
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.user {
+            Some(user) => write!(f, "user {user} of node {}", self.name),
+            None => write!(f, "node {}", self.name),
+        }
     }
 }
 
@@ -123,9 +192,23 @@ mod tests {
         let header = Header {
             agent: "files".parse().unwrap(),
             mode: Mode::Session,
+            user: None,
         };
         assert_eq!(header.line(), br#"{"agent":"files","mode":"session"}"#);
         assert_eq!(Header::parse(&header.line()).unwrap(), header);
+        let for_somebody = Header {
+            user: Some(User::try_from("alice@example.org".to_owned()).unwrap()),
+            ..header
+        };
+        assert_eq!(
+            for_somebody.line(),
+            br#"{"agent":"files","mode":"session","user":"alice@example.org"}"#
+        );
+        assert_eq!(Header::parse(&for_somebody.line()).unwrap(), for_somebody);
+        for bad in ["", "a\\nb", &"x".repeat(256)] {
+            let line = format!(r#"{{"agent":"files","mode":"session","user":"{bad}"}}"#);
+            assert_eq!(Header::parse(line.as_bytes()).unwrap_err().code, FaultCode::Protocol);
+        }
         assert_eq!(Reply::Ok {}.line(), br#"{"ok":{}}"#);
         Reply::parse(b"{\"ok\":{}}").unwrap();
         let fault = Fault::new(FaultCode::UnknownAgent, "no such agent");

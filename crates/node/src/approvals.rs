@@ -15,8 +15,10 @@ use crate::api::Events;
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Calls that wait at once; one more is refused.
 const WAITING: usize = 256;
-/// Calls of one node that wait at once.
+/// Calls of one node that wait at once, for itself or for one person.
 const THEIRS: usize = 16;
+/// Calls of one node that wait at once, whoever they are for.
+const OF_NODE: usize = 64;
 
 /// The calls that wait. Clones share them.
 #[derive(Debug, Clone)]
@@ -94,16 +96,18 @@ impl Approver for Approvals {
         let told;
         {
             let mut waiting = self.lock();
-            let theirs = waiting
+            let of_node = waiting
                 .values()
                 .filter(|known| known.question.caller == question.caller);
-            if waiting.len() >= WAITING || theirs.count() >= THEIRS {
+            let theirs = of_node.clone().filter(|known| known.question.user == question.user);
+            if waiting.len() >= WAITING || of_node.count() >= OF_NODE || theirs.count() >= THEIRS {
                 return Box::pin(std::future::ready(false));
             }
             told = serde_json::json!({
                 "id": id,
                 "state": "waiting",
                 "caller": question.caller_name,
+                "user": question.user,
                 "agent": question.agent,
                 "what": question.what,
             });

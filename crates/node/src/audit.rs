@@ -27,7 +27,10 @@ pub struct AuditLine {
     pub caller: String,
     /// Its name.
     pub name: String,
-    /// The agent.
+    /// The person for whom it called, as it says: one of its exposed gateway.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user: Option<String>,
+    /// The agent, or the path of the exposed endpoint.
     pub agent: String,
     /// The method: `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`.
     pub method: String,
@@ -60,7 +63,8 @@ impl AuditSink for Audit {
             at: Timestamp::now(),
             caller: entry.caller.to_string(),
             name: entry.caller_name.to_string(),
-            agent: entry.agent.to_string(),
+            user: entry.user.map(String::from),
+            agent: entry.agent,
             method: entry.method,
             what: entry.name,
             arguments: entry.arguments.map(|hash| data_encoding::HEXLOWER.encode(&hash)),

@@ -18,6 +18,9 @@ use crate::error::NodeError;
 
 mod check;
 pub mod edit;
+mod gateway;
+
+pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 
 /// A length of time, written as `7d`, `90s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +68,9 @@ pub struct Config {
     /// Groups of agents, each with an endpoint `/mcp/groups/NAME`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, GroupConfig>,
+    /// What the gateway exposes beyond this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayConfig>,
 }
 
 /// `[mcp]` and `[groups.NAME]`: what an endpoint of several agents shows. In agents and names, `*` stands for anything.
@@ -418,7 +424,8 @@ pub struct AgentConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessRule {
-    /// Callers: names or ids of nodes, or `role:NAME`; none means every node but this one.
+    /// Callers: names or ids of nodes, `role:NAME`, `user:SUBJECT` of this node's exposed gateway, or
+    /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub who: Vec<String>,
     /// Tools and prompts by name, resources by address; none means everything.
@@ -556,7 +563,17 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 7] = ["api", "mesh", "certificate", "memory", "limits", "log", "agents"];
+const SECTIONS: [&str; 9] = [
+    "api",
+    "mesh",
+    "certificate",
+    "memory",
+    "limits",
+    "log",
+    "audit",
+    "agents",
+    "gateway",
+];
 
 impl Config {
     /// Reads file, environment and flags, in this order.
@@ -629,6 +646,7 @@ mod tests {
             ("[agents.x]\n", "agents.x"),
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
+            ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");

@@ -7,6 +7,7 @@ pub mod client;
 pub mod config;
 pub mod directory;
 pub mod error;
+mod exposed;
 pub mod home;
 pub mod members;
 mod metrics;

@@ -102,6 +102,18 @@ impl NodeState {
             "Requests refused before they reached an agent",
             load(&gateway.refused),
         );
+        counter(
+            &mut registry,
+            "mcp_admitted",
+            "Requests from beyond this machine that were let in",
+            load(&gateway.admitted),
+        );
+        counter(
+            &mut registry,
+            "mcp_challenged",
+            "Requests from beyond this machine that were not let in",
+            load(&gateway.challenged),
+        );
         gauge(
             &mut registry,
             "mcp_sessions",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
+use dawn_mcp::gateway::resource::ResourceServer;
 use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::{Directory as _, Router};
@@ -25,6 +26,7 @@ use crate::audit::Audit;
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::Directory;
 use crate::error::NodeError;
+use crate::exposed::Exposed;
 use crate::home::{Home, HomeLock};
 use crate::members::{ADMISSION, Members};
 use crate::store::Store;
@@ -61,6 +63,7 @@ struct Inner {
     reloading: tokio::sync::Mutex<()>,
     started: Instant,
     api: String,
+    exposed: Option<(ResourceServer, SocketAddr)>,
     ready: AtomicBool,
     stop: CancellationToken,
 }
@@ -113,6 +116,14 @@ impl NodeState {
     #[must_use]
     pub fn api_url(&self) -> &str {
         &self.inner.api
+    }
+
+    /// Where the gateway listens beyond this machine, and under which address it is known there.
+    #[must_use]
+    pub fn exposed(&self) -> Option<(SocketAddr, String)> {
+        let (_, address) = self.inner.exposed.as_ref()?;
+        let config = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((*address, config.gateway.as_ref()?.url.clone()))
     }
 
     /// For how long it runs.
@@ -206,6 +217,10 @@ impl NodeState {
         let _one = self.inner.reloading.lock().await;
         let config = Config::load(&self.home().config_file(), &Overrides::default())?;
         let views = config.views()?;
+        if let (Some((server, _)), Some(gateway)) = (&self.inner.exposed, &config.gateway) {
+            let set = server.set(gateway.resource());
+            set.map_err(|error| NodeError::Config(format!("gateway: {error}")))?;
+        }
         self.gateway.views().set(views);
         let before = {
             let mut agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -439,6 +454,10 @@ impl Node {
         );
         let gateway = Gateway::new(router.clone());
         gateway.views().set(config.views()?);
+        let exposed = match &config.gateway {
+            Some(config) => Some(Exposed::bind(gateway.clone(), config).await?),
+            None => None,
+        };
         let address = config.api.listen.clone();
         let api_error = |source| NodeError::Api {
             address: address.clone(),
@@ -457,6 +476,9 @@ impl Node {
             reloading: tokio::sync::Mutex::default(),
             started,
             api: format!("http://{bound}"),
+            exposed: exposed
+                .as_ref()
+                .map(|exposed| (exposed.server.clone(), exposed.address)),
             ready: AtomicBool::new(false),
             stop: CancellationToken::new(),
         };
@@ -482,6 +504,15 @@ impl Node {
         };
         if let Some(audit) = audit {
             node.tasks.spawn(audit.run(node.background.clone()));
+        }
+        if let Some(exposed) = exposed {
+            let (serving, stop) = (exposed.serve(node.api_stop.clone()), node.state.stopping());
+            node.tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the exposed gateway failed; the node ends");
+                    stop.cancel();
+                }
+            });
         }
         node.run(&config, token, listener)?;
         node.state.inner.ready.store(true, Ordering::Release);
@@ -634,6 +665,7 @@ fn own_caller(members: &Members) -> Caller {
         name: own.name,
         roles: own.roles.iter().map(|role| role.to_string()).collect(),
         chain: members.chain(),
+        user: None,
     }
 }
 

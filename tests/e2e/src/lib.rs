@@ -10,6 +10,7 @@
 )]
 
 pub mod client;
+pub mod issuer;
 pub mod sse;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 pub use client::{Legacy, Modern, Reply};
+pub use issuer::Issuer;
 pub use sse::Events;
 
 /// How long any single expectation may take before it counts as not met.

@@ -17,8 +17,8 @@ pub(crate) struct AuditArgs {
     /// How far back
     #[arg(long, value_name = "TIME", value_parser = super::duration, default_value = "24h")]
     since: Duration,
-    /// Only calls of this node, by name or id
-    #[arg(long, value_name = "NODE")]
+    /// Only calls of this node, by name or id, or of this user
+    #[arg(long, value_name = "NODE|USER")]
     caller: Option<String>,
     /// Only calls of this agent
     #[arg(long, value_name = "AGENT")]
@@ -37,7 +37,8 @@ pub(crate) struct AuditArgs {
 impl AuditArgs {
     fn wants(&self, line: &AuditLine) -> bool {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-        (fits(&self.caller, &line.name) || fits(&self.caller, &line.caller))
+        let user = line.user.as_deref().unwrap_or_default();
+        (fits(&self.caller, &line.name) || fits(&self.caller, &line.caller) || fits(&self.caller, user))
             && fits(&self.agent, &line.agent)
             && fits(&self.what, &line.what)
             && (!self.failed || line.outcome != "result")
@@ -89,7 +90,10 @@ pub(crate) fn run(context: &Context, args: &AuditArgs) -> Result<(), Failure> {
         let hash: String = line.arguments.unwrap_or_default().chars().take(12).collect();
         rows.row([
             (when.strftime("%m-%d %H:%M:%S").to_string(), FAINT),
-            (words::clean(&line.name).into_owned(), STRONG),
+            (
+                words::clean(&words::caller(&line.name, line.user.as_deref())).into_owned(),
+                STRONG,
+            ),
             plain(words::clean(&line.agent).into_owned()),
             plain(words::clean(&line.what).into_owned()),
             plain(words::milliseconds(Some(line.ms))),

@@ -49,6 +49,7 @@ struct Call {
 #[derive(Deserialize)]
 struct Caller {
     name: String,
+    user: Option<String>,
 }
 
 pub(crate) fn run(context: &Context, args: &CallsArgs) -> Result<(), Failure> {
@@ -71,7 +72,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         for call in calls {
             rows.row([
                 (call.id, STRONG),
-                plain(words::clean(&call.caller.name).into_owned()),
+                plain(words::clean(&words::caller(&call.caller.name, call.caller.user.as_deref())).into_owned()),
                 plain(words::clean(&call.agent).into_owned()),
                 plain(words::clean(&call.what).into_owned()),
                 (words::clean(&call.arguments).into_owned(), FAINT),

@@ -127,6 +127,7 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
         return out.json_line(&json!({
             "event": "ready",
             "api": node.api_url(),
+            "gateway": state.exposed().map(|(listen, url)| json!({ "listen": listen, "url": url })),
             "listen": listen,
             "node": { "id": own.node, "name": own.name },
         }));
@@ -147,6 +148,9 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
     let line = |name: &str, text: &str| out.line(format!("  {}  {text}", styled(FAINT, format!("{name:<7}"))));
     line("API", node.api_url())?;
     line("token", &context.home.api_token().display().to_string())?;
+    if let Some((listen, url)) = state.exposed() {
+        line("gateway", &format!("{url} (on {listen})"))?;
+    }
     for address in &listen {
         line("listens", address)?;
     }
@@ -190,6 +194,7 @@ fn join(event: &str, data: &Value) -> Option<String> {
     let text = |key: &str| data[key].as_str();
     if event == "call.waiting" {
         let (id, caller, agent, what) = (text("id")?, text("caller")?, text("agent")?, text("what")?);
+        let caller = words::caller(caller, text("user"));
         return Some(format!(
             "{caller} wants to use {what} of {agent}: `dawn calls` shows it, `dawn calls allow {id}` lets it, `dawn calls deny {id}` does not"
         ));

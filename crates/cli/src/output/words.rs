@@ -15,6 +15,14 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A node's name, with the person it calls for.
+pub(crate) fn caller<'a>(node: &'a str, user: Option<&str>) -> Cow<'a, str> {
+    match user {
+        Some(user) => Cow::Owned(format!("{user} (at {node})")),
+        None => Cow::Borrowed(node),
+    }
+}
+
 /// `12 ms`, `0.3 ms`, or a dash.
 pub(crate) fn milliseconds(ms: Option<f64>) -> String {
     match ms {

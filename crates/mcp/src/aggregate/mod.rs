@@ -80,6 +80,12 @@ impl Aggregate {
         }
     }
 
+    /// The same with links that this router opens: for a person. What the lists hold is what this node may see.
+    #[must_use]
+    pub(crate) fn on_behalf(&self, router: Router) -> Self {
+        Self { router, ..self.clone() }
+    }
+
     /// A link to all agents. Dropping it ends what it began.
     #[must_use]
     pub fn open(&self, mode: Mode) -> Link {

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::error::Elapsed;
 
 use super::era::{Era, LEGACY_VERSIONS, VERSION_HEADER, header as text_header};
-use super::{Counters, Gateway, Target, exchange, session, stdio};
+use super::{Counters, Gateway, Guest, Target, exchange, session, stdio};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Message, codes};
 
@@ -77,7 +77,8 @@ async fn one(
 }
 
 async fn serve(gateway: Gateway, target: Target, request: Request) -> Response {
-    if stdio::is_upgrade(request.headers()) {
+    let gateway = gateway.with_guest(request.extensions().get::<Guest>().cloned());
+    if gateway.guest.is_none() && stdio::is_upgrade(request.headers()) {
         return stdio::upgrade(&gateway, target, request);
     }
     match *request.method() {

@@ -9,6 +9,7 @@ mod era;
 mod exchange;
 mod headers;
 mod http;
+pub mod resource;
 mod session;
 mod sse;
 mod stdio;
@@ -30,7 +31,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::router::Router;
-use crate::wire::Mode;
+use crate::wire::{Mode, User};
 use session::Session;
 
 /// What a door leads to.
@@ -60,6 +61,10 @@ pub struct Counters {
     pub bridges: AtomicU64,
     /// Requests refused before they reached an agent (malformed, wrong headers, too large, unknown session).
     pub refused: AtomicU64,
+    /// Requests from beyond this machine that were let in.
+    pub admitted: AtomicU64,
+    /// Requests from beyond this machine that were not: no token, or one that does not do.
+    pub challenged: AtomicU64,
     faults: [AtomicU64; FaultCode::ALL.len()],
 }
 
@@ -86,6 +91,15 @@ impl Counters {
 #[derive(Clone)]
 pub struct Gateway {
     inner: Arc<Inner>,
+    /// Who came in from beyond this machine, and where; `None` is this node's owner.
+    guest: Option<Guest>,
+}
+
+/// Somebody whom an exposed endpoint let in.
+#[derive(Debug, Clone)]
+struct Guest {
+    user: User,
+    endpoint: Arc<resource::Exposed>,
 }
 
 struct Inner {
@@ -120,7 +134,10 @@ impl Gateway {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        let gateway = Self { inner: Arc::new(inner) };
+        let gateway = Self {
+            inner: Arc::new(inner),
+            guest: None,
+        };
         let reaper = gateway.clone();
         gateway
             .inner
@@ -174,16 +191,33 @@ impl Gateway {
         act(&mut self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The same gateway for somebody from beyond this machine.
+    fn with_guest(self, guest: Option<Guest>) -> Self {
+        Self { guest, ..self }
+    }
+
+    fn user(&self) -> Option<&User> {
+        self.guest.as_ref().map(|guest| &guest.user)
+    }
+
     /// Opens a link to what stands behind a door.
     async fn open(&self, target: &Target, mode: Mode) -> Result<Link, Fault> {
+        let router = self.inner.router.on_behalf(self.user().cloned());
         let opened = match target {
             Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
-                Some(view) => Ok(self.inner.aggregate.within(view, *disclosure).open(mode)),
+                Some(view) => {
+                    let aggregate = self.inner.aggregate.on_behalf(router.clone());
+                    Ok(aggregate.within(view, *disclosure).open(mode))
+                }
                 None => Err(unknown_group(group.as_deref().unwrap_or_default())),
             },
-            Target::Agent(address) => self.inner.router.open(address, mode).await,
+            Target::Agent(address) => router.open(address, mode).await,
         };
-        opened.inspect_err(|fault| self.inner.counters.fault(fault.code))
+        let guarded = match &self.guest {
+            Some(guest) => opened.and_then(|link| router.exposed(link, &guest.endpoint.access, &guest.endpoint.path)),
+            None => opened,
+        };
+        guarded.inspect_err(|fault| self.inner.counters.fault(fault.code))
     }
 
     /// What a client is told when the way to the target breaks.

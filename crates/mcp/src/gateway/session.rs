@@ -23,7 +23,7 @@ use super::{Counters, Gateway, Target};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Kind, Message, Peek, codes};
 use crate::link::{Link, LinkReceiver, LinkSender};
-use crate::wire::Mode;
+use crate::wire::{Mode, User};
 use streams::{Event, Streams};
 
 mod streams;
@@ -37,6 +37,8 @@ const STALLED: Duration = Duration::from_secs(30);
 pub(super) struct Session {
     id: String,
     target: Target,
+    /// Whose it is: nobody else may use it, whatever id they send.
+    user: Option<User>,
     to_agent: tokio::sync::Mutex<LinkSender>,
     streams: Streams,
     stop: CancellationToken,
@@ -59,6 +61,7 @@ impl Session {
         let session = Arc::new(Self {
             id: BASE64URL_NOPAD.encode(&rand::random::<[u8; 24]>()),
             target,
+            user: gateway.user().cloned(),
             to_agent: tokio::sync::Mutex::new(link.sender),
             streams: Streams::new(limits),
             stop: gateway.inner.stop.child_token(),
@@ -193,7 +196,7 @@ fn find(
         );
     };
     match gateway.with_sessions(|sessions| sessions.get(id).cloned()) {
-        Some(session) if session.target == *target => Ok(session),
+        Some(session) if session.target == *target && session.user.as_ref() == gateway.user() => Ok(session),
         _ => refuse(
             StatusCode::NOT_FOUND,
             "no such session: it ended or never was; begin a new one with initialize",

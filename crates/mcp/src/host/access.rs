@@ -1,5 +1,5 @@
-//! Who may call what of an agent, and how much: rules by caller and name, questions to the owner, limits for each
-//! other node.
+//! Who may call what of an agent or an exposed endpoint, and how much: rules by caller and name, questions to the
+//! owner, limits for each caller.
 //!
 //! A link to which neither rules nor limits apply is not touched.
 
@@ -25,7 +25,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
 use crate::link::{Link, LinkReceiver, LinkSender};
-use crate::wire::Caller;
+use crate::wire::{Caller, Counted, User};
 
 /// How often a waiting link looks for room.
 const ROOM: Duration = Duration::from_millis(5);
@@ -44,7 +44,8 @@ pub enum Verdict {
 /// One rule; the first that fits decides, and without one a call goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Callers: names or ids of nodes, or `role:NAME`; none means every node but this one.
+    /// Callers: names or ids of nodes, `role:NAME`, `user:SUBJECT` of this node's exposed gateway, or
+    /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself.
     pub who: Vec<Pattern>,
     /// Tools and prompts by name, resources by address; none means everything.
     pub what: Vec<Pattern>,
@@ -59,8 +60,10 @@ pub struct Question {
     pub caller: NodeId,
     /// Under which name.
     pub caller_name: NodeName,
-    /// The agent.
-    pub agent: AgentName,
+    /// For whom, if its exposed gateway lets somebody in.
+    pub user: Option<User>,
+    /// The agent, or the path of the exposed endpoint.
+    pub agent: String,
     /// The method.
     pub method: String,
     /// The tool or prompt, or the resource's address.
@@ -75,16 +78,42 @@ pub trait Approver: Send + Sync + 'static {
     fn approve(&self, question: Question) -> BoxFuture<'static, bool>;
 }
 
-/// Rules and limits of one agent.
+/// What rules and limits are about.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Agent(AgentName),
+    /// An endpoint that is exposed beyond this machine, by its path.
+    Endpoint(String),
+}
+
+impl Place {
+    fn name(&self) -> &str {
+        match self {
+            Self::Agent(name) => name.as_str(),
+            Self::Endpoint(path) => path,
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Agent(name) => write!(f, "agent {name}"),
+            Self::Endpoint(path) => f.write_str(path),
+        }
+    }
+}
+
+/// Rules and limits of one agent or exposed endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Access {
+pub(crate) struct Access {
     rules: Vec<Rule>,
     limits: CallerLimits,
-    usage: Mutex<HashMap<NodeId, Usage>>,
+    usage: Mutex<HashMap<Counted, Usage>>,
 }
 
 impl Access {
-    pub(super) fn new(rules: Vec<Rule>, limits: CallerLimits) -> Arc<Self> {
+    pub(crate) fn new(rules: Vec<Rule>, limits: CallerLimits) -> Arc<Self> {
         Arc::new(Self {
             rules,
             limits,
@@ -94,41 +123,48 @@ impl Access {
 
     fn rules_for(&self, caller: &Caller, is_own: bool) -> Vec<Rule> {
         let fits = |rule: &&Rule| {
-            let names = [caller.name.to_string(), caller.node.to_string()];
-            let roles = caller.roles.iter().map(|role| format!("role:{role}"));
-            let mut known = names.into_iter().chain(roles);
             if rule.who.is_empty() {
-                return !is_own;
+                return !is_own || caller.user.is_some();
             }
+            let names = [caller.name.to_string(), caller.node.to_string()];
+            let users = caller.user.iter().flat_map(|user| {
+                let vouched = names.iter().map(move |node| format!("{node}/user:{user}"));
+                vouched.chain(is_own.then(|| format!("user:{user}")))
+            });
+            let roles = caller.roles.iter().map(|role| format!("role:{role}"));
+            let mut known = names.iter().cloned().chain(users).chain(roles);
             known.any(|known| rule.who.iter().any(|pattern| pattern.fits(&known)))
         };
         self.rules.iter().filter(fits).cloned().collect()
     }
 
-    /// The link as its caller may use it.
+    /// The link as its caller may use it; `place` is what it leads to.
     ///
     /// # Errors
     /// The caller has as many links as it may have.
-    pub(super) fn guarded(
+    pub(crate) fn guarded(
         self: &Arc<Self>,
         link: Link,
         caller: &Caller,
-        agent: &AgentName,
+        place: &Place,
         is_own: bool,
         approver: Option<Arc<dyn Approver>>,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
         let rules = self.rules_for(caller, is_own);
-        let limits = if is_own { CallerLimits::default() } else { self.limits };
+        let (counted, limits) = match caller.counted(is_own) {
+            Some(counted) => (counted, self.limits),
+            None => (Counted::Node(caller.node), CallerLimits::default()),
+        };
         if rules.is_empty() && limits.is_none() {
             return Ok(link);
         }
-        let share = Share::take(self, caller.node, limits, agent)?;
+        let share = Share::take(self, counted, limits, place)?;
         let (near, from_client) = mpsc::channel(QUEUE);
         let (to_client, far) = mpsc::channel(QUEUE);
         let guard = Guard {
             caller: caller.clone(),
-            agent: agent.clone(),
+            place: place.clone(),
             rules,
             share,
             approver,
@@ -144,7 +180,7 @@ const QUEUE: usize = 64;
 
 struct Guard {
     caller: Caller,
-    agent: AgentName,
+    place: Place,
     rules: Vec<Rule>,
     share: Share,
     approver: Option<Arc<dyn Approver>>,
@@ -172,8 +208,8 @@ impl Guard {
         let lost = Fault::new(
             FaultCode::AgentFailed,
             format!(
-                "agent {} ended while it worked; it is started again by the next call",
-                self.agent
+                "{} ended while it worked; it is started again by the next call",
+                self.place
             ),
         );
         // Each way goes on while the other waits. Whichever ends first ends the link.
@@ -222,10 +258,7 @@ impl Guard {
             return Step::Refuse(Message::error(Some(raw), codes::INVALID_REQUEST, words, None));
         }
         if let Err(why) = self.share.begin(&id) {
-            let fault = Fault::new(
-                FaultCode::Busy,
-                format!("agent {}: node {}: {why}", self.agent, self.caller.name),
-            );
+            let fault = Fault::new(FaultCode::Busy, format!("{}: {}: {why}", self.place, self.caller));
             return Step::Refuse(fault.answer(Some(raw)));
         }
         if peek.method() == "subscriptions/listen" {
@@ -262,7 +295,8 @@ impl Guard {
                 let question = Question {
                     caller: self.caller.node,
                     caller_name: self.caller.name.clone(),
-                    agent: self.agent.clone(),
+                    user: self.caller.user.clone(),
+                    agent: self.place.name().to_owned(),
                     method: peek.method().to_owned(),
                     what,
                     arguments,
@@ -273,10 +307,7 @@ impl Guard {
     }
 
     fn denied(&self, what: &str, why: &str) -> Fault {
-        let words = format!(
-            "node {} may not use {what} of agent {}: {why}",
-            self.caller.name, self.agent
-        );
+        let words = format!("{} may not use {what} of {}: {why}", self.caller, self.place);
         Fault::new(FaultCode::Denied, words)
     }
 
@@ -461,11 +492,12 @@ mod tests {
             name: "den".parse().unwrap(),
             roles: vec!["member".to_owned()],
             chain: bytes::Bytes::new(),
+            user: None,
         };
         let (near, far) = Link::pair(16);
         let access = Access::new(rules, CallerLimits::default());
-        let agent = "files".parse().unwrap();
-        let link = access.guarded(near, &caller, &agent, false, None, &TaskTracker::new());
+        let place = Place::Agent("files".parse().unwrap());
+        let link = access.guarded(near, &caller, &place, false, None, &TaskTracker::new());
         (link.unwrap(), far)
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dawn_identity::{AgentName, NodeId, NodeName};
+use dawn_identity::{NodeId, NodeName};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,7 @@ use super::lock;
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Id, Kind, Members, Message, text};
 use crate::link::Link;
-use crate::wire::Caller;
+use crate::wire::{Caller, User};
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,10 @@ pub struct AuditEntry {
     pub caller: NodeId,
     /// Under which name.
     pub caller_name: NodeName,
-    /// The agent.
-    pub agent: AgentName,
+    /// For whom, if its exposed gateway let somebody in.
+    pub user: Option<User>,
+    /// The agent, or the path of the exposed endpoint.
+    pub agent: String,
     /// `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`.
     pub method: String,
     /// The tool or prompt, or the resource's address.
@@ -65,7 +67,7 @@ struct Open {
 /// The calls of one link.
 struct Trail {
     caller: Caller,
-    agent: AgentName,
+    agent: String,
     sink: Arc<dyn AuditSink>,
     open: Mutex<HashMap<Id, Open>>,
 }
@@ -147,6 +149,7 @@ impl Trail {
         self.sink.record(AuditEntry {
             caller: self.caller.node,
             caller_name: self.caller.name.clone(),
+            user: self.caller.user.clone(),
             agent: self.agent.clone(),
             method: open.method,
             name: open.name,
@@ -172,7 +175,7 @@ fn is_refusal(message: &Message) -> bool {
 }
 
 /// The same link, with its calls recorded.
-pub(super) fn recorded(link: Link, caller: &Caller, agent: AgentName, sink: Arc<dyn AuditSink>) -> Link {
+pub(crate) fn recorded(link: Link, caller: &Caller, agent: String, sink: Arc<dyn AuditSink>) -> Link {
     let trail = Arc::new(Trail {
         caller: caller.clone(),
         agent,

@@ -21,13 +21,16 @@ pub(super) fn filter(caller: Option<&Caller>) -> Filter {
 }
 
 fn json(caller: &Caller) -> String {
-    serde_json::json!({
+    let mut told = serde_json::json!({
         "node": caller.node,
         "name": caller.name,
         "roles": caller.roles,
         "certificate": BASE64URL_NOPAD.encode(&caller.chain),
-    })
-    .to_string()
+    });
+    if let Some(user) = &caller.user {
+        told["user"] = user.to_string().into();
+    }
+    told.to_string()
 }
 
 /// Whether the bytes may speak of the caller: in clear, whatever the case, or with escapes.

@@ -40,7 +40,7 @@ type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 type FromClient = mpsc::Receiver<Result<Frame, Fault>>;
 
 /// The client for all servers.
-pub(super) fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     // A second installation only says that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
@@ -91,6 +91,7 @@ impl Upstream {
             "dawn-caller-name",
             "dawn-caller-roles",
             "dawn-caller-certificate",
+            "dawn-caller-user",
         ] {
             headers.remove(name);
         }
@@ -101,8 +102,10 @@ impl Upstream {
                 ("dawn-caller-roles", caller.roles.join(",")),
                 ("dawn-caller-certificate", BASE64URL_NOPAD.encode(&caller.chain)),
             ];
-            for (name, value) in told {
-                if let Ok(value) = value.parse() {
+            let user = caller.user.as_ref();
+            let user = user.map(|user| ("dawn-caller-user", user.to_string()));
+            for (name, value) in told.into_iter().chain(user) {
+                if let Some(value) = params::encoded(&value) {
                     headers.insert(HeaderName::from_static(name), value);
                 }
             }

@@ -4,8 +4,8 @@
 //! Streamable HTTP server, or code of this process. The host asks each what it offers, keeps a summary for the
 //! network, tells agents who calls, and leaves no process behind.
 
-mod access;
-mod audit;
+pub(crate) mod access;
+pub(crate) mod audit;
 mod caller;
 mod http;
 mod mux;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dawn_identity::{AgentName, NodeId};
+use dawn_identity::AgentName;
 use dawn_registry::{AgentState, AgentSummary};
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -31,9 +31,11 @@ use crate::bridge;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
-use crate::wire::{Caller, Mode};
+use crate::wire::{Caller, Counted, Mode};
+use access::{Access, Place};
 pub use access::{Approver, CallerLimits, Question, Rule, Verdict};
 pub use audit::{AuditEntry, AuditSink, Outcome};
+pub(crate) use http::client as http_client;
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
 pub use process::locate;
@@ -194,7 +196,7 @@ struct Agent {
     shared: tokio::sync::Mutex<Shared>,
     processes: Arc<Semaphore>,
     /// Processes that run for each other node.
-    others: Mutex<HashMap<NodeId, usize>>,
+    others: Mutex<HashMap<Counted, usize>>,
     links: AtomicU64,
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
@@ -453,9 +455,22 @@ impl Host {
         let (approver, tasks) = (self.0.approver.clone(), &self.0.tasks);
         let link = agent
             .access
-            .guarded(link, caller, &agent.name, is_own, approver, tasks)?;
+            .guarded(link, caller, &Place::Agent(agent.name.clone()), is_own, approver, tasks)?;
         Ok(match &self.0.audit {
-            Some(sink) => audit::recorded(link, caller, agent.name.clone(), Arc::clone(sink)),
+            Some(sink) => audit::recorded(link, caller, agent.name.to_string(), Arc::clone(sink)),
+            None => link,
+        })
+    }
+
+    /// A link to an exposed endpoint as this caller may use it, with its calls recorded.
+    ///
+    /// # Errors
+    /// The caller has as many links as it may have.
+    pub(crate) fn exposed(&self, link: Link, access: &Arc<Access>, caller: &Caller, path: &str) -> Result<Link, Fault> {
+        let (approver, place) = (self.0.approver.clone(), Place::Endpoint(path.to_owned()));
+        let link = access.guarded(link, caller, &place, true, approver, &self.0.tasks)?;
+        Ok(match &self.0.audit {
+            Some(sink) => audit::recorded(link, caller, path.to_owned(), Arc::clone(sink)),
             None => link,
         })
     }
@@ -510,7 +525,7 @@ impl Host {
                 Mode::Session,
             ) => {
                 let told = (hint == CallerHint::Auto).then_some(caller).flatten();
-                let link = process::open(&self.0, agent, told, caller.filter(|_| !is_own))?;
+                let link = process::open(&self.0, agent, told, caller.and_then(|caller| caller.counted(is_own)))?;
                 let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
                 Ok(link.with_filter(caller::filter(meta)))
             }
@@ -539,10 +554,10 @@ impl Host {
             }
             (Source::Stdio { .. } | Source::InProcess(_), _) => {
                 let meta = (hint != CallerHint::None).then_some(caller).flatten();
-                let link =
-                    self.shared(agent)
-                        .await?
-                        .open(mode, caller.map(|caller| caller.node.to_string()), &self.0.tasks);
+                let link = self
+                    .shared(agent)
+                    .await?
+                    .open(mode, caller.map(Caller::identity), &self.0.tasks);
                 Ok(link.with_filter(caller::filter(meta)))
             }
         }

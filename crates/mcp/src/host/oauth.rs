@@ -296,6 +296,13 @@ impl Account {
             .resolve_metadata_from_challenge(challenge.as_deref())
             .await?
             .metadata;
+        // MCP, "Authorization": a server that does not say that it supports PKCE is refused. What it says instead of S256
+        // the manager refuses.
+        if metadata.code_challenge_methods_supported.is_none() {
+            return Err(AuthError::MetadataError(
+                "the authorization server does not say that it supports PKCE with S256".into(),
+            ));
+        }
         manager.set_metadata(metadata.clone());
         // What was granted by another server says nothing to this one.
         let before = before.filter(|before| before.metadata.issuer == metadata.issuer);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use data_encoding::BASE64URL_NOPAD;
-use dawn_identity::NodeId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf};
@@ -19,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Agent, Guard, Inner, Source, lock};
 use crate::fault::{Fault, FaultCode};
 use crate::link::Link;
-use crate::wire::Caller;
+use crate::wire::{Caller, Counted};
 
 /// Longest line of standard error that is logged, bytes.
 const LOG_LINE: usize = 4096;
@@ -62,31 +61,31 @@ impl AsyncWrite for Half<Option<ChildStdin>> {
     }
 }
 
-/// One of the processes that run for another node: one node gets half of them, all others together three quarters, so that
-/// some are left for this node.
+/// One of the processes that run for another node or for a person: one gets half of them, all together three quarters,
+/// so that some are left for this node.
 struct Share {
     agent: Arc<Agent>,
-    node: NodeId,
+    caller: Counted,
 }
 
 impl Share {
-    fn take(agent: &Arc<Agent>, node: NodeId, most: usize) -> Result<Self, Fault> {
+    fn take(agent: &Arc<Agent>, caller: Counted, most: usize) -> Result<Self, Fault> {
         let mut others = lock(&agent.others);
         let (own, all) = (
-            others.get(&node).copied().unwrap_or_default(),
+            others.get(&caller).copied().unwrap_or_default(),
             others.values().sum::<usize>(),
         );
         if own >= most.div_ceil(2) || all >= (most * 3).div_ceil(4) {
             let words = format!(
-                "agent {} runs {all} processes for other nodes, {own} of them for this one, and gives no more (limits.processes_per_agent is {most})",
+                "agent {} runs {all} processes for others, {own} of them for this caller, and gives no more (limits.processes_per_agent is {most})",
                 agent.name
             );
             return Err(Fault::new(FaultCode::Busy, words));
         }
-        others.insert(node, own + 1);
+        others.insert(caller.clone(), own + 1);
         Ok(Self {
             agent: Arc::clone(agent),
-            node,
+            caller,
         })
     }
 }
@@ -94,10 +93,10 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut others = lock(&self.agent.others);
-        if let Some(own) = others.get_mut(&self.node) {
+        if let Some(own) = others.get_mut(&self.caller) {
             *own -= 1;
             if *own == 0 {
-                others.remove(&self.node);
+                others.remove(&self.caller);
             }
         }
     }
@@ -128,7 +127,7 @@ pub(super) fn open(
     host: &Inner,
     agent: &Arc<Agent>,
     caller: Option<&Caller>,
-    other: Option<&Caller>,
+    other: Option<Counted>,
 ) -> Result<Link, Fault> {
     let Source::Stdio {
         command,
@@ -141,7 +140,7 @@ pub(super) fn open(
     };
     locate(command, env, directory.as_deref()).map_err(|why| agent.failed(why))?;
     let share = other
-        .map(|other| Share::take(agent, other.node, host.limits.processes_per_agent))
+        .map(|other| Share::take(agent, other, host.limits.processes_per_agent))
         .transpose()?;
     let permit = Arc::clone(&agent.processes).try_acquire_owned().map_err(|_| {
         let words = format!(
@@ -173,6 +172,7 @@ pub(super) fn open(
         "DAWN_CALLER_NAME",
         "DAWN_CALLER_ROLES",
         "DAWN_CALLER_CERTIFICATE",
+        "DAWN_CALLER_USER",
     ] {
         process.env_remove(name);
     }
@@ -184,6 +184,9 @@ pub(super) fn open(
         process.env("DAWN_CALLER_NAME", caller.name.as_str());
         process.env("DAWN_CALLER_ROLES", caller.roles.join(","));
         process.env("DAWN_CALLER_CERTIFICATE", BASE64URL_NOPAD.encode(&caller.chain));
+        if let Some(user) = &caller.user {
+            process.env("DAWN_CALLER_USER", user.to_string());
+        }
     }
     let mut child = process.spawn().map_err(|error| {
         let named = command.first().map_or("", String::as_str);

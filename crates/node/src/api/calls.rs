@@ -13,7 +13,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
         json!({
             "id": id,
             "asked": asked,
-            "caller": { "id": question.caller, "name": question.caller_name },
+            "caller": { "id": question.caller, "name": question.caller_name, "user": question.user },
             "agent": question.agent,
             "method": question.method,
             "what": question.what,

@@ -71,6 +71,18 @@ impl Config {
                 )));
             }
         }
+        if let Some(gateway) = &self.gateway {
+            gateway.check()?;
+            for endpoint in &gateway.expose {
+                let place = format!("gateway.expose {}", endpoint.path);
+                check_limits(&format!("{place}: limits"), &endpoint.limits)?;
+                check_rules(&format!("{place}: access"), &endpoint.access)?;
+                let group = endpoint.path.strip_prefix("/mcp/groups/");
+                if let Some(group) = group.filter(|group| !self.groups.contains_key(*group)) {
+                    return Err(wrong(format!("{place}: there is no [groups.{group}]")));
+                }
+            }
+        }
         self.views().map(|_| ())
     }
 
@@ -85,7 +97,11 @@ impl Config {
         let rules = rules.chain([("memory".to_owned(), &self.memory.access)]);
         for (place, rules) in rules {
             let named = rules.iter().flat_map(|rule| &rule.who);
-            let is_unknown = |who: &&String| !who.starts_with("role:") && !who.contains('*') && !nodes.contains(who);
+            let is_unknown = |who: &&String| {
+                let node = who.split_once("/user:").map_or(who.as_str(), |(node, _)| node);
+                let is_node = !node.starts_with("role:") && !node.starts_with("user:") && !node.contains('*');
+                is_node && !nodes.iter().any(|known| known == node)
+            };
             doubts.extend(
                 named
                     .filter(is_unknown)
@@ -116,6 +132,13 @@ impl Config {
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),
             ("audit", self.audit != other.audit),
+            ("gateway", {
+                let listener = |config: &Self| {
+                    let gateway = config.gateway.as_ref()?;
+                    Some((gateway.listen.clone(), gateway.certificate.clone(), gateway.key.clone()))
+                };
+                listener(self) != listener(other)
+            }),
         ];
         differs
             .into_iter()

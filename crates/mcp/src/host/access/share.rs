@@ -1,20 +1,19 @@
-//! How much each other node may ask of an agent, and what it has used of that.
+//! How much each caller may ask of an agent or endpoint, and what it has used of that.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dawn_identity::{AgentName, NodeId};
-
-use super::Access;
+use super::{Access, Place};
 use crate::fault::{Fault, FaultCode};
 use crate::host::lock;
 use crate::jsonrpc::Id;
+use crate::wire::Counted;
 
 /// Callers without a link whose debts are remembered before paid ones are looked for.
 const REMEMBERED: usize = 64;
 
-/// How much each other node may ask of one agent; `None` is no limit.
+/// How much each caller may ask of one agent or endpoint; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallerLimits {
     /// Requests a second, with as many at once after a pause.
@@ -98,7 +97,7 @@ impl Bucket {
 /// One link's part of its caller's usage.
 pub(super) struct Share {
     access: Arc<Access>,
-    caller: NodeId,
+    caller: Counted,
     limits: CallerLimits,
     pub(super) in_flight: HashSet<Id>,
 }
@@ -106,12 +105,12 @@ pub(super) struct Share {
 impl Share {
     pub(super) fn take(
         access: &Arc<Access>,
-        caller: NodeId,
+        caller: Counted,
         limits: CallerLimits,
-        agent: &AgentName,
+        place: &Place,
     ) -> Result<Self, Fault> {
         let mut usage = lock(&access.usage);
-        let used = usage.entry(caller).or_insert_with(|| Usage {
+        let used = usage.entry(caller.clone()).or_insert_with(|| Usage {
             links: 0,
             in_flight: 0,
             requests: Bucket::full(f64::from(limits.requests_per_second.unwrap_or(0))),
@@ -119,7 +118,7 @@ impl Share {
         });
         if limits.links.is_some_and(|most| used.links >= most) {
             let words = format!(
-                "agent {agent}: this node has as many sessions with it as it may have ({}); end one",
+                "{place}: this caller has as many sessions with it as it may have ({}); end one",
                 used.links
             );
             return Err(Fault::new(FaultCode::Busy, words));
@@ -208,13 +207,13 @@ mod tests {
             ..CallerLimits::default()
         };
         let access = Access::new(Vec::new(), limits);
-        let agent: AgentName = "files".parse().unwrap();
-        let caller = NodeId::from_bytes([1; 32]);
-        let share = Share::take(&access, caller, limits, &agent).unwrap();
+        let caller = Counted::Node(dawn_identity::NodeId::from_bytes([1; 32]));
+        let place = Place::Agent("files".parse().unwrap());
+        let share = Share::take(&access, caller.clone(), limits, &place).unwrap();
         assert!(share.may_pass(1000));
         assert!(!share.may_pass(1));
         drop(share);
-        let again = Share::take(&access, caller, limits, &agent).unwrap();
+        let again = Share::take(&access, caller, limits, &place).unwrap();
         assert!(!again.may_pass(1), "it came back to be forgiven");
     }
 }
