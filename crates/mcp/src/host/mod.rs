@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dawn_identity::{AgentName, NodeId};
+use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_registry::{AgentState, AgentSummary};
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -134,6 +134,8 @@ pub struct AgentSpec {
 /// What a node does for its host.
 #[derive(Clone, Default)]
 pub struct Services {
+    /// The name by which callers know the node.
+    pub node: Option<NodeName>,
     /// Keeps credentials; without it the host never logs in anywhere.
     pub vault: Option<Arc<dyn Vault>>,
     /// Records calls; without it none is recorded.
@@ -184,7 +186,7 @@ struct Inner {
     http: std::sync::OnceLock<reqwest::Client>,
     vault: Option<Arc<dyn Vault>>,
     audit: Option<Arc<dyn AuditSink>>,
-    approver: Option<Arc<dyn Approver>>,
+    owner: access::Owner,
 }
 
 struct Agent {
@@ -232,7 +234,12 @@ impl Host {
     /// A host without agents, with what its node does for it.
     #[must_use]
     pub fn new(limits: Arc<McpLimits>, guard: Guard, services: Services) -> Self {
-        let Services { vault, audit, approver } = services;
+        let Services {
+            node,
+            vault,
+            audit,
+            approver,
+        } = services;
         Self(Arc::new(Inner {
             limits,
             guard,
@@ -243,7 +250,7 @@ impl Host {
             http: std::sync::OnceLock::new(),
             vault,
             audit,
-            approver,
+            owner: access::Owner { node, approver },
         }))
     }
 
@@ -450,10 +457,10 @@ impl Host {
                 watched.stale.notify_one();
             }
         }));
-        let (approver, tasks) = (self.0.approver.clone(), &self.0.tasks);
+        let (owner, tasks) = (self.0.owner.clone(), &self.0.tasks);
         let link = agent
             .access
-            .guarded(link, caller, &agent.name, is_own, approver, tasks)?;
+            .guarded(link, caller, &agent.name, is_own, owner, tasks)?;
         Ok(match &self.0.audit {
             Some(sink) => audit::recorded(link, caller, agent.name.clone(), Arc::clone(sink)),
             None => link,
