@@ -167,7 +167,7 @@ pub struct AgentStatus {
     /// What the network is told.
     pub summary: AgentSummary,
     /// Why it cannot be used, when it cannot.
-    pub error: Option<String>,
+    pub error: Option<Fault>,
     /// Links opened so far.
     pub links: u64,
 }
@@ -192,7 +192,7 @@ struct Inner {
 struct Agent {
     name: AgentName,
     spec: AgentSpec,
-    status: Mutex<(AgentSummary, Option<String>)>,
+    status: Mutex<(AgentSummary, Option<Fault>)>,
     shared: tokio::sync::Mutex<Shared>,
     processes: Arc<Semaphore>,
     /// Processes that run for each other node.
@@ -339,7 +339,10 @@ impl Host {
     pub async fn begin_login(&self, name: &AgentName, redirect_uri: &str) -> Result<Login, Fault> {
         let agent = self.account(name)?;
         match &agent.account {
-            Some(account) => account.begin(redirect_uri).await,
+            Some(account) => {
+                let works = agent.state() == AgentState::Ready;
+                account.begin(redirect_uri, works).await
+            }
             None => Err(agent.failed("it has no account")),
         }
     }
@@ -458,9 +461,7 @@ impl Host {
             }
         }));
         let (owner, tasks) = (self.0.owner.clone(), &self.0.tasks);
-        let link = agent
-            .access
-            .guarded(link, caller, &agent.name, is_own, owner, tasks)?;
+        let link = agent.access.guarded(link, caller, &agent.name, is_own, owner, tasks)?;
         Ok(match &self.0.audit {
             Some(sink) => audit::recorded(link, caller, agent.name.clone(), Arc::clone(sink)),
             None => link,
@@ -625,14 +626,14 @@ impl Agent {
         Fault::new(FaultCode::AgentFailed, format!("agent {}: {why}", self.name))
     }
 
-    fn set(&self, summary: AgentSummary, error: Option<String>) -> bool {
+    fn set(&self, summary: AgentSummary, error: Option<Fault>) -> bool {
         let mut status = lock(&self.status);
         let changed = status.0 != summary;
         *status = (summary, error);
         changed
     }
 
-    fn error(&self) -> Option<String> {
+    fn error(&self) -> Option<Fault> {
         lock(&self.status).1.clone()
     }
 

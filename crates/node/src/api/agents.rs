@@ -44,6 +44,7 @@ fn shown(state: &NodeState, entry: &AgentEntry) -> Value {
         eras.push("modern");
     }
     let status = this.then(|| state.host.status_of(&summary.name)).flatten();
+    let error = status.as_ref().and_then(|status| status.error.as_ref());
     json!({
         "address": format!("{}:{}", entry.node_name, summary.name),
         "node": { "id": entry.node, "name": entry.node_name },
@@ -57,7 +58,8 @@ fn shown(state: &NodeState, entry: &AgentEntry) -> Value {
         "prompts": summary.prompts,
         "this": this,
         "latency_ms": state.latency_ms(entry.node),
-        "error": status.as_ref().and_then(|status| status.error.clone()),
+        "error": error.map(|fault| &fault.message),
+        "error_code": error.map(|fault| fault.code.slug()),
         "source": status.as_ref().map(|_| state.source_of(&summary.name)),
     })
 }
