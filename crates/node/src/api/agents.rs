@@ -139,12 +139,48 @@ pub(super) async fn check(
     ))
 }
 
+/// A call as it is asked for: of a tool, a prompt or a resource.
 #[derive(Debug, Deserialize)]
-pub(super) struct Call {
+pub(super) struct Asked {
     agent: String,
-    tool: String,
-    #[serde(default)]
+    tool: Option<String>,
+    prompt: Option<String>,
+    resource: Option<String>,
     arguments: Option<Box<RawValue>>,
+}
+
+enum What {
+    Tool(String),
+    Prompt(String),
+    Resource(String),
+}
+
+struct Call {
+    address: AgentAddress,
+    what: What,
+    arguments: Option<Box<RawValue>>,
+}
+
+impl TryFrom<Asked> for Call {
+    type Error = ApiError;
+
+    fn try_from(asked: Asked) -> Result<Self, ApiError> {
+        let what = match (asked.tool, asked.prompt, asked.resource) {
+            (Some(tool), None, None) => What::Tool(tool),
+            (None, Some(prompt), None) => What::Prompt(prompt),
+            (None, None, Some(uri)) => What::Resource(uri),
+            _ => {
+                return Err(ApiError::bad_request(
+                    "a call names one of `tool`, `prompt` and `resource`",
+                ));
+            }
+        };
+        Ok(Self {
+            address: address(&asked.agent)?,
+            what,
+            arguments: asked.arguments,
+        })
+    }
 }
 
 impl Call {
@@ -153,11 +189,14 @@ impl Call {
         state: &NodeState,
         on_notification: &mut (dyn FnMut(&Message) + Send),
     ) -> Result<Value, ApiError> {
-        let address = address(&self.agent)?;
         let begun = Instant::now();
-        let mut client = AgentClient::connect(state.router.clone(), address).await?;
+        let mut client = AgentClient::connect(state.router.clone(), self.address.clone()).await?;
         let arguments = self.arguments.as_ref().map_or("{}", |arguments| arguments.get());
-        let result = client.call_tool(&self.tool, arguments, on_notification).await?;
+        let result = match &self.what {
+            What::Tool(tool) => client.call_tool(tool, arguments, on_notification).await?,
+            What::Prompt(prompt) => client.get_prompt(prompt, arguments, on_notification).await?,
+            What::Resource(uri) => client.read_resource(uri, on_notification).await?,
+        };
         let era = match client.era() {
             Era::Legacy => "legacy",
             Era::Modern => "modern",
@@ -170,9 +209,10 @@ impl Call {
 pub(super) async fn call(
     State(state): State<NodeState>,
     headers: HeaderMap,
-    body: Result<Json<Call>, axum::extract::rejection::JsonRejection>,
+    body: Result<Json<Asked>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(call) = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Json(asked) = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let call = Call::try_from(asked)?;
     let streams = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
