@@ -183,6 +183,14 @@ impl Node {
         run(&mut self.command(args)).await
     }
 
+    /// Runs a `dawn` command on this node's home, without `--json`.
+    pub async fn words(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(dawn());
+        command.arg("--home").arg(self.home()).args(args);
+        command.env_remove("DAWN_HOME").envs(self.environment.iter().cloned());
+        run(&mut command).await
+    }
+
     /// Starts the node and waits until it is ready.
     pub async fn up(&mut self) {
         assert!(self.process.is_none(), "{} is already up", self.name);

@@ -140,7 +140,12 @@ impl Output {
                 let _ = self.document(&document);
             }
         } else if let Some((message, next)) = failure.words() {
-            let sentence = words::clean(message).split_whitespace().collect::<Vec<_>>().join(" ");
+            let cleaned = words::clean(message);
+            let sentence = if failure.shows_a_place() && io::stderr().is_terminal() {
+                cleaned.trim_end().to_owned()
+            } else {
+                words::one_line(&cleaned)
+            };
             complain(&format!("{} {sentence}", styled(BAD, "error:")));
             // Some messages of the node already end with it.
             if let Some(next) = next.filter(|next| !message.contains(next)) {

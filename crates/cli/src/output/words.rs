@@ -15,6 +15,11 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A text from elsewhere in one line, cleaned.
+pub(crate) fn one_line(text: &str) -> String {
+    clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// `12 ms`, `0.3 ms`, or a dash.
 pub(crate) fn milliseconds(ms: Option<f64>) -> String {
     match ms {
