@@ -83,6 +83,15 @@ fn the_version_is_the_packages() {
 }
 
 #[test]
+fn where_an_address_is_asked_for_any_node_can_be_named() {
+    let home = home();
+    for command in [&["call"][..], &["mcp"], &["agent", "inspect"], &["agent", "check"]] {
+        let output = dawn(home.path(), &[command, &["--help"]].concat());
+        assert!(text(&output.stdout).contains("any:"), "{command:?}: {output:?}");
+    }
+}
+
+#[test]
 fn completions_and_manual_are_written() {
     let home = home();
     for shell in ["bash", "zsh", "fish"] {

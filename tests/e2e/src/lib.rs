@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod sse;
+pub mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

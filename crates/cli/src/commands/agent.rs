@@ -69,11 +69,7 @@ enum AgentCommand {
         /// Its address, node:agent; any:agent is the nearest node that has it
         address: AgentAddress,
     },
-    /// Everything that an agent says about itself; --json gives the full schemas of its tools
-    Inspect {
-        /// Its address, node:agent
-        address: AgentAddress,
-    },
+    Inspect(inspect::InspectArgs),
 }
 
 /// Share an MCP server with the network
@@ -160,7 +156,7 @@ pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
         AgentCommand::Login(args) => super::login::run(context, &args),
         AgentCommand::Logout { name } => super::login::forget(context, &name),
         AgentCommand::Check { address } => check(context, &address),
-        AgentCommand::Inspect { address } => inspect::run(context, &address),
+        AgentCommand::Inspect(args) => inspect::run(context, &args),
     }
 }
 

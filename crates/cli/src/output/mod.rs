@@ -4,6 +4,7 @@
 //! has notes about what goes on, and errors. Colours and other styles go only to a terminal, unless `--color` says
 //! otherwise.
 
+pub(crate) mod ask;
 pub(crate) mod qr;
 pub(crate) mod table;
 pub(crate) mod words;
