@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dawn_node::client::Client;
+use dawn_node::client::{Client, ClientError};
 use dawn_node::error::NodeError;
 use dawn_node::home::Home;
 
@@ -34,7 +34,15 @@ impl Context {
 
     /// The running node.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.home)?)
+        Client::connect(&self.home).map_err(|error| match error {
+            // What belongs to no network cannot be started either.
+            ClientError::NotRunning if !self.home.has_network() => {
+                let none = NodeError::NoNetwork(self.home.data().to_owned());
+                let failure = Failure::new(Exit::NotRunning, none.code(), none.to_string());
+                failure.next(none.next().unwrap_or_default())
+            }
+            error => error.into(),
+        })
     }
 
     /// Runs what only asks the node.

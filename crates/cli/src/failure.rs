@@ -86,6 +86,11 @@ impl Failure {
         }
     }
 
+    /// Whether the message shows a place in the configuration, with lines that belong below each other.
+    pub(crate) fn shows_a_place(&self) -> bool {
+        matches!(self, Self::Told(told) if told.code == "config")
+    }
+
     /// The document of `--json`; nothing when everything was said.
     pub(crate) fn document(&self) -> Option<Value> {
         let Self::Told(told) = self else { return None };

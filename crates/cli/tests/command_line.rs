@@ -83,6 +83,15 @@ fn the_version_is_the_packages() {
 }
 
 #[test]
+fn where_an_address_is_asked_for_any_node_can_be_named() {
+    let home = home();
+    for command in [&["call"][..], &["mcp"], &["agent", "inspect"], &["agent", "check"]] {
+        let output = dawn(home.path(), &[command, &["--help"]].concat());
+        assert!(text(&output.stdout).contains("any:"), "{command:?}: {output:?}");
+    }
+}
+
+#[test]
 fn completions_and_manual_are_written() {
     let home = home();
     for shell in ["bash", "zsh", "fish"] {
@@ -104,6 +113,7 @@ fn completions_and_manual_are_written() {
 #[test]
 fn without_a_node_a_command_says_so_in_words_and_in_json() {
     let home = home();
+    assert!(dawn(home.path(), &["init", "--name", "lab"]).status.success());
     for args in [
         &["status"][..],
         &["peers"],
@@ -130,6 +140,20 @@ fn without_a_node_a_command_says_so_in_words_and_in_json() {
         assert_eq!(json(&output)["error"]["code"], "not_running", "{args:?}");
         assert!(json(&output)["error"]["next"].is_string());
     }
+}
+
+#[test]
+fn a_home_without_a_network_is_told_so_by_every_command_that_needs_a_node() {
+    let home = home();
+    for args in [&["status"][..], &["call", "lab:files", "read"], &["mcp"]] {
+        let output = dawn(home.path(), args);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {output:?}");
+        for words in ["belongs to no network yet", "dawn init", "dawn join", "dawn up"] {
+            assert!(text(&output.stderr).contains(words), "{words}: {output:?}");
+        }
+    }
+    let output = dawn(home.path(), &["--json", "status"]);
+    assert_eq!(json(&output)["error"]["code"], "no_network");
 }
 
 #[test]

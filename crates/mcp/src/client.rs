@@ -210,12 +210,45 @@ impl AgentClient {
         arguments: &str,
         on_notification: &mut (dyn FnMut(&Message) + Send),
     ) -> Result<Box<RawValue>, ClientError> {
-        let name = serde_json::Value::from(tool);
-        let params = format!(
-            r#"{{"name":{name},"arguments":{arguments},"_meta":{{"progressToken":{}}}}}"#,
-            self.next_id + 1
-        );
+        let params = self.named(tool, arguments);
         self.request("tools/call", &params, on_notification).await
+    }
+
+    /// Gets a prompt; `arguments` is the text of a JSON object.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn get_prompt(
+        &mut self,
+        prompt: &str,
+        arguments: &str,
+        on_notification: &mut (dyn FnMut(&Message) + Send),
+    ) -> Result<Box<RawValue>, ClientError> {
+        let params = self.named(prompt, arguments);
+        self.request("prompts/get", &params, on_notification).await
+    }
+
+    /// Reads a resource.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn read_resource(
+        &mut self,
+        uri: &str,
+        on_notification: &mut (dyn FnMut(&Message) + Send),
+    ) -> Result<Box<RawValue>, ClientError> {
+        let params = format!(r#"{{"uri":{},"_meta":{}}}"#, serde_json::Value::from(uri), self.meta());
+        self.request("resources/read", &params, on_notification).await
+    }
+
+    fn named(&self, name: &str, arguments: &str) -> String {
+        let name = serde_json::Value::from(name);
+        format!(r#"{{"name":{name},"arguments":{arguments},"_meta":{}}}"#, self.meta())
+    }
+
+    /// Asks for the progress of the next request, under its own id.
+    fn meta(&self) -> String {
+        format!(r#"{{"progressToken":{}}}"#, self.next_id + 1)
     }
 
     /// Every item of a list, page by page; none where the agent has no such list.

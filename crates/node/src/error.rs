@@ -172,7 +172,7 @@ impl NodeError {
             } => "set DAWN_PASSPHRASE".to_owned(),
             Self::Running(_) => "use it as it is, or end it with `dawn down`".to_owned(),
             Self::NoNetwork(_) => {
-                "make one with `dawn init --name NAME`, or join one with `dawn join TICKET`".to_owned()
+                "make one with `dawn init --name NAME`, or join one with `dawn join TICKET`; then `dawn up`".to_owned()
             }
             Self::HasNetwork(_) => "use another home folder with --home, or `dawn leave` the network".to_owned(),
             Self::OwnsNetwork => "dawn leave --give-up-network, to end the network all the same".to_owned(),

@@ -430,6 +430,7 @@ impl Node {
         let sink = audit.clone().map(|audit| Arc::new(audit) as Arc<dyn AuditSink>);
         let approvals = Approvals::new(events.clone());
         let services = Services {
+            node: Some(members.own().name),
             vault: Some(Arc::new(credentials)),
             audit: sink,
             approver: Some(Arc::new(approvals.clone())),

@@ -12,6 +12,7 @@
 pub mod client;
 pub mod issuer;
 pub mod sse;
+pub mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -183,6 +184,14 @@ impl Node {
     /// Runs a `dawn` command on this node's home, with `--json`.
     pub async fn dawn(&self, args: &[&str]) -> Output {
         run(&mut self.command(args)).await
+    }
+
+    /// Runs a `dawn` command on this node's home, without `--json`.
+    pub async fn words(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(dawn());
+        command.arg("--home").arg(self.home()).args(args);
+        command.env_remove("DAWN_HOME").envs(self.environment.iter().cloned());
+        run(&mut command).await
     }
 
     /// Starts the node and waits until it is ready.

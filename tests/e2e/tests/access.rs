@@ -1,10 +1,12 @@
 //! Who may call what, with the owner's word where he wants to be asked, and how much.
 #![allow(clippy::expect_used, reason = "a test helper fails the test")]
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use dawn_e2e::{Network, Transport, eventually};
+use dawn_e2e::{Network, PATIENCE, Transport, eventually};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 /// `home`, `lab` and `den`; `lab` hosts an agent with these rules or limits.
 async fn network(settings: &str) -> Network {
@@ -95,6 +97,18 @@ async fn the_owner_is_asked_and_decides() {
         let body = calling.await.expect("called").body;
         assert!(body[outcome].is_object(), "{answer}: {body}");
     }
+    // A person who calls is told what is waited for.
+    let mut calling = home.command(&["call", "lab:probe", "slow"]);
+    calling.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut calling = calling.spawn().expect("dawn starts");
+    let mut notes = BufReader::new(calling.stderr.take().expect("piped")).lines();
+    let note = tokio::time::timeout(PATIENCE, notes.next_line()).await;
+    let note = note.expect("in time").expect("readable").expect("a note");
+    assert_eq!(note, "waiting for the owner of lab:probe to allow this call");
+    let waiting = lab.dawn(&["calls"]).await.success().json();
+    let id = waiting["calls"][0]["id"].as_str().expect("an id");
+    let _answered = lab.dawn(&["calls", "allow", id]).await.success();
+    assert!(calling.wait().await.expect("ended").success());
     // A caller that leaves takes its question back.
     let client = home.modern(Some("lab:probe"));
     let calling = tokio::spawn(async move { client.call(1, "slow", json!({})).await });

@@ -130,6 +130,63 @@ async fn serve(address: &str) -> (tokio::process::Child, String) {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_answer_is_added_all_the_same_and_fails_the_command() {
+    let network = Network::start(Transport::Quic, &["home"]).await;
+    let home = &network.nodes[0];
+    // A port that was free a moment ago.
+    let (mut server, url) = serve("127.0.0.1:0").await;
+    server.kill().await.unwrap();
+    let added = home.dawn(&["agent", "add", "web", "--url", &url]).await;
+    assert_eq!(
+        (added.code, added.json()["state"].clone()),
+        (1, json!("failed")),
+        "{added:?}"
+    );
+    assert_eq!(added.json()["error_code"], "agent_failed");
+    let address = url.trim_start_matches("http://").split('/').next().unwrap();
+    let (_server, _) = serve(address).await;
+    home.sees("home:web").await;
+    // A server that asks for no login says nothing about one.
+    let login = home.dawn(&["agent", "login", "web", "--no-wait"]).await;
+    let error = login.json()["error"].clone();
+    assert_eq!(login.code, 1, "{login:?}");
+    assert!(
+        error["message"].as_str().unwrap().contains("asks for no login"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_login_has_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let network = Network::start(Transport::Quic, &["home"]).await;
+    let home = &network.nodes[0];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _asked = stream.read(&mut [0; 4096]).await;
+                let _answered = stream.write_all(ANSWER).await;
+            });
+        }
+    });
+    let added = home.dawn(&["agent", "add", "board", "--url", &url]).await.success();
+    assert_eq!(added.json()["error_code"], "login_required", "{added:?}");
+    let login = home.dawn(&["agent", "login", "board", "--no-wait"]).await;
+    let error = login.json()["error"].clone();
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("does not say where to log in"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_session_that_its_server_lost_is_begun_anew_unnoticed() {
     const WATCHED: &str = "test://watched-resource";
     let network = Network::start(Transport::Quic, &["home", "lab"]).await;

@@ -171,6 +171,20 @@ async fn a_revoked_member_comes_back_by_a_new_invite_and_not_by_its_old_ticket()
 }
 
 #[tokio::test]
+async fn who_has_no_invites_is_told_who_makes_them() {
+    let network = Network::start(Transport::Tcp, &["home", "lab"]).await;
+    let nowhere = Node::new("desk", Transport::Tcp);
+    let nowhere = nowhere.words(&["invite", "list"]).await;
+    assert_eq!(nowhere.code, 3);
+    assert!(nowhere.stderr.contains("belongs to no network") && nowhere.stderr.contains("dawn join TICKET"));
+    let member = network.nodes[1].words(&["invite", "list"]).await.success();
+    assert_eq!(
+        member.stdout,
+        "no invites; only the owner's node and those of admins make them\n"
+    );
+}
+
+#[tokio::test]
 async fn nobody_is_called_any() {
     let node = Node::new("any", Transport::Tcp);
     let output = node.dawn(&["init", "--name", "any"]).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use dawn_identity::{AgentAddress, AgentName};
@@ -23,9 +23,13 @@ use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, understood, words
 const CLIENT_SECRET: &str = "DAWN_OAUTH_CLIENT_SECRET";
 /// How long several changes may take to be shown as one.
 const SETTLE: Duration = Duration::from_millis(200);
-/// How long `dawn agent add` waits to hear what was added, and how often it looks.
-const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// How long `dawn agent add` waits for the first answer of what was added: longer than its host does, which says why
+/// there is none.
+const FIRST_ANSWER: Duration = Duration::from_secs(40);
+/// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// After how long it says that it waits.
+const WAITED: Duration = Duration::from_secs(2);
 
 /// The agents (MCP servers) of this node and of the network
 #[derive(Debug, Args)]
@@ -62,20 +66,16 @@ enum AgentCommand {
     },
     /// A quick look at whether an agent does what clients count on; fails when it does not
     Check {
-        /// Its address, node:agent
+        /// Its address, node:agent; any:agent is the nearest node that has it
         address: AgentAddress,
     },
-    /// Everything that an agent says about itself; --json gives the full schemas of its tools
-    Inspect {
-        /// Its address, node:agent
-        address: AgentAddress,
-    },
+    Inspect(inspect::InspectArgs),
 }
 
 /// Share an MCP server with the network
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git"
+    after_help = "It waits for the agent's first answer. One that gives none is added all the same, and tried again by itself; the exit code is then 1. A server that asks for a login has answered.\n\nExamples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git"
 )]
 struct AddArgs {
     /// Its name on this node
@@ -156,7 +156,7 @@ pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
         AgentCommand::Login(args) => super::login::run(context, &args),
         AgentCommand::Logout { name } => super::login::forget(context, &name),
         AgentCommand::Check { address } => check(context, &address),
-        AgentCommand::Inspect { address } => inspect::run(context, &address),
+        AgentCommand::Inspect(args) => inspect::run(context, &args),
     }
 }
 
@@ -241,8 +241,14 @@ fn import(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
             continue;
         }
         match imported(&name, server).and_then(|(name, config)| share(context, &name, &config)) {
-            Ok(added) if out.json => answers.push(added),
-            Ok(added) => say(context, &added)?,
+            Ok(added) => {
+                exit = exit.max(u8::from(!has_answered(&added)));
+                if out.json {
+                    answers.push(added);
+                } else {
+                    say(context, &added)?;
+                }
+            }
             Err(failure) => {
                 exit = failure.exit_code();
                 let why = failure.words().map_or("", |(words, _)| words);
@@ -307,9 +313,27 @@ fn add(context: &Context, args: AddArgs) -> Result<(), Failure> {
     let config = configured(args)?;
     let added = share(context, &name, &config)?;
     if context.out.json {
-        return context.out.document(&added);
+        context.out.document(&added)?;
+    } else {
+        say(context, &added)?;
     }
-    say(context, &added)
+    if has_answered(&added) {
+        Ok(())
+    } else {
+        Err(Failure::Said(Exit::Failed as u8))
+    }
+}
+
+/// Whether an agent that was added is as good as it can be for now: a server that asks for a login has answered.
+fn has_answered(added: &Value) -> bool {
+    match added["state"].as_str() {
+        Some("failed") => wants_login(added),
+        state => state != Some("starting"),
+    }
+}
+
+fn wants_login(added: &Value) -> bool {
+    added["error_code"] == "login_required"
 }
 
 /// Adds an agent to the running node, or to the configuration of one that does not run; returns what became of it.
@@ -339,7 +363,13 @@ fn share(context: &Context, name: &AgentName, config: &AgentConfig) -> Result<Va
         let mut added: Value = client.post("/api/agents", &body).await?;
         // What it is, its first answer says.
         let asked = async {
+            let begun = Instant::now();
+            let mut is_told = false;
             while added["state"] == "starting" {
+                if !is_told && begun.elapsed() > WAITED {
+                    is_told = true;
+                    context.out.note(format!("waiting for the first answer of {name}…"));
+                }
                 tokio::time::sleep(LOOK).await;
                 let all: Value = client.get("/api/agents").await?;
                 let all = all["agents"].as_array().cloned().unwrap_or_default();
@@ -357,8 +387,8 @@ fn share(context: &Context, name: &AgentName, config: &AgentConfig) -> Result<Va
 
 fn say(context: &Context, added: &Value) -> Result<(), Failure> {
     let out = context.out;
+    let name = words::clean(added["name"].as_str().unwrap_or_default());
     let Some(address) = added["address"].as_str() else {
-        let name = added["name"].as_str().unwrap_or_default();
         return out.line(format!("agent {name} is configured; it starts with `dawn up`"));
     };
     let address = words::clean(address);
@@ -369,20 +399,23 @@ fn say(context: &Context, added: &Value) -> Result<(), Failure> {
             out.line(format!("{} agent {strong} is ready, with {tools}", styled(GOOD, "✓")))?;
             out.note(format!("Next: dawn agent inspect {address}"));
         }
-        Some("failed") => {
-            let why = added["error"].as_str().map(words::clean).unwrap_or_default();
+        Some("failed") if wants_login(added) => {
             out.line(format!(
-                "{} agent {strong} is added, but does not work: {why}",
-                styled(BAD, "✗")
+                "{} agent {strong} is added; its server asks for a login",
+                styled(CAUTION, "!")
             ))?;
-            let name = added["name"].as_str().map(words::clean).unwrap_or_default();
-            out.note(format!(
-                "It is tried again by itself; `dawn agent remove {name}` takes it out."
-            ));
+            out.note(format!("Next: dawn agent login {name}"));
         }
         _ => {
-            out.line(format!("{} agent {strong} is starting", styled(GOOD, "✓")))?;
-            out.note("`dawn agent list --watch` shows when it is ready.");
+            let late = || format!("no answer within {} s", FIRST_ANSWER.as_secs());
+            let why = added["error"].as_str().map_or_else(late, words::one_line);
+            out.line(format!(
+                "{} agent {strong} is added, but does not work yet: {why}",
+                styled(BAD, "✗")
+            ))?;
+            out.note(format!(
+                "It is tried again by itself: `dawn agent list --watch` shows when it is ready, `dawn agent remove {name}` takes it out."
+            ));
         }
     }
     Ok(())

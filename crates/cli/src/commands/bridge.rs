@@ -16,7 +16,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use dawn_identity::AgentAddress;
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::jsonrpc::{Kind, Message};
-use dawn_node::client::{Bridge, Client, segment};
+use dawn_node::client::{Bridge, segment};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::client_config::{self, Change, McpClient};
@@ -31,7 +31,7 @@ const CHUNK: usize = 128 * 1024;
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  dawn mcp                          all agents of the network, tools named node__agent__tool\n  dawn mcp lab:files                one agent\n  dawn mcp install cursor           writes it into an MCP client's configuration, after showing the change\n  dawn mcp --print-config claude    what an MCP client has to be told"
+    after_help = "Examples:\n  dawn mcp                          all agents of the network, tools named node__agent__tool\n  dawn mcp lab:files                one agent\n  dawn mcp any:search               the same agent of whichever node is nearest\n  dawn mcp install cursor           writes it into an MCP client's configuration, after showing the change\n  dawn mcp --print-config claude    what an MCP client has to be told"
 )]
 pub(crate) struct McpArgs {
     #[command(flatten)]
@@ -64,7 +64,7 @@ enum Action {
 /// What a client is to reach.
 #[derive(Debug, Clone, Args)]
 struct Endpoint {
-    /// The agent's address, node:agent
+    /// The agent's address, node:agent; any:agent is the nearest node that has it
     address: Option<AgentAddress>,
     /// A group of agents, [groups.NAME] in config.toml
     #[arg(long, value_name = "NAME", conflicts_with = "address")]
@@ -160,7 +160,7 @@ fn path(args: &Endpoint) -> String {
 
 fn connect(context: &Context, args: &Endpoint) -> Result<Bridge, Failure> {
     let path = path(args);
-    let client = Client::connect(&context.home)?;
+    let client = context.client()?;
     context.wait(async { Ok(client.upgrade(&path).await?) })
 }
 

@@ -2,23 +2,23 @@
 
 use clap::Args;
 use dawn_identity::AgentAddress;
-use dawn_node::client::{ClientError, told};
+use dawn_node::client::{Client, ClientError, told};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::arguments::{self, Arguments};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::{FAINT, Output, styled, understood, words};
+use crate::output::{FAINT, Output, STRONG, styled, understood, words};
 
 /// Call a tool of an agent
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Arguments:\n  key=text      a text\n  key:=JSON     a number, a list, true, …\n  @file.json    all keys of an object in a file\n  -             all keys of an object on standard input\n\nExamples:\n  dawn call lab:files read_text_file path=todo.md\n  dawn call lab:files read_text_file path=todo.md head:=10\n  echo '{\"query\":\"kettle\"}' | dawn call home:memory recall -\n\nThe exit code is 1 when the tool reports an error."
+    after_help = "Arguments:\n  key=text      a text\n  key:=JSON     a number, a list, true, …\n  @file.json    all keys of an object in a file\n  -             all keys of an object on standard input\n\nExamples:\n  dawn call lab:files read_text_file path=todo.md\n  dawn call lab:files read_text_file path=todo.md head:=10\n  dawn call any:search find query=kettle\n  echo '{\"query\":\"kettle\"}' | dawn call home:memory recall -\n\nThe exit code is 1 when the tool reports an error."
 )]
 pub(crate) struct CallArgs {
-    /// The agent's address, node:agent
+    /// The agent's address, node:agent; any:agent is the nearest node that has it
     address: AgentAddress,
     /// The tool's name
     tool: String,
@@ -30,13 +30,42 @@ pub(crate) struct CallArgs {
 pub(crate) fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
     let arguments = arguments::parse(&args.arguments, &mut std::io::stdin())?;
     let client = context.client()?;
-    let body = Body {
-        agent: args.address.to_string(),
-        tool: &args.tool,
-        arguments,
-    };
-    let answer = context.wait(async {
-        let mut events = client.post_events("/api/call", &body).await?;
+    let asked = Asked::new(&args.address, What::Tool(&args.tool), arguments);
+    let answer = context.wait(asked.of(&client, context.out))?;
+    if tell(context.out, &answer)? {
+        Ok(())
+    } else {
+        Err(Failure::Said(Exit::Failed as u8))
+    }
+}
+
+/// What is asked of an agent, with the arguments as they were written.
+#[derive(Serialize)]
+pub(super) struct Asked<'a> {
+    agent: String,
+    #[serde(flatten)]
+    what: What<'a>,
+    arguments: Arguments,
+}
+
+/// What an agent has to offer, by name or address.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum What<'a> {
+    Tool(&'a str),
+    Prompt(&'a str),
+    Resource(&'a str),
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(address: &AgentAddress, what: What<'a>, arguments: Arguments) -> Self {
+        let agent = address.to_string();
+        Self { agent, what, arguments }
+    }
+
+    /// Asks by way of the node, and tells of progress and log messages as they come.
+    pub(super) async fn of(&self, client: &Client, out: Output) -> Result<Box<RawValue>, Failure> {
+        let mut events = client.post_events("/api/call", self).await?;
         while let Some(event) = events.next().await? {
             match event.name.as_str() {
                 "result" => {
@@ -44,39 +73,32 @@ pub(crate) fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
                         .map_err(|error| ClientError::Answer(error.to_string()))?);
                 }
                 "error" => return Err(told(&event).into()),
-                "notification" => notify(context.out, &event.data),
+                "notification" => notify(out, &event.data),
                 _ => {}
             }
         }
         Err(ClientError::Answer("it ended without a result".to_owned()).into())
-    })?;
-    let out = context.out;
-    let parsed: Answer = understood(&answer)?;
-    if out.json {
-        out.document(&answer)?;
-    } else {
-        say(out, &parsed.result)?;
     }
-    if parsed.result["isError"] != true {
-        return Ok(());
-    }
-    if !out.json {
-        out.note(styled(FAINT, "the tool reports an error"));
-    }
-    Err(Failure::Said(Exit::Failed as u8))
-}
-
-/// What is asked of the node, with the arguments as they were written.
-#[derive(Serialize)]
-struct Body<'a> {
-    agent: String,
-    tool: &'a str,
-    arguments: Arguments,
 }
 
 #[derive(Deserialize)]
 struct Answer {
     result: Value,
+}
+
+/// Shows what an agent answered; `false` when its tool reports an error.
+pub(super) fn tell(out: Output, answer: &RawValue) -> Result<bool, Failure> {
+    let parsed: Answer = understood(answer)?;
+    if out.json {
+        out.document(&answer)?;
+    } else {
+        say(out, &parsed.result)?;
+    }
+    let is_error = parsed.result["isError"] == true;
+    if is_error && !out.json {
+        out.note(styled(FAINT, "the tool reports an error"));
+    }
+    Ok(!is_error)
 }
 
 /// Progress and log messages, as they come.
@@ -93,15 +115,16 @@ fn notification(message: &Value) -> Option<String> {
     let params = &message["params"];
     match message["method"].as_str()? {
         "notifications/progress" => {
-            let total = params["total"]
-                .as_f64()
-                .map(|total| format!("/{total}"))
-                .unwrap_or_default();
-            let words = params["message"]
-                .as_str()
-                .map(|words| format!("  {words}"))
-                .unwrap_or_default();
-            Some(format!("{}{total}{words}", params["progress"].as_f64()?))
+            let progress = params["progress"].as_f64()?;
+            let words = params["message"].as_str();
+            Some(match (params["total"].as_f64(), words) {
+                (Some(total), None) => format!("{progress}/{total}"),
+                (Some(total), Some(words)) => format!("{progress}/{total}  {words}"),
+                // Nothing is done yet, of nobody knows how much.
+                (None, Some(words)) if progress == 0.0 => words.to_owned(),
+                (None, Some(words)) => format!("{progress}  {words}"),
+                (None, None) => progress.to_string(),
+            })
         }
         "notifications/message" => {
             let level = params["level"].as_str().unwrap_or("info");
@@ -116,12 +139,23 @@ fn notification(message: &Value) -> Option<String> {
 }
 
 fn say(out: Output, result: &Value) -> Result<(), Failure> {
-    let content = result["content"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for block in content {
+    let list = |member: &str| result[member].as_array().cloned().unwrap_or_default();
+    let block = |block: &Value| {
         let text = shown(block);
-        out.line(words::clean(text.strip_suffix('\n').unwrap_or(&text)))?;
+        out.line(words::clean(text.strip_suffix('\n').unwrap_or(&text)))
+    };
+    let (content, messages, contents) = (list("content"), list("messages"), list("contents"));
+    let is_empty = content.is_empty() && messages.is_empty() && contents.is_empty();
+    content.iter().try_for_each(block)?;
+    for message in &messages {
+        let role = message["role"].as_str().unwrap_or_default();
+        out.line(styled(STRONG, format!("{}:", words::one_line(role))))?;
+        block(&message["content"])?;
     }
-    if content.is_empty() {
+    for resource in contents {
+        block(&json!({ "type": "resource", "resource": resource }))?;
+    }
+    if is_empty {
         let structured = result.get("structuredContent").unwrap_or(result);
         out.line(words::clean(&format!("{structured:#}")))?;
     }
@@ -163,8 +197,6 @@ fn decoded_bytes(base64: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -190,6 +222,8 @@ mod tests {
         let progress =
             json!({ "method": "notifications/progress", "params": { "progress": 3, "total": 10, "message": "three" } });
         assert_eq!(notification(&progress).unwrap(), "3/10  three");
+        let waits = json!({ "method": "notifications/progress", "params": { "progress": 0, "message": "waiting" } });
+        assert_eq!(notification(&waits).unwrap(), "waiting");
         let log = json!({ "method": "notifications/message", "params": { "level": "warning", "data": { "a": 1 } } });
         assert_eq!(notification(&log).unwrap(), r#"warning: {"a":1}"#);
         assert_eq!(notification(&json!({ "method": "other" })), None);
@@ -198,13 +232,9 @@ mod tests {
     #[test]
     fn the_arguments_reach_the_node_as_they_were_written() {
         let arguments = arguments::parse(&["n:=1.0".to_owned()], &mut std::io::empty()).unwrap();
-        let body = Body {
-            agent: "a:b".to_owned(),
-            tool: "t",
-            arguments,
-        };
+        let asked = Asked::new(&"a:b".parse().unwrap(), What::Tool("t"), arguments);
         assert_eq!(
-            serde_json::to_string(&body).unwrap(),
+            serde_json::to_string(&asked).unwrap(),
             r#"{"agent":"a:b","tool":"t","arguments":{"n":1.0}}"#
         );
     }

@@ -1,11 +1,19 @@
-//! `dawn agent inspect`: everything that an agent says about itself.
+//! `dawn agent inspect`: everything that an agent says about itself; on a terminal it can be tried out.
 
+mod explore;
+mod schema;
+mod template;
+
+use std::io::IsTerminal;
+
+use clap::Args;
 use dawn_identity::AgentAddress;
 use dawn_node::client::segment;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use self::schema::Parameter;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table::{Rows, plain};
@@ -14,6 +22,19 @@ use crate::output::{FAINT, STRONG, styled, words};
 /// Longest description that a list shows, characters.
 const SUMMARY_CHARS: usize = 100;
 
+/// Everything that an agent says about itself; on a terminal, try it out
+#[derive(Debug, Args)]
+#[command(
+    after_help = "On a terminal you choose from the list by number or name and are asked for each argument; the result is shown as `dawn call` shows it. An empty line or Ctrl-C goes back. --json gives the full schemas of the tools.\n\nExamples:\n  dawn agent inspect lab:files\n  dawn agent inspect any:search --list"
+)]
+pub(super) struct InspectArgs {
+    /// Its address, node:agent; any:agent is the nearest node that has it
+    address: AgentAddress,
+    /// Only list: ask nothing
+    #[arg(long)]
+    list: bool,
+}
+
 #[derive(Deserialize)]
 struct Inspection {
     era: String,
@@ -21,17 +42,113 @@ struct Inspection {
     #[serde(default)]
     server: Value,
     #[serde(default)]
-    tools: Vec<Value>,
+    tools: Vec<Box<RawValue>>,
     #[serde(default)]
-    resources: Vec<Value>,
+    resources: Vec<Box<RawValue>>,
     #[serde(default)]
-    resource_templates: Vec<Value>,
+    resource_templates: Vec<Box<RawValue>>,
     #[serde(default)]
-    prompts: Vec<Value>,
+    prompts: Vec<Box<RawValue>>,
 }
 
-pub(super) fn run(context: &Context, address: &AgentAddress) -> Result<(), Failure> {
+/// What can be asked of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tool,
+    Resource,
+    Template,
+    Prompt,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Tool, Self::Resource, Self::Template, Self::Prompt];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Tool => "Tools",
+            Self::Resource => "Resources",
+            Self::Template => "Resource templates",
+            Self::Prompt => "Prompts",
+        }
+    }
+}
+
+/// One thing that an agent offers.
+#[derive(Debug)]
+struct Offer {
+    kind: Kind,
+    /// Its name or address.
+    name: String,
+    /// Its description.
+    what: String,
+    parameters: Vec<Parameter>,
+}
+
+impl Offer {
+    fn new(kind: Kind, raw: &RawValue) -> Self {
+        let item: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+        let text = |member: &str| item[member].as_str().unwrap_or_default().to_owned();
+        let name = text(match kind {
+            Kind::Tool | Kind::Prompt => "name",
+            Kind::Resource => "uri",
+            Kind::Template => "uriTemplate",
+        });
+        let told = ["description", "title", "name"].into_iter().map(text);
+        let parameters = match kind {
+            Kind::Tool => {
+                #[derive(Deserialize)]
+                struct Tool {
+                    #[serde(rename = "inputSchema")]
+                    input: Box<RawValue>,
+                }
+                let tool = serde_json::from_str::<Tool>(raw.get());
+                tool.map(|tool| schema::parameters(&tool.input)).unwrap_or_default()
+            }
+            Kind::Prompt => item["arguments"].as_array().map_or_else(Vec::new, |all| {
+                let argument = |argument: &Value| {
+                    let text = |member: &str| argument[member].as_str().unwrap_or_default();
+                    Parameter::text(text("name"), text("description"), argument["required"] == true)
+                };
+                all.iter().map(argument).collect()
+            }),
+            Kind::Template => {
+                let names = template::variables(&name).unwrap_or_default();
+                names.into_iter().map(|name| Parameter::text(name, "", true)).collect()
+            }
+            Kind::Resource => Vec::new(),
+        };
+        Self {
+            kind,
+            what: told.into_iter().find(|text| !text.is_empty()).unwrap_or_default(),
+            name,
+            parameters,
+        }
+    }
+
+    /// What it takes, as a list shows it.
+    fn takes(&self) -> String {
+        match self.kind {
+            Kind::Tool => self
+                .parameters
+                .iter()
+                .map(Parameter::brief)
+                .collect::<Vec<_>>()
+                .join(" "),
+            Kind::Prompt => {
+                let bare = |parameter: &Parameter| match parameter.is_required {
+                    true => parameter.name.clone(),
+                    false => format!("[{}]", parameter.name),
+                };
+                self.parameters.iter().map(bare).collect::<Vec<_>>().join(" ")
+            }
+            Kind::Resource | Kind::Template => String::new(),
+        }
+    }
+}
+
+pub(super) fn run(context: &Context, args: &InspectArgs) -> Result<(), Failure> {
     let client = context.client()?;
+    let address = &args.address;
     let path = format!(
         "/api/inspect/{}/{}",
         segment(&address.node.to_string()),
@@ -48,17 +165,51 @@ pub(super) fn run(context: &Context, address: &AgentAddress) -> Result<(), Failu
         if let Some(instructions) = agent.server["instructions"].as_str() {
             out.line(format!("\n{}", words::clean(instructions.trim())))?;
         }
-        section(context, "Tools", &agent.tools, "name", parameters)?;
-        section(context, "Resources", &agent.resources, "uri", |_| String::new())?;
-        section(
-            context,
-            "Resource templates",
-            &agent.resource_templates,
-            "uriTemplate",
-            |_| String::new(),
-        )?;
-        section(context, "Prompts", &agent.prompts, "name", arguments)
+        let lists = [
+            (Kind::Tool, &agent.tools),
+            (Kind::Resource, &agent.resources),
+            (Kind::Template, &agent.resource_templates),
+            (Kind::Prompt, &agent.prompts),
+        ];
+        let offers = lists
+            .into_iter()
+            .flat_map(|(kind, all)| all.iter().map(move |raw| Offer::new(kind, raw)));
+        let offers: Vec<Offer> = offers.collect();
+        let asks = !args.list && out.on_terminal() && std::io::stdin().is_terminal() && !offers.is_empty();
+        list(context, &offers, asks)?;
+        if asks {
+            explore::run(context, address, &offers)
+        } else {
+            Ok(())
+        }
     })
+}
+
+/// Everything that is offered, with the numbers by which it can be chosen where somebody asks for it.
+fn list(context: &Context, offers: &[Offer], with_numbers: bool) -> Result<(), Failure> {
+    let out = context.out;
+    for kind in Kind::ALL {
+        let numbered = offers.iter().enumerate().filter(|(_, offer)| offer.kind == kind);
+        let count = numbered.clone().count();
+        if count == 0 {
+            continue;
+        }
+        out.line(format!("\n{}", styled(STRONG, format!("{} ({count})", kind.title()))))?;
+        let header = ["#", "NAME", "TAKES", "WHAT"];
+        let skipped = usize::from(!with_numbers);
+        let mut rows = Rows::new(out.on_terminal(), header.get(skipped..).unwrap_or_default());
+        for (at, offer) in numbered {
+            let cells = [
+                ((at + 1).to_string(), FAINT),
+                plain(&offer.name),
+                plain(offer.takes()),
+                (summary(&offer.what), FAINT),
+            ];
+            rows.row(cells.into_iter().skip(skipped));
+        }
+        out.line(rows.render())?;
+    }
+    Ok(())
 }
 
 /// The server's name and version, and the revision it speaks.
@@ -77,34 +228,6 @@ fn introduction(agent: &Inspection) -> String {
         .join(" ")
 }
 
-fn section(
-    context: &Context,
-    title: &str,
-    items: &[Value],
-    key: &str,
-    takes: impl Fn(&Value) -> String,
-) -> Result<(), Failure> {
-    if items.is_empty() {
-        return Ok(());
-    }
-    context
-        .out
-        .line(format!("\n{}", styled(STRONG, format!("{title} ({})", items.len()))))?;
-    let mut rows = Rows::new(context.out.on_terminal(), &["NAME", "TAKES", "WHAT"]);
-    for item in items {
-        let what = item["description"]
-            .as_str()
-            .or(item["title"].as_str())
-            .or(item["name"].as_str());
-        rows.row([
-            plain(item[key].as_str().unwrap_or_default()),
-            plain(takes(item)),
-            (summary(what.unwrap_or_default()), FAINT),
-        ]);
-    }
-    context.out.line(rows.render())
-}
-
 /// The first line of a description, cut where it is long.
 fn summary(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
@@ -114,44 +237,6 @@ fn summary(text: &str) -> String {
     }
 }
 
-/// A tool's parameters with their types as its schema has them; optional ones in brackets.
-fn parameters(tool: &Value) -> String {
-    let schema = &tool["inputSchema"];
-    let required = |name: &str| {
-        schema["required"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|one| one == name))
-    };
-    let Some(properties) = schema["properties"].as_object() else {
-        return String::new();
-    };
-    let shown = properties.iter().map(|(name, property)| {
-        let kind = property["type"]
-            .as_str()
-            .map(|kind| format!(":{kind}"))
-            .unwrap_or_default();
-        if required(name) {
-            format!("{name}{kind}")
-        } else {
-            format!("[{name}{kind}]")
-        }
-    });
-    shown.collect::<Vec<_>>().join(" ")
-}
-
-fn arguments(prompt: &Value) -> String {
-    let arguments = prompt["arguments"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let shown = arguments.iter().map(|argument| {
-        let name = argument["name"].as_str().unwrap_or_default();
-        if argument["required"] == true {
-            name.to_owned()
-        } else {
-            format!("[{name}]")
-        }
-    });
-    shown.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -159,14 +244,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tool_says_what_it_takes() {
-        let tool = json!({ "inputSchema": { "properties": { "path": { "type": "string" }, "head": { "type": "number" } }, "required": ["path"] } });
-        let shown = parameters(&tool);
-        assert!(
-            shown.contains("path:string") && shown.contains("[head:number]"),
-            "{shown}"
+    fn an_offer_says_what_it_takes() {
+        let takes = |kind: Kind, item: &Value| {
+            let offer = Offer::new(kind, &serde_json::value::to_raw_value(item).unwrap());
+            (offer.name.clone(), offer.takes())
+        };
+        let schema = json!({ "properties": { "path": { "type": "string" }, "head": { "type": "number" } }, "required": ["path"] });
+        let tool = json!({ "name": "read", "inputSchema": schema });
+        assert_eq!(
+            takes(Kind::Tool, &tool),
+            ("read".to_owned(), "path:string [head:number]".to_owned())
         );
-        assert_eq!(parameters(&json!({})), "");
+        let prompt = json!({ "name": "ask", "arguments": [{ "name": "a", "required": true }, { "name": "b" }] });
+        assert_eq!(takes(Kind::Prompt, &prompt), ("ask".to_owned(), "a [b]".to_owned()));
+        let template = json!({ "uriTemplate": "a://{b}" });
+        assert_eq!(takes(Kind::Template, &template), ("a://{b}".to_owned(), String::new()));
+        assert_eq!(takes(Kind::Tool, &json!({})), (String::new(), String::new()));
     }
 
     #[test]

@@ -176,7 +176,18 @@ fn list(context: &Context) -> Result<(), Failure> {
     let out = context.out;
     out.answer(&listed, |Invites { invites }| {
         if invites.is_empty() {
-            return out.line("no invites; `dawn invite` makes one");
+            let status: Value = context.wait(async { Ok(client.get("/api/status").await?) })?;
+            let roles: Vec<&str> = status["roles"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            return out.line(if roles.contains(&"owner") || roles.contains(&"admin") {
+                "no invites; `dawn invite` makes one"
+            } else {
+                "no invites; only the owner's node and those of admins make them"
+            });
         }
         let mut rows = Rows::new(
             out.on_terminal(),

@@ -4,6 +4,7 @@
 //! has notes about what goes on, and errors. Colours and other styles go only to a terminal, unless `--color` says
 //! otherwise.
 
+pub(crate) mod ask;
 pub(crate) mod qr;
 pub(crate) mod table;
 pub(crate) mod words;
@@ -140,7 +141,12 @@ impl Output {
                 let _ = self.document(&document);
             }
         } else if let Some((message, next)) = failure.words() {
-            let sentence = words::clean(message).split_whitespace().collect::<Vec<_>>().join(" ");
+            let cleaned = words::clean(message);
+            let sentence = if failure.shows_a_place() && io::stderr().is_terminal() {
+                cleaned.trim_end().to_owned()
+            } else {
+                words::one_line(&cleaned)
+            };
             complain(&format!("{} {sentence}", styled(BAD, "error:")));
             // Some messages of the node already end with it.
             if let Some(next) = next.filter(|next| !message.contains(next)) {

@@ -23,6 +23,11 @@ pub(crate) fn caller<'a>(node: &'a str, user: Option<&str>) -> Cow<'a, str> {
     }
 }
 
+/// A text from elsewhere in one line, cleaned.
+pub(crate) fn one_line(text: &str) -> String {
+    clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// `12 ms`, `0.3 ms`, or a dash.
 pub(crate) fn milliseconds(ms: Option<f64>) -> String {
     match ms {

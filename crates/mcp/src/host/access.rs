@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
@@ -29,6 +30,8 @@ use crate::wire::{Caller, Counted, User};
 
 /// How often a waiting link looks for room.
 const ROOM: Duration = Duration::from_millis(5);
+/// After how long a caller is told that the owner is asked.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// What a rule says of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +107,15 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// Whom a guard asks, and how callers know his node.
+#[derive(Clone, Default)]
+pub(crate) struct Owner {
+    /// The name of his node.
+    pub(crate) node: Option<NodeName>,
+    /// Asks him; without it the answer is no.
+    pub(crate) approver: Option<Arc<dyn Approver>>,
+}
+
 /// Rules and limits of one agent or exposed endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
@@ -148,7 +160,7 @@ impl Access {
         caller: &Caller,
         place: &Place,
         is_own: bool,
-        approver: Option<Arc<dyn Approver>>,
+        owner: Owner,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
         let rules = self.rules_for(caller, is_own);
@@ -167,7 +179,7 @@ impl Access {
             place: place.clone(),
             rules,
             share,
-            approver,
+            owner,
             waiting: HashMap::new(),
         };
         tasks.spawn(guard.run(from_client, to_client, link));
@@ -183,7 +195,7 @@ struct Guard {
     place: Place,
     rules: Vec<Rule>,
     share: Share,
-    approver: Option<Arc<dyn Approver>>,
+    owner: Owner,
     /// Calls of which the owner is asked.
     waiting: HashMap<Id, AbortOnDropHandle<()>>,
 }
@@ -195,6 +207,18 @@ enum Step {
     Pass(Message),
     Refuse(Message),
     Ask(Message, Question),
+    /// The client hears of a call that waits.
+    Tell(Frame),
+}
+
+/// What comes of a question to the owner.
+enum Word {
+    /// No answer yet: the caller may hear that he is asked.
+    Waits(Id, Frame),
+    /// The call goes on.
+    Yes(Message),
+    /// The call is answered with this refusal.
+    No(Message),
 }
 
 impl Guard {
@@ -311,8 +335,8 @@ impl Guard {
         Fault::new(FaultCode::Denied, words)
     }
 
-    /// Asks the owner in the background; what was decided comes back as the message to pass on, or the refusal.
-    fn ask(&mut self, message: Message, question: Question, decided: &mpsc::Sender<Result<Message, Message>>) {
+    /// Asks the owner in the background; what comes of it is sent to `words`.
+    fn ask(&mut self, message: Message, question: Question, words: &mpsc::Sender<Word>) {
         let Some(id) = message.peek().ok().and_then(|peek| peek.id()) else {
             return;
         };
@@ -320,37 +344,64 @@ impl Guard {
             &question.what,
             "its owner said no, or did not answer within five minutes",
         );
-        let asked = self.approver.as_ref().map(|approver| approver.approve(question));
-        let decided = decided.clone();
-        let raw = id.to_string();
+        let mut answer = match &self.owner.approver {
+            Some(approver) => approver.approve(question),
+            None => Box::pin(std::future::ready(false)),
+        };
+        let waits = self.waits(&message);
+        let (words, asked) = (words.clone(), id.clone());
         let asking = tokio::spawn(async move {
-            let may = match asked {
-                Some(asked) => asked.await,
-                None => false,
+            let may = match tokio::time::timeout(TOLD_AFTER, &mut answer).await {
+                Ok(may) => may,
+                Err(_) => {
+                    if let Some(frame) = waits {
+                        // A link that ended needs no word, here and below.
+                        let _ = words.send(Word::Waits(asked.clone(), frame)).await;
+                    }
+                    answer.await
+                }
             };
-            let decision = if may {
-                Ok(message)
+            let word = if may {
+                Word::Yes(message)
             } else {
-                Err(refusal.answer(Some(&raw)))
+                Word::No(refusal.answer(Some(&asked.to_string())))
             };
-            // A link that ended needs no decision.
-            let _ = decided.send(decision).await;
+            let _ = words.send(word).await;
         });
         self.waiting.insert(id, AbortOnDropHandle::new(asking));
     }
 
-    /// The owner decided; nothing comes of it when the call was cancelled meanwhile.
-    fn decided(&mut self, decision: Result<Message, Message>) -> Option<Step> {
-        let (Ok(message) | Err(message)) = &decision;
-        let id = message.peek().ok()?.id()?;
-        let _asked = self.waiting.remove(&id)?;
-        Some(match decision {
-            Ok(message) => Step::Pass(message),
-            Err(message) => {
-                self.share.end(&id);
-                Step::Refuse(message)
-            }
+    /// Progress of a call that waits for the owner, where its caller asked to be told of progress.
+    fn waits(&self, message: &Message) -> Option<Frame> {
+        let peek = message.peek().ok()?;
+        let token = peek.meta()?.progress_token?;
+        let place = match (&self.owner.node, &self.place) {
+            (Some(node), Place::Agent(agent)) => format!("{node}:{agent}"),
+            (_, place) => place.to_string(),
+        };
+        let words = serde_json::Value::from(format!("waiting for the owner of {place} to allow this call"));
+        let params = format!(r#"{{"progressToken":{token},"progress":0,"message":{words}}}"#);
+        Some(Frame {
+            message: Message::notification("notifications/progress", Some(&params)),
+            related: peek.id.map(|id| Bytes::copy_from_slice(id.get().as_bytes())),
         })
+    }
+
+    /// What to do about a word of the owner; nothing when the call was cancelled meanwhile.
+    fn told(&mut self, word: Word) -> Option<Step> {
+        match word {
+            Word::Waits(id, frame) => self.waiting.contains_key(&id).then_some(Step::Tell(frame)),
+            Word::Yes(message) => {
+                let _asked = self.waiting.remove(&message.peek().ok()?.id()?)?;
+                Some(Step::Pass(message))
+            }
+            Word::No(refusal) => {
+                let id = refusal.peek().ok()?.id()?;
+                let _asked = self.waiting.remove(&id)?;
+                self.share.end(&id);
+                Some(Step::Refuse(refusal))
+            }
+        }
     }
 
     /// A message of the agent: an answer ends its request, and lists show only what may be used.
@@ -421,7 +472,7 @@ async fn towards_agent(
     to_client: &ToClient,
     mut to_agent: LinkSender,
 ) {
-    let (decide, mut decided) = mpsc::channel(QUEUE);
+    let (say, mut words) = mpsc::channel(QUEUE);
     let mut is_open = true;
     loop {
         let steps = tokio::select! {
@@ -445,16 +496,17 @@ async fn towards_agent(
                 }
                 steps
             }
-            Some(decision) = decided.recv() => lock(guard).decided(decision).into_iter().collect(),
+            Some(word) = words.recv() => lock(guard).told(word).into_iter().collect(),
         };
         for step in steps {
             let is_sent = match step {
                 Step::Pass(message) => to_agent.send(message.into()).await.is_ok(),
                 Step::Refuse(message) => to_client.send(Ok(message.into())).await.is_ok(),
                 Step::Ask(message, question) => {
-                    lock(guard).ask(message, question, &decide);
+                    lock(guard).ask(message, question, &say);
                     true
                 }
+                Step::Tell(frame) => to_client.send(Ok(frame)).await.is_ok(),
             };
             if !is_sent {
                 return;
@@ -487,6 +539,10 @@ mod tests {
     }
 
     fn guarded(rules: Vec<Rule>) -> (Link, Link) {
+        guarded_by(rules, Owner::default())
+    }
+
+    fn guarded_by(rules: Vec<Rule>, owner: Owner) -> (Link, Link) {
         let caller = Caller {
             node: NodeId::from_bytes([1; 32]),
             name: "den".parse().unwrap(),
@@ -497,7 +553,7 @@ mod tests {
         let (near, far) = Link::pair(16);
         let access = Access::new(rules, CallerLimits::default());
         let place = Place::Agent("files".parse().unwrap());
-        let link = access.guarded(near, &caller, &place, false, None, &TaskTracker::new());
+        let link = access.guarded(near, &caller, &place, false, owner, &TaskTracker::new());
         (link.unwrap(), far)
     }
 
@@ -548,5 +604,40 @@ mod tests {
         let passes = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
         client.sender.send(message(passes).into()).await.unwrap();
         assert_eq!(heard(&mut agent).await, passes);
+    }
+    /// An owner who thinks until the test ends.
+    struct Thinks;
+
+    impl Approver for Thinks {
+        fn approve(&self, _: Question) -> BoxFuture<'static, bool> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_asks_for_progress_hears_that_the_owner_is_asked() {
+        let owner = Owner {
+            node: Some("lab".parse().unwrap()),
+            approver: Some(Arc::new(Thinks)),
+        };
+        let rules = vec![Rule {
+            who: Vec::new(),
+            what: Vec::new(),
+            then: Verdict::Ask,
+        }];
+        let (mut client, _agent) = guarded_by(rules, owner);
+        for call in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"silent"}}"#,
+            r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"rm","_meta":{"progressToken":1.50}}}"#,
+        ] {
+            client.sender.send(message(call).into()).await.unwrap();
+        }
+        let received = tokio::time::timeout(Duration::from_secs(10), client.receiver.recv()).await;
+        let frame = received.expect("in time").unwrap().expect("a message");
+        assert_eq!(frame.related.as_deref(), Some(br#""a""#.as_slice()));
+        assert_eq!(
+            String::from_utf8_lossy(frame.message.as_bytes()),
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1.50,"progress":0,"message":"waiting for the owner of lab:files to allow this call"}}"#
+        );
     }
 }

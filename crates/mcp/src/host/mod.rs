@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dawn_identity::AgentName;
+use dawn_identity::{AgentName, NodeName};
 use dawn_registry::{AgentState, AgentSummary};
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -136,6 +136,8 @@ pub struct AgentSpec {
 /// What a node does for its host.
 #[derive(Clone, Default)]
 pub struct Services {
+    /// The name by which callers know the node.
+    pub node: Option<NodeName>,
     /// Keeps credentials; without it the host never logs in anywhere.
     pub vault: Option<Arc<dyn Vault>>,
     /// Records calls; without it none is recorded.
@@ -167,7 +169,7 @@ pub struct AgentStatus {
     /// What the network is told.
     pub summary: AgentSummary,
     /// Why it cannot be used, when it cannot.
-    pub error: Option<String>,
+    pub error: Option<Fault>,
     /// Links opened so far.
     pub links: u64,
 }
@@ -186,13 +188,13 @@ struct Inner {
     http: std::sync::OnceLock<reqwest::Client>,
     vault: Option<Arc<dyn Vault>>,
     audit: Option<Arc<dyn AuditSink>>,
-    approver: Option<Arc<dyn Approver>>,
+    owner: access::Owner,
 }
 
 struct Agent {
     name: AgentName,
     spec: AgentSpec,
-    status: Mutex<(AgentSummary, Option<String>)>,
+    status: Mutex<(AgentSummary, Option<Fault>)>,
     shared: tokio::sync::Mutex<Shared>,
     processes: Arc<Semaphore>,
     /// Processes that run for each other node.
@@ -234,7 +236,12 @@ impl Host {
     /// A host without agents, with what its node does for it.
     #[must_use]
     pub fn new(limits: Arc<McpLimits>, guard: Guard, services: Services) -> Self {
-        let Services { vault, audit, approver } = services;
+        let Services {
+            node,
+            vault,
+            audit,
+            approver,
+        } = services;
         Self(Arc::new(Inner {
             limits,
             guard,
@@ -245,7 +252,7 @@ impl Host {
             http: std::sync::OnceLock::new(),
             vault,
             audit,
-            approver,
+            owner: access::Owner { node, approver },
         }))
     }
 
@@ -334,7 +341,10 @@ impl Host {
     pub async fn begin_login(&self, name: &AgentName, redirect_uri: &str) -> Result<Login, Fault> {
         let agent = self.account(name)?;
         match &agent.account {
-            Some(account) => account.begin(redirect_uri).await,
+            Some(account) => {
+                let works = agent.state() == AgentState::Ready;
+                account.begin(redirect_uri, works).await
+            }
             None => Err(agent.failed("it has no account")),
         }
     }
@@ -452,10 +462,10 @@ impl Host {
                 watched.stale.notify_one();
             }
         }));
-        let (approver, tasks) = (self.0.approver.clone(), &self.0.tasks);
+        let (owner, tasks) = (self.0.owner.clone(), &self.0.tasks);
         let link = agent
             .access
-            .guarded(link, caller, &Place::Agent(agent.name.clone()), is_own, approver, tasks)?;
+            .guarded(link, caller, &Place::Agent(agent.name.clone()), is_own, owner, tasks)?;
         Ok(match &self.0.audit {
             Some(sink) => audit::recorded(link, caller, agent.name.to_string(), Arc::clone(sink)),
             None => link,
@@ -467,8 +477,8 @@ impl Host {
     /// # Errors
     /// The caller has as many links as it may have.
     pub(crate) fn exposed(&self, link: Link, access: &Arc<Access>, caller: &Caller, path: &str) -> Result<Link, Fault> {
-        let (approver, place) = (self.0.approver.clone(), Place::Endpoint(path.to_owned()));
-        let link = access.guarded(link, caller, &place, true, approver, &self.0.tasks)?;
+        let (owner, place) = (self.0.owner.clone(), Place::Endpoint(path.to_owned()));
+        let link = access.guarded(link, caller, &place, true, owner, &self.0.tasks)?;
         Ok(match &self.0.audit {
             Some(sink) => audit::recorded(link, caller, path.to_owned(), Arc::clone(sink)),
             None => link,
@@ -633,14 +643,14 @@ impl Agent {
         Fault::new(FaultCode::AgentFailed, format!("agent {}: {why}", self.name))
     }
 
-    fn set(&self, summary: AgentSummary, error: Option<String>) -> bool {
+    fn set(&self, summary: AgentSummary, error: Option<Fault>) -> bool {
         let mut status = lock(&self.status);
         let changed = status.0 != summary;
         *status = (summary, error);
         changed
     }
 
-    fn error(&self) -> Option<String> {
+    fn error(&self) -> Option<Fault> {
         lock(&self.status).1.clone()
     }
 

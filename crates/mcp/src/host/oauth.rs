@@ -11,8 +11,8 @@ use dawn_identity::AgentName;
 use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode, header};
 use rmcp::transport::auth::{
-    AuthError, AuthorizationCallback, AuthorizationManager, AuthorizationMetadata, CredentialStore, OAuthClientConfig,
-    StoredCredentials, WWWAuthenticateParams,
+    AuthError, AuthorizationCallback, AuthorizationManager, AuthorizationMetadata, AuthorizationMetadataSource,
+    CredentialStore, OAuthClientConfig, StoredCredentials, WWWAuthenticateParams,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -272,15 +272,28 @@ impl Account {
         }
     }
 
-    /// Begins a login whose answer goes to `redirect_uri`.
+    /// Begins a login whose answer goes to `redirect_uri`. `works` says that the agent answers as it is.
     ///
     /// # Errors
     /// The server offers no login that this node can use.
-    pub(super) async fn begin(&self, redirect_uri: &str) -> Result<Login, Fault> {
+    pub(super) async fn begin(&self, redirect_uri: &str, works: bool) -> Result<Login, Fault> {
         let mut state = self.state.lock().await;
         state.failed = None;
         let begun = self.begin_with(&mut state, redirect_uri).await;
-        begun.map_err(|error| self.fault(FaultCode::AgentFailed, format!("a login is not possible: {error}")))
+        begun.map_err(|error| {
+            let words = match error {
+                AuthError::NoAuthorizationSupport if works => {
+                    "its server asks for no login; it works as it is, see `dawn agent list`".to_owned()
+                }
+                AuthError::NoAuthorizationSupport => {
+                    "its server does not say where to log in (it has no authorization server metadata); if it wants a \
+                     token, add it anew with --header 'Authorization: Bearer TOKEN'"
+                        .to_owned()
+                }
+                error => format!("a login is not possible: {error}"),
+            };
+            self.fault(FaultCode::AgentFailed, words)
+        })
     }
 
     async fn begin_with(&self, state: &mut State, redirect_uri: &str) -> Result<Login, AuthError> {
@@ -292,13 +305,13 @@ impl Account {
         let before = state.live.as_ref().map(|live| lock(&live.kept.record).clone());
         let mut manager = self.manager().await?;
         let challenge = lock(&self.challenge).clone();
-        let metadata = manager
-            .resolve_metadata_from_challenge(challenge.as_deref())
-            .await?
-            .metadata;
+        let found = manager.resolve_metadata_from_challenge(challenge.as_deref()).await?;
+        // The addresses that revision 2025-03-26 has servers without metadata use.
+        let is_guessed = found.source == AuthorizationMetadataSource::LegacyEndpointFallback;
+        let metadata = found.metadata;
         // MCP, "Authorization": a server that does not say that it supports PKCE is refused. What it says instead of S256
         // the manager refuses.
-        if metadata.code_challenge_methods_supported.is_none() {
+        if !is_guessed && metadata.code_challenge_methods_supported.is_none() {
             return Err(AuthError::MetadataError(
                 "the authorization server does not say that it supports PKCE with S256".into(),
             ));
@@ -326,7 +339,11 @@ impl Account {
             (None, Some(document), _) if supports_documents => (document.clone(), None),
             (None, _, Some(before)) => (before.client_id, before.client_secret),
             (None, _, None) => {
-                let config = manager.register_client("Dawn", redirect_uri, &borrowed).await?;
+                let registered = manager.register_client("Dawn", redirect_uri, &borrowed).await;
+                let config = registered.map_err(|error| match error {
+                    AuthError::RegistrationFailed(_) if is_guessed => AuthError::NoAuthorizationSupport,
+                    error => error,
+                })?;
                 (config.client_id, config.client_secret)
             }
         };

@@ -38,14 +38,14 @@ pub(super) async fn keep_summary(host: Host, agent: Arc<Agent>) {
             Err(fault) => {
                 failures = failures.saturating_add(1);
                 // The same words again and again say nothing new.
-                if agent.error().as_deref() == Some(&*fault.message) {
+                if agent.error().as_ref() == Some(&fault) {
                     tracing::debug!(agent = %agent.name, %fault, failures, "it does not answer still");
                 } else {
                     tracing::warn!(agent = %agent.name, %fault, "it does not answer; it is tried again");
                 }
                 let mut summary = AgentSummary::starting(agent.name.clone());
                 summary.state = AgentState::Failed;
-                if agent.set(summary, Some(fault.message)) {
+                if agent.set(summary, Some(fault)) {
                     host.changed();
                 }
                 let limits = &host.0.limits;
@@ -108,7 +108,12 @@ async fn probe(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
     }
     let legacy = tokio::time::timeout(host.0.limits.probe, initialize(host, agent)).await;
     let legacy = legacy.unwrap_or_else(|_| {
-        Err(agent.failed("it did not answer initialize in time; see the node's log for what it printed"))
+        Err(agent.failed(match &agent.spec.source {
+            Source::Http { .. } => "its server did not answer initialize in time",
+            Source::Stdio { .. } | Source::InProcess(_) => {
+                "it did not answer initialize in time; see the node's log for what it printed"
+            }
+        }))
     });
     let mut summary = match (&modern, &legacy) {
         (_, Ok(summary)) | (Some(summary), Err(_)) => summary.clone(),

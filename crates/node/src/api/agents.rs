@@ -44,6 +44,7 @@ fn shown(state: &NodeState, entry: &AgentEntry) -> Value {
         eras.push("modern");
     }
     let status = this.then(|| state.host.status_of(&summary.name)).flatten();
+    let error = status.as_ref().and_then(|status| status.error.as_ref());
     json!({
         "address": format!("{}:{}", entry.node_name, summary.name),
         "node": { "id": entry.node, "name": entry.node_name },
@@ -57,7 +58,8 @@ fn shown(state: &NodeState, entry: &AgentEntry) -> Value {
         "prompts": summary.prompts,
         "this": this,
         "latency_ms": state.latency_ms(entry.node),
-        "error": status.as_ref().and_then(|status| status.error.clone()),
+        "error": error.map(|fault| &fault.message),
+        "error_code": error.map(|fault| fault.code.slug()),
         "source": status.as_ref().map(|_| state.source_of(&summary.name)),
     })
 }
@@ -137,12 +139,48 @@ pub(super) async fn check(
     ))
 }
 
+/// A call as it is asked for: of a tool, a prompt or a resource.
 #[derive(Debug, Deserialize)]
-pub(super) struct Call {
+pub(super) struct Asked {
     agent: String,
-    tool: String,
-    #[serde(default)]
+    tool: Option<String>,
+    prompt: Option<String>,
+    resource: Option<String>,
     arguments: Option<Box<RawValue>>,
+}
+
+enum What {
+    Tool(String),
+    Prompt(String),
+    Resource(String),
+}
+
+struct Call {
+    address: AgentAddress,
+    what: What,
+    arguments: Option<Box<RawValue>>,
+}
+
+impl TryFrom<Asked> for Call {
+    type Error = ApiError;
+
+    fn try_from(asked: Asked) -> Result<Self, ApiError> {
+        let what = match (asked.tool, asked.prompt, asked.resource) {
+            (Some(tool), None, None) => What::Tool(tool),
+            (None, Some(prompt), None) => What::Prompt(prompt),
+            (None, None, Some(uri)) => What::Resource(uri),
+            _ => {
+                return Err(ApiError::bad_request(
+                    "a call names one of `tool`, `prompt` and `resource`",
+                ));
+            }
+        };
+        Ok(Self {
+            address: address(&asked.agent)?,
+            what,
+            arguments: asked.arguments,
+        })
+    }
 }
 
 impl Call {
@@ -151,11 +189,14 @@ impl Call {
         state: &NodeState,
         on_notification: &mut (dyn FnMut(&Message) + Send),
     ) -> Result<Value, ApiError> {
-        let address = address(&self.agent)?;
         let begun = Instant::now();
-        let mut client = AgentClient::connect(state.router.clone(), address).await?;
+        let mut client = AgentClient::connect(state.router.clone(), self.address.clone()).await?;
         let arguments = self.arguments.as_ref().map_or("{}", |arguments| arguments.get());
-        let result = client.call_tool(&self.tool, arguments, on_notification).await?;
+        let result = match &self.what {
+            What::Tool(tool) => client.call_tool(tool, arguments, on_notification).await?,
+            What::Prompt(prompt) => client.get_prompt(prompt, arguments, on_notification).await?,
+            What::Resource(uri) => client.read_resource(uri, on_notification).await?,
+        };
         let era = match client.era() {
             Era::Legacy => "legacy",
             Era::Modern => "modern",
@@ -168,9 +209,10 @@ impl Call {
 pub(super) async fn call(
     State(state): State<NodeState>,
     headers: HeaderMap,
-    body: Result<Json<Call>, axum::extract::rejection::JsonRejection>,
+    body: Result<Json<Asked>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(call) = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Json(asked) = body.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let call = Call::try_from(asked)?;
     let streams = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
