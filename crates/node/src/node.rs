@@ -507,13 +507,7 @@ impl Node {
             node.tasks.spawn(audit.run(node.background.clone()));
         }
         if let Some(exposed) = exposed {
-            let (serving, stop) = (exposed.serve(node.api_stop.clone()), node.state.stopping());
-            node.tasks.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the exposed gateway failed; the node ends");
-                    stop.cancel();
-                }
-            });
+            node.tasks.spawn(exposed.serve(node.api_stop.clone()));
         }
         node.run(&config, token, listener)?;
         node.state.inner.ready.store(true, Ordering::Release);
