@@ -1,13 +1,15 @@
 //! The listener of what the gateway exposes beyond this machine: TLS, bounds, and certificates that are read again when
 //! their files change.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use dawn_mcp::gateway::Gateway;
-use dawn_mcp::gateway::resource::ResourceServer;
+use dawn_mcp::gateway::resource::{Peer, ResourceServer};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -17,7 +19,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,11 +92,7 @@ impl Exposed {
         } = self;
         let routes = server.routes();
         let tls = tls.map(Arc::new);
-        let (room, graceful, tasks) = (
-            Arc::new(Semaphore::new(connections)),
-            GracefulShutdown::new(),
-            TaskTracker::new(),
-        );
+        let (room, graceful, tasks) = (Room::new(connections), GracefulShutdown::new(), TaskTracker::new());
         if let Some(tls) = &tls {
             let (tls, stop) = (Arc::clone(tls), stop.clone());
             tasks.spawn(async move {
@@ -104,19 +101,18 @@ impl Exposed {
             });
         }
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "the exposed gateway accepts no connection just now");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            // What is beyond `connections` is closed at once.
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                continue;
-            };
-            let (routes, watcher) = (routes.clone(), graceful.watcher());
+            // What is beyond `connections`, or one address's share of them, is closed at once.
+            let Some(place) = room.take(address) else { continue };
+            let routes = routes.clone().layer(Extension(Peer(address)));
+            let watcher = graceful.watcher();
             let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
             tasks.spawn(async move {
                 let served = serve_connection(stream, acceptor, routes, watcher).await;
@@ -128,6 +124,62 @@ impl Exposed {
         }
         if tokio::time::timeout(GOODBYE, graceful.shutdown()).await.is_err() {
             tracing::debug!("connections from beyond this machine were cut");
+        }
+    }
+}
+
+/// Room for connections: each address has a quarter of it, but this machine's, where a proxy stands for many.
+#[derive(Debug, Clone)]
+struct Room(Arc<Mutex<Taken>>);
+
+#[derive(Debug)]
+struct Taken {
+    most: usize,
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// One connection's place; dropping it frees the place.
+#[derive(Debug)]
+struct Place {
+    room: Room,
+    address: IpAddr,
+}
+
+impl Room {
+    fn new(most: usize) -> Self {
+        Self(Arc::new(Mutex::new(Taken {
+            most,
+            all: 0,
+            by_address: HashMap::new(),
+        })))
+    }
+
+    fn take(&self, address: IpAddr) -> Option<Place> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = taken.by_address.get(&address).copied().unwrap_or_default();
+        let has_share = address.is_loopback() || own < taken.most.div_ceil(4);
+        if taken.all >= taken.most || !has_share {
+            return None;
+        }
+        taken.by_address.insert(address, own + 1);
+        taken.all += 1;
+        Some(Place {
+            room: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(own) = taken.by_address.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_address.remove(&self.address);
+            }
         }
     }
 }
@@ -190,12 +242,12 @@ impl Tls {
             }
             match read(&self.certificate, &self.key) {
                 Ok(config) => {
+                    known = now;
                     *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
                     tracing::info!("the gateway's certificate was read again");
                 }
                 Err(error) => tracing::error!(%error, "the gateway's new certificate is not used"),
             }
-            known = now;
         }
     }
 }
@@ -217,4 +269,25 @@ fn read(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, NodeError> 
     let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_takes_no_more_than_a_quarter_but_a_proxy_all() {
+        let room = Room::new(8);
+        let far: IpAddr = "192.0.2.1".parse().unwrap();
+        let near: IpAddr = "127.0.0.1".parse().unwrap();
+        let first = room.take(far).unwrap();
+        let _second = room.take(far).unwrap();
+        assert!(room.take(far).is_none());
+        drop(first);
+        let _third = room.take(far).unwrap();
+        let proxied: Vec<_> = (0..6).map(|_| room.take(near).unwrap()).collect();
+        assert!(room.take(near).is_none(), "all are taken");
+        drop(proxied);
+        assert_eq!(room.0.lock().unwrap().by_address.len(), 1);
+    }
 }

@@ -118,12 +118,11 @@ impl NodeState {
         &self.inner.api
     }
 
-    /// Where the gateway listens beyond this machine, and under which address it is known there.
+    /// Where the gateway listens beyond this machine, and the addresses of what it exposes there.
     #[must_use]
-    pub fn exposed(&self) -> Option<(SocketAddr, String)> {
-        let (_, address) = self.inner.exposed.as_ref()?;
-        let config = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((*address, config.gateway.as_ref()?.url.clone()))
+    pub fn exposed(&self) -> Option<(SocketAddr, Vec<String>)> {
+        let (server, address) = self.inner.exposed.as_ref()?;
+        Some((*address, server.resources()))
     }
 
     /// For how long it runs.
@@ -217,9 +216,13 @@ impl NodeState {
         let _one = self.inner.reloading.lock().await;
         let config = Config::load(&self.home().config_file(), &Overrides::default())?;
         let views = config.views()?;
-        if let (Some((server, _)), Some(gateway)) = (&self.inner.exposed, &config.gateway) {
-            let set = server.set(gateway.resource());
-            set.map_err(|error| NodeError::Config(format!("gateway: {error}")))?;
+        if let Some((server, _)) = &self.inner.exposed {
+            match &config.gateway {
+                Some(gateway) => server
+                    .set(gateway.resource())
+                    .map_err(|error| NodeError::Config(format!("gateway: {error}")))?,
+                None => server.withdraw(),
+            }
         }
         self.gateway.views().set(views);
         let before = {

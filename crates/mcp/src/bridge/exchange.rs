@@ -58,6 +58,11 @@ const TASK_QUESTIONS: usize = 64;
 /// Who may share a session: the caller, its description and its capabilities.
 type Key = (String, String, String);
 
+/// Whose usage a caller's is, of the key that tells it apart: its first line.
+fn whose(caller: &str) -> &str {
+    caller.lines().next().unwrap_or_default()
+}
+
 /// The legacy sessions that stand in for the modern clients of one agent.
 #[derive(Default)]
 pub(crate) struct Sessions {
@@ -345,7 +350,12 @@ impl Sessions {
         if let Some(cell) = live.get(key) {
             return Ok(Arc::clone(cell));
         }
-        if live.keys().filter(|(caller, ..)| *caller == key.0).count() >= SESSIONS {
+        if live
+            .keys()
+            .filter(|(caller, ..)| whose(caller) == whose(&key.0))
+            .count()
+            >= SESSIONS
+        {
             let words = format!(
                 "agent {}: this node has {SESSIONS} sessions with it, of clients with other names or capabilities; they end when they are idle",
                 place.agent
@@ -455,7 +465,10 @@ impl Sessions {
             drop(expired);
         });
         let mut suspended = lock(&self.suspended);
-        let theirs = || suspended.iter().filter(|(_, suspended)| suspended.who == who);
+        let theirs = || {
+            let theirs = suspended.iter();
+            theirs.filter(|(_, suspended)| whose(&suspended.who) == whose(who))
+        };
         if theirs().count() >= SUSPENDED {
             let oldest = theirs().min_by_key(|(_, suspended)| suspended.since);
             let oldest = oldest.map(|(state, _)| state.clone());

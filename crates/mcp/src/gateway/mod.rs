@@ -93,13 +93,22 @@ pub struct Gateway {
     inner: Arc<Inner>,
     /// Who came in from beyond this machine, and where; `None` is this node's owner.
     guest: Option<Guest>,
+    /// Whether only such are served.
+    guests_only: bool,
 }
 
-/// Somebody whom an exposed endpoint let in.
+/// Somebody whom an exposed endpoint let in, under its rules as they were then.
 #[derive(Debug, Clone)]
 struct Guest {
     user: User,
     endpoint: Arc<resource::Exposed>,
+}
+
+impl Guest {
+    /// Whether it is the same person under the same rules.
+    fn is(&self, other: &Self) -> bool {
+        self.user == other.user && Arc::ptr_eq(&self.endpoint.access, &other.endpoint.access)
+    }
 }
 
 struct Inner {
@@ -137,6 +146,7 @@ impl Gateway {
         let gateway = Self {
             inner: Arc::new(inner),
             guest: None,
+            guests_only: false,
         };
         let reaper = gateway.clone();
         gateway
@@ -149,6 +159,14 @@ impl Gateway {
     /// The HTTP routes: `/mcp`, `/mcp/groups/{group}` and `/mcp/{node}/{agent}`. Authentication is the caller's.
     pub fn routes(&self) -> axum::Router {
         http::routes(self.clone())
+    }
+
+    /// The same routes for somebody from beyond this machine: a request without a [`Guest`] is refused.
+    fn guest_routes(&self) -> axum::Router {
+        http::routes(Self {
+            guests_only: true,
+            ..self.clone()
+        })
     }
 
     /// The router behind the gateway.
@@ -191,13 +209,30 @@ impl Gateway {
         act(&mut self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same gateway for somebody from beyond this machine.
-    fn with_guest(self, guest: Option<Guest>) -> Self {
-        Self { guest, ..self }
+    /// The same gateway for who sends a request; `None` where nobody may who does not say so.
+    fn entered(self, guest: Option<Guest>) -> Option<Self> {
+        (guest.is_some() || !self.guests_only).then_some(Self { guest, ..self })
     }
 
     fn user(&self) -> Option<&User> {
         self.guest.as_ref().map(|guest| &guest.user)
+    }
+
+    /// Whether one more session may be begun: guests have half of them together, and a sixteenth each.
+    fn has_room(&self) -> bool {
+        let most = self.limits().sessions;
+        self.with_sessions(|sessions| {
+            let Some(guest) = &self.guest else {
+                return sessions.len() < most;
+            };
+            let guests = sessions.values().filter_map(|session| session.guest());
+            let (mut all, mut own) = (0, 0);
+            for other in guests {
+                all += 1;
+                own += usize::from(other.user == guest.user);
+            }
+            sessions.len() < most && all < most.div_ceil(2) && own < most.div_ceil(16)
+        })
     }
 
     /// Opens a link to what stands behind a door.
@@ -206,7 +241,9 @@ impl Gateway {
         let opened = match target {
             Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
                 Some(view) => {
-                    let aggregate = self.inner.aggregate.on_behalf(router.clone());
+                    let access = self.guest.as_ref().map(|guest| &guest.endpoint.access);
+                    let may = access.and_then(|access| access.may(&router.caller()));
+                    let aggregate = self.inner.aggregate.on_behalf(router.clone(), may);
                     Ok(aggregate.within(view, *disclosure).open(mode))
                 }
                 None => Err(unknown_group(group.as_deref().unwrap_or_default())),

@@ -17,11 +17,11 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::reading::{Named, is_plain, named, shown, watched};
+use self::reading::{Named, called, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
 use super::lock;
-use crate::aggregate::Pattern;
+use crate::aggregate::{CALL_TOOL, May, Pattern};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
@@ -33,8 +33,8 @@ const ROOM: Duration = Duration::from_millis(5);
 /// After how long a caller is told that the owner is asked.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// What a rule says of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a rule says of a call; the later the stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// It goes on.
     Allow,
@@ -48,7 +48,8 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Callers: names or ids of nodes, `role:NAME`, `user:SUBJECT` of this node's exposed gateway, or
-    /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself.
+    /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself. What names a node or a role
+    /// speaks of the people that the node calls for, too, but allows them nothing: they are not the node.
     pub who: Vec<Pattern>,
     /// Tools and prompts by name, resources by address; none means everything.
     pub what: Vec<Pattern>,
@@ -144,10 +145,24 @@ impl Access {
                 vouched.chain(is_own.then(|| format!("user:{user}")))
             });
             let roles = caller.roles.iter().map(|role| format!("role:{role}"));
-            let mut known = names.iter().cloned().chain(users).chain(roles);
+            let nodes = names.iter().cloned().chain(roles);
+            let nodes = nodes.filter(|_| caller.user.is_none() || rule.then != Verdict::Allow);
+            let mut known = nodes.chain(users);
             known.any(|known| rule.who.iter().any(|pattern| pattern.fits(&known)))
         };
         self.rules.iter().filter(fits).cloned().collect()
+    }
+
+    /// What this node's caller may use at all; `None` where nothing is denied.
+    pub(crate) fn may(&self, caller: &Caller) -> Option<May> {
+        let rules = self.rules_for(caller, true);
+        let denies = rules.iter().any(|rule| rule.then == Verdict::Deny);
+        denies.then(|| Arc::new(move |what: &str| verdict(&rules, what) != Verdict::Deny) as May)
+    }
+
+    /// Whether it says the same.
+    pub(crate) fn is(&self, rules: &[Rule], limits: CallerLimits) -> bool {
+        self.rules == rules && self.limits == limits
     }
 
     /// The link as its caller may use it; `place` is what it leads to.
@@ -202,6 +217,12 @@ struct Guard {
 
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 
+/// What the first rule that fits says of a name.
+fn verdict(rules: &[Rule], what: &str) -> Verdict {
+    let fits = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|pattern| pattern.fits(what));
+    rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
+}
+
 /// What is to be done with a message of the client.
 enum Step {
     Pass(Message),
@@ -223,8 +244,7 @@ enum Word {
 
 impl Guard {
     fn verdict(&self, what: &str) -> Verdict {
-        let fits = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|pattern| pattern.fits(what));
-        self.rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
+        verdict(&self.rules, what)
     }
 
     async fn run(self, from_client: mpsc::Receiver<Result<Frame, Fault>>, to_client: ToClient, agent: Link) {
@@ -304,7 +324,21 @@ impl Guard {
                 return Step::Refuse(fault.answer(Some(raw)));
             }
         };
-        match self.verdict(&what) {
+        // An endpoint's `call_tool` uses the tool that it names.
+        let inner = match (&self.place, &*what) {
+            (Place::Endpoint(_), CALL_TOOL) => match called(&peek) {
+                Some(inner) => Some(inner),
+                None => {
+                    self.share.end(&id);
+                    return Step::Refuse(self.denied(&what, "what it calls is not clear").answer(Some(raw)));
+                }
+            },
+            _ => None,
+        };
+        let verdict = inner.as_deref().map_or(Verdict::Allow, |inner| self.verdict(inner));
+        let verdict = verdict.max(self.verdict(&what));
+        let what = inner.unwrap_or(what);
+        match verdict {
             Verdict::Allow => Step::Pass(message.clone()),
             Verdict::Deny => {
                 self.share.end(&id);

@@ -519,7 +519,7 @@ impl Host {
         match mode {
             Mode::Session => bridge::session(open, place),
             // Who was given other roles, or another certificate, begins anew.
-            Mode::Exchange => agent.bridged.exchange(&caller.session_key(), open, place),
+            Mode::Exchange => agent.bridged.exchange(&caller.session_key(is_own), open, place),
         }
     }
 

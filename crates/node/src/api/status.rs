@@ -25,7 +25,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "not_member_because": standing.err(),
         "certificate": { "expires": rfc3339(own.expires), "renews": rfc3339(state.members.renews()) },
         "api": state.api_url(),
-        "gateway": state.exposed().map(|(listen, url)| json!({ "listen": listen, "url": url })),
+        "gateway": state.exposed().map(|(listen, resources)| json!({ "listen": listen, "resources": resources })),
         "listen": state.mesh.listen_addresses(),
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
         "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },

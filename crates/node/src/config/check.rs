@@ -94,7 +94,11 @@ impl Config {
             .agents
             .iter()
             .map(|(name, agent)| (format!("agents.{name}"), &agent.access));
-        let rules = rules.chain([("memory".to_owned(), &self.memory.access)]);
+        let endpoints = self.gateway.iter().flat_map(|gateway| &gateway.expose);
+        let endpoints = endpoints.map(|endpoint| (format!("gateway.expose {}", endpoint.path), &endpoint.access));
+        let rules = rules
+            .chain([("memory".to_owned(), &self.memory.access)])
+            .chain(endpoints);
         for (place, rules) in rules {
             let named = rules.iter().flat_map(|rule| &rule.who);
             let is_unknown = |who: &&String| {
@@ -135,7 +139,8 @@ impl Config {
             ("gateway", {
                 let listener = |config: &Self| {
                     let gateway = config.gateway.as_ref()?;
-                    Some((gateway.listen.clone(), gateway.certificate.clone(), gateway.key.clone()))
+                    let files = (gateway.certificate.clone(), gateway.key.clone());
+                    Some((gateway.listen.clone(), files, gateway.connections))
                 };
                 listener(self) != listener(other)
             }),
