@@ -38,6 +38,15 @@ pub struct Presence {
     pub silent_for: Option<Duration>,
 }
 
+/// What an agent's node says of the agent's tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolList {
+    /// Changes whenever the list does.
+    pub digest: u64,
+    /// Whether a tool wants arguments repeated as HTTP headers; nothing where the node does not say.
+    pub has_param_headers: Option<bool>,
+}
+
 /// Who is in the network, as the router needs it. The node implements it over the registry.
 pub trait Directory: Send + Sync + 'static {
     /// The node that a name or id means.
@@ -49,6 +58,8 @@ pub trait Directory: Send + Sync + 'static {
     fn presence(&self, node: NodeId) -> Presence;
     /// The agents of all nodes that are online, this one's included.
     fn agents(&self) -> Vec<AgentEntry>;
+    /// What is known of the tools of a node's agent.
+    fn tools(&self, node: NodeId, agent: &AgentName) -> Option<ToolList>;
     /// Changes whenever [`agents`](Self::agents) does.
     fn changes(&self) -> watch::Receiver<u64>;
 }

@@ -9,6 +9,7 @@ mod exchange;
 mod find;
 mod list;
 mod names;
+mod params;
 mod search;
 mod session;
 mod upstream;
@@ -31,7 +32,10 @@ use crate::router::{AgentEntry, Router};
 use crate::wire::Mode;
 use catalogue::Catalogue;
 use list::{Item, ListKind, joined};
-use names::{Names, Owned};
+use names::Names;
+pub(crate) use names::Owned;
+pub(crate) use params::Called;
+use params::ParamLists;
 pub use view::{Disclosure, Pattern, View, Views};
 
 /// Changes of the network within this time are told as one.
@@ -52,6 +56,7 @@ pub struct Aggregate {
     router: Router,
     names: Arc<Names>,
     catalogue: Arc<Catalogue>,
+    params: Arc<ParamLists>,
     view: Arc<View>,
     disclosure: Disclosure,
 }
@@ -63,6 +68,7 @@ impl Aggregate {
         let names = Arc::<Names>::default();
         Self {
             catalogue: Arc::new(Catalogue::new(router.clone(), Arc::clone(&names))),
+            params: Arc::default(),
             router,
             names,
             view: Arc::default(),
@@ -181,6 +187,13 @@ impl Aggregate {
         Some(joined(kind, &json, next.as_deref(), modern))
     }
 
+    /// Whose tool or prompt is shown under a name.
+    fn owner_of(&self, shown: &str) -> Option<Owned> {
+        let full = self.view.full(shown);
+        let owned = self.names.resolve(&full);
+        owned.filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(&full))
+    }
+
     /// Which agent a request is for, and the request with the agent's own name in it.
     fn route(&self, message: &Message, peek: &Peek<'_>) -> Result<(AgentAddress, Message), Fault> {
         let unknown = |what: &str| {
@@ -192,10 +205,7 @@ impl Aggregate {
         let params = peek.params().ok_or_else(|| unknown("the request has no parameters"))?;
         let by_name = |raw: Option<&serde_json::value::RawValue>| {
             let name = raw.and_then(text).ok_or_else(|| unknown("the request names nothing"))?;
-            let full = self.view.full(&name);
-            let owned = self.names.resolve(&full);
-            owned
-                .filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(&full))
+            self.owner_of(&name)
                 .ok_or_else(|| unknown(&format!("there is no {name:?} here")))
         };
         let by_uri = |raw: Option<&serde_json::value::RawValue>| {

@@ -38,7 +38,11 @@ pub(super) async fn serve(gateway: &Gateway, target: Target, headers: &HeaderMap
             return json(StatusCode::BAD_REQUEST, error);
         }
     }
-    if let Err(refusal) = headers::check(headers, &peek) {
+    let checked = match headers::check(headers, &peek) {
+        Ok(()) => headers::check_params(gateway, &target, headers, &peek).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = checked {
         Counters::count(&gateway.counters().refused);
         return json(refusal.status, refusal.message);
     }

@@ -24,9 +24,10 @@ use tokio_util::task::TaskTracker;
 
 pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
 
-use crate::aggregate::Aggregate;
+use crate::aggregate::{Aggregate, Called, Owned};
 pub use crate::aggregate::{Disclosure, Pattern, View, Views};
 use crate::fault::{Fault, FaultCode};
+use crate::jsonrpc::Peek;
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::router::Router;
@@ -184,6 +185,22 @@ impl Gateway {
             Target::Agent(address) => self.inner.router.open(address, mode).await,
         };
         opened.inspect_err(|fault| self.inner.counters.fault(fault.code))
+    }
+
+    /// Which agent's tool a call is for.
+    fn called(&self, target: &Target, peek: &Peek<'_>) -> Option<Called<'_>> {
+        match target {
+            Target::All { group, disclosure } => {
+                let view = self.inner.views.get(group.as_deref())?;
+                let shown = self.inner.aggregate.within(view, *disclosure).callee(peek)?;
+                self.inner.aggregate.called(shown)
+            }
+            Target::Agent(address) => {
+                let own = peek.params()?.name.and_then(crate::jsonrpc::text)?.into_owned();
+                let address = address.clone();
+                self.inner.aggregate.called(Owned { address, own })
+            }
+        }
     }
 
     /// What a client is told when the way to the target breaks.

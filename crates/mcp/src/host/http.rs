@@ -22,6 +22,7 @@ use crate::frame::Frame;
 use crate::jsonrpc::{Kind, Message, Peek, text};
 use crate::limits::McpLimits;
 use crate::link::Link;
+use crate::param_headers::encoded;
 use crate::wire::Caller;
 
 mod events;
@@ -30,7 +31,7 @@ mod session;
 mod sse;
 
 pub(super) use params::ParamHeaders;
-use params::{encoded, without_invalid};
+use params::without_invalid;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
