@@ -24,9 +24,10 @@ use dawn_identity::AgentAddress;
 use dawn_registry::AgentState;
 use tokio::sync::mpsc;
 
+use crate::bridge::task;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Message, Peek, text};
+use crate::jsonrpc::{Message, Params, Peek, text};
 use crate::link::Link;
 use crate::router::{AgentEntry, Router};
 use crate::wire::Mode;
@@ -194,6 +195,25 @@ impl Aggregate {
         owned.filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(&full))
     }
 
+    /// Whose task a request names.
+    fn owner_of_task(&self, params: &Params<'_>) -> Option<Owned> {
+        let owned = names::unwrap_uri(&text(params.task_id?)?);
+        owned.filter(|owned| self.view.has_agent(&owned.address))
+    }
+
+    /// Refuses a request about a task that is none of an agent here, as a server does that does not know it.
+    fn unknown_task(&self, peek: &Peek<'_>, raw_id: &str) -> Option<Message> {
+        let is_known = || {
+            peek.params()
+                .is_some_and(|params| self.owner_of_task(&params).is_some())
+        };
+        let names_one = matches!(
+            peek.method(),
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel"
+        );
+        (names_one && !is_known()).then(|| task::not_found(raw_id))
+    }
+
     /// Which agent a request is for, and the request with the agent's own name in it.
     fn route(&self, message: &Message, peek: &Peek<'_>) -> Result<(AgentAddress, Message), Fault> {
         let unknown = |what: &str| {
@@ -231,15 +251,8 @@ impl Aggregate {
             "tools/call" | "prompts/get" => (params.name, by_name(params.name)?),
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => (params.uri, by_uri(params.uri)?),
             "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
-                let id = params
-                    .task_id
-                    .and_then(text)
-                    .ok_or_else(|| unknown("the request names no task"))?;
-                let owned = names::unwrap_uri(&id).filter(|owned| self.view.has_agent(&owned.address));
-                (
-                    params.task_id,
-                    owned.ok_or_else(|| unknown(&format!("{id:?} is no task of an agent here")))?,
-                )
+                let owned = self.owner_of_task(&params);
+                (params.task_id, owned.ok_or_else(|| unknown("there is no such task"))?)
             }
             "completion/complete" => {
                 #[derive(serde::Deserialize)]
