@@ -81,6 +81,7 @@ impl Link {
             receiver: LinkReceiver {
                 kind: ReceiverKind::Stream(reader),
                 awaits_reply: false,
+                filter: None,
                 observer: None,
             },
         }
@@ -112,6 +113,16 @@ impl Link {
     pub(crate) fn also_filtered(mut self, first: Filter) -> Self {
         self.sender.filter = Some(match self.sender.filter.take() {
             Some(then) => Arc::new(move |message| then(first(message))),
+            None => first,
+        });
+        self
+    }
+
+    /// The same link, with every message from the agent passing through a filter before anybody sees it.
+    #[must_use]
+    pub(crate) fn also_rewritten(mut self, first: Filter) -> Self {
+        self.receiver.filter = Some(match self.receiver.filter.take() {
+            Some(before) => Arc::new(move |message| first(before(message))),
             None => first,
         });
         self
@@ -162,6 +173,7 @@ impl Link {
             receiver: LinkReceiver {
                 kind: ReceiverKind::Channel(receiver),
                 awaits_reply: false,
+                filter: None,
                 observer: None,
             },
         }
@@ -241,6 +253,7 @@ impl fmt::Debug for LinkSender {
 pub struct LinkReceiver {
     kind: ReceiverKind,
     awaits_reply: bool,
+    filter: Option<Filter>,
     observer: Option<Observer>,
 }
 
@@ -271,7 +284,10 @@ impl LinkReceiver {
         Ok(self.observed(received))
     }
 
-    fn observed(&self, received: Option<Frame>) -> Option<Frame> {
+    fn observed(&self, mut received: Option<Frame>) -> Option<Frame> {
+        if let (Some(filter), Some(frame)) = (&self.filter, &mut received) {
+            frame.message = filter(frame.message.clone());
+        }
         if let (Some(observer), Some(frame)) = (&self.observer, &received) {
             observer(&frame.message);
         }

@@ -12,6 +12,7 @@ mod mux;
 mod oauth;
 mod probe;
 mod process;
+mod tasks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -199,6 +200,8 @@ struct Agent {
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
     headers: http::ParamHeaders,
+    /// Whose its tasks are.
+    tasks: Arc<tasks::Owners>,
     access: Arc<access::Access>,
     /// Its account at its server, where this host can keep credentials.
     account: Option<oauth::Account>,
@@ -276,6 +279,7 @@ impl Host {
             links: AtomicU64::new(0),
             stale: tokio::sync::Notify::new(),
             headers: http::ParamHeaders::default(),
+            tasks: Arc::default(),
             bridged: Arc::default(),
             stop: self.0.stop.child_token(),
         });
@@ -443,6 +447,7 @@ impl Host {
         } else {
             self.bridged(&agent, mode, caller, is_own)
         };
+        let link = agent.tasks.kept_apart(link, caller, is_own);
         let watched = Arc::clone(&agent);
         let link = link.with_observer(Arc::new(move |message| {
             // A name within the text of a small result costs no more than a probe too many.

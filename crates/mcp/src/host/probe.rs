@@ -201,6 +201,7 @@ impl Conversation<'_> {
         summary.version = shorten(info["version"].as_str().unwrap_or_default());
         let offers = |what: &str| capabilities.get(what).is_some();
         summary.param_headers = Some(false);
+        self.agent.tasks.offered_by(capabilities);
         if offers("tools") {
             let tools = self.list("tools/list", "tools").await;
             summary.param_headers = Some(self.agent.headers.learn(&tools));
