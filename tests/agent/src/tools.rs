@@ -52,6 +52,7 @@ const TOOLS: &[(&str, &str, &[&str])] = &[
     ("stats", "what was counted", &[]),
     ("crash", "ends the process", &[]),
     ("env", "an environment variable", &["name"]),
+    ("pid", "the process that answers", &[]),
     ("caller", "who calls, as the request says", &[]),
     ("ask_sampling", "asks the client's model, says its whole answer", &[]),
     (
@@ -329,6 +330,7 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
             text(json!({ "calls": load(&server.calls), "cancelled": load(&server.cancelled), "sessions": load(&server.sessions), "subscriptions": server.subscriptions(), "tasks": server.tasks.at_work() }).to_string())
         }
         "crash" => std::process::exit(3),
+        "pid" => text(std::process::id().to_string()),
         "env" => text(std::env::var(argument("name")).unwrap_or_default()),
         "caller" => text(call.params["_meta"]["io.dawn/caller"].to_string()),
         "ask_elicitation" => {

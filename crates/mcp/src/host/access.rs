@@ -1,8 +1,9 @@
 //! Who may call what of an agent, and how much: rules by caller and name, questions to the owner, limits for each
 //! other node.
 //!
-//! A link to which neither rules nor limits apply is not touched.
+//! A link to which neither rules nor limits apply is not touched, until they do.
 
+mod policy;
 mod reading;
 mod share;
 
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use self::policy::{Applied, Policy, Version};
 use self::reading::{Named, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
@@ -24,7 +26,7 @@ use crate::aggregate::Pattern;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
-use crate::link::{Link, LinkReceiver, LinkSender};
+use crate::link::{Diverted, Link, LinkReceiver, LinkSender};
 use crate::wire::Caller;
 
 /// How often a waiting link looks for room.
@@ -78,20 +80,12 @@ pub trait Approver: Send + Sync + 'static {
 /// Rules and limits of one agent.
 #[derive(Debug, Default)]
 pub(super) struct Access {
-    rules: Vec<Rule>,
-    limits: CallerLimits,
+    policy: Mutex<Policy>,
+    version: Version,
     usage: Mutex<HashMap<NodeId, Usage>>,
 }
 
-impl Access {
-    pub(super) fn new(rules: Vec<Rule>, limits: CallerLimits) -> Arc<Self> {
-        Arc::new(Self {
-            rules,
-            limits,
-            usage: Mutex::default(),
-        })
-    }
-
+impl Policy {
     fn rules_for(&self, caller: &Caller, is_own: bool) -> Vec<Rule> {
         let fits = |rule: &&Rule| {
             let names = [caller.name.to_string(), caller.node.to_string()];
@@ -104,7 +98,9 @@ impl Access {
         };
         self.rules.iter().filter(fits).cloned().collect()
     }
+}
 
+impl Access {
     /// The link as its caller may use it.
     ///
     /// # Errors
@@ -118,15 +114,17 @@ impl Access {
         approver: Option<Arc<dyn Approver>>,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
-        let rules = self.rules_for(caller, is_own);
-        let limits = if is_own { CallerLimits::default() } else { self.limits };
-        if rules.is_empty() && limits.is_none() {
-            return Ok(link);
-        }
+        let (link, rules, limits, version) = match self.applied(link, caller, is_own) {
+            Applied::Nothing(link) => return Ok(link),
+            Applied::These(link, rules, limits, version) => (link, rules, limits, version),
+        };
         let share = Share::take(self, caller.node, limits, agent)?;
         let (near, from_client) = mpsc::channel(QUEUE);
         let (to_client, far) = mpsc::channel(QUEUE);
         let guard = Guard {
+            access: Arc::clone(self),
+            is_own,
+            version,
             caller: caller.clone(),
             agent: agent.clone(),
             rules,
@@ -143,6 +141,10 @@ impl Access {
 const QUEUE: usize = 64;
 
 struct Guard {
+    access: Arc<Access>,
+    is_own: bool,
+    /// Of the rules and limits that it has.
+    version: u64,
     caller: Caller,
     agent: AgentName,
     rules: Vec<Rule>,
@@ -169,13 +171,7 @@ impl Guard {
 
     async fn run(self, from_client: mpsc::Receiver<Result<Frame, Fault>>, to_client: ToClient, agent: Link) {
         let (to_agent, from_agent) = (agent.sender, agent.receiver);
-        let lost = Fault::new(
-            FaultCode::AgentFailed,
-            format!(
-                "agent {} ended while it worked; it is started again by the next call",
-                self.agent
-            ),
-        );
+        let lost = self.lost();
         // Each way goes on while the other waits. Whichever ends first ends the link.
         let guard = Mutex::new(self);
         tokio::select! {
@@ -185,7 +181,61 @@ impl Guard {
         }
     }
 
+    /// The same for a link that is in use: its ends come when they notice.
+    async fn run_diverted(self, link: Diverted) {
+        let Diverted {
+            from_client,
+            to_client,
+            to_agent,
+            from_agent,
+        } = link;
+        let lost = self.lost();
+        let guard = Mutex::new(self);
+        let towards_agent = async {
+            match to_agent.await {
+                Ok(to_agent) => towards_agent(&guard, from_client, &to_client, to_agent).await,
+                // The client says nothing more.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let towards_client = async {
+            if let Ok(from_agent) = from_agent.await {
+                towards_client(&guard, from_agent, &to_client, &lost).await;
+            }
+        };
+        tokio::select! {
+            () = towards_agent => {}
+            () = towards_client => {}
+            () = to_client.closed() => {}
+        }
+    }
+
+    fn lost(&self) -> Fault {
+        let words = format!(
+            "agent {} ended while it worked; it is started again by the next call",
+            self.agent
+        );
+        Fault::new(FaultCode::AgentFailed, words)
+    }
+
+    /// Takes over rules and limits that were changed.
+    fn look(&mut self) {
+        let now = self.access.version.now();
+        if now != self.version {
+            let (rules, limits) = lock(&self.access.policy).of(&self.caller, self.is_own);
+            (self.version, self.rules) = (now, rules);
+            self.share.change(limits);
+        }
+    }
+
+    /// Whether so many bytes may pass now.
+    fn may_pass(&mut self, bytes: usize) -> bool {
+        self.look();
+        self.share.may_pass(bytes)
+    }
+
     fn step(&mut self, message: &Message) -> Step {
+        self.look();
         // What this reads otherwise than the agent might is not passed on: a member that comes twice, or in capitals,
         // could hide a name.
         let peek = match message.peek() {
@@ -313,7 +363,16 @@ impl Guard {
         let (Ok(message) | Err(message)) = &decision;
         let id = message.peek().ok()?.id()?;
         let _asked = self.waiting.remove(&id)?;
+        self.look();
         Some(match decision {
+            // The owner's own rules may say otherwise by now.
+            Ok(message) if self.is_denied_by_now(&message) => {
+                self.share.end(&id);
+                Step::Refuse(
+                    self.denied("this", "its owner does not allow it")
+                        .answer(Some(&id.to_string())),
+                )
+            }
             Ok(message) => Step::Pass(message),
             Err(message) => {
                 self.share.end(&id);
@@ -322,8 +381,34 @@ impl Guard {
         })
     }
 
-    /// A message of the agent: an answer ends its request, and lists show only what may be used.
-    fn heard(&mut self, mut frame: Frame) -> Frame {
+    fn is_denied_by_now(&self, message: &Message) -> bool {
+        let named = message.peek().map(|peek| named(&peek));
+        matches!(named, Ok(Named::One(what)) if self.verdict(&what) == Verdict::Deny)
+    }
+
+    /// Whether a message says that a resource changed which the client may not use, as the rules are now.
+    fn is_hidden(&self, message: &Message) -> bool {
+        const UPDATED: &str = "notifications/resources/updated";
+        if !self.denies() || memchr::memmem::find(message.as_bytes(), b"resources").is_none() {
+            return false;
+        }
+        let Ok(peek) = message.peek() else { return false };
+        let uri = peek.params().filter(|_| peek.method() == UPDATED);
+        let uri = uri.and_then(|params| params.uri).and_then(text);
+        uri.is_some_and(|uri| self.verdict(&uri) == Verdict::Deny)
+    }
+
+    fn denies(&self) -> bool {
+        self.rules.iter().any(|rule| rule.then == Verdict::Deny)
+    }
+
+    /// A message of the agent: an answer ends its request, and lists show only what may be used. Nothing of what the
+    /// client may not hear of.
+    fn heard(&mut self, mut frame: Frame) -> Option<Frame> {
+        self.look();
+        if self.is_hidden(&frame.message) {
+            return None;
+        }
         if frame.message.is_batch() {
             let parts = frame.message.batch().unwrap_or_default();
             let parts: Vec<Message> = parts.into_iter().map(|part| self.heard_one(part)).collect();
@@ -335,7 +420,7 @@ impl Guard {
         } else {
             frame.message = self.heard_one(frame.message);
         }
-        frame
+        Some(frame)
     }
 
     fn heard_one(&mut self, message: Message) -> Message {
@@ -343,7 +428,7 @@ impl Guard {
             return message;
         };
         self.share.end(&id);
-        if self.rules.iter().all(|rule| rule.then != Verdict::Deny) {
+        if !self.denies() {
             return message;
         }
         // Whatever it answers: which request an answer is to, the agent decides.
@@ -407,7 +492,7 @@ async fn towards_agent(
                 };
                 let mut steps = Vec::with_capacity(parts.len());
                 for part in parts {
-                    while !lock(guard).share.may_pass(part.len()) {
+                    while !lock(guard).may_pass(part.len()) {
                         tokio::time::sleep(ROOM).await;
                     }
                     steps.push(lock(guard).step(&part));
@@ -436,7 +521,10 @@ async fn towards_agent(
 async fn towards_client(guard: &Mutex<Guard>, mut from_agent: LinkReceiver, to_client: &ToClient, lost: &Fault) {
     loop {
         let passed = match from_agent.recv().await {
-            Ok(Some(frame)) => Ok(lock(guard).heard(frame)),
+            Ok(Some(frame)) => match lock(guard).heard(frame) {
+                Some(frame) => Ok(frame),
+                None => continue,
+            },
             Ok(None) => return,
             Err(error) => Err(error.fault(lost)),
         };

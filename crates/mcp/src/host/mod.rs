@@ -316,7 +316,24 @@ impl Host {
         };
         agent.stop.cancel();
         agent.shared.lock().await.mux = None;
-        self.add(agent.name.clone(), agent.spec.clone()).is_ok()
+        let (access, limits) = agent.access.policy();
+        let spec = AgentSpec {
+            access,
+            limits,
+            ..agent.spec.clone()
+        };
+        self.add(agent.name.clone(), spec).is_ok()
+    }
+
+    /// Puts other rules and limits of an agent in force, for open sessions from their next message on; `false` when
+    /// there is none of that name.
+    pub fn set_access(&self, name: &AgentName, access: Vec<Rule>, limits: CallerLimits) -> bool {
+        let Some(agent) = lock(&self.0.agents).get(name).cloned() else {
+            return false;
+        };
+        let (approver, tasks) = (self.0.approver.as_ref(), &self.0.tasks);
+        agent.access.change(access, limits, name, approver, tasks);
+        true
     }
 
     fn account(&self, name: &AgentName) -> Result<Arc<Agent>, Fault> {
