@@ -18,6 +18,11 @@ use crate::link::{BoxRead, BoxWrite, Link};
 use crate::pump::{Pumping, pump};
 use crate::wire::{Caller, Header, Mode, PROTOCOL, Reply};
 
+mod kept;
+
+use kept::Keepers;
+pub(crate) use kept::about;
+
 /// An agent that can be called now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentEntry {
@@ -74,6 +79,7 @@ pub struct Router {
     node: NodeId,
     limits: Arc<McpLimits>,
     load: Arc<Load>,
+    keepers: Arc<Keepers>,
 }
 
 /// How long opening a link to one instance may take while there are others.
@@ -142,6 +148,7 @@ impl Router {
             local: Arc::new(RwLock::new(local)),
             limits,
             load: Arc::default(),
+            keepers: Arc::default(),
         }
     }
 
@@ -204,17 +211,35 @@ impl Router {
     /// The node is unknown or cannot be reached; of a local agent also what [`Host::open`] says. What a remote host
     /// refuses comes with the first [`recv`](crate::link::LinkReceiver::recv).
     pub async fn open(&self, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
-        let nodes = self.instances(address)?;
+        self.open_about(address, mode, None).await
+    }
+
+    /// The same for a request about something that one instance alone may know.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) async fn open_about(
+        &self,
+        address: &AgentAddress,
+        mode: Mode,
+        about: Option<&str>,
+    ) -> Result<Link, Fault> {
+        let mut nodes = self.instances(address)?;
+        let keeper = about.and_then(|about| self.keepers.keeper(&address.agent, about));
+        if let Some(keeper) = keeper.filter(|keeper| nodes.len() > 1 && nodes.contains(keeper)) {
+            nodes = vec![keeper];
+        }
         let (last, others) = match nodes.as_slice() {
-            [one] => return self.open_at(*one, address, mode).await,
+            [one] if address.node != NodeRef::Any => return self.open_at(*one, address, mode).await,
             [others @ .., last] => (*last, others),
             [] => return Err(self.lost(address)),
         };
         let counted = |node: NodeId, link: Link| {
             let counted = Counted::new(&self.load, (node, address.agent.clone()));
-            link.also_observed(Arc::new(move |_| {
+            let keepers = Arc::clone(&self.keepers);
+            link.also_observed(Arc::new(move |message| {
                 // It lives as long as the link.
-                let _ = &counted;
+                keepers.learn(message, &counted.key.1, node);
             }))
         };
         for node in others {

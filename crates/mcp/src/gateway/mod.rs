@@ -177,12 +177,17 @@ impl Gateway {
 
     /// Opens a link to what stands behind a door.
     async fn open(&self, target: &Target, mode: Mode) -> Result<Link, Fault> {
+        self.open_about(target, mode, None).await
+    }
+
+    /// The same for a request about something that one instance of an agent alone may know.
+    async fn open_about(&self, target: &Target, mode: Mode, about: Option<&str>) -> Result<Link, Fault> {
         let opened = match target {
             Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
                 Some(view) => Ok(self.inner.aggregate.within(view, *disclosure).open(mode)),
                 None => Err(unknown_group(group.as_deref().unwrap_or_default())),
             },
-            Target::Agent(address) => self.inner.router.open(address, mode).await,
+            Target::Agent(address) => self.inner.router.open_about(address, mode, about).await,
         };
         opened.inspect_err(|fault| self.inner.counters.fault(fault.code))
     }
