@@ -194,6 +194,7 @@ impl Modern {
         let name = params["name"]
             .as_str()
             .or(params["uri"].as_str())
+            .or(params["taskId"].as_str())
             .unwrap_or_default()
             .to_owned();
         let builder = self

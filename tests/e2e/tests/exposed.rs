@@ -203,7 +203,7 @@ async fn tokens_that_do_not_do_are_refused() {
     let forged = {
         let (mut claims, mut kid) = (Value::Null, Value::Null);
         let _same = changed(&good, |header, good| {
-            (claims, kid) = (good.clone(), header["kid"].clone())
+            (claims, kid) = (good.clone(), header["kid"].clone());
         });
         signed(THIEFS, &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid }), &claims)
     };

@@ -9,6 +9,7 @@ mod exchange;
 mod find;
 mod list;
 mod names;
+mod params;
 mod search;
 mod session;
 mod upstream;
@@ -23,16 +24,20 @@ use dawn_identity::AgentAddress;
 use dawn_registry::AgentState;
 use tokio::sync::mpsc;
 
+use crate::bridge::task;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Message, Peek, text};
+use crate::jsonrpc::{Message, Params, Peek, text};
 use crate::link::Link;
 use crate::router::{AgentEntry, Router};
 use crate::wire::Mode;
 use catalogue::Catalogue;
 pub(crate) use find::CALL_TOOL;
 use list::{Item, ListKind, joined};
-use names::{Names, Owned};
+use names::Names;
+pub(crate) use names::Owned;
+pub(crate) use params::Called;
+use params::ParamLists;
 pub use view::{Disclosure, Pattern, View, Views};
 
 /// Changes of the network within this time are told as one.
@@ -61,6 +66,7 @@ pub struct Aggregate {
     may: Option<May>,
     names: Arc<Names>,
     catalogue: Arc<Catalogue>,
+    params: Arc<ParamLists>,
     view: Arc<View>,
     disclosure: Disclosure,
 }
@@ -80,6 +86,7 @@ impl Aggregate {
         let names = Arc::<Names>::default();
         Self {
             catalogue: Arc::new(Catalogue::new(router.clone(), Arc::clone(&names))),
+            params: Arc::default(),
             router,
             listed: Arc::default(),
             may: None,
@@ -238,6 +245,40 @@ impl Aggregate {
         Some(joined(kind, &json, next.as_deref(), modern))
     }
 
+    /// Whose tool or prompt is shown under a name.
+    fn owner_of(&self, shown: &str) -> Option<Owned> {
+        let full = self.view.full(shown);
+        let owned = self.names.resolve(&full);
+        // Only what is listed, and only as it is listed: rules go by names.
+        let is_listed = |owned: &Owned| {
+            self.may(shown)
+                && self.view.shown(&full) == shown
+                && self.view.has_name(&full)
+                && self.names.alias(&owned.address, &owned.own) == *full
+                && self.has(&owned.address)
+        };
+        owned.filter(is_listed)
+    }
+
+    /// Whose task a request names.
+    fn owner_of_task(&self, params: &Params<'_>) -> Option<Owned> {
+        let owned = names::unwrap_uri(&text(params.task_id?)?);
+        owned.filter(|owned| self.has(&owned.address))
+    }
+
+    /// Refuses a request about a task that is none of an agent here, as a server does that does not know it.
+    fn unknown_task(&self, peek: &Peek<'_>, raw_id: &str) -> Option<Message> {
+        let is_known = || {
+            peek.params()
+                .is_some_and(|params| self.owner_of_task(&params).is_some())
+        };
+        let names_one = matches!(
+            peek.method(),
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel"
+        );
+        (names_one && !is_known()).then(|| task::not_found(raw_id))
+    }
+
     /// Which agent a request is for, and the request with the agent's own name in it.
     fn route(&self, message: &Message, peek: &Peek<'_>) -> Result<(AgentAddress, Message), Fault> {
         let unknown = |what: &str| {
@@ -249,18 +290,7 @@ impl Aggregate {
         let params = peek.params().ok_or_else(|| unknown("the request has no parameters"))?;
         let by_name = |raw: Option<&serde_json::value::RawValue>| {
             let name = raw.and_then(text).ok_or_else(|| unknown("the request names nothing"))?;
-            let full = self.view.full(&name);
-            let owned = self.names.resolve(&full);
-            // Only what is listed, and only as it is listed: rules go by names.
-            let is_listed = |owned: &Owned| {
-                self.may(&name)
-                    && self.view.shown(&full) == name
-                    && self.view.has_name(&full)
-                    && self.names.alias(&owned.address, &owned.own) == *full
-                    && self.has(&owned.address)
-            };
-            owned
-                .filter(is_listed)
+            self.owner_of(&name)
                 .ok_or_else(|| unknown(&format!("there is no {name:?} here")))
         };
         let by_uri = |raw: Option<&serde_json::value::RawValue>| {
@@ -286,15 +316,8 @@ impl Aggregate {
             "tools/call" | "prompts/get" => (params.name, by_name(params.name)?),
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => (params.uri, by_uri(params.uri)?),
             "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
-                let id = params
-                    .task_id
-                    .and_then(text)
-                    .ok_or_else(|| unknown("the request names no task"))?;
-                let owned = names::unwrap_uri(&id).filter(|owned| self.has(&owned.address));
-                (
-                    params.task_id,
-                    owned.ok_or_else(|| unknown(&format!("{id:?} is no task of an agent here")))?,
-                )
+                let owned = self.owner_of_task(&params);
+                (params.task_id, owned.ok_or_else(|| unknown("there is no such task"))?)
             }
             "completion/complete" => {
                 #[derive(serde::Deserialize)]

@@ -25,9 +25,10 @@ use tokio_util::task::TaskTracker;
 
 pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
 
-use crate::aggregate::Aggregate;
+use crate::aggregate::{Aggregate, Called, Owned};
 pub use crate::aggregate::{Disclosure, Pattern, View, Views};
 use crate::fault::{Fault, FaultCode};
+use crate::jsonrpc::Peek;
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::router::Router;
@@ -237,6 +238,11 @@ impl Gateway {
 
     /// Opens a link to what stands behind a door.
     async fn open(&self, target: &Target, mode: Mode) -> Result<Link, Fault> {
+        self.open_about(target, mode, None).await
+    }
+
+    /// The same for a request about something that one instance of an agent alone may know.
+    async fn open_about(&self, target: &Target, mode: Mode, about: Option<&str>) -> Result<Link, Fault> {
         let router = self.inner.router.on_behalf(self.user().cloned());
         let opened = match target {
             Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
@@ -248,13 +254,29 @@ impl Gateway {
                 }
                 None => Err(unknown_group(group.as_deref().unwrap_or_default())),
             },
-            Target::Agent(address) => router.open(address, mode).await,
+            Target::Agent(address) => router.open_about(address, mode, about).await,
         };
         let guarded = match &self.guest {
             Some(guest) => opened.and_then(|link| router.exposed(link, &guest.endpoint.access, &guest.endpoint.path)),
             None => opened,
         };
         guarded.inspect_err(|fault| self.inner.counters.fault(fault.code))
+    }
+
+    /// Which agent's tool a call is for.
+    fn called(&self, target: &Target, peek: &Peek<'_>) -> Option<Called<'_>> {
+        match target {
+            Target::All { group, disclosure } => {
+                let view = self.inner.views.get(group.as_deref())?;
+                let shown = self.inner.aggregate.within(view, *disclosure).callee(peek)?;
+                self.inner.aggregate.called(shown)
+            }
+            Target::Agent(address) => {
+                let own = peek.params()?.name.and_then(crate::jsonrpc::text)?.into_owned();
+                let address = address.clone();
+                self.inner.aggregate.called(Owned { address, own })
+            }
+        }
     }
 
     /// What a client is told when the way to the target breaks.

@@ -1,8 +1,9 @@
 //! Who may call what of an agent or an exposed endpoint, and how much: rules by caller and name, questions to the
 //! owner, limits for each caller.
 //!
-//! A link to which neither rules nor limits apply is not touched.
+//! A link to which neither rules nor limits apply is not touched, until they do.
 
+mod policy;
 mod reading;
 mod share;
 
@@ -17,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use self::policy::{Applied, Policy, Version};
 use self::reading::{Named, called, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
@@ -25,7 +27,7 @@ use crate::aggregate::{CALL_TOOL, May, Pattern};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
-use crate::link::{Link, LinkReceiver, LinkSender};
+use crate::link::{Diverted, Link, LinkReceiver, LinkSender};
 use crate::wire::{Caller, Counted, User};
 
 /// How often a waiting link looks for room.
@@ -120,20 +122,12 @@ pub(crate) struct Owner {
 /// Rules and limits of one agent or exposed endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
-    rules: Vec<Rule>,
-    limits: CallerLimits,
+    policy: Mutex<Policy>,
+    version: Version,
     usage: Mutex<HashMap<Counted, Usage>>,
 }
 
-impl Access {
-    pub(crate) fn new(rules: Vec<Rule>, limits: CallerLimits) -> Arc<Self> {
-        Arc::new(Self {
-            rules,
-            limits,
-            usage: Mutex::default(),
-        })
-    }
-
+impl Policy {
     fn rules_for(&self, caller: &Caller, is_own: bool) -> Vec<Rule> {
         let fits = |rule: &&Rule| {
             if rule.who.is_empty() {
@@ -152,17 +146,20 @@ impl Access {
         };
         self.rules.iter().filter(fits).cloned().collect()
     }
+}
 
+impl Access {
     /// What this node's caller may use at all; `None` where nothing is denied.
     pub(crate) fn may(&self, caller: &Caller) -> Option<May> {
-        let rules = self.rules_for(caller, true);
+        let rules = lock(&self.policy).rules_for(caller, true);
         let denies = rules.iter().any(|rule| rule.then == Verdict::Deny);
         denies.then(|| Arc::new(move |what: &str| verdict(&rules, what) != Verdict::Deny) as May)
     }
 
     /// Whether it says the same.
     pub(crate) fn is(&self, rules: &[Rule], limits: CallerLimits) -> bool {
-        self.rules == rules && self.limits == limits
+        let policy = lock(&self.policy);
+        policy.rules == rules && policy.limits == limits
     }
 
     /// The link as its caller may use it; `place` is what it leads to.
@@ -178,18 +175,18 @@ impl Access {
         owner: Owner,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
-        let rules = self.rules_for(caller, is_own);
-        let (counted, limits) = match caller.counted(is_own) {
-            Some(counted) => (counted, self.limits),
-            None => (Counted::Node(caller.node), CallerLimits::default()),
+        let (link, rules, limits, version) = match self.applied(link, caller, is_own) {
+            Applied::Nothing(link) => return Ok(link),
+            Applied::These(link, rules, limits, version) => (link, rules, limits, version),
         };
-        if rules.is_empty() && limits.is_none() {
-            return Ok(link);
-        }
+        let counted = caller.counted(is_own).unwrap_or(Counted::Node(caller.node));
         let share = Share::take(self, counted, limits, place)?;
         let (near, from_client) = mpsc::channel(QUEUE);
         let (to_client, far) = mpsc::channel(QUEUE);
         let guard = Guard {
+            access: Arc::clone(self),
+            is_own,
+            version,
             caller: caller.clone(),
             place: place.clone(),
             rules,
@@ -206,6 +203,10 @@ impl Access {
 const QUEUE: usize = 64;
 
 struct Guard {
+    access: Arc<Access>,
+    is_own: bool,
+    /// Of the rules and limits that it has.
+    version: u64,
     caller: Caller,
     place: Place,
     rules: Vec<Rule>,
@@ -249,13 +250,7 @@ impl Guard {
 
     async fn run(self, from_client: mpsc::Receiver<Result<Frame, Fault>>, to_client: ToClient, agent: Link) {
         let (to_agent, from_agent) = (agent.sender, agent.receiver);
-        let lost = Fault::new(
-            FaultCode::AgentFailed,
-            format!(
-                "{} ended while it worked; it is started again by the next call",
-                self.place
-            ),
-        );
+        let lost = self.lost();
         // Each way goes on while the other waits. Whichever ends first ends the link.
         let guard = Mutex::new(self);
         tokio::select! {
@@ -265,7 +260,61 @@ impl Guard {
         }
     }
 
+    /// The same for a link that is in use: its ends come when they notice.
+    async fn run_diverted(self, link: Diverted) {
+        let Diverted {
+            from_client,
+            to_client,
+            to_agent,
+            from_agent,
+        } = link;
+        let lost = self.lost();
+        let guard = Mutex::new(self);
+        let towards_agent = async {
+            match to_agent.await {
+                Ok(to_agent) => towards_agent(&guard, from_client, &to_client, to_agent).await,
+                // The client says nothing more.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let towards_client = async {
+            if let Ok(from_agent) = from_agent.await {
+                towards_client(&guard, from_agent, &to_client, &lost).await;
+            }
+        };
+        tokio::select! {
+            () = towards_agent => {}
+            () = towards_client => {}
+            () = to_client.closed() => {}
+        }
+    }
+
+    fn lost(&self) -> Fault {
+        let words = format!(
+            "{} ended while it worked; it is started again by the next call",
+            self.place
+        );
+        Fault::new(FaultCode::AgentFailed, words)
+    }
+
+    /// Takes over rules and limits that were changed.
+    fn look(&mut self) {
+        let now = self.access.version.now();
+        if now != self.version {
+            let (rules, limits) = lock(&self.access.policy).of(&self.caller, self.is_own);
+            (self.version, self.rules) = (now, rules);
+            self.share.change(limits);
+        }
+    }
+
+    /// Whether so many bytes may pass now.
+    fn may_pass(&mut self, bytes: usize) -> bool {
+        self.look();
+        self.share.may_pass(bytes)
+    }
+
     fn step(&mut self, message: &Message) -> Step {
+        self.look();
         // What this reads otherwise than the agent might is not passed on: a member that comes twice, or in capitals,
         // could hide a name.
         let peek = match message.peek() {
@@ -423,10 +472,18 @@ impl Guard {
 
     /// What to do about a word of the owner; nothing when the call was cancelled meanwhile.
     fn told(&mut self, word: Word) -> Option<Step> {
+        self.look();
         match word {
             Word::Waits(id, frame) => self.waiting.contains_key(&id).then_some(Step::Tell(frame)),
             Word::Yes(message) => {
-                let _asked = self.waiting.remove(&message.peek().ok()?.id()?)?;
+                let id = message.peek().ok()?.id()?;
+                let _asked = self.waiting.remove(&id)?;
+                // The owner's own rules may say otherwise by now.
+                if self.is_denied_by_now(&message) {
+                    self.share.end(&id);
+                    let refusal = self.denied("this", "its owner does not allow it");
+                    return Some(Step::Refuse(refusal.answer(Some(&id.to_string()))));
+                }
                 Some(Step::Pass(message))
             }
             Word::No(refusal) => {
@@ -438,8 +495,34 @@ impl Guard {
         }
     }
 
-    /// A message of the agent: an answer ends its request, and lists show only what may be used.
-    fn heard(&mut self, mut frame: Frame) -> Frame {
+    fn is_denied_by_now(&self, message: &Message) -> bool {
+        let named = message.peek().map(|peek| named(&peek));
+        matches!(named, Ok(Named::One(what)) if self.verdict(&what) == Verdict::Deny)
+    }
+
+    /// Whether a message says that a resource changed which the client may not use, as the rules are now.
+    fn is_hidden(&self, message: &Message) -> bool {
+        const UPDATED: &str = "notifications/resources/updated";
+        if !self.denies() || memchr::memmem::find(message.as_bytes(), b"resources").is_none() {
+            return false;
+        }
+        let Ok(peek) = message.peek() else { return false };
+        let uri = peek.params().filter(|_| peek.method() == UPDATED);
+        let uri = uri.and_then(|params| params.uri).and_then(text);
+        uri.is_some_and(|uri| self.verdict(&uri) == Verdict::Deny)
+    }
+
+    fn denies(&self) -> bool {
+        self.rules.iter().any(|rule| rule.then == Verdict::Deny)
+    }
+
+    /// A message of the agent: an answer ends its request, and lists show only what may be used. Nothing of what the
+    /// client may not hear of.
+    fn heard(&mut self, mut frame: Frame) -> Option<Frame> {
+        self.look();
+        if self.is_hidden(&frame.message) {
+            return None;
+        }
         if frame.message.is_batch() {
             let parts = frame.message.batch().unwrap_or_default();
             let parts: Vec<Message> = parts.into_iter().map(|part| self.heard_one(part)).collect();
@@ -451,7 +534,7 @@ impl Guard {
         } else {
             frame.message = self.heard_one(frame.message);
         }
-        frame
+        Some(frame)
     }
 
     fn heard_one(&mut self, message: Message) -> Message {
@@ -459,7 +542,7 @@ impl Guard {
             return message;
         };
         self.share.end(&id);
-        if self.rules.iter().all(|rule| rule.then != Verdict::Deny) {
+        if !self.denies() {
             return message;
         }
         // Whatever it answers: which request an answer is to, the agent decides.
@@ -523,7 +606,7 @@ async fn towards_agent(
                 };
                 let mut steps = Vec::with_capacity(parts.len());
                 for part in parts {
-                    while !lock(guard).share.may_pass(part.len()) {
+                    while !lock(guard).may_pass(part.len()) {
                         tokio::time::sleep(ROOM).await;
                     }
                     steps.push(lock(guard).step(&part));
@@ -553,7 +636,10 @@ async fn towards_agent(
 async fn towards_client(guard: &Mutex<Guard>, mut from_agent: LinkReceiver, to_client: &ToClient, lost: &Fault) {
     loop {
         let passed = match from_agent.recv().await {
-            Ok(Some(frame)) => Ok(lock(guard).heard(frame)),
+            Ok(Some(frame)) => match lock(guard).heard(frame) {
+                Some(frame) => Ok(frame),
+                None => continue,
+            },
             Ok(None) => return,
             Err(error) => Err(error.fault(lost)),
         };

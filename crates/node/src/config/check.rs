@@ -2,7 +2,7 @@
 
 use dawn_identity::Role;
 
-use super::{AccessRule, CallerLimitsConfig, Config};
+use super::{AccessRule, AgentConfig, CallerLimitsConfig, Config};
 use crate::error::NodeError;
 
 /// Shortest limit on messages, bytes: below it not even `initialize` passes.
@@ -132,7 +132,7 @@ impl Config {
             ("api", self.api != other.api),
             ("mesh", self.mesh != other.mesh),
             ("certificate", self.certificate != other.certificate),
-            ("memory", self.memory != other.memory),
+            ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),
             ("audit", self.audit != other.audit),
@@ -149,6 +149,19 @@ impl Config {
             .into_iter()
             .filter_map(|(name, differs)| differs.then_some(name))
             .collect()
+    }
+}
+
+impl AgentConfig {
+    /// Whether another configuration is of the same agent, who may use it and how much aside.
+    #[must_use]
+    pub fn is_same_agent(&self, other: &Self) -> bool {
+        let with_its = Self {
+            access: other.access.clone(),
+            limits: other.limits,
+            ..self.clone()
+        };
+        with_its == *other
     }
 }
 
