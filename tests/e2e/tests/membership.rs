@@ -264,3 +264,24 @@ async fn certificates_are_renewed_long_before_they_expire() {
     tokio::time::sleep(Duration::from_secs(25)).await;
     assert_eq!(lab.peer("home").await["online"], true);
 }
+
+#[tokio::test]
+async fn a_join_that_was_refused_leaves_a_home_that_can_still_make_a_network() {
+    let network = Network::start(Transport::Tcp, &["home"]).await;
+    let ticket = network.ticket(&["--uses", "1"]).await;
+    let first = Node::new("first", Transport::Tcp);
+    let _joined = first.dawn(&["join", &ticket, "--name", "first"]).await.success();
+    let late = Node::new("late", Transport::Tcp);
+    let refused = late.dawn(&["join", &ticket, "--name", "late"]).await;
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let _made = late.dawn(&["init", "--name", "late"]).await.success();
+    // What belongs to a network already is not touched.
+    let before = std::fs::read(first.home().join("identity.key")).expect("a key");
+    let again = first.dawn(&["init", "--name", "first"]).await;
+    assert_eq!(again.json()["error"]["code"], "has_network", "{again:?}");
+    assert!(
+        !first.home().join("network.key").exists(),
+        "a member has no network key"
+    );
+    assert_eq!(std::fs::read(first.home().join("identity.key")).expect("a key"), before);
+}

@@ -51,8 +51,12 @@ pub(super) async fn shutdown(State(state): State<NodeState>) -> StatusCode {
 }
 
 pub(super) async fn reload(State(state): State<NodeState>) -> Result<Json<Value>, super::ApiError> {
-    let (changed, later) = state.reload().await?;
+    let (changed, later) = state.reload().await.map_err(|error| {
+        super::ApiError::from(error)
+            .next("mend config.toml, then `dawn reload`; until then what was read before stays in force")
+    })?;
     Ok(Json(json!({
+        "exposed": state.exposed().map(|(_, resources)| resources),
         "agents": changed,
         "groups": state.gateway.views().groups(),
         "needs_restart": later,

@@ -142,7 +142,8 @@ impl Config {
                     let files = (gateway.certificate.clone(), gateway.key.clone());
                     Some((gateway.listen.clone(), files, gateway.connections))
                 };
-                listener(self) != listener(other)
+                // One that is gone serves nothing from then on.
+                other.gateway.is_some() && listener(self) != listener(other)
             }),
         ];
         differs

@@ -145,9 +145,6 @@ impl GatewayConfig {
         if self.connections == 0 {
             return wrong("gateway.connections: nothing would work with 0".to_owned());
         }
-        if self.expose.is_empty() {
-            return wrong("gateway: nothing is exposed without [[gateway.expose]]".to_owned());
-        }
         ResourceServer::check(&self.resource()).map_err(|error| NodeError::Config(format!("gateway: {error}")))
     }
 
@@ -198,7 +195,8 @@ mod tests {
     #[test]
     fn what_would_be_unsafe_or_useless_is_refused() {
         assert_eq!(checked(|_| {}), "");
-        let changes: [(&str, Change); 13] = [
+        assert_eq!(checked(|config| config.expose.clear()), "", "it exposes nothing");
+        let changes: [(&str, Change); 12] = [
             ("in the open", |config| config.listen = "0.0.0.0:7443".into()),
             ("no address", |config| config.listen = "7443".into()),
             ("belong together", |config| config.key = Some("key.pem".into())),
@@ -215,7 +213,6 @@ mod tests {
             ("no origin", |config| {
                 config.allowed_origins = vec!["https://a.example/".into()];
             }),
-            ("nothing is exposed", |config| config.expose.clear()),
             ("name and port", |config| {
                 config.url = "https://me:secret@mcp.example.org".into();
             }),
