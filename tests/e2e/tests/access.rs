@@ -2,9 +2,8 @@
 #![allow(clippy::expect_used, reason = "a test helper fails the test")]
 
 use std::process::Stdio;
-use std::time::Duration;
 
-use dawn_e2e::{Network, Node, PATIENCE, Transport, eventually};
+use dawn_e2e::{Events, Network, Node, PATIENCE, Transport, eventually};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -128,29 +127,29 @@ async fn each_other_node_may_ask_only_so_much() {
         unreachable!()
     };
     let client = home.modern(Some("lab:probe"));
-    let slow: Vec<_> = (0..2)
-        .map(|id| {
-            let client = client.clone();
-            tokio::spawn(async move { client.call(id, "slow", json!({ "seconds": 5 })).await })
-        })
-        .collect();
-    // Both are in flight before the third comes: it would take one's place.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    eventually("a third request is refused", async || {
-        let body = client.call(9, "echo", json!({ "text": "x" })).await.body;
-        body["error"]["data"]["dawn"]["code"] == "busy"
-    })
-    .await;
+    // Both are in flight before the third comes, their progress says: it would take one's place.
+    let mut slow = Vec::new();
+    for id in 0..2 {
+        let params = json!({
+            "name": "slow", "arguments": { "seconds": 5, "steps": 100 }, "_meta": { "progressToken": id },
+        });
+        let mut events = Events::new(client.post(id, "tools/call", params).await);
+        let progress = events.next().await.expect("told");
+        assert_eq!(progress["method"], "notifications/progress", "{progress}");
+        slow.push(events);
+    }
+    let third = client.call(9, "echo", json!({ "text": "x" })).await.body;
+    assert_eq!(third["error"]["data"]["dawn"]["code"], "busy", "{third}");
     // Another node has its own share.
     let other = den
         .modern(Some("lab:probe"))
         .call(1, "echo", json!({ "text": "x" }))
         .await;
     assert!(other.body["result"].is_object(), "{other:?}");
-    for call in slow {
-        assert!(call.await.expect("called").body["result"].is_object());
+    for mut events in slow {
+        let result = events.response().await;
+        assert!(result["result"].is_object(), "{result}");
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let mut refused = 0;
     for id in 0..60 {
         let body = client.call(id, "echo", json!({ "text": "x" })).await.body;
@@ -228,14 +227,19 @@ async fn changed_rules_and_limits_hold_for_open_sessions_and_end_none() {
     let told = configure(lab, &format!("{before}{limits}")).await;
     assert_eq!(told["needs_restart"], json!([]), "{told}");
     assert_eq!(session.text(5, "echo", json!({ "text": "again" })).await, "again");
-    let slow = session.clone();
-    let slow = tokio::spawn(async move { slow.call("slow", "slow", json!({ "seconds": 2 })).await });
-    eventually("a second request is refused", async || {
-        let body = session.call("more", "echo", json!({ "text": "x" })).await.body;
-        body["error"]["data"]["dawn"]["code"] == "busy"
-    })
-    .await;
-    assert!(slow.await.expect("called").body["result"].is_object());
+    // Its progress says that the one call is under way.
+    let slow = json!({
+        "jsonrpc": "2.0", "id": "slow", "method": "tools/call",
+        "params": { "name": "slow", "arguments": { "seconds": 60, "steps": 600 }, "_meta": { "progressToken": "slow" } },
+    });
+    let mut slow = Events::new(session.post(&slow).await);
+    let progress = slow.next().await.expect("told");
+    assert_eq!(progress["method"], "notifications/progress", "{progress}");
+    let refused = session.call("more", "echo", json!({ "text": "x" })).await.body;
+    assert_eq!(refused["error"]["data"]["dawn"]["code"], "busy", "{refused}");
+    session
+        .notify("notifications/cancelled", json!({ "requestId": "slow" }))
+        .await;
     let mut refused = 0;
     for id in 10..20 {
         refused += usize::from(notes.call(id, "list", json!({})).await.body["error"].is_object());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dawn_e2e::{Network, Node, Transport, eventually};
+use dawn_e2e::{Events, Network, Node, Transport, eventually};
 
 #[tokio::test]
 async fn both_sides_of_a_join_show_the_same_three_words() {
@@ -117,13 +117,16 @@ async fn a_revoked_member_loses_its_open_streams_and_gets_no_new_ones() {
         session.text(1, "echo", serde_json::json!({ "text": "before" })).await,
         "before"
     );
-    let slow = session.call(2, "slow", serde_json::json!({ "seconds": 50, "steps": 1 }));
-    let revoke = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        home.dawn(&["peers", "revoke", "desk"]).await.success()
-    };
-    let (cut, _) = tokio::join!(slow, revoke);
-    assert_eq!(cut.body["error"]["data"]["dawn"]["code"], "node_offline", "{cut:?}");
+    let slow = serde_json::json!({
+        "jsonrpc": "2.0", "id": 2, "method": "tools/call",
+        "params": { "name": "slow", "arguments": { "seconds": 50, "steps": 500 }, "_meta": { "progressToken": 2 } },
+    });
+    let mut slow = Events::new(session.post(&slow).await);
+    let progress = slow.next().await.expect("told");
+    assert_eq!(progress["method"], "notifications/progress", "{progress}");
+    let _told = home.dawn(&["peers", "revoke", "desk"]).await.success();
+    let cut = slow.response().await;
+    assert_eq!(cut["error"]["data"]["dawn"]["code"], "node_offline", "{cut}");
     lab.sees_online("desk", false).await;
     let again = desk.dawn(&["call", "lab:probe", "echo", "text=x"]).await;
     assert_ne!(again.code, 0, "{again:?}");
