@@ -19,14 +19,16 @@ const SIZES: [(&str, usize); 3] = [("64 B", 64), ("64 KiB", 64 << 10), ("1 MiB",
 const IN_FLIGHT: [usize; 3] = [1, 32, 128];
 /// How long one case is measured, after a warm-up of a quarter of it.
 const SPAN: Duration = Duration::from_millis(1500);
+/// How long all rest before what they still hold is measured.
+const REST: Duration = Duration::from_secs(10);
 /// How long another program may take for one case.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one case gave.
-struct Figures {
+pub(crate) struct Figures {
     p50_ms: f64,
     p99_ms: f64,
-    per_second: f64,
+    pub(crate) per_second: f64,
 }
 
 fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
@@ -49,7 +51,7 @@ const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","param
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// A client over standard I/O: one process, many requests in flight.
-struct Stdio0 {
+pub(crate) struct Stdio0 {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
@@ -57,7 +59,7 @@ struct Stdio0 {
 }
 
 impl Stdio0 {
-    async fn start(mut command: Command) -> Self {
+    pub(crate) async fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,7 +112,7 @@ impl Stdio0 {
         seen
     }
 
-    async fn measure(&mut self, size: usize, in_flight: usize) -> Figures {
+    pub(crate) async fn measure(&mut self, size: usize, in_flight: usize) -> Figures {
         let text = "x".repeat(size);
         let mut latencies = Vec::new();
         let start = Instant::now();
@@ -197,7 +199,7 @@ fn id_of(line: &[u8]) -> u64 {
 }
 
 /// A client over Streamable HTTP: a connection for each request in flight.
-struct Http {
+pub(crate) struct Http {
     authority: String,
     path: String,
     token: Option<String>,
@@ -206,7 +208,7 @@ struct Http {
 }
 
 impl Http {
-    async fn open(url: &str, token: Option<&str>) -> Self {
+    pub(crate) async fn open(url: &str, token: Option<&str>) -> Self {
         let rest = url.strip_prefix("http://").expect("an http address");
         let (authority, path) = rest.split_once('/').expect("a path");
         let mut client = Self {
@@ -269,7 +271,7 @@ impl Http {
         )
     }
 
-    async fn measure(&self, size: usize, in_flight: usize) -> Figures {
+    pub(crate) async fn measure(&self, size: usize, in_flight: usize) -> Figures {
         let text = "x".repeat(size);
         let begun = Instant::now();
         let mut workers = Vec::new();
@@ -497,11 +499,20 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     &[("direct", &direct_http)],
                 );
                 if in_flight == IN_FLIGHT[2] {
+                    for (when, rest) in [("after", None), ("10 s after", Some(REST))] {
+                        if let Some(rest) = rest {
+                            mesh.iter().for_each(|mesh| mesh.run_daemons(true));
+                            tokio::time::sleep(rest).await;
+                        }
+                        let case = format!("{when} {} calls, {transport}", size.0);
+                        let mut beside: Vec<(&str, f64)> =
+                            mesh.iter().map(|mesh| ("mcpmesh", mesh.resident())).collect();
+                        report.add("calls", &case, "client node", "MiB", home.resident(), &beside, None);
+                        beside.extend(proxies.iter().map(|proxy| (proxy.name, proxy.resident())));
+                        report.add("calls", &case, "agent node", "MiB", lab.resident(), &beside, None);
+                    }
+                    mesh.iter().for_each(|mesh| mesh.run_daemons(false));
                     let case = format!("after {} calls, {transport}", size.0);
-                    let mut beside: Vec<(&str, f64)> = mesh.iter().map(|mesh| ("mcpmesh", mesh.resident())).collect();
-                    report.add("calls", &case, "client node", "MiB", home.resident(), &beside, None);
-                    beside.extend(proxies.iter().map(|proxy| (proxy.name, proxy.resident())));
-                    report.add("calls", &case, "agent node", "MiB", lab.resident(), &beside, None);
                     report.add("calls", &case, "dawn mcp", "MiB", bridge, &[], None);
                 }
             }
