@@ -65,7 +65,7 @@ pub mod keyfile;
 mod name;
 mod revocation;
 mod role;
-mod statement;
+pub mod statement;
 #[cfg(test)]
 mod tests;
 mod ticket;

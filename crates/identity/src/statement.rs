@@ -1,5 +1,5 @@
-//! What certificates and revocations have in common: a CWT claims set (RFC 8392) in a tagged COSE_Sign1 (RFC 9052),
-//! signed with EdDSA, and the statement of an admin going together with the certificate of that admin.
+//! What all signed statements have in common: a CWT claims set (RFC 8392) in a tagged COSE_Sign1 (RFC 9052), signed with
+//! EdDSA. Certificates and revocations are made of it, and what other crates of this floor sign.
 //!
 //! The protected header holds the algorithm and the type of the statement (RFC 9596), so that one kind is never taken
 //! for the other. Only the one encoding that Dawn itself makes is read.
@@ -16,22 +16,23 @@ use crate::{Keypair, NetworkId, NodeId, UnixTime};
 /// The COSE header parameter `typ` (RFC 9596).
 const TYPE_LABEL: i64 = 16;
 
-/// What a statement says; it is part of what is signed.
+/// What a statement says, as a media type; it is part of what is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Certificate,
-    Revocation,
-}
+pub struct Kind(&'static str);
 
 impl Kind {
+    pub(crate) const CERTIFICATE: Self = Self("application/dawn-membership+cwt");
+    pub(crate) const REVOCATION: Self = Self("application/dawn-revocation+cwt");
+
+    /// The kind of this media type, `application/dawn-…+cwt`. No two kinds share one.
+    pub const fn new(media_type: &'static str) -> Self {
+        Self(media_type)
+    }
+
     fn header(self) -> Header {
-        let media_type = match self {
-            Self::Certificate => "application/dawn-membership+cwt",
-            Self::Revocation => "application/dawn-revocation+cwt",
-        };
         HeaderBuilder::new()
             .algorithm(iana::Algorithm::EdDSA)
-            .value(TYPE_LABEL, Value::Text(media_type.to_owned()))
+            .value(TYPE_LABEL, Value::Text(self.0.to_owned()))
             .build()
     }
 }
@@ -64,13 +65,14 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// Why bytes are no statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+/// Why bytes are no statement, or claims cannot be made one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the statement is malformed: {0}")]
+pub struct Malformed(pub &'static str);
 
 /// The bytes of a statement with what is needed to check its signature. Its key decides whether it is to be believed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Signed {
+pub struct Signed {
     bytes: Vec<u8>,
     to_be_signed: Vec<u8>,
     signature: [u8; SIGNATURE_BYTES],
@@ -78,7 +80,10 @@ pub(crate) struct Signed {
 
 impl Signed {
     /// Signs `claims` with `key`.
-    pub(crate) fn sign(kind: Kind, claims: ClaimsSet, key: &Keypair) -> Result<Self, Malformed> {
+    ///
+    /// # Errors
+    /// [`Malformed`] if the claims cannot be encoded.
+    pub fn sign(kind: Kind, claims: ClaimsSet, key: &Keypair) -> Result<Self, Malformed> {
         let payload = claims.to_vec().map_err(|_| Malformed("the claims cannot be encoded"))?;
         let unsigned = CoseSign1Builder::new()
             .protected(kind.header())
@@ -100,8 +105,11 @@ impl Signed {
         })
     }
 
-    /// Reads a statement of this kind. The signature is not checked yet.
-    pub(crate) fn parse(kind: Kind, bytes: &[u8]) -> Result<(Self, ClaimsSet), Malformed> {
+    /// Reads a statement of this kind. The signature is not checked yet. The caller bounds the length of `bytes`.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is another kind of statement, none, or not in the one encoding that is read.
+    pub fn parse(kind: Kind, bytes: &[u8]) -> Result<(Self, ClaimsSet), Malformed> {
         let message = CoseSign1::from_tagged_slice(bytes).map_err(|_| Malformed("not a COSE_Sign1"))?;
         if message.protected.header != kind.header() {
             return Err(Malformed("another kind of statement, or another algorithm"));
@@ -134,24 +142,38 @@ impl Signed {
     }
 
     /// Whether the holder of `public` made this statement.
-    pub(crate) fn is_signed_by(&self, public: &[u8; 32]) -> bool {
+    pub fn is_signed_by(&self, public: &[u8; 32]) -> bool {
         verify(public, &self.to_be_signed, &self.signature).is_ok()
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The statement, CBOR.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
+/// Shows how long the statement is; what it says is for its reader to show.
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signed({} bytes)", self.bytes.len())
+    }
+}
+
 /// A time as a CWT numeric date.
-pub(crate) fn date(time: UnixTime) -> Result<Timestamp, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] if it is beyond what a date can say.
+pub fn date(time: UnixTime) -> Result<Timestamp, Malformed> {
     i64::try_from(time.0)
         .map(Timestamp::WholeSeconds)
         .map_err(|_| Malformed("a time beyond what a certificate can say"))
 }
 
 /// The time of a CWT numeric date.
-pub(crate) fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<UnixTime, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] with the words of `missing` if there is none, or none in whole seconds since 1970.
+pub fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<UnixTime, Malformed> {
     match date {
         Some(Timestamp::WholeSeconds(seconds)) => u64::try_from(*seconds).map(UnixTime).map_err(|_| Malformed(missing)),
         _ => Err(Malformed(missing)),
@@ -159,7 +181,10 @@ pub(crate) fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<Un
 }
 
 /// The value that the text of a claim stands for.
-pub(crate) fn parsed<T: std::str::FromStr>(text: Option<String>, missing: &'static str) -> Result<T, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] with the words of `missing` if there is no text, or it stands for no such value.
+pub fn parsed<T: std::str::FromStr>(text: Option<String>, missing: &'static str) -> Result<T, Malformed> {
     text.and_then(|text| text.parse().ok()).ok_or(Malformed(missing))
 }
 
