@@ -9,6 +9,9 @@
 //!
 //!  handshake (Noise IK or XX) ──▶ channel ──seal──▶ frames ──carrier──▶ frames ──open──▶ channel
 //!                                    └── rekey: the keys change, the channel goes on
+//!
+//!  exchange (request, acceptance, confirmation) ──▶ shared key ─┐
+//!                                                   static key ─┴▶ envelope: a message that stands by itself
 //! ```
 //!
 //! # Example
@@ -63,12 +66,16 @@
 
 mod aead;
 mod binding;
+mod claims;
 mod context;
 mod dh;
+pub mod envelope;
+pub mod exchange;
 pub mod handshake;
 mod kdf;
 mod noise;
 mod party;
+mod shared_key;
 #[cfg(test)]
 mod tests;
 pub mod transport;
@@ -76,5 +83,7 @@ pub mod transport;
 pub use binding::{Binding, BindingError, Bound, MAX_BINDING_BYTES, Validity};
 pub use context::{Context, Delivery, PROTOCOL_VERSION, Signing, Terms};
 pub use dh::{StaticKey, StaticPublic};
+pub use envelope::{Encryption, Envelope, ReplayGuard};
 pub use party::{KnownPeer, Party};
+pub use shared_key::{KeyId, MIN_PRE_SHARED_BYTES, ParseKeyIdError, SharedKey, SharedKeyError};
 pub use transport::{Channel, Limits, SessionId};

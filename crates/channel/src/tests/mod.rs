@@ -1,6 +1,8 @@
 //! Tests of the crate as a whole: handshakes, channels, rekeys, and the bytes on the wire.
 
 mod binding;
+mod envelope;
+mod exchange;
 mod handshake;
 mod primitives;
 mod rekey;

@@ -3,6 +3,7 @@
 use data_encoding::HEXLOWER;
 
 use super::*;
+use crate::exchange::KeyRevocation;
 
 /// Messages by name, each in hexadecimal lines of 32 bytes.
 #[derive(Default)]
@@ -22,6 +23,35 @@ fn bindings_keep_their_bytes() {
     let mut record = Record::default();
     record.add("binding", &party(1).binding().encode());
     insta::assert_snapshot!("binding", record.0);
+}
+
+#[test]
+fn envelopes_keep_their_bytes() {
+    let mut record = Record::default();
+    for (name, envelope) in envelope::envelopes(b"good morning") {
+        record.add(name, envelope.bytes());
+    }
+    insta::assert_snapshot!("envelopes", record.0);
+}
+
+#[test]
+fn key_exchanges_keep_their_bytes() {
+    let mut record = Record::default();
+    let names = ["request", "acceptance", "confirmation"];
+    let [key, _] = exchange::exchange(None, |number, message| {
+        record.add(names[number], &message);
+        message
+    })
+    .unwrap();
+    record.add("kept key", &key.to_bytes());
+    let revocation = KeyRevocation::sign(&identity(1), &network(), key.id(), NOW).unwrap();
+    record.add("revocation", revocation.bytes());
+    exchange::exchange(Some(&exchange::pre_shared()), |number, message| {
+        record.add(&format!("{} of a rotation", names[number]), &message);
+        message
+    })
+    .unwrap();
+    insta::assert_snapshot!("key_exchange", record.0);
 }
 
 #[test]

@@ -193,6 +193,11 @@ impl Channel {
         self.next_sequence
     }
 
+    /// As if nothing had happened, for the next trial.
+    pub(crate) fn forgive(&mut self) {
+        self.failed = false;
+    }
+
     /// A peer that goes on after its last word.
     pub(crate) fn reopen(&mut self) {
         self.closing = Closing::No;
