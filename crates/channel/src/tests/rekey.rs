@@ -374,6 +374,27 @@ fn frames_of_a_former_epoch_come_before_those_of_the_next() {
 }
 
 #[test]
+fn limits_without_end_are_limits() {
+    let limits = Limits {
+        rekey_after: Duration::MAX,
+        reject_after: Duration::MAX,
+        repeat_after: Duration::MAX,
+        linger: Duration::MAX,
+        ..Limits::default()
+    };
+    for terms in all_terms() {
+        let mut world = World::new(terms, limits, soon());
+        assert_eq!(world.ends[0].poll_timeout(), None);
+        world.send(0).unwrap();
+        world.rekey(1);
+        world.wait(SECOND);
+        world.send(1).unwrap();
+        world.wait(SECOND);
+        assert_eq!((world.ends[0].epoch(), world.got[1].len()), (1, 1));
+    }
+}
+
+#[test]
 fn a_wrong_answer_to_a_rekey_ends_the_channel() {
     for terms in all_terms() {
         let (mut a, mut b) = pair(terms);

@@ -181,8 +181,8 @@ impl Channel {
             return Ok(());
         }
         // Frames on their way when the limit was reached have the time that frames of a former epoch have.
-        let ends = keys.began + self.limits.reject_after + self.limits.linger;
-        if now >= ends {
+        let most = self.limits.reject_after.saturating_add(self.limits.linger);
+        if now.saturating_duration_since(keys.began) >= most {
             return Err(OpenError::EpochExpired);
         }
         Ok(())

@@ -56,10 +56,10 @@ impl Repeat {
 
     /// Notes that it was sent; on a carrier that loses nothing, once is enough.
     fn sent(&mut self, now: Instant, pause: Option<Duration>) {
-        let pause = pause.map(|pause| pause * (1 << self.sent.min(MAX_DOUBLINGS)));
+        let pause = pause.map(|pause| pause.saturating_mul(1 << self.sent.min(MAX_DOUBLINGS)));
         *self = Self {
             due: false,
-            at: pause.map(|pause| now + pause),
+            at: pause.and_then(|pause| now.checked_add(pause)),
             sent: self.sent.saturating_add(1),
         };
     }
@@ -122,8 +122,8 @@ impl Channel {
                 room.or(asked)
             }
             Rekey::Idle if self.may_begin() => {
-                let due = self.rekey_wanted.unwrap_or_else(|| self.rekey_due());
-                Some(room.map_or(due, |room| room.max(due)))
+                let due = self.rekey_due();
+                due.map(|due| room.map_or(due, |room| room.max(due)))
             }
             Rekey::Begun { repeat, .. } | Rekey::Switched(repeat) => repeat.at,
             Rekey::Idle | Rekey::Answered { .. } => None,
@@ -147,7 +147,7 @@ impl Channel {
         }
         let outcome = if let Some((init, _)) = self.rekey_asked.take() {
             self.answer(init, now, rng)
-        } else if self.may_begin() && self.rekey_wanted.unwrap_or_else(|| self.rekey_due()) <= now {
+        } else if self.may_begin() && self.rekey_due().is_some_and(|due| due <= now) {
             self.begin(rng)
         } else {
             Ok(())
@@ -216,14 +216,16 @@ impl Channel {
             && self.current.number < u32::MAX
     }
 
-    /// When the keys are old. The side that would give way lets the other begin.
-    fn rekey_due(&self) -> Instant {
+    /// When a rekey is to begin: since one was wanted, or when the keys are old; the side that would give way then lets
+    /// the other begin.
+    fn rekey_due(&self) -> Option<Instant> {
         let patience = if self.goes_first() {
             Duration::ZERO
         } else {
-            self.limits.repeat_after * 2
+            self.limits.repeat_after.saturating_mul(2)
         };
-        self.current.began + self.limits.rekey_after + patience
+        let age = self.limits.rekey_after.saturating_add(patience);
+        self.rekey_wanted.or_else(|| self.current.began.checked_add(age))
     }
 
     /// Whether this side goes on when both have begun.
@@ -286,7 +288,7 @@ impl Channel {
 
     /// Seals under `next` from now on; frames under the present keys may still come.
     fn switch(&mut self, next: Keys, now: Instant) {
-        let until = self.is_lossy().then(|| now + self.limits.linger);
+        let until = now.checked_add(self.limits.linger).filter(|_| self.is_lossy());
         let former = std::mem::replace(&mut self.current, next).retire(until);
         self.former.push_back(former);
         self.rekey_wanted = None;

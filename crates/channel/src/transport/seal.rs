@@ -63,7 +63,8 @@ impl Channel {
             return Err(SealError::TooLarge { length, limit });
         }
         let keys = &self.current;
-        if keys.sealed.is_too_much(&self.limits) || now >= keys.began + self.limits.reject_after {
+        let age = now.saturating_duration_since(keys.began);
+        if keys.sealed.is_too_much(&self.limits) || age >= self.limits.reject_after {
             self.want_rekey(now);
             return Err(SealError::RekeyNeeded);
         }
