@@ -30,7 +30,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const fn of(byte: u8) -> Option<Self> {
+    pub(super) const fn of(byte: u8) -> Option<Self> {
         match byte {
             0x10 => Some(Self::Message),
             0x11 => Some(Self::Close),
