@@ -17,7 +17,7 @@
 //! as the other may still refuse, or may never have been there. What the two must agree on is in the
 //! [`Context`]; it is bound into the exchange and not sent.
 //!
-//! A handshake that failed, or that got no answer in time, is over; the caller begins another.
+//! A handshake that failed, or a channel that was not confirmed in time, is for the caller to drop.
 
 use std::sync::Arc;
 use std::time::Instant;

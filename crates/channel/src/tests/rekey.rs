@@ -391,6 +391,19 @@ fn limits_without_end_are_limits() {
         world.send(1).unwrap();
         world.wait(SECOND);
         assert_eq!((world.ends[0].epoch(), world.got[1].len()), (1, 1));
+        // Where former keys are never dropped by time, rekeys wait for frames that make room.
+        for _ in 0..20 {
+            world.rekey(0);
+            world.wait(SECOND);
+        }
+        let reached = if terms.delivery == Delivery::Window { 8 } else { 21 };
+        assert_eq!(world.ends[0].epoch(), reached);
+        for _ in 0..1024 {
+            world.send(0).unwrap();
+            world.send(1).unwrap();
+        }
+        world.wait(SECOND);
+        assert!(world.ends[0].epoch() > reached || terms.delivery == Delivery::Ordered);
     }
 }
 

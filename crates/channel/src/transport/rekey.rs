@@ -115,20 +115,22 @@ impl Channel {
             return None;
         }
         let former = self.former.iter().filter_map(|former| former.until).min();
-        let room = if self.has_room() { None } else { former };
-        let exchange = match &self.rekey {
-            _ if self.rekey_asked.is_some() => {
-                let asked = self.rekey_asked.as_ref().map(|(_, at)| *at);
-                room.or(asked)
-            }
-            Rekey::Idle if self.may_begin() => {
-                let due = self.rekey_due();
-                due.map(|due| room.map_or(due, |room| room.max(due)))
-            }
+        let begins = match &self.rekey_asked {
+            Some((_, asked)) => Some(*asked),
+            None if self.may_begin() => self.rekey_due(),
+            None => None,
+        };
+        // Without room it waits until a former epoch is dropped, by time or by the frames that come.
+        let begins = if self.has_room() {
+            begins
+        } else {
+            begins.zip(former).map(|(begins, room)| begins.max(room))
+        };
+        let repeats = match &self.rekey {
             Rekey::Begun { repeat, .. } | Rekey::Switched(repeat) => repeat.at,
             Rekey::Idle | Rekey::Answered { .. } => None,
         };
-        exchange.into_iter().chain(former).min()
+        [former, begins, repeats].into_iter().flatten().min()
     }
 
     /// Does what is due: begins or answers a rekey with the randomness of `rng`, repeats frames, drops former keys.
