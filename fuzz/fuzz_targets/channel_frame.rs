@@ -36,7 +36,9 @@ fn pair(terms: Terms) -> [Channel; 2] {
     let initiator = Initiator::ik(a, peer, context.clone(), limits, &mut rng).expect("a first message");
     let responder = Responder::new(b, Accept::Ik, None, context, limits);
     let answer = responder.read(initiator.message(), NOW, *START, &mut rng);
-    let Ok(Answer::Channel(mut b)) = answer else { unreachable!("two messages are a handshake") };
+    let Ok(Answer::Channel(mut b)) = answer else {
+        unreachable!("two messages are a handshake")
+    };
     let second = b.poll_transmit(*START).expect("a second message");
     let mut a = initiator.read(&second, NOW, *START).expect("a channel");
     let mut confirm = a.poll_transmit(*START).expect("a confirmation");
@@ -45,10 +47,20 @@ fn pair(terms: Terms) -> [Channel; 2] {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((choice, mut rest)) = data.split_first() else { return };
+    let Some((choice, mut rest)) = data.split_first() else {
+        return;
+    };
     let terms = Terms {
-        delivery: if choice & 1 == 0 { Delivery::Ordered } else { Delivery::Window },
-        signing: if choice & 2 == 0 { Signing::ChannelOnly } else { Signing::EachMessage },
+        delivery: if choice & 1 == 0 {
+            Delivery::Ordered
+        } else {
+            Delivery::Window
+        },
+        signing: if choice & 2 == 0 {
+            Signing::ChannelOnly
+        } else {
+            Signing::EachMessage
+        },
     };
     let (mut ends, mut now) = (pair(terms), *START);
     let mut rng = StdRng::seed_from_u64(2);
