@@ -49,6 +49,8 @@ pub mod codes {
     pub const METHOD_NOT_FOUND: i64 = -32601;
     /// JSON-RPC: invalid parameters.
     pub const INVALID_PARAMS: i64 = -32602;
+    /// JSON-RPC: what has no code of its own went wrong.
+    pub const INTERNAL_ERROR: i64 = -32603;
     /// MCP 2026-07-28: HTTP headers and body disagree.
     pub const HEADER_MISMATCH: i64 = -32020;
     /// MCP 2026-07-28: the client did not declare a capability that the request needs.

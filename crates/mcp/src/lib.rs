@@ -16,6 +16,7 @@ pub mod jsonrpc;
 pub mod limits;
 pub mod link;
 pub mod memory;
+mod param_headers;
 pub mod pump;
 pub mod router;
 pub mod wire;

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+mod switch;
+
+pub(crate) use switch::{Diverted, Switch};
+
 use crate::fault::{Fault, FaultCode};
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter};
 use crate::jsonrpc::Message;
@@ -76,12 +80,16 @@ impl Link {
         Self {
             sender: LinkSender {
                 kind: SenderKind::Stream(writer),
+                inside: None,
                 filter: None,
+                switch: None,
             },
             receiver: LinkReceiver {
                 kind: ReceiverKind::Stream(reader),
                 awaits_reply: false,
-                observer: None,
+                inside: Looks::default(),
+                looks: Looks::default(),
+                switch: None,
             },
         }
     }
@@ -103,7 +111,18 @@ impl Link {
     /// The same link, with an observer of every message from the agent.
     #[must_use]
     pub fn with_observer(mut self, observer: Observer) -> Self {
-        self.receiver.observer = Some(observer);
+        self.receiver.looks.observer = Some(observer);
+        self
+    }
+
+    /// The same link, so made that something can be put in its way while it is open: within the filters and observers
+    /// that it is given from now on, and around those that it has.
+    #[must_use]
+    pub(crate) fn switchable(mut self, switch: Arc<Switch>) -> Self {
+        self.sender.inside = self.sender.filter.take();
+        self.sender.switch = Some(Arc::clone(&switch));
+        self.receiver.inside = std::mem::take(&mut self.receiver.looks);
+        self.receiver.switch = Some(switch);
         self
     }
 
@@ -117,10 +136,20 @@ impl Link {
         self
     }
 
+    /// The same link, with every message from the agent passing through a filter before anybody sees it.
+    #[must_use]
+    pub(crate) fn also_rewritten(mut self, first: Filter) -> Self {
+        self.receiver.looks.filter = Some(match self.receiver.looks.filter.take() {
+            Some(before) => Arc::new(move |message| first(before(message))),
+            None => first,
+        });
+        self
+    }
+
     /// The same link, with a further observer after those that it has.
     #[must_use]
     pub(crate) fn also_observed(mut self, last: Observer) -> Self {
-        self.receiver.observer = Some(match self.receiver.observer.take() {
+        self.receiver.looks.observer = Some(match self.receiver.looks.observer.take() {
             Some(before) => Arc::new(move |message: &Message| {
                 before(message);
                 last(message);
@@ -157,12 +186,16 @@ impl Link {
         Self {
             sender: LinkSender {
                 kind: SenderKind::Channel(sender),
+                inside: None,
                 filter: None,
+                switch: None,
             },
             receiver: LinkReceiver {
                 kind: ReceiverKind::Channel(receiver),
                 awaits_reply: false,
-                observer: None,
+                inside: Looks::default(),
+                looks: Looks::default(),
+                switch: None,
             },
         }
     }
@@ -171,7 +204,10 @@ impl Link {
 /// Sends messages over a link.
 pub struct LinkSender {
     kind: SenderKind,
+    /// What belongs to what the link leads to, next to it.
+    inside: Option<Filter>,
     filter: Option<Filter>,
+    switch: Option<Arc<Switch>>,
 }
 
 enum SenderKind {
@@ -186,7 +222,10 @@ impl LinkSender {
     /// # Errors
     /// The other end is gone.
     pub async fn feed(&mut self, mut frame: Frame) -> Result<(), LinkError> {
-        if let Some(filter) = &self.filter {
+        if self.switch.as_ref().is_some_and(|switch| switch.is_thrown()) {
+            self.divert().await?;
+        }
+        for filter in [&self.filter, &self.inside].into_iter().flatten() {
             frame.message = filter(frame.message);
         }
         match &mut self.kind {
@@ -194,6 +233,23 @@ impl LinkSender {
             SenderKind::Channel(sender) => sender.send(Ok(frame)).await.map_err(|_| LinkError::Closed),
             SenderKind::Closed => Err(LinkError::Closed),
         }
+    }
+
+    /// Leads to what was put in the way.
+    async fn divert(&mut self) -> Result<(), LinkError> {
+        self.flush().await?;
+        let way = self.switch.take().and_then(|switch| switch.sender());
+        if let Some((near, give)) = way.filter(|_| !matches!(self.kind, SenderKind::Closed)) {
+            let inner = Self {
+                kind: std::mem::replace(&mut self.kind, SenderKind::Channel(near)),
+                inside: self.inside.take(),
+                filter: None,
+                switch: None,
+            };
+            // Whoever put itself in the way may be gone: then the link is over.
+            let _ = give.send(inner);
+        }
+        Ok(())
     }
 
     /// Sends what was fed.
@@ -241,7 +297,28 @@ impl fmt::Debug for LinkSender {
 pub struct LinkReceiver {
     kind: ReceiverKind,
     awaits_reply: bool,
+    /// What belongs to what the link leads to, next to it.
+    inside: Looks,
+    looks: Looks,
+    switch: Option<Arc<Switch>>,
+}
+
+/// What every message from an agent passes through, and who sees it then.
+#[derive(Default)]
+struct Looks {
+    filter: Option<Filter>,
     observer: Option<Observer>,
+}
+
+impl Looks {
+    fn at(&self, frame: &mut Frame) {
+        if let Some(filter) = &self.filter {
+            frame.message = filter(frame.message.clone());
+        }
+        if let Some(observer) = &self.observer {
+            observer(&frame.message);
+        }
+    }
 }
 
 enum ReceiverKind {
@@ -255,7 +332,24 @@ impl LinkReceiver {
     /// # Errors
     /// The other end refused the link, or it broke.
     pub async fn recv(&mut self) -> Result<Option<Frame>, LinkError> {
-        let received = match &mut self.kind {
+        while let Some(switch) = self.switch.clone() {
+            let mut thrown = std::pin::pin!(switch.thrown());
+            thrown.as_mut().enable();
+            if switch.is_thrown() {
+                self.divert();
+                break;
+            }
+            tokio::select! {
+                received = self.next() => return Ok(self.observed(received?)),
+                () = thrown => {}
+            }
+        }
+        let received = self.next().await?;
+        Ok(self.observed(received))
+    }
+
+    async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        match &mut self.kind {
             ReceiverKind::Stream(reader) => {
                 if self.awaits_reply {
                     let Some(line) = reader.line().await? else {
@@ -264,16 +358,32 @@ impl LinkReceiver {
                     self.awaits_reply = false;
                     Reply::parse(&line)?;
                 }
-                reader.frame().await?
+                Ok(reader.frame().await?)
             }
-            ReceiverKind::Channel(receiver) => receiver.recv().await.transpose()?,
-        };
-        Ok(self.observed(received))
+            ReceiverKind::Channel(receiver) => Ok(receiver.recv().await.transpose()?),
+        }
     }
 
-    fn observed(&self, received: Option<Frame>) -> Option<Frame> {
-        if let (Some(observer), Some(frame)) = (&self.observer, &received) {
-            observer(&frame.message);
+    /// Leads to what was put in the way.
+    fn divert(&mut self) {
+        let way = self.switch.take().and_then(|switch| switch.receiver());
+        if let Some((far, give)) = way {
+            let inner = Self {
+                kind: std::mem::replace(&mut self.kind, ReceiverKind::Channel(far)),
+                awaits_reply: std::mem::take(&mut self.awaits_reply),
+                inside: Looks::default(),
+                looks: std::mem::take(&mut self.inside),
+                switch: None,
+            };
+            // Whoever put itself in the way may be gone: then the link is over.
+            let _ = give.send(inner);
+        }
+    }
+
+    fn observed(&self, mut received: Option<Frame>) -> Option<Frame> {
+        if let Some(frame) = &mut received {
+            self.inside.at(frame);
+            self.looks.at(frame);
         }
         received
     }
@@ -283,6 +393,9 @@ impl LinkReceiver {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn ready(&mut self) -> Result<Option<Frame>, LinkError> {
+        if self.switch.as_ref().is_some_and(|switch| switch.is_thrown()) {
+            self.divert();
+        }
         let received = match &mut self.kind {
             ReceiverKind::Stream(_) if self.awaits_reply => None,
             ReceiverKind::Stream(reader) => reader.buffered_frame()?,

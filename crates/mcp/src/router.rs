@@ -19,6 +19,11 @@ use crate::link::{BoxRead, BoxWrite, Link};
 use crate::pump::{Pumping, pump};
 use crate::wire::{Caller, Header, Mode, PROTOCOL, Reply, User};
 
+mod kept;
+
+use kept::Keepers;
+pub(crate) use kept::about;
+
 /// An agent that can be called now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentEntry {
@@ -39,6 +44,15 @@ pub struct Presence {
     pub silent_for: Option<Duration>,
 }
 
+/// What an agent's node says of the agent's tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolList {
+    /// Changes whenever the list does.
+    pub digest: u64,
+    /// Whether a tool wants arguments repeated as HTTP headers; nothing where the node does not say.
+    pub has_param_headers: Option<bool>,
+}
+
 /// Who is in the network, as the router needs it. The node implements it over the registry.
 pub trait Directory: Send + Sync + 'static {
     /// The node that a name or id means.
@@ -50,6 +64,8 @@ pub trait Directory: Send + Sync + 'static {
     fn presence(&self, node: NodeId) -> Presence;
     /// The agents of all nodes that are online, this one's included.
     fn agents(&self) -> Vec<AgentEntry>;
+    /// What is known of the tools of a node's agent.
+    fn tools(&self, node: NodeId, agent: &AgentName) -> Option<ToolList>;
     /// Changes whenever [`agents`](Self::agents) does.
     fn changes(&self) -> watch::Receiver<u64>;
 }
@@ -64,6 +80,7 @@ pub struct Router {
     node: NodeId,
     limits: Arc<McpLimits>,
     load: Arc<Load>,
+    keepers: Arc<Keepers>,
     user: Option<User>,
 }
 
@@ -133,6 +150,7 @@ impl Router {
             local: Arc::new(RwLock::new(local)),
             limits,
             load: Arc::default(),
+            keepers: Arc::default(),
             user: None,
         }
     }
@@ -212,17 +230,35 @@ impl Router {
     /// The node is unknown or cannot be reached; of a local agent also what [`Host::open`] says. What a remote host
     /// refuses comes with the first [`recv`](crate::link::LinkReceiver::recv).
     pub async fn open(&self, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
-        let nodes = self.instances(address)?;
+        self.open_about(address, mode, None).await
+    }
+
+    /// The same for a request about something that one instance alone may know.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) async fn open_about(
+        &self,
+        address: &AgentAddress,
+        mode: Mode,
+        about: Option<&str>,
+    ) -> Result<Link, Fault> {
+        let mut nodes = self.instances(address)?;
+        let keeper = about.and_then(|about| self.keepers.keeper(&address.agent, about));
+        if let Some(keeper) = keeper.filter(|keeper| nodes.len() > 1 && nodes.contains(keeper)) {
+            nodes = vec![keeper];
+        }
         let (last, others) = match nodes.as_slice() {
-            [one] => return self.open_at(*one, address, mode).await,
+            [one] if address.node != NodeRef::Any => return self.open_at(*one, address, mode).await,
             [others @ .., last] => (*last, others),
             [] => return Err(self.lost(address)),
         };
         let counted = |node: NodeId, link: Link| {
             let counted = Counted::new(&self.load, (node, address.agent.clone()));
-            link.also_observed(Arc::new(move |_| {
+            let keepers = Arc::clone(&self.keepers);
+            link.also_observed(Arc::new(move |message| {
                 // It lives as long as the link.
-                let _ = &counted;
+                keepers.learn(message, &counted.key.1, node);
             }))
         };
         for node in others {

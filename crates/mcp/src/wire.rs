@@ -31,21 +31,34 @@ pub struct Header {
     pub user: Option<User>,
 }
 
-/// A person whom an authorization server vouched for: the subject of a token, 1 to 255 bytes without control characters.
+/// A person whom an authorization server vouched for: the subject of a token, 1 to 255 bytes of visible characters, with
+/// single spaces between them at most.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct User(String);
 
-/// A text that is no subject: empty, too long, or with control characters.
+/// A text that is no subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the subject is empty, longer than 255 bytes, or holds control characters")]
+#[error("the subject is empty, longer than 255 bytes, or holds characters that are not seen, or `/user:`")]
 pub struct NoUser;
 
 impl TryFrom<String> for User {
     type Error = NoUser;
 
     fn try_from(text: String) -> Result<Self, NoUser> {
-        let is_fit = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);
+        // Those that are not seen, or turn others round, would show somebody as somebody else; `/user:` would fit rules
+        // about other nodes' people.
+        let is_hidden = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+                || (c.is_whitespace() && c != ' ')
+        };
+        let is_fit = (1..=255).contains(&text.len())
+            && !text.chars().any(is_hidden)
+            && text.trim() == text
+            && !text.contains("  ")
+            && !text.contains("/user:");
         if is_fit { Ok(Self(text)) } else { Err(NoUser) }
     }
 }
@@ -167,10 +180,12 @@ impl Caller {
         format!("{} {user}", self.node)
     }
 
-    /// Tells callers apart, and one with another name or other roles from itself before.
-    pub(crate) fn session_key(&self) -> String {
+    /// Tells callers apart, and one with another name or other roles from itself before. The first line says whose usage
+    /// it is, as [`counted`](Self::counted) does.
+    pub(crate) fn session_key(&self, is_own: bool) -> String {
         let user = self.user.as_ref().map_or("", |user| &user.0);
-        format!("{} {} {} {user}", self.node, self.name, self.roles.join(","))
+        let whose = if is_own { user.to_owned() } else { self.node.to_string() };
+        format!("{whose}\n{} {} {} {user}", self.node, self.name, self.roles.join(","))
     }
 }
 
@@ -205,7 +220,7 @@ mod tests {
             br#"{"agent":"files","mode":"session","user":"alice@example.org"}"#
         );
         assert_eq!(Header::parse(&for_somebody.line()).unwrap(), for_somebody);
-        for bad in ["", "a\\nb", &"x".repeat(256)] {
+        for bad in ["", "a\\nb", &"x".repeat(256), " a", "a\u{202e}b", "x/user:admin"] {
             let line = format!(r#"{{"agent":"files","mode":"session","user":"{bad}"}}"#);
             assert_eq!(Header::parse(line.as_bytes()).unwrap_err().code, FaultCode::Protocol);
         }

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use dawn_identity::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::compat::Compat;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// A byte stream to a node; what limits it is released when it is dropped.
@@ -22,19 +21,28 @@ pub struct MeshStream {
 }
 
 enum Kind {
-    Libp2p(Compat<libp2p::Stream>),
+    Libp2p { stream: libp2p::Stream, reads: usize },
     Memory(DuplexStream),
 }
 
+/// How much room is given to a read of a libp2p stream, bytes: at least, and at most while reads fill it.
+///
+/// The stream reads into memory that was set, so that room is zeroed for each try, also for one that finds nothing: all of
+/// a large buffer's took 43 % of a node's time with messages of 1 MiB.
+const READS: [usize; 2] = [4 << 10, 64 << 10];
+
 impl MeshStream {
     pub(crate) fn libp2p(
-        stream: Compat<libp2p::Stream>,
+        stream: libp2p::Stream,
         peer: NodeId,
         cut: CancellationToken,
         permits: Vec<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
-            kind: Kind::Libp2p(stream),
+            kind: Kind::Libp2p {
+                stream,
+                reads: READS[0],
+            },
             peer,
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
@@ -87,7 +95,18 @@ impl AsyncRead for MeshStream {
         let this = self.get_mut();
         this.check(context)?;
         match &mut this.kind {
-            Kind::Libp2p(stream) => Pin::new(stream).poll_read(context, buffer),
+            Kind::Libp2p { stream, reads } => {
+                let room = (*reads).min(buffer.remaining());
+                let read = ready!(futures::AsyncRead::poll_read(
+                    Pin::new(stream),
+                    context,
+                    buffer.initialize_unfilled_to(room)
+                ))?;
+                buffer.advance(read);
+                *reads = if read < room { *reads / 2 } else { *reads * 2 };
+                *reads = (*reads).clamp(READS[0], READS[1]);
+                Poll::Ready(Ok(()))
+            }
             Kind::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -98,7 +117,7 @@ impl AsyncWrite for MeshStream {
         let this = self.get_mut();
         this.check(context)?;
         match &mut this.kind {
-            Kind::Libp2p(stream) => Pin::new(stream).poll_write(context, bytes),
+            Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_write(Pin::new(stream), context, bytes),
             Kind::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -107,14 +126,14 @@ impl AsyncWrite for MeshStream {
         let this = self.get_mut();
         this.check(context)?;
         match &mut this.kind {
-            Kind::Libp2p(stream) => Pin::new(stream).poll_flush(context),
+            Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_flush(Pin::new(stream), context),
             Kind::Memory(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().kind {
-            Kind::Libp2p(stream) => Pin::new(stream).poll_shutdown(context),
+            Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_close(Pin::new(stream), context),
             Kind::Memory(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

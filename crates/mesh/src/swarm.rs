@@ -101,7 +101,7 @@ impl Control {
             .open_stream(peer, StreamProtocol::new(protocol.0))
             .await;
         match opened {
-            Ok(stream) => Ok(MeshStream::libp2p(stream.compat(), node, cut, Vec::new())),
+            Ok(stream) => Ok(MeshStream::libp2p(stream, node, cut, Vec::new())),
             Err(streams::OpenStreamError::UnsupportedProtocol(_)) => Err(OpenError::Unsupported {
                 node,
                 protocol: protocol.0,
@@ -124,7 +124,7 @@ impl Control {
                 tokio::spawn(async move {
                     shared
                         .deliver(protocol.0, node, |cut, permits| {
-                            MeshStream::libp2p(stream.compat(), node, cut, permits)
+                            MeshStream::libp2p(stream, node, cut, permits)
                         })
                         .await;
                 });

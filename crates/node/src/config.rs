@@ -20,6 +20,7 @@ mod check;
 pub mod edit;
 mod gateway;
 
+pub use dawn_mcp::gateway::resource::Secret;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 
 /// A length of time, written as `7d`, `90s` or `250ms`.

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dawn_identity::{Keypair, Membership, NodeId, NodeRef};
+use dawn_identity::{AgentName, Keypair, Membership, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
-use dawn_mcp::router::{AgentEntry, Presence};
+use dawn_mcp::router::{AgentEntry, Presence, ToolList};
 use dawn_mesh::{Mesh, PeerEvent, Published};
 use dawn_registry::{Applied, Beat, Digest, Limits, NodeRecord, NodeView, Registry, RegistryEvent, Version};
 use tokio::sync::{broadcast, watch};
@@ -490,7 +490,34 @@ async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published
 
 impl dawn_mcp::router::Directory for Directory {
     fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault> {
-        Ok(self.find(node)?.record.node)
+        // Asked for every call: nothing is copied unless there is something to explain.
+        let found = {
+            let registry = lock(&self.0.registry);
+            let is_it = |record: &&NodeRecord| match node {
+                NodeRef::Id(id) => record.node == *id,
+                NodeRef::Name(name) => record.name == *name,
+                NodeRef::Any => false,
+            };
+            let mut found = registry.records().filter(is_it).map(|record| record.node);
+            found.next().filter(|_| found.next().is_none())
+        };
+        match found {
+            Some(node) => Ok(node),
+            None => Ok(self.find(node)?.record.node),
+        }
+    }
+
+    fn tools(&self, node: NodeId, agent: &AgentName) -> Option<ToolList> {
+        let registry = lock(&self.0.registry);
+        let summary = registry
+            .record(&node)?
+            .agents
+            .iter()
+            .find(|known| known.name == *agent)?;
+        Some(ToolList {
+            digest: summary.lists[0],
+            has_param_headers: summary.param_headers,
+        })
     }
 
     fn presence(&self, node: NodeId) -> Presence {

@@ -166,19 +166,21 @@ impl Home {
         write().map_err(file_error(path))
     }
 
-    /// Writes a key file.
+    /// The key of a file; made where there is none.
     ///
     /// # Errors
-    /// It exists already or cannot be written.
-    pub fn write_key(&self, path: &Path, key: &Keypair, passphrase: Option<&Passphrase>) -> Result<(), NodeError> {
+    /// What [`read_key`](Self::read_key) says, or the file cannot be written.
+    pub fn own_key(&self, path: &Path, passphrase: Option<&Passphrase>) -> Result<Keypair, NodeError> {
         if path.exists() {
-            return Err(NodeError::HasNetwork(self.data.clone()));
+            return self.read_key(path, passphrase);
         }
-        let text = keyfile::seal(key, passphrase, &mut rand::rng()).map_err(|source| NodeError::Key {
+        let key = Keypair::generate(&mut rand::rng());
+        let text = keyfile::seal(&key, passphrase, &mut rand::rng()).map_err(|source| NodeError::Key {
             path: path.to_owned(),
             source,
         })?;
-        self.write_private(path, text.as_bytes())
+        self.write_private(path, text.as_bytes())?;
+        Ok(key)
     }
 
     /// Reads a key file that nobody else can read.
@@ -236,7 +238,8 @@ mod tests {
     fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
         let (_folder, home) = home();
         let path = home.identity_key();
-        home.write_key(&path, &Keypair::from_seed([1; 32]), None).unwrap();
+        let key = home.own_key(&path, None).unwrap();
+        assert_eq!(home.own_key(&path, None).unwrap().node_id(), key.node_id());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(home.read_key(&path, None).is_ok());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();

@@ -12,7 +12,7 @@ use dawn_mcp::gateway::Gateway;
 use dawn_mcp::gateway::resource::ResourceServer;
 use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
-use dawn_mcp::router::{Directory as _, Router};
+use dawn_mcp::router::Router;
 use dawn_mcp::wire::{Caller, PROTOCOL};
 use dawn_mesh::{Audience, Backoff, Mesh, MeshConfig, Protocol};
 use serde_json::Value;
@@ -31,6 +31,8 @@ use crate::home::{Home, HomeLock};
 use crate::members::{ADMISSION, Members};
 use crate::store::Store;
 use crate::vault::Credentials;
+
+mod reload;
 
 /// What the parts of the local API share.
 #[derive(Clone)]
@@ -118,12 +120,11 @@ impl NodeState {
         &self.inner.api
     }
 
-    /// Where the gateway listens beyond this machine, and under which address it is known there.
+    /// Where the gateway listens beyond this machine, and the addresses of what it exposes there.
     #[must_use]
-    pub fn exposed(&self) -> Option<(SocketAddr, String)> {
-        let (_, address) = self.inner.exposed.as_ref()?;
-        let config = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((*address, config.gateway.as_ref()?.url.clone()))
+    pub fn exposed(&self) -> Option<(SocketAddr, Vec<String>)> {
+        let (server, address) = self.inner.exposed.as_ref()?;
+        Some((*address, server.resources()))
     }
 
     /// For how long it runs.
@@ -206,91 +207,6 @@ impl NodeState {
             .remove(name);
         self.host.remove(name).await;
         Ok(())
-    }
-
-    /// Reads the configuration again: agents that are new, gone or different, and what the gateway's endpoints show.
-    /// Everything else needs a restart. Returns the agents that changed, and the sections that need one.
-    ///
-    /// # Errors
-    /// The configuration cannot be read or is not valid; nothing is changed then.
-    pub async fn reload(&self) -> Result<(Vec<AgentName>, Vec<&'static str>), NodeError> {
-        let _one = self.inner.reloading.lock().await;
-        let config = Config::load(&self.home().config_file(), &Overrides::default())?;
-        let views = config.views()?;
-        if let (Some((server, _)), Some(gateway)) = (&self.inner.exposed, &config.gateway) {
-            let set = server.set(gateway.resource());
-            set.map_err(|error| NodeError::Config(format!("gateway: {error}")))?;
-        }
-        self.gateway.views().set(views);
-        let before = {
-            let mut agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *agents, config.agents.clone())
-        };
-        let mut changed = Vec::new();
-        for (name, was) in &before {
-            if config.agents.get(name) != Some(was) {
-                self.host.remove(name).await;
-                changed.push(name.clone());
-            }
-        }
-        for (name, is) in &config.agents {
-            if before.get(name) != Some(is) {
-                self.host
-                    .add(name.clone(), spec(is)?)
-                    .map_err(|error| NodeError::Agent(error.to_string()))?;
-                changed.push(name.clone());
-            }
-        }
-        changed.sort();
-        changed.dedup();
-        let later = self.inner.read_at_start.needs_restart(&config);
-        *self.inner.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
-        Ok((changed, later))
-    }
-
-    /// What the configuration says that fits nothing that is known.
-    pub fn doubts(&self) -> Vec<String> {
-        let nodes = self.directory.nodes();
-        let nodes: Vec<String> = nodes
-            .iter()
-            .flat_map(|view| [view.record.name.to_string(), view.record.node.to_string()])
-            .collect();
-        let agents = self.directory.agents();
-        let agents: Vec<String> = agents
-            .iter()
-            .map(|entry| format!("{}:{}", entry.node_name, entry.summary.name))
-            .collect();
-        let config = self.inner.config.lock().unwrap_or_else(PoisonError::into_inner);
-        config.doubts(&nodes, &agents)
-    }
-
-    /// Reads the configuration again whenever its file has changed and been left alone for a moment.
-    async fn watch_configuration(&self) {
-        const LOOK: Duration = Duration::from_secs(1);
-        let file = self.home().config_file();
-        let stamp = || {
-            let metadata = std::fs::metadata(&file).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        let (mut known, mut before) = (stamp(), stamp());
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = stamp();
-            if now != known && now == before {
-                known = now;
-                match self.reload().await {
-                    Ok((changed, later)) if changed.is_empty() && later.is_empty() => {}
-                    Ok((changed, later)) => {
-                        tracing::info!(?changed, needs_restart = ?later, "the configuration has changed");
-                    }
-                    Err(error) => tracing::error!(%error, "the changed configuration is not used"),
-                }
-                for doubt in self.doubts() {
-                    tracing::warn!("{doubt}");
-                }
-            }
-            before = now;
-        }
     }
 
     /// Ends an agent's processes and asks it again what it offers.
@@ -507,13 +423,7 @@ impl Node {
             node.tasks.spawn(audit.run(node.background.clone()));
         }
         if let Some(exposed) = exposed {
-            let (serving, stop) = (exposed.serve(node.api_stop.clone()), node.state.stopping());
-            node.tasks.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the exposed gateway failed; the node ends");
-                    stop.cancel();
-                }
-            });
+            node.tasks.spawn(exposed.serve(node.api_stop.clone()));
         }
         node.run(&config, token, listener)?;
         node.state.inner.ready.store(true, Ordering::Release);

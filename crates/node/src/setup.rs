@@ -101,7 +101,10 @@ pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeE
         return Err(NodeError::HasNetwork(home.data().to_owned()));
     }
     home.create()?;
-    let (node, network) = (Keypair::generate(&mut rand::rng()), Keypair::generate(&mut rand::rng()));
+    // What a join that did not succeed, or an interrupted start, left is used.
+    let passphrase = options.passphrase.as_ref();
+    let node = home.own_key(&home.identity_key(), passphrase)?;
+    let network = home.own_key(&home.network_key(), passphrase)?;
     let now = now();
     let authority = Authority::Root { key: network.clone() };
     let request = Request {
@@ -114,8 +117,6 @@ pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeE
         serial: Serial::from_bytes(rand::random()),
     };
     let chain = authority.issue(request, now)?;
-    home.write_key(&home.network_key(), &network, options.passphrase.as_ref())?;
-    home.write_key(&home.identity_key(), &node, options.passphrase.as_ref())?;
     let store = Store::open(&home.database()).await?;
     remember(&store, network.network_id(), &options.network_name, &chain.encode()).await?;
     store.close().await;
@@ -158,18 +159,12 @@ pub async fn join(
     options: JoinOptions,
     mut on_event: impl FnMut(JoinEvent) + Send,
 ) -> Result<JoinReport, NodeError> {
-    if home.has_network() {
+    // A network's key is its owner's: a member has none.
+    if home.has_network() || home.network_key().exists() {
         return Err(NodeError::HasNetwork(home.data().to_owned()));
     }
     home.create()?;
-    let pending = home.identity_key();
-    let key = if pending.exists() {
-        home.read_key(&pending, options.passphrase.as_ref())?
-    } else {
-        let key = Keypair::generate(&mut rand::rng());
-        home.write_key(&pending, &key, options.passphrase.as_ref())?;
-        key
-    };
+    let key = home.own_key(&home.identity_key(), options.passphrase.as_ref())?;
     let mesh = Mesh::start(MeshConfig::new(*key.seed()), Arc::new(NotYet)).await?;
     let joined = ask(&mesh, ticket, &key, &options, &mut on_event).await;
     mesh.shutdown().await;

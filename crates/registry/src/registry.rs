@@ -289,6 +289,18 @@ impl Registry {
         self.entries.iter().filter_map(shown).collect()
     }
 
+    /// What a node said last.
+    #[must_use]
+    pub fn record(&self, node: &NodeId) -> Option<&NodeRecord> {
+        Some(&self.entries.get(node)?.record.as_ref()?.record)
+    }
+
+    /// What every node said last.
+    pub fn records(&self) -> impl Iterator<Item = &NodeRecord> {
+        let known = self.entries.values().filter_map(|entry| entry.record.as_ref());
+        known.map(|known| &known.record)
+    }
+
     /// Whether a node is online, and when it was last heard of.
     #[must_use]
     pub fn presence(&self, node: &NodeId) -> (bool, Option<Duration>) {

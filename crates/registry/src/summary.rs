@@ -50,6 +50,9 @@ pub struct AgentSummary {
     /// What changes whenever its lists do: tools, prompts, resources with their templates.
     #[serde(default)]
     pub lists: [u64; 3],
+    /// Whether a tool of it wants arguments repeated as HTTP headers; nothing where its node does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param_headers: Option<bool>,
 }
 
 impl AgentSummary {
@@ -73,6 +76,7 @@ impl AgentSummary {
             resources: 0,
             prompts: 0,
             lists: [0; 3],
+            param_headers: None,
         }
     }
 }

@@ -2,9 +2,11 @@
 //! headers of the stateless revision say what its body says.
 
 use axum::http::{HeaderMap, Uri};
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use crate::server::{CAPABILITIES_KEY, Failure, LEGACY, MODERN, VERSION_KEY};
+use crate::tools;
 
 const VERSION_HEADER: &str = "mcp-protocol-version";
 
@@ -34,6 +36,7 @@ fn name(message: &Value) -> Option<&str> {
     let member = match message["method"].as_str()? {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
         _ => return None,
     };
     message["params"][member].as_str()
@@ -65,7 +68,38 @@ pub(crate) fn check_modern(headers: &HeaderMap, message: &Value) -> Result<(), F
             return Err(Failure::new(-32020, format!("the header {name} does not say {body}")));
         }
     }
+    check_arguments(headers, message)
+}
+
+/// Checks that the headers repeat the arguments of which the tool wants that.
+fn check_arguments(headers: &HeaderMap, message: &Value) -> Result<(), Failure> {
+    let (tool, arguments) = tools::REGIONAL;
+    if message["method"] != "tools/call" || message["params"]["name"] != tool {
+        return Ok(());
+    }
+    for (argument, name) in arguments {
+        let said = match &message["params"]["arguments"][argument] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        let name = format!("mcp-param-{name}").to_ascii_lowercase();
+        let repeated = header(headers, &name).map(|value| decoded(value).unwrap_or_default());
+        if repeated != said {
+            return Err(Failure::new(
+                -32020,
+                format!("{name} is {repeated:?}, the argument is {said:?}"),
+            ));
+        }
+    }
     Ok(())
+}
+
+fn decoded(value: &str) -> Option<String> {
+    match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+        Some(encoded) => String::from_utf8(BASE64.decode(encoded.as_bytes()).ok()?).ok(),
+        None => Some(value.to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod input_required;
 mod raw;
 mod server;
 mod stdio;
+mod tasks;
 mod tools;
 
 use clap::{Parser, ValueEnum};

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::tasks::{self, Tasks};
 use crate::{Eras, fixtures, input_required, tools};
 
 /// Where messages go.
@@ -65,6 +66,7 @@ pub(crate) struct Server {
     pub(crate) cancelled: AtomicU64,
     pub(crate) sessions: AtomicU64,
     pub(crate) extra_tools: Mutex<Vec<String>>,
+    pub(crate) tasks: Tasks,
     listeners: Mutex<HashMap<u64, Listener>>,
     next_listener: AtomicU64,
     connections: Mutex<Vec<Weak<Connection>>>,
@@ -104,6 +106,7 @@ pub(crate) struct Connection {
 }
 
 /// One request at work.
+#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) server: Arc<Server>,
     pub(crate) connection: Arc<Connection>,
@@ -135,6 +138,13 @@ impl Connection {
     pub(crate) async fn finish(&self) {
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+    }
+
+    /// Tells the client something that belongs to no request.
+    pub(crate) fn tell(&self, method: &str, params: Value) {
+        let _ = self
+            .session
+            .send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
     }
 
     /// Cancels everything at work.
@@ -217,6 +227,7 @@ impl Server {
             cancelled: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             extra_tools: Mutex::default(),
+            tasks: Tasks::default(),
             listeners: Mutex::default(),
             next_listener: AtomicU64::new(0),
             connections: Mutex::default(),
@@ -321,7 +332,7 @@ impl Server {
         }
         match (method, call.is_modern) {
             ("server/discover", true) => Ok(
-                json!({ "supportedVersions": [MODERN], "capabilities": capabilities(), "instructions": "a server for tests" }),
+                json!({ "supportedVersions": [MODERN], "capabilities": capabilities(true), "instructions": "a server for tests" }),
             ),
             ("subscriptions/listen", true) => self.listen(id, call).await,
             ("initialize", false) => {
@@ -330,7 +341,7 @@ impl Server {
                 *call.connection.capabilities.lock().unwrap() = call.params["capabilities"].clone();
                 let wanted = call.params["protocolVersion"].as_str().unwrap_or_default();
                 let version = LEGACY.iter().find(|version| **version == wanted).unwrap_or(&LEGACY[0]);
-                Ok(json!({ "protocolVersion": version, "capabilities": capabilities(), "serverInfo": info() }))
+                Ok(json!({ "protocolVersion": version, "capabilities": capabilities(false), "serverInfo": info() }))
             }
             ("ping", false) => Ok(json!({})),
             ("logging/setLevel", false) => match severity(call.params["level"].as_str().unwrap_or_default()) {
@@ -353,10 +364,13 @@ impl Server {
                     .remove(call.params["uri"].as_str().unwrap_or_default());
                 Ok(json!({}))
             }
-            ("tools/list", _) => Ok(json!({ "tools": tools::list(&self.extra_tools.lock().unwrap()) })),
+            ("tools/list", modern) => Ok(json!({ "tools": tools::list(&self.extra_tools.lock().unwrap(), modern) })),
             ("tools/call", _) => {
                 self.calls.fetch_add(1, Ordering::Relaxed);
-                tools::call(call).await
+                match tasks::called(call).await {
+                    Some(called) => called,
+                    None => tools::call(call).await,
+                }
             }
             ("prompts/list", _) => Ok(json!({ "prompts": fixtures::prompts() })),
             ("prompts/get", modern) => match call.params["name"].as_str() {
@@ -371,12 +385,16 @@ impl Server {
             ("completion/complete", _) => {
                 Ok(json!({ "completion": { "values": ["paris", "park", "party"], "total": 3, "hasMore": false } }))
             }
-            _ => unknown(),
+            (method, false) => self.tasks.legacy(method, call).await.unwrap_or_else(unknown),
+            (method, true) => self.tasks.modern(method, call).unwrap_or_else(unknown),
         }
     }
 
     async fn listen(&self, id: &Value, call: &Call) -> Result<Value, Failure> {
         let filter = call.params["notifications"].clone();
+        if filter.get("taskIds").is_some() {
+            tasks::needs_extension(call)?;
+        }
         call.notify(
             "notifications/subscriptions/acknowledged",
             json!({ "_meta": { SUBSCRIPTION_KEY: id }, "notifications": filter }),
@@ -437,7 +455,7 @@ impl Server {
         }
     }
 
-    fn tell_listeners(&self, method: &str, params: &Value, wants: impl Fn(&Value) -> bool) {
+    pub(crate) fn tell_listeners(&self, method: &str, params: &Value, wants: impl Fn(&Value) -> bool) {
         for listener in self
             .listeners
             .lock()
@@ -464,14 +482,20 @@ fn info() -> Value {
     json!({ "name": "dawn-test-agent", "title": "Dawn's test agent", "version": env!("CARGO_PKG_VERSION") })
 }
 
-fn capabilities() -> Value {
-    json!({
+fn capabilities(is_modern: bool) -> Value {
+    let mut capabilities = json!({
         "tools": { "listChanged": true },
         "prompts": { "listChanged": true },
         "resources": { "listChanged": true, "subscribe": true },
         "completions": {},
         "logging": {},
-    })
+    });
+    if is_modern {
+        capabilities["extensions"] = json!({ tasks::EXTENSION: {} });
+    } else {
+        capabilities["tasks"] = json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } });
+    }
+    capabilities
 }
 
 /// What every modern result carries.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::fixtures::{PNG, WAV};
 use crate::input_required::{self, text};
 use crate::server::{Call, Failure};
+use crate::tasks;
 
 /// Name, description, required string arguments.
 const TOOLS: &[(&str, &str, &[&str])] = &[
@@ -44,12 +45,14 @@ const TOOLS: &[(&str, &str, &[&str])] = &[
         "asks what the client can answer",
         &[],
     ),
+    ("greet", "greets", &["name"]),
     ("echo", "says what it is told", &["text"]),
     ("payload", "a text of many bytes", &[]),
     ("slow", "works for a while and tells its progress", &[]),
     ("stats", "what was counted", &[]),
     ("crash", "ends the process", &[]),
     ("env", "an environment variable", &["name"]),
+    ("pid", "the process that answers", &[]),
     ("caller", "who calls, as the request says", &[]),
     ("ask_sampling", "asks the client's model, says its whole answer", &[]),
     (
@@ -76,14 +79,30 @@ fn tool(name: &str, description: &str, arguments: &[&str]) -> Value {
     json!({ "name": name, "description": description, "inputSchema": { "type": "object", "properties": properties, "required": arguments } })
 }
 
-pub(crate) fn list(extra: &[String]) -> Vec<Value> {
+/// The tool of which arguments are repeated as headers: which argument under which name.
+pub(crate) const REGIONAL: (&str, [(&str, &str); 3]) = (
+    "regional",
+    [("region", "Region"), ("limit", "Limit"), ("urgent", "Urgent")],
+);
+
+fn regional() -> Value {
+    let (name, arguments) = REGIONAL;
+    let properties = arguments.into_iter().zip(["string", "integer", "boolean"]);
+    let properties: serde_json::Map<String, Value> = properties
+        .map(|((argument, header), kind)| (argument.to_owned(), json!({ "type": kind, "x-mcp-header": header })))
+        .collect();
+    json!({ "name": name, "description": "says where it works", "inputSchema": { "type": "object", "properties": properties, "required": ["region"] } })
+}
+
+pub(crate) fn list(extra: &[String], is_modern: bool) -> Vec<Value> {
     let fixed = TOOLS
         .iter()
         .map(|(name, description, arguments)| tool(name, description, arguments));
     let rich =
         json!({ "name": RICH, "description": "has a schema with every kind of keyword", "inputSchema": rich_schema() });
     fixed
-        .chain([rich])
+        .chain([rich, regional()])
+        .chain(tasks::list(is_modern))
         .chain(extra.iter().map(|name| tool(name, "added by a test", &[])))
         .collect()
 }
@@ -288,6 +307,8 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
             call.server.list_changed("prompts");
             text("said so")
         }
+        "greet" => text(format!("Hello, {}!", argument("name"))),
+        "regional" => text(argument("region")),
         "echo" => text(argument("text")),
         "payload" => {
             text("x".repeat(usize::try_from(arguments["bytes"].as_u64().unwrap_or_default()).unwrap_or_default()))
@@ -306,9 +327,10 @@ pub(crate) async fn call(call: &Call) -> Result<Value, Failure> {
         "stats" => {
             let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
             let server = &call.server;
-            text(json!({ "calls": load(&server.calls), "cancelled": load(&server.cancelled), "sessions": load(&server.sessions), "subscriptions": server.subscriptions() }).to_string())
+            text(json!({ "calls": load(&server.calls), "cancelled": load(&server.cancelled), "sessions": load(&server.sessions), "subscriptions": server.subscriptions(), "tasks": server.tasks.at_work() }).to_string())
         }
         "crash" => std::process::exit(3),
+        "pid" => text(std::process::id().to_string()),
         "env" => text(std::env::var(argument("name")).unwrap_or_default()),
         "caller" => text(call.params["_meta"]["io.dawn/caller"].to_string()),
         "ask_elicitation" => {

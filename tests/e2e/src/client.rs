@@ -164,12 +164,32 @@ impl Legacy {
     }
 }
 
+/// The headers that repeat arguments (MCP 2026-07-28, "Custom headers from tool parameters"), all in Base64.
+fn mirrored(schema: &Value, arguments: &Value) -> Vec<(String, String)> {
+    let mut headers = Vec::new();
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let value = &arguments[name];
+        let text = match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+            _ => None,
+        };
+        if let (Some(header), Some(text)) = (property["x-mcp-header"].as_str(), text) {
+            let encoded = data_encoding::BASE64.encode(text.as_bytes());
+            headers.push((format!("mcp-param-{header}"), format!("=?base64?{encoded}?=")));
+        }
+        headers.extend(mirrored(property, value));
+    }
+    headers
+}
+
 /// A modern client.
 #[derive(Debug, Clone)]
 pub struct Modern {
     http: reqwest::Client,
     endpoint: String,
     token: String,
+    tools: Vec<Value>,
 }
 
 impl Modern {
@@ -180,7 +200,13 @@ impl Modern {
             http: crate::http(),
             endpoint: endpoint.into(),
             token: token.into(),
+            tools: Vec::new(),
         }
+    }
+
+    /// Knows these tools, as they were listed: of arguments that they want repeated as headers it sends those.
+    pub fn learn(&mut self, tools: &[Value]) {
+        self.tools = tools.to_vec();
     }
 
     /// Sends a request with everything the revision asks for and gives the raw response. Without capabilities of their
@@ -194,6 +220,7 @@ impl Modern {
         let name = params["name"]
             .as_str()
             .or(params["uri"].as_str())
+            .or(params["taskId"].as_str())
             .unwrap_or_default()
             .to_owned();
         let builder = self
@@ -204,7 +231,16 @@ impl Modern {
         let builder = builder
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2026-07-28");
-        let builder = builder.header("mcp-method", method).header("mcp-name", name);
+        let mut builder = builder.header("mcp-method", method).header("mcp-name", &name);
+        if let Some(tool) = self
+            .tools
+            .iter()
+            .find(|tool| method == "tools/call" && tool["name"] == name)
+        {
+            for (header, value) in mirrored(&tool["inputSchema"], &params["arguments"]) {
+                builder = builder.header(header, value);
+            }
+        }
         let message = json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params });
         builder.body(message.to_string()).send().await.expect("answered")
     }

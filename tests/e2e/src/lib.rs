@@ -381,6 +381,22 @@ pub fn http() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
+/// Starts the test agent as a Streamable HTTP server; ends with what is returned. The address is that of its endpoint.
+pub async fn http_agent(args: &[&str]) -> (Child, String) {
+    let mut command = Command::new(test_agent());
+    command.args(["--http", "127.0.0.1:0"]).args(args);
+    let mut server = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the agent starts");
+    let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines();
+    let line = lines.next_line().await.expect("readable").expect("an address");
+    let url = line.rsplit(' ').next().expect("an address").to_owned();
+    (server, url)
+}
+
 /// Asks until the answer is yes; fails the test when it stays no.
 pub async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();

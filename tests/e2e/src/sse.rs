@@ -38,4 +38,14 @@ impl Events {
             self.buffer.extend_from_slice(&chunk);
         }
     }
+
+    /// The response at their end, whatever else is told before it.
+    pub async fn response(&mut self) -> Value {
+        loop {
+            let event = self.next().await.expect("answered");
+            if event["method"].is_null() {
+                return event;
+            }
+        }
+    }
 }

@@ -2,9 +2,8 @@
 #![allow(clippy::expect_used, reason = "a test helper fails the test")]
 
 use std::process::Stdio;
-use std::time::Duration;
 
-use dawn_e2e::{Network, PATIENCE, Transport, eventually};
+use dawn_e2e::{Events, Network, Node, PATIENCE, Transport, eventually};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -128,29 +127,29 @@ async fn each_other_node_may_ask_only_so_much() {
         unreachable!()
     };
     let client = home.modern(Some("lab:probe"));
-    let slow: Vec<_> = (0..2)
-        .map(|id| {
-            let client = client.clone();
-            tokio::spawn(async move { client.call(id, "slow", json!({ "seconds": 5 })).await })
-        })
-        .collect();
-    // Both are in flight before the third comes: it would take one's place.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    eventually("a third request is refused", async || {
-        let body = client.call(9, "echo", json!({ "text": "x" })).await.body;
-        body["error"]["data"]["dawn"]["code"] == "busy"
-    })
-    .await;
+    // Both are in flight before the third comes, their progress says: it would take one's place.
+    let mut slow = Vec::new();
+    for id in 0..2 {
+        let params = json!({
+            "name": "slow", "arguments": { "seconds": 5, "steps": 100 }, "_meta": { "progressToken": id },
+        });
+        let mut events = Events::new(client.post(id, "tools/call", params).await);
+        let progress = events.next().await.expect("told");
+        assert_eq!(progress["method"], "notifications/progress", "{progress}");
+        slow.push(events);
+    }
+    let third = client.call(9, "echo", json!({ "text": "x" })).await.body;
+    assert_eq!(third["error"]["data"]["dawn"]["code"], "busy", "{third}");
     // Another node has its own share.
     let other = den
         .modern(Some("lab:probe"))
         .call(1, "echo", json!({ "text": "x" }))
         .await;
     assert!(other.body["result"].is_object(), "{other:?}");
-    for call in slow {
-        assert!(call.await.expect("called").body["result"].is_object());
+    for mut events in slow {
+        let result = events.response().await;
+        assert!(result["result"].is_object(), "{result}");
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let mut refused = 0;
     for id in 0..60 {
         let body = client.call(id, "echo", json!({ "text": "x" })).await.body;
@@ -162,4 +161,107 @@ async fn each_other_node_may_ask_only_so_much() {
     for id in 0..60 {
         assert!(own.call(id, "echo", json!({ "text": "x" })).await.body["result"].is_object());
     }
+}
+
+/// Replaces the configuration of a node, and says what the reload said.
+async fn configure(node: &Node, text: &str) -> Value {
+    std::fs::write(node.home().join("config.toml"), text).expect("the configuration is written");
+    node.dawn(&["reload"]).await.success().json()
+}
+
+#[tokio::test]
+async fn changed_rules_and_limits_hold_for_open_sessions_and_end_none() {
+    let network = network("").await;
+    let [home, lab, _den] = &network.nodes[..] else {
+        unreachable!()
+    };
+    let before = std::fs::read_to_string(lab.home().join("config.toml")).expect("the configuration");
+    let session = home.legacy(Some("lab:probe")).await;
+    let notes = home.legacy(Some("lab:memory")).await;
+    let own = lab.legacy(Some("lab:probe")).await;
+    let pid = own.text("pid", "pid", json!({})).await;
+    let mine = session.text("pid", "pid", json!({})).await;
+    let denied = |body: &Value| body["error"]["data"]["dawn"]["code"] == "denied";
+    let names = |body: &Value| body["result"]["tools"].to_string();
+
+    // A call that is under way is answered, and a subscription goes on.
+    let slow = session.clone();
+    let slow = tokio::spawn(async move { slow.call("slow", "slow", json!({ "seconds": 3 })).await });
+    let mut events = session.listen().await;
+    let _subscribed = session
+        .request(
+            "watch",
+            "resources/subscribe",
+            json!({ "uri": "test://watched-resource" }),
+        )
+        .await;
+    let rules = "[[agents.probe.access]]\nwhat = [\"echo\"]\nthen = \"deny\"\n[[memory.access]]\nwhat = [\"remember\"]\nthen = \"deny\"\n";
+    let told = configure(lab, &format!("{before}{rules}")).await;
+    assert_eq!(told["needs_restart"], json!([]), "{told}");
+    let refused = session.call(1, "echo", json!({ "text": "x" })).await.body;
+    assert!(denied(&refused), "{refused}");
+    let listed = session.request(2, "tools/list", json!({})).await.body;
+    assert!(
+        !names(&listed).contains("\"echo\"") && names(&listed).contains("\"slow\""),
+        "{listed}"
+    );
+    let refused = notes.call(1, "remember", json!({ "text": "x" })).await.body;
+    assert!(denied(&refused), "{refused}");
+    assert!(notes.call(2, "list", json!({})).await.body["result"].is_object());
+    assert!(slow.await.expect("called").body["result"].is_object());
+    let touched = session
+        .call(3, "touch_resource", json!({ "uri": "test://watched-resource" }))
+        .await;
+    assert!(touched.body["result"].is_object(), "{touched:?}");
+    let event = events.next().await.expect("told");
+    assert_eq!(event["method"], "notifications/resources/updated", "{event}");
+    // It is the same session with the same process, and nobody else's has changed.
+    assert_eq!(session.text(4, "pid", json!({})).await, mine);
+    assert_eq!(own.text(1, "echo", json!({ "text": "own" })).await, "own");
+    assert_eq!(own.text(2, "pid", json!({})).await, pid);
+
+    // A modern client's next request as well; and back again.
+    let client = home.modern(Some("lab:probe"));
+    assert!(denied(&client.call(1, "echo", json!({ "text": "x" })).await.body));
+    let limits = "[agents.probe.limits]\nin_flight = 1\n[memory.limits]\nrequests_per_second = 1\n";
+    let told = configure(lab, &format!("{before}{limits}")).await;
+    assert_eq!(told["needs_restart"], json!([]), "{told}");
+    assert_eq!(session.text(5, "echo", json!({ "text": "again" })).await, "again");
+    // Its progress says that the one call is under way.
+    let slow = json!({
+        "jsonrpc": "2.0", "id": "slow", "method": "tools/call",
+        "params": { "name": "slow", "arguments": { "seconds": 60, "steps": 600 }, "_meta": { "progressToken": "slow" } },
+    });
+    let mut slow = Events::new(session.post(&slow).await);
+    let progress = slow.next().await.expect("told");
+    assert_eq!(progress["method"], "notifications/progress", "{progress}");
+    let refused = session.call("more", "echo", json!({ "text": "x" })).await.body;
+    assert_eq!(refused["error"]["data"]["dawn"]["code"], "busy", "{refused}");
+    session
+        .notify("notifications/cancelled", json!({ "requestId": "slow" }))
+        .await;
+    let mut refused = 0;
+    for id in 10..20 {
+        refused += usize::from(notes.call(id, "list", json!({})).await.body["error"].is_object());
+    }
+    assert!(refused > 0, "ten requests in a row are more than one a second");
+    let _told = configure(lab, &before).await;
+    for id in 20..30 {
+        assert!(notes.call(id, "list", json!({})).await.body["result"].is_object());
+    }
+    assert_eq!(session.text(6, "pid", json!({})).await, mine);
+
+    // What is not only of rules and limits begins the agent anew.
+    let other = before.replace("[agents.probe]", "[agents.probe]\nenv = { A = \"1\" }");
+    let told = configure(lab, &other).await;
+    let _noticed = told["agents"].as_array().expect("agents");
+    home.sees("lab:probe").await;
+    eventually("the agent is begun anew", async || {
+        let anew = home
+            .modern(Some("lab:probe"))
+            .call(1, "env", json!({ "name": "A" }))
+            .await;
+        anew.body["result"]["content"][0]["text"] == "1"
+    })
+    .await;
 }

@@ -1,6 +1,6 @@
 //! The audit log: who called what, and nothing of what was said.
 
-use dawn_e2e::{Network, Transport, eventually};
+use dawn_e2e::{Events, Network, Transport, eventually};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -54,10 +54,13 @@ async fn calls_are_recorded_with_their_caller_and_outcome_but_not_their_content(
     assert_eq!(home.dawn(&["audit"]).await.success().json(), json!([]));
 
     // A call that never ends is recorded when its caller leaves.
-    let slow = home.modern(Some("lab:probe"));
-    let calling = tokio::spawn(async move { slow.call(4, "slow", json!({ "seconds": 60 })).await });
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    calling.abort();
+    let params = json!({
+        "name": "slow", "arguments": { "seconds": 60, "steps": 600 }, "_meta": { "progressToken": 4 },
+    });
+    let mut events = Events::new(home.modern(Some("lab:probe")).post(4, "tools/call", params).await);
+    let progress = events.next().await.expect("told");
+    assert_eq!(progress["method"], "notifications/progress", "{progress}");
+    drop(events);
     eventually("the unanswered call is recorded", async || {
         let lines = lab.dawn(&["audit", "--what", "slow"]).await.success().json();
         lines[0]["outcome"] == "unanswered"

@@ -200,8 +200,14 @@ async fn tokens_that_do_not_do_are_refused() {
     let others = Issuer::start().await;
     let foreign = others.token("alice", &resource(WORK), SCOPE, json!({})).await;
     assert_eq!(used(&foreign).await, invalid, "another issuer");
-    let renamed = changed(&foreign, |_, claims| claims["iss"] = issuer.url.as_str().into());
-    assert_eq!(used(&renamed).await, invalid, "another issuer under this one's name");
+    let forged = {
+        let (mut claims, mut kid) = (Value::Null, Value::Null);
+        let _same = changed(&good, |header, good| {
+            (claims, kid) = (good.clone(), header["kid"].clone());
+        });
+        signed(THIEFS, &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid }), &claims)
+    };
+    assert_eq!(used(&forged).await, invalid, "another key under the issuer's name");
     let promoted = changed(&good, |_, claims| claims["sub"] = "bob".into());
     assert_eq!(used(&promoted).await, invalid, "changed claims");
     let unsigned = changed(&good, |header, _| header["alg"] = "none".into());
@@ -342,8 +348,12 @@ fn proof(key: (&str, &str), method: &str, address: &str, token: &str) -> String 
         "htm": method, "htu": address, "iat": now.as_secs(),
         "ath": BASE64URL_NOPAD.encode(&Sha256::digest(token)),
     });
+    signed(key, &header, &claims)
+}
+
+fn signed(key: (&str, &str), header: &Value, claims: &Value) -> String {
     let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-    let message = format!("{}.{}", part(&header), part(&claims));
+    let message = format!("{}.{}", part(header), part(claims));
     let key = EncodingKey::from_ed_der(&HEXLOWER.decode(key.0.as_bytes()).expect("hexadecimal"));
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA).expect("signed");
     format!("{message}.{signature}")
@@ -517,19 +527,213 @@ async fn tls_holds_and_slow_or_too_many_clients_are_closed() {
     };
     assert_eq!(ask(trusting()).await.expect("answered").status(), 200);
     assert!(ask(http()).await.is_err(), "an unknown authority is not trusted");
-    // Garbage in place of a handshake, and clients that say nothing, are closed, and take no place for long.
-    let mut idle = Vec::new();
-    for _ in 0..3 {
-        idle.push(tokio::net::TcpStream::connect(&listen).await.expect("connected"));
+    // Clients that say nothing, before the handshake or after it, are closed and take no place for long.
+    let mut idle: Vec<Box<dyn tokio::io::AsyncRead + Unpin>> = Vec::new();
+    for _ in 0..2 {
+        idle.push(Box::new(
+            tokio::net::TcpStream::connect(&listen).await.expect("connected"),
+        ));
     }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pair.cert.der().clone()).expect("a root");
+    let trust = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(&listen).await.expect("connected");
+    let name = "localhost".try_into().expect("a name");
+    let secured = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trust)).connect(name, stream);
+    idle.push(Box::new(secured.await.expect("a handshake")));
     eventually("one more is closed at once", async || ask(trusting()).await.is_err()).await;
     for mut stream in idle {
         let mut rest = Vec::new();
         let ended = tokio::time::timeout(dawn_e2e::PATIENCE, stream.read_to_end(&mut rest)).await;
-        assert!(ended.is_ok(), "a client that says nothing is closed");
+        assert!(
+            ended.is_ok(),
+            "a client that says nothing is closed, after it was told so or not"
+        );
     }
     eventually("there is room again", async || {
         ask(trusting()).await.is_ok_and(|answer| answer.status() == 200)
     })
     .await;
+}
+
+/// `/mcp` as it is, with a rule for bob and a new name for one tool.
+const ALL: &str = r#"
+[mcp]
+rename = { "lab__probe__test_simple_text" = "simple" }
+
+[[gateway.expose]]
+path = "/mcp"
+scopes = ["mcp:tools"]
+
+[[gateway.expose.access]]
+who = ["user:bob"]
+what = ["lab__probe__echo", "simple"]
+then = "deny"
+"#;
+
+#[tokio::test]
+async fn a_rule_holds_whatever_a_tool_is_called_by_and_however_it_is_found() {
+    let issuer = Issuer::start().await;
+    let network = network(&issuer, "", ALL).await;
+    let home = &network.nodes[0];
+    let lab = network.nodes[1].get("/api/status").await["node"]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let token = issuer.token("bob", &resource("/mcp"), SCOPE, json!({})).await;
+    let alices = issuer.token("alice", &resource("/mcp"), SCOPE, json!({})).await;
+    for query in ["", "?tools=search"] {
+        let endpoint = format!("{}{query}", at(home, "/mcp"));
+        let bob = Modern::new(&endpoint, &token);
+        let names = [
+            "lab__probe__echo".to_owned(),
+            format!("{lab}__probe__echo"),
+            "any__probe__echo".to_owned(),
+            "simple".to_owned(),
+            "lab__probe__test_simple_text".to_owned(),
+        ];
+        for name in &names {
+            let arguments = json!({ "text": "x" });
+            let direct = bob.call(1, name, arguments.clone()).await.body;
+            let within = json!({ "name": name, "arguments": arguments });
+            let found = bob.call(2, "call_tool", within).await.body;
+            for answer in [direct, found] {
+                assert!(answer["error"].is_object(), "{query} {name}: {answer}");
+            }
+        }
+        for params in [
+            json!({ "name": "x", "name ": 1 }),
+            json!({ "arguments": { "name": "lab__probe__slow" } }),
+        ] {
+            let unclear = bob.call(3, "call_tool", params).await.body;
+            assert!(unclear["error"].is_object(), "{unclear}");
+        }
+        let listed = bob.request(4, "tools/list", json!({})).await.body.to_string();
+        let found = bob
+            .call(5, "find_tools", json!({ "query": "echo text back simple" }))
+            .await
+            .body
+            .to_string();
+        for text in [listed, found] {
+            assert!(
+                !text.contains("lab__probe__echo\"") && !text.contains("\"simple\""),
+                "{query}: {text}"
+            );
+        }
+        // What is not denied goes on, also by its one name only.
+        let may = if query.is_empty() {
+            bob.call(6, "lab__probe__slow", json!({ "seconds": 0.01 })).await.body
+        } else {
+            let within = json!({ "name": "lab__probe__slow", "arguments": { "seconds": 0.01 } });
+            bob.call(6, "call_tool", within).await.body
+        };
+        assert!(may["result"].is_object(), "{query}: {may}");
+    }
+    let alice = Modern::new(&at(home, "/mcp"), &alices);
+    assert!(alice.call(1, "simple", json!({})).await.body["result"].is_object());
+    for name in [
+        "lab__probe__test_simple_text",
+        &format!("{lab}__probe__echo"),
+        "any__probe__echo",
+    ] {
+        let hidden = alice.call(1, name, json!({ "text": "x" })).await.body;
+        assert!(hidden["error"].is_object(), "{name} is not listed so: {hidden}");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_reaches_open_sessions_where_rules_changed_and_leaves_the_others() {
+    let issuer = Issuer::start().await;
+    let limited = format!("{EXPOSED}\n[gateway.expose.limits]\nsessions = 1\n");
+    let network = network(&issuer, "", &limited).await;
+    let home = &network.nodes[0];
+    let token = issuer.token("bob", &resource(WORK), SCOPE, json!({})).await;
+    let session = Legacy::open(&at(home, WORK), &token).await;
+    // Something else changes: the session goes on, and counts.
+    write(home, &issuer, "", &limited.replace("[groups.opaque]", "[groups.other]"));
+    let _reloaded = home.dawn(&["reload"]).await.success();
+    assert_eq!(session.text(1, "echo", json!({ "text": "x" })).await, "x");
+    let second = Modern::new(&at(home, WORK), &token)
+        .call(1, "echo", json!({ "text": "x" }))
+        .await
+        .body;
+    assert_eq!(second["error"]["data"]["dawn"]["code"], "busy", "{second}");
+    // Its rules change: it begins anew under them.
+    let denied =
+        format!("{EXPOSED}\n[[gateway.expose.access]]\nwho = [\"user:bob\"]\nwhat = [\"echo\"]\nthen = \"deny\"\n");
+    write(home, &issuer, "", &denied);
+    let _reloaded = home.dawn(&["reload"]).await.success();
+    assert_eq!(session.call(2, "echo", json!({ "text": "x" })).await.status, 404);
+    let anew = Legacy::open(&at(home, WORK), &token).await;
+    let refused = anew.call(1, "echo", json!({ "text": "x" })).await.body;
+    assert_eq!(refused["error"]["data"]["dawn"]["code"], "denied", "{refused}");
+    // Nothing is to be exposed any more.
+    std::fs::write(home.home().join("config.toml"), "").expect("the configuration is written");
+    let _reloaded = home.dawn(&["reload"]).await.success();
+    assert_eq!(
+        Modern::new(&at(home, WORK), &token)
+            .call(1, "echo", json!({}))
+            .await
+            .status,
+        404
+    );
+    assert_eq!(home.get("/api/status").await["gateway"]["resources"], json!([]));
+}
+
+#[tokio::test]
+async fn people_are_not_the_node_that_calls_for_them() {
+    let issuer = Issuer::start().await;
+    let network = network(&issuer, "", EXPOSED).await;
+    let (home, lab) = (&network.nodes[0], &network.nodes[1]);
+    // The owner's node may do everything, nobody else anything.
+    let rules = "\n[[agents.probe.access]]\nwho = [\"role:owner\", \"home\"]\nthen = \"allow\"\n\n[[agents.probe.access]]\nwhat = [\"echo\"]\nthen = \"deny\"\n";
+    let file = lab.home().join("config.toml");
+    let before = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, format!("{before}{rules}")).expect("the configuration is written");
+    let _reloaded = lab.dawn(&["reload"]).await.success();
+    home.sees("lab:probe").await;
+    let own = home
+        .modern(Some("lab:probe"))
+        .call(1, "echo", json!({ "text": "x" }))
+        .await
+        .body;
+    assert!(own["result"].is_object(), "{own}");
+    let token = issuer.token("alice", &resource(WORK), SCOPE, json!({})).await;
+    let alices = Modern::new(&at(home, WORK), &token)
+        .call(1, "echo", json!({ "text": "x" }))
+        .await
+        .body;
+    assert_eq!(alices["error"]["data"]["dawn"]["code"], "denied", "{alices}");
+    // A program is nobody's namesake, and secrets are not shown.
+    let shown = home.dawn(&["config", "show"]).await.success().stdout;
+    assert!(shown.contains(&issuer.url), "{shown}");
+}
+
+#[tokio::test]
+async fn floods_of_tokens_that_are_none_keep_nobody_out() {
+    let issuer = Issuer::start().await;
+    let path = "/mcp/groups/opaque";
+    let introspection =
+        "[gateway.introspection]\nclient_id = \"gateway\"\nclient_secret = \"gateway-secret\"\nremember = \"60s\"\n";
+    let exposed = EXPOSED.replace("path = \"/mcp/groups/work\"", &format!("path = {path:?}"));
+    let network = network(&issuer, introspection, &exposed).await;
+    let home = &network.nodes[0];
+    let token = issuer.token("alice", &resource(path), SCOPE, json!({})).await;
+    let client = Modern::new(&at(home, path), &token);
+    let call = async || client.call(1, "lab__probe__echo", json!({ "text": "x" })).await.status;
+    assert_eq!(call().await, 200);
+    let garbage = |n: usize| Modern::new(&at(home, path), &format!("garbage{n}"));
+    let flood: Vec<Modern> = (0..200).map(garbage).collect();
+    let floods = flood.iter().map(|client| client.call(1, "x", json!({})));
+    let answers = futures::future::join_all(floods).await;
+    assert!(answers.iter().all(|answer| matches!(answer.status, 401 | 503)));
+    assert_eq!(call().await, 200, "who is known is not asked about");
+    assert_eq!(status(&Modern::new(&at(home, path), "no{token}")).await.0, 401);
+    let secret = home.dawn(&["config", "show"]).await.success().stdout;
+    assert!(
+        secret.contains("client_secret") && !secret.contains("gateway-secret"),
+        "{secret}"
+    );
 }

@@ -259,8 +259,14 @@ async fn an_answer_leads_nowhere_else_and_is_taken_once() {
         assert_eq!(status, 400);
         assert!(!page.contains("evil.example"), "{page}");
     }
-    let (status, page) = desk.page(answer.clone()).await;
+    // Nor does a good one, whatever it holds besides.
+    let mut good = answer.clone();
+    good.query_pairs_mut()
+        .append_pair("redirect_uri", "https://evil.example/")
+        .append_pair("next", "//evil.example");
+    let (status, page) = desk.page(good).await;
     assert_eq!(status, 200, "{page}");
+    assert!(!page.contains("evil.example"), "{page}");
     assert_eq!(desk.page(answer).await.0, 400, "the same answer again");
 
     // The authorization server sends nobody to where the login did not say, and takes no weaker challenge.

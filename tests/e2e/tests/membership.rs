@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dawn_e2e::{Network, Node, Transport, eventually};
+use dawn_e2e::{Events, Network, Node, Transport, eventually};
 
 #[tokio::test]
 async fn both_sides_of_a_join_show_the_same_three_words() {
@@ -117,13 +117,16 @@ async fn a_revoked_member_loses_its_open_streams_and_gets_no_new_ones() {
         session.text(1, "echo", serde_json::json!({ "text": "before" })).await,
         "before"
     );
-    let slow = session.call(2, "slow", serde_json::json!({ "seconds": 50, "steps": 1 }));
-    let revoke = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        home.dawn(&["peers", "revoke", "desk"]).await.success()
-    };
-    let (cut, _) = tokio::join!(slow, revoke);
-    assert_eq!(cut.body["error"]["data"]["dawn"]["code"], "node_offline", "{cut:?}");
+    let slow = serde_json::json!({
+        "jsonrpc": "2.0", "id": 2, "method": "tools/call",
+        "params": { "name": "slow", "arguments": { "seconds": 50, "steps": 500 }, "_meta": { "progressToken": 2 } },
+    });
+    let mut slow = Events::new(session.post(&slow).await);
+    let progress = slow.next().await.expect("told");
+    assert_eq!(progress["method"], "notifications/progress", "{progress}");
+    let _told = home.dawn(&["peers", "revoke", "desk"]).await.success();
+    let cut = slow.response().await;
+    assert_eq!(cut["error"]["data"]["dawn"]["code"], "node_offline", "{cut}");
     lab.sees_online("desk", false).await;
     let again = desk.dawn(&["call", "lab:probe", "echo", "text=x"]).await;
     assert_ne!(again.code, 0, "{again:?}");
@@ -263,4 +266,25 @@ async fn certificates_are_renewed_long_before_they_expire() {
     .await;
     tokio::time::sleep(Duration::from_secs(25)).await;
     assert_eq!(lab.peer("home").await["online"], true);
+}
+
+#[tokio::test]
+async fn a_join_that_was_refused_leaves_a_home_that_can_still_make_a_network() {
+    let network = Network::start(Transport::Tcp, &["home"]).await;
+    let ticket = network.ticket(&["--uses", "1"]).await;
+    let first = Node::new("first", Transport::Tcp);
+    let _joined = first.dawn(&["join", &ticket, "--name", "first"]).await.success();
+    let late = Node::new("late", Transport::Tcp);
+    let refused = late.dawn(&["join", &ticket, "--name", "late"]).await;
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let _made = late.dawn(&["init", "--name", "late"]).await.success();
+    // What belongs to a network already is not touched.
+    let before = std::fs::read(first.home().join("identity.key")).expect("a key");
+    let again = first.dawn(&["init", "--name", "first"]).await;
+    assert_eq!(again.json()["error"]["code"], "has_network", "{again:?}");
+    assert!(
+        !first.home().join("network.key").exists(),
+        "a member has no network key"
+    );
+    assert_eq!(std::fs::read(first.home().join("identity.key")).expect("a key"), before);
 }

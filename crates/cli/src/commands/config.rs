@@ -1,7 +1,7 @@
 //! `dawn config`: what is configured, and where.
 
 use clap::{Args, Subcommand};
-use dawn_node::config::{Config, Overrides};
+use dawn_node::config::{Config, Overrides, Secret};
 use serde_json::json;
 
 use crate::context::Context;
@@ -57,6 +57,13 @@ fn without_secrets(mut config: Config) -> Config {
         for value in agent.env.values_mut().chain(agent.headers.values_mut()) {
             "…".clone_into(value);
         }
+        if let Some(secret) = &mut agent.oauth.client_secret {
+            "…".clone_into(secret);
+        }
+    }
+    let gateway = config.gateway.as_mut();
+    if let Some(introspection) = gateway.and_then(|gateway| gateway.introspection.as_mut()) {
+        introspection.client_secret = Secret::new("…");
     }
     config
 }

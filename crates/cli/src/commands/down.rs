@@ -46,6 +46,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
 struct Reloaded {
     agents: Vec<String>,
     groups: Vec<String>,
+    exposed: Option<Vec<String>>,
     needs_restart: Vec<String>,
     doubts: Vec<String>,
 }
@@ -66,9 +67,16 @@ pub(crate) fn reload(context: &Context) -> Result<(), Failure> {
             groups => format!("groups: {}", words::list(groups)),
         };
         out.line(format!("{agents}; {groups}"))?;
+        match reloaded.exposed.as_deref() {
+            None => {}
+            Some([]) => out.line("nothing is exposed beyond this machine")?,
+            Some(exposed) => out.line(format!("exposed beyond this machine: {}", words::list(exposed)))?,
+        }
         if !reloaded.needs_restart.is_empty() {
             let sections = words::list(&reloaded.needs_restart);
-            out.line(format!("changed, but read at the start of the node only: {sections}"))?;
+            out.line(format!(
+                "changed, but read at the start of the node only: {sections}; dawn down, then dawn up"
+            ))?;
         }
         for doubt in &reloaded.doubts {
             out.line(format!("{} {}", styled(CAUTION, "!"), words::clean(doubt)))?;

@@ -20,6 +20,7 @@ struct Status {
     certificate: Option<Certificate>,
     api: String,
     listen: Vec<String>,
+    gateway: Option<Gateway>,
     uptime_ms: f64,
     peers: Peers,
     agents: Agents,
@@ -37,6 +38,12 @@ struct Named {
 struct Certificate {
     expires: Timestamp,
     renews: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Gateway {
+    listen: String,
+    resources: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +119,11 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         line("API", status.api)?;
         for address in status.listen {
             line("listens", address)?;
+        }
+        if let Some(Gateway { listen, resources }) = status.gateway {
+            for resource in resources {
+                line("exposes", format!("{resource} (on {listen})"))?;
+            }
         }
         line("home", status.home)?;
         let up = words::roughly(Duration::from_secs_f64(status.uptime_ms.max(0.0) / 1e3));

@@ -127,7 +127,7 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
         return out.json_line(&json!({
             "event": "ready",
             "api": node.api_url(),
-            "gateway": state.exposed().map(|(listen, url)| json!({ "listen": listen, "url": url })),
+            "gateway": state.exposed().map(|(listen, resources)| json!({ "listen": listen, "resources": resources })),
             "listen": listen,
             "node": { "id": own.node, "name": own.name },
         }));
@@ -148,8 +148,10 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
     let line = |name: &str, text: &str| out.line(format!("  {}  {text}", styled(FAINT, format!("{name:<7}"))));
     line("API", node.api_url())?;
     line("token", &context.home.api_token().display().to_string())?;
-    if let Some((listen, url)) = state.exposed() {
-        line("gateway", &format!("{url} (on {listen})"))?;
+    if let Some((listen, resources)) = state.exposed() {
+        for resource in resources {
+            line("exposes", &format!("{resource} (on {listen})"))?;
+        }
     }
     for address in &listen {
         line("listens", address)?;

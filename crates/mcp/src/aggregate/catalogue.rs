@@ -43,6 +43,29 @@ fn own_meta() -> serde_json::Value {
     })
 }
 
+/// Asks an agent for a page of a list, as the node itself; what comes is its answer, whatever that says.
+pub(super) async fn ask_page(
+    router: &Router,
+    address: &AgentAddress,
+    method: &str,
+    cursor: Option<&str>,
+) -> Result<Message, Fault> {
+    let meta = serde_json::value::to_raw_value(&own_meta());
+    let meta = meta.map_err(|error| Fault::new(FaultCode::Protocol, error.to_string()))?;
+    let request = Message::request("\"dawn-list\"", method, &page_params(Some(&meta), cursor));
+    let lost = || router.lost(address);
+    let mut link = router.open(address, Mode::Exchange).await?;
+    let sent = link.sender.send(request.into()).await;
+    sent.map_err(|error| error.fault(&lost()))?;
+    loop {
+        let frame = link.receiver.recv().await.map_err(|error| error.fault(&lost()))?;
+        let message = frame.ok_or_else(lost)?.message;
+        if message.peek().is_ok_and(|peek| peek.kind() == Kind::Response) {
+            return Ok(message);
+        }
+    }
+}
+
 type Key = (NodeId, AgentName, ListKind);
 
 /// One agent's list as of a state of its summary.
@@ -222,15 +245,11 @@ impl Catalogue {
     }
 
     async fn ask(&self, kind: ListKind, address: &AgentAddress) -> Result<Arc<Vec<Item>>, Fault> {
-        let meta = serde_json::value::to_raw_value(&own_meta())
-            .map_err(|error| Fault::new(FaultCode::Protocol, error.to_string()))?;
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut cursor = None;
         for _ in 0..PAGES {
-            let params = page_params(Some(&meta), cursor.as_deref());
-            let request = Message::request("\"dawn-list\"", kind.method(), &params);
-            let response = self.answer(address, request).await?;
+            let response = ask_page(&self.router, address, kind.method(), cursor.as_deref()).await?;
             // An agent without such a list answers an error: it has nothing to add.
             let Some(page) = page(kind, &response, address, &self.names) else {
                 break;
@@ -249,20 +268,6 @@ impl Catalogue {
             }
         }
         Ok(Arc::new(items))
-    }
-
-    async fn answer(&self, address: &AgentAddress, request: Message) -> Result<Message, Fault> {
-        let lost = || self.router.lost(address);
-        let mut link = self.router.open(address, Mode::Exchange).await?;
-        let sent = link.sender.send(request.into()).await;
-        sent.map_err(|error| error.fault(&lost()))?;
-        loop {
-            let frame = link.receiver.recv().await.map_err(|error| error.fault(&lost()))?;
-            let message = frame.ok_or_else(lost)?.message;
-            if message.peek().is_ok_and(|peek| peek.kind() == Kind::Response) {
-                return Ok(message);
-            }
-        }
     }
 
     /// The index of tools that `make` makes, kept by what it is made of.

@@ -11,6 +11,7 @@ use dawn_identity::AgentAddress;
 
 use super::list::{ListKind, wrap};
 use super::{Aggregate, FromClient, GAP, ToClient};
+use crate::bridge::task;
 use crate::fault::{Fault, FaultCode};
 use crate::gateway::MODERN_VERSIONS;
 use crate::jsonrpc::{Kind, Message, Peek, codes};
@@ -32,7 +33,12 @@ pub(super) async fn serve(aggregate: Aggregate, mut from_client: FromClient, to_
 async fn answer(aggregate: &Aggregate, message: Message, to_client: &ToClient) {
     let Ok(peek) = message.peek() else { return };
     let Some(id) = peek.id.map(RawValue::get) else { return };
-    if let Some(refusal) = unspoken(&peek, id) {
+    let refused = unspoken(&peek, id).or_else(|| without_tasks(&peek, id)).or_else(|| {
+        aggregate
+            .unknown_task(&peek, id)
+            .filter(|_| peek.method() != "tasks/result")
+    });
+    if let Some(refusal) = refused {
         // A client that left needs no answer.
         let _ = to_client.send(Ok(refusal.into())).await;
         return;
@@ -93,6 +99,27 @@ fn unspoken(peek: &Peek<'_>, id: &str) -> Option<Message> {
     let data = serde_json::json!({ "supported": MODERN_VERSIONS, "requested": version });
     let words = "Unsupported protocol version";
     Some(Message::error(Some(id), codes::UNSUPPORTED_VERSION, words, Some(&data)))
+}
+
+/// Refuses what is about tasks to a client that does not know them.
+fn without_tasks(peek: &Peek<'_>, id: &str) -> Option<Message> {
+    #[derive(Deserialize)]
+    struct Listen {
+        notifications: Filter,
+    }
+    let is_about_tasks = match peek.method() {
+        "tasks/get" | "tasks/update" | "tasks/cancel" => true,
+        "subscriptions/listen" => peek
+            .params
+            .and_then(|raw| serde_json::from_str::<Listen>(raw.get()).ok())
+            .is_some_and(|listen| !listen.notifications.task_ids.is_empty()),
+        _ => false,
+    };
+    if !is_about_tasks || task::is_known_to(peek) {
+        return None;
+    }
+    let error = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, task::missing());
+    Some(Message::new(error.into()))
 }
 
 /// Refuses a method that only single agents answer.

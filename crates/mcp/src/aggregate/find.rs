@@ -14,7 +14,8 @@ use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Peek, text};
 
 const FIND: &str = "find_tools";
-const CALL: &str = "call_tool";
+/// The tool that calls what was found.
+pub(crate) const CALL_TOOL: &str = "call_tool";
 /// Tools that are found when the client does not say how many.
 const SOME: usize = 10;
 
@@ -35,7 +36,7 @@ pub(super) fn tools() -> Vec<Item> {
         "annotations": { "readOnlyHint": true },
     });
     let call = json!({
-        "name": CALL,
+        "name": CALL_TOOL,
         "title": "Call a tool",
         "description": "Calls a tool that find_tools found, and answers with the tool's own result.",
         "inputSchema": {
@@ -92,7 +93,7 @@ impl Aggregate {
 
     /// What `call_tool` is to call; `None` when the request is none of `call_tool`.
     pub(super) fn call_of<'a>(&self, peek: &Peek<'a>) -> Option<Result<Inner<'a>, Fault>> {
-        if !self.is_call_of(peek, CALL) {
+        if !self.is_call_of(peek, CALL_TOOL) {
             return None;
         }
         let read = || {
@@ -121,7 +122,8 @@ impl Aggregate {
             return (result(words, None, true, modern), Vec::new());
         };
         let index = self.index().await;
-        let found: Vec<Item> = index.find(&query, limit.unwrap_or(SOME)).into_iter().cloned().collect();
+        let found = index.find(&query, MOST).into_iter().filter(|item| self.may(&item.name));
+        let found: Vec<Item> = found.take(limit.unwrap_or(SOME)).cloned().collect();
         let list = found
             .iter()
             .map(|tool| tool.json.as_str())

@@ -9,6 +9,7 @@ mod exchange;
 mod find;
 mod list;
 mod names;
+mod params;
 mod search;
 mod session;
 mod upstream;
@@ -16,22 +17,27 @@ mod view;
 
 use std::borrow::Cow;
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dawn_identity::AgentAddress;
 use dawn_registry::AgentState;
 use tokio::sync::mpsc;
 
+use crate::bridge::task;
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
-use crate::jsonrpc::{Message, Peek, text};
+use crate::jsonrpc::{Message, Params, Peek, text};
 use crate::link::Link;
 use crate::router::{AgentEntry, Router};
 use crate::wire::Mode;
 use catalogue::Catalogue;
+pub(crate) use find::CALL_TOOL;
 use list::{Item, ListKind, joined};
-use names::{Names, Owned};
+use names::Names;
+pub(crate) use names::Owned;
+pub(crate) use params::Called;
+use params::ParamLists;
 pub use view::{Disclosure, Pattern, View, Views};
 
 /// Changes of the network within this time are told as one.
@@ -41,19 +47,36 @@ const GAP: Duration = Duration::from_millis(250);
 /// Items of one page. Few clients turn pages, so it is long.
 const PAGE: usize = 1000;
 
+/// What a caller may use, by the name under which it is shown.
+pub(crate) type May = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// All agents that can be used, each with how it is called in names, as of a state of the directory.
+type Listed = Arc<Vec<(AgentEntry, AgentAddress)>>;
+
 /// The sending half towards the client of the aggregate.
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 /// The receiving half from the client of the aggregate.
 type FromClient = mpsc::Receiver<Result<Frame, Fault>>;
 
 /// Opens links to all agents as one, or to those of a view.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Aggregate {
     router: Router,
+    listed: Arc<Mutex<Option<(u64, Listed)>>>,
+    may: Option<May>,
     names: Arc<Names>,
     catalogue: Arc<Catalogue>,
+    params: Arc<ParamLists>,
     view: Arc<View>,
     disclosure: Disclosure,
+}
+
+impl std::fmt::Debug for Aggregate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Aggregate")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Aggregate {
@@ -63,7 +86,10 @@ impl Aggregate {
         let names = Arc::<Names>::default();
         Self {
             catalogue: Arc::new(Catalogue::new(router.clone(), Arc::clone(&names))),
+            params: Arc::default(),
             router,
+            listed: Arc::default(),
+            may: None,
             names,
             view: Arc::default(),
             disclosure: Disclosure::Full,
@@ -80,10 +106,19 @@ impl Aggregate {
         }
     }
 
-    /// The same with links that this router opens: for a person. What the lists hold is what this node may see.
+    /// The same for a person: with links that this router opens, and of what the lists hold only what `may` says. They
+    /// hold what this node may see.
     #[must_use]
-    pub(crate) fn on_behalf(&self, router: Router) -> Self {
-        Self { router, ..self.clone() }
+    pub(crate) fn on_behalf(&self, router: Router, may: Option<May>) -> Self {
+        Self {
+            router,
+            may,
+            ..self.clone()
+        }
+    }
+
+    fn may(&self, shown: &str) -> bool {
+        self.may.as_ref().is_none_or(|may| may(shown))
     }
 
     /// A link to all agents. Dropping it ends what it began.
@@ -105,6 +140,28 @@ impl Aggregate {
     /// The agents of the view that can be used now, each with how it is called in names: by its node's name, or by id
     /// where two nodes share a name.
     fn agents(&self) -> Vec<(AgentEntry, AgentAddress)> {
+        let listed = self.listed();
+        let shown = listed.iter().filter(|(_, address)| self.view.has_agent(address));
+        shown.cloned().collect()
+    }
+
+    /// Whether an agent belongs to the view and is called so: there is one way to call each.
+    fn has(&self, address: &AgentAddress) -> bool {
+        self.view.has_agent(address) && self.listed().iter().any(|(_, listed)| listed == address)
+    }
+
+    fn listed(&self) -> Listed {
+        let now = *self.router.directory().changes().borrow();
+        let mut known = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, listed)) = known.as_ref().filter(|(of, _)| *of == now) {
+            return Arc::clone(listed);
+        }
+        let listed = Arc::new(self.addressed());
+        *known = Some((now, Arc::clone(&listed)));
+        listed
+    }
+
+    fn addressed(&self) -> Vec<(AgentEntry, AgentAddress)> {
         let mut agents = self.router.directory().agents();
         agents.sort_by(|a, b| (&a.node_name, a.node, &a.summary.name).cmp(&(&b.node_name, b.node, &b.summary.name)));
         let mut shared = std::collections::BTreeSet::new();
@@ -126,7 +183,7 @@ impl Aggregate {
             (entry, AgentAddress { node, agent })
         });
         addressed
-            .filter(|(entry, address)| entry.summary.state == AgentState::Ready && self.view.has_agent(address))
+            .filter(|(entry, _)| entry.summary.state == AgentState::Ready)
             .collect()
     }
 
@@ -161,12 +218,13 @@ impl Aggregate {
     /// The result of a list, from `cursor` on; `None` when the cursor is none of the list as it is now.
     async fn list(&self, kind: ListKind, cursor: Option<&str>, disclosed: &[Item], modern: bool) -> Option<String> {
         let lists = self.catalogue.lists(kind, &self.agents()).await;
-        let items = if kind == ListKind::Tools && self.disclosure == Disclosure::Search {
+        let mut items = if kind == ListKind::Tools && self.disclosure == Disclosure::Search {
             let own = find::tools().into_iter().map(Cow::Owned);
             own.chain(disclosed.iter().map(Cow::Borrowed)).collect()
         } else {
             self.shown(kind, &lists)
         };
+        items.retain(|item| self.may(&item.name));
         let mut hasher = std::hash::DefaultHasher::new();
         for item in &items {
             item.name.hash(&mut hasher);
@@ -187,6 +245,40 @@ impl Aggregate {
         Some(joined(kind, &json, next.as_deref(), modern))
     }
 
+    /// Whose tool or prompt is shown under a name.
+    fn owner_of(&self, shown: &str) -> Option<Owned> {
+        let full = self.view.full(shown);
+        let owned = self.names.resolve(&full);
+        // Only what is listed, and only as it is listed: rules go by names.
+        let is_listed = |owned: &Owned| {
+            self.may(shown)
+                && self.view.shown(&full) == shown
+                && self.view.has_name(&full)
+                && self.names.alias(&owned.address, &owned.own) == *full
+                && self.has(&owned.address)
+        };
+        owned.filter(is_listed)
+    }
+
+    /// Whose task a request names.
+    fn owner_of_task(&self, params: &Params<'_>) -> Option<Owned> {
+        let owned = names::unwrap_uri(&text(params.task_id?)?);
+        owned.filter(|owned| self.has(&owned.address))
+    }
+
+    /// Refuses a request about a task that is none of an agent here, as a server does that does not know it.
+    fn unknown_task(&self, peek: &Peek<'_>, raw_id: &str) -> Option<Message> {
+        let is_known = || {
+            peek.params()
+                .is_some_and(|params| self.owner_of_task(&params).is_some())
+        };
+        let names_one = matches!(
+            peek.method(),
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel"
+        );
+        (names_one && !is_known()).then(|| task::not_found(raw_id))
+    }
+
     /// Which agent a request is for, and the request with the agent's own name in it.
     fn route(&self, message: &Message, peek: &Peek<'_>) -> Result<(AgentAddress, Message), Fault> {
         let unknown = |what: &str| {
@@ -198,10 +290,7 @@ impl Aggregate {
         let params = peek.params().ok_or_else(|| unknown("the request has no parameters"))?;
         let by_name = |raw: Option<&serde_json::value::RawValue>| {
             let name = raw.and_then(text).ok_or_else(|| unknown("the request names nothing"))?;
-            let full = self.view.full(&name);
-            let owned = self.names.resolve(&full);
-            owned
-                .filter(|owned| self.view.has_agent(&owned.address) && self.view.has_name(&full))
+            self.owner_of(&name)
                 .ok_or_else(|| unknown(&format!("there is no {name:?} here")))
         };
         let by_uri = |raw: Option<&serde_json::value::RawValue>| {
@@ -209,7 +298,7 @@ impl Aggregate {
                 .and_then(text)
                 .ok_or_else(|| unknown("the request names no resource"))?;
             names::unwrap_uri(&uri)
-                .filter(|owned| self.view.has_agent(&owned.address))
+                .filter(|owned| self.may(&uri) && self.has(&owned.address))
                 .ok_or_else(|| unknown(&format!("there is no {uri:?} here; addresses are dawn://node/agent/…")))
         };
         if let Some(inner) = self.call_of(peek) {
@@ -227,15 +316,8 @@ impl Aggregate {
             "tools/call" | "prompts/get" => (params.name, by_name(params.name)?),
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => (params.uri, by_uri(params.uri)?),
             "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
-                let id = params
-                    .task_id
-                    .and_then(text)
-                    .ok_or_else(|| unknown("the request names no task"))?;
-                let owned = names::unwrap_uri(&id).filter(|owned| self.view.has_agent(&owned.address));
-                (
-                    params.task_id,
-                    owned.ok_or_else(|| unknown(&format!("{id:?} is no task of an agent here")))?,
-                )
+                let owned = self.owner_of_task(&params);
+                (params.task_id, owned.ok_or_else(|| unknown("there is no such task"))?)
             }
             "completion/complete" => {
                 #[derive(serde::Deserialize)]

@@ -14,9 +14,9 @@ const REMEMBERED: usize = 65_536;
 
 /// A name of an agent's own, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owned {
-    pub(super) address: AgentAddress,
-    pub(super) own: String,
+pub(crate) struct Owned {
+    pub(crate) address: AgentAddress,
+    pub(crate) own: String,
 }
 
 /// Names that had to be altered, so that they can be turned back.

@@ -176,6 +176,9 @@ impl Session {
             | "tasks/get"
             | "tasks/result"
             | "tasks/cancel" => {
+                if let Some(refusal) = self.aggregate.unknown_task(peek, id) {
+                    return Some(refusal);
+                }
                 let (address, message) = match self.aggregate.route(message, peek) {
                     Ok(routed) => routed,
                     Err(fault) => return Some(fault.answer(Some(id))),

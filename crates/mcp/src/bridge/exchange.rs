@@ -5,17 +5,16 @@
 //! when the client repeats the request with its answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::{OnceCell, mpsc};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::{Notify, OnceCell, mpsc};
+use tokio_util::sync::CancellationToken;
 
-use super::{LOG_LEVEL_KEY, Open, Place, ToClient, quoted, value};
+use super::{LOG_LEVEL_KEY, Open, Place, ToClient, task, value};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::gateway::MODERN_VERSIONS;
@@ -25,15 +24,16 @@ use crate::link::Link;
 mod hear;
 mod listen;
 mod live;
+mod suspended;
+mod tasks;
+
+use suspended::{Repeat, Suspended, identity, unknown_state};
+use tasks::{Awaited, created_by};
 
 /// Questions that come within this time are asked as one.
 const GATHER: Duration = Duration::from_millis(15);
-/// How long a suspended call waits for its client.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Sessions of one caller with one agent.
 const SESSIONS: usize = 32;
-/// Suspended calls of one caller at one agent.
-const SUSPENDED: usize = 256;
 /// Events that wait for one call; notifications beyond are dropped.
 const QUEUE: usize = 1024;
 /// A call that takes no event for this long loses it.
@@ -54,15 +54,24 @@ const TASK_TOOLS: usize = 4096;
 /// Tasks that have open questions, and open questions of one.
 const TASKS_ASKED: usize = 256;
 const TASK_QUESTIONS: usize = 64;
+/// Tasks of which is remembered in which session they run.
+const TASKS_KNOWN: usize = 4096;
 
 /// Who may share a session: the caller, its description and its capabilities.
 type Key = (String, String, String);
+
+/// Whose usage a caller's is, of the key that tells it apart: its first line.
+fn whose(caller: &str) -> &str {
+    caller.lines().next().unwrap_or_default()
+}
 
 /// The legacy sessions that stand in for the modern clients of one agent.
 #[derive(Default)]
 pub(crate) struct Sessions {
     live: Mutex<HashMap<Key, Arc<OnceCell<Arc<Live>>>>>,
     suspended: Mutex<HashMap<String, Suspended>>,
+    /// In which session a task runs, by caller and id: its client may ask after it with other capabilities.
+    tasks: Mutex<HashMap<(String, String), Weak<Live>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -122,6 +131,10 @@ struct State {
     of_tasks: HashMap<String, Vec<Asked>>,
     /// Tasks whose result was asked for so that they say what they need.
     collecting: HashSet<String>,
+    /// Tasks for whose end a call waits, and which.
+    awaited: HashMap<String, u64>,
+    /// Tasks for whose sake the session is kept, and until when.
+    held: HashMap<String, Instant>,
     subscribed: HashMap<String, usize>,
     task_tools: HashMap<String, String>,
     log_level: Option<usize>,
@@ -161,18 +174,10 @@ struct Live {
     server: Value,
     /// What the clients declared.
     capabilities: Value,
+    /// Told when a question about a task came.
+    asked: Notify,
     /// The session is over: nothing more is written, so that the agent's end is free.
     done: CancellationToken,
-}
-
-/// A call that waits for its client.
-struct Suspended {
-    call: Call,
-    who: String,
-    request: String,
-    questions: BTreeMap<String, Asked>,
-    since: Instant,
-    _timer: DropGuard,
 }
 
 /// A request in flight; dropping it cancels it at the agent.
@@ -182,12 +187,23 @@ struct Call {
     method: String,
     events: mpsc::Receiver<Event>,
     is_over: bool,
+    /// The task that it became.
+    awaited: Option<Awaited>,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        lock(&self.live.state).pending.remove(&self.number);
-        if !self.is_over && self.method != "initialize" {
+        {
+            let mut state = lock(&self.live.state);
+            state.pending.remove(&self.number);
+            if let Some(awaited) = &self.awaited {
+                state.pending.remove(&awaited.number);
+                state.awaited.remove(&awaited.id);
+            }
+        }
+        if let Some(awaited) = self.awaited.as_ref().filter(|_| !self.is_over) {
+            self.live.give_up(awaited);
+        } else if !self.is_over && self.method != "initialize" {
             let params = format!(r#"{{"requestId":{},"reason":"the client left"}}"#, self.number);
             let told = Message::notification("notifications/cancelled", Some(&params));
             // A session that is over has nothing left to cancel; one whose agent does not read would not hear of it.
@@ -285,7 +301,10 @@ impl Sessions {
             let state = text(state).ok_or_else(unknown_state)?;
             return self.resume(caller, &state, &head, peek, raw, to_client).await.map(Some);
         }
-        let live = self.live(caller, open, place, peek).await?;
+        let live = match self.live_of_task(caller, peek) {
+            Some(live) => live,
+            None => self.live(caller, open, place, peek).await?,
+        };
         match peek.method() {
             "server/discover" => Ok(Some(Message::result(raw, &live.discovered().to_string()))),
             "subscriptions/listen" => live.listen(peek, raw, to_client).await.map(|()| None),
@@ -301,12 +320,33 @@ impl Sessions {
             }
             "tasks/get" | "tasks/update" | "tasks/cancel" => {
                 let result = live.task(peek).await?;
-                Ok(Some(Message::result(raw, &result.to_string())))
+                Ok(Some(Message::result(raw, &result)))
             }
             _ => {
                 let call = live.call(message, peek).await?;
                 self.follow(call, caller, peek, raw, to_client).await.map(Some)
             }
+        }
+    }
+
+    /// The session in which the task of a request runs.
+    fn live_of_task(&self, caller: &str, peek: &Peek<'_>) -> Option<Arc<Live>> {
+        if !matches!(peek.method(), "tasks/get" | "tasks/update" | "tasks/cancel") {
+            return None;
+        }
+        let id = text(peek.params()?.task_id?)?.into_owned();
+        let live = lock(&self.tasks).get(&(caller.to_owned(), id))?.upgrade()?;
+        let is_over = lock(&live.state).over.is_some();
+        (!is_over).then_some(live)
+    }
+
+    fn remember_task(&self, caller: &str, id: &str, live: &Arc<Live>) {
+        let mut tasks = lock(&self.tasks);
+        if tasks.len() >= TASKS_KNOWN {
+            tasks.retain(|_, live| live.strong_count() > 0);
+        }
+        if tasks.len() < TASKS_KNOWN {
+            tasks.insert((caller.to_owned(), id.to_owned()), Arc::downgrade(live));
         }
     }
 
@@ -345,7 +385,12 @@ impl Sessions {
         if let Some(cell) = live.get(key) {
             return Ok(Arc::clone(cell));
         }
-        if live.keys().filter(|(caller, ..)| *caller == key.0).count() >= SESSIONS {
+        if live
+            .keys()
+            .filter(|(caller, ..)| whose(caller) == whose(&key.0))
+            .count()
+            >= SESSIONS
+        {
             let words = format!(
                 "agent {}: this node has {SESSIONS} sessions with it, of clients with other names or capabilities; they end when they are idle",
                 place.agent
@@ -375,8 +420,9 @@ impl Sessions {
                     }
                 }
                 Event::Answer(answer) => {
-                    call.is_over = true;
-                    return call.live.clone().answered(&call, &answer, peek, raw).await;
+                    if let Some(answer) = self.answered(&mut call, &answer, who, peek, raw).await? {
+                        return Ok(answer);
+                    }
                 }
                 Event::Refused(error) => return Err(Failure::Error(error)),
                 Event::Lost(fault) => {
@@ -407,8 +453,10 @@ impl Sessions {
                     // An answer without waiting for its questions makes them void.
                     match early {
                         Some(Event::Answer(answer)) => {
-                            call.is_over = true;
-                            return call.live.clone().answered(&call, &answer, peek, raw).await;
+                            if let Some(answer) = self.answered(&mut call, &answer, who, peek, raw).await? {
+                                return Ok(answer);
+                            }
+                            continue;
                         }
                         Some(Event::Refused(error)) => return Err(Failure::Error(error)),
                         Some(Event::Lost(fault)) => {
@@ -424,132 +472,32 @@ impl Sessions {
         }
     }
 
-    /// Keeps a call until its client repeats the request, and says what it asks.
-    fn suspend(
-        self: &Arc<Self>,
-        call: Call,
+    /// The agent answered: what the client is told, or nothing when it waits on.
+    async fn answered(
+        &self,
+        call: &mut Call,
+        answer: &Message,
         who: &str,
-        request: String,
-        questions: BTreeMap<String, Asked>,
-        raw: &str,
-    ) -> Message {
-        let state = format!("dawn-{:032x}", rand::random::<u128>());
-        let requests: Vec<String> = questions
-            .iter()
-            .map(|(key, asked)| format!("{}:{}", quoted(key), asked.request))
-            .collect();
-        let result = format!(
-            r#"{{"resultType":"input_required","inputRequests":{{{}}},"requestState":{}}}"#,
-            requests.join(","),
-            quoted(&state)
-        );
-        let stop = call.live.done.child_token();
-        let timer = stop.clone().drop_guard();
-        let (sessions, forgotten) = (Arc::downgrade(self), state.clone());
-        call.live.place.tasks.spawn(async move {
-            // A session that is over has ended its calls; one that goes on needs no timer.
-            let _ = stop.run_until_cancelled(tokio::time::sleep(PATIENCE)).await;
-            let expired = sessions
-                .upgrade()
-                .and_then(|sessions| lock(&sessions.suspended).remove(&forgotten));
-            drop(expired);
-        });
-        let mut suspended = lock(&self.suspended);
-        let theirs = || suspended.iter().filter(|(_, suspended)| suspended.who == who);
-        if theirs().count() >= SUSPENDED {
-            let oldest = theirs().min_by_key(|(_, suspended)| suspended.since);
-            let oldest = oldest.map(|(state, _)| state.clone());
-            oldest.and_then(|oldest| suspended.remove(&oldest));
-        }
-        let entry = Suspended {
-            call,
-            who: who.to_owned(),
-            request,
-            questions,
-            since: Instant::now(),
-            _timer: timer,
-        };
-        suspended.insert(state, entry);
-        Message::result(raw, &result)
-    }
-
-    /// Goes on with a suspended call.
-    async fn resume(
-        self: &Arc<Self>,
-        who: &str,
-        state: &str,
-        head: &Repeat<'_>,
         peek: &Peek<'_>,
         raw: &str,
-        to_client: &ToClient,
-    ) -> Result<Message, Failure> {
-        let request = identity(peek);
-        let mut suspended = {
-            let mut all = lock(&self.suspended);
-            let is_theirs = all
-                .get(state)
-                .is_some_and(|known| known.who == who && known.request == request);
-            let found = if is_theirs { all.remove(state) } else { None };
-            found.ok_or_else(unknown_state)?
-        };
-        let answers = head.input_responses.and_then(Members::of);
-        let mut missing = BTreeMap::new();
-        let mut given = Vec::new();
-        for (key, asked) in std::mem::take(&mut suspended.questions) {
-            match answers.as_ref().and_then(|answers| answers.get(&key)) {
-                Some(answer) if answer.get().starts_with('{') => {
-                    given.push(Message::result(&asked.raw_id, answer.get()));
-                }
-                Some(_) | None => {
-                    missing.insert(key, asked);
-                }
-            }
-        }
-        let mut call = suspended.call;
+    ) -> Result<Option<Message>, Failure> {
         let live = Arc::clone(&call.live);
-        {
-            let mut state = lock(&live.state);
-            if let Some(pending) = state.pending.get_mut(&call.number) {
-                pending.token = token(peek);
+        let result = answer.peek().ok().and_then(|peek| peek.result);
+        let created = result.and_then(|result| Some((result, created_by(&call.method, result)?)));
+        if let Some((result, created)) = created.filter(|_| call.awaited.is_none()) {
+            let shown = live
+                .task_created(call, result, created, task::is_known_to(peek))
+                .await?;
+            let Some(shown) = shown else { return Ok(None) };
+            call.is_over = true;
+            if let Some(id) = Members::of(created).and_then(|task| text(task.get("taskId")?)) {
+                self.remember_task(who, &id, &live);
             }
+            return Ok(Some(Message::result(raw, &shown)));
         }
-        for answer in given {
-            if live.to_agent.send(answer).await.is_err() {
-                call.is_over = true;
-                return Err(live.over().into());
-            }
-        }
-        if !missing.is_empty() {
-            return Ok(self.suspend(call, who, request, missing, raw));
-        }
-        self.follow(call, who, peek, raw, to_client).await
+        call.is_over = true;
+        live.answered(call, answer, raw).map(Some)
     }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Repeat<'a> {
-    #[serde(borrow)]
-    request_state: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input_responses: Option<&'a RawValue>,
-}
-
-fn unknown_state() -> Failure {
-    let words = "requestState is unknown, was used before, or belongs to another request: begin anew without it";
-    Failure::rpc(codes::INVALID_PARAMS, words)
-}
-
-/// What a repeated request must have in common with the first: method, and what it names with which arguments.
-fn identity(peek: &Peek<'_>) -> String {
-    let params = peek.params.and_then(Members::of);
-    let member = |key: &str| {
-        params
-            .as_ref()
-            .and_then(|params| params.get(key))
-            .map_or("", RawValue::get)
-    };
-    [peek.method(), member("name"), member("uri"), member("arguments")].join("\n")
 }
 
 fn token(peek: &Peek<'_>) -> Option<Bytes> {

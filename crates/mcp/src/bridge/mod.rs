@@ -8,7 +8,7 @@
 
 mod exchange;
 mod session;
-mod task;
+pub(crate) mod task;
 
 use std::sync::Arc;
 
@@ -148,6 +148,55 @@ fn with_result_members(message: &Message, result: &RawValue, members: &str) -> M
     edit.finish()
 }
 
+/// An object as JSON text, with a member put into its `_meta`; what is no object stays as it is.
+fn with_meta(object: &RawValue, member: &str) -> String {
+    let text = object.get();
+    let Some(members) = Members::of(object) else {
+        return text.to_owned();
+    };
+    let meta = members.get("_meta").and_then(|meta| Some((meta, Members::of(meta)?)));
+    let (at, put) = match meta {
+        Some((meta, entries)) => {
+            let comma = if entries.0.is_empty() { "" } else { "," };
+            let start = meta.get().as_ptr() as usize - text.as_ptr() as usize;
+            (start + 1, format!("{member}{comma}"))
+        }
+        None => {
+            let comma = if members.0.is_empty() { "" } else { "," };
+            (1, format!("\"_meta\":{{{member}}}{comma}"))
+        }
+    };
+    [&text[..at], &put, &text[at..]].concat()
+}
+
+/// An object as JSON text without a member of its `_meta`; without `_meta` where that was its only one.
+fn without_meta(object: &RawValue, key: &str) -> String {
+    let text = object.get();
+    let Some(members) = Members::of(object) else {
+        return text.to_owned();
+    };
+    let Some((meta, entries)) = members.get("_meta").and_then(|meta| Some((meta, Members::of(meta)?))) else {
+        return text.to_owned();
+    };
+    if entries.get(key).is_none() {
+        return text.to_owned();
+    }
+    let kept = without(&entries, key);
+    if kept.is_empty() {
+        return format!("{{{}}}", without(&members, "_meta").join(","));
+    }
+    let start = meta.get().as_ptr() as usize - text.as_ptr() as usize;
+    let end = start + meta.get().len();
+    [&text[..start], "{", &kept.join(","), "}", &text[end..]].concat()
+}
+
+/// The members of an object as JSON text, but those under a key.
+fn without(members: &Members<'_>, key: &str) -> Vec<String> {
+    let kept = members.0.iter().filter(|(name, _)| name != key);
+    kept.map(|(name, value)| format!("{}:{}", quoted(name), value.get()))
+        .collect()
+}
+
 /// A response under another id.
 fn under_id(message: &Message, raw_id: &str) -> Message {
     let mut edit = message.edit();
@@ -163,6 +212,10 @@ fn value(raw: &RawValue) -> serde_json::Value {
     serde_json::from_str(raw.get()).unwrap_or_default()
 }
 
+fn text_of(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 fn severity(level: &str) -> Option<usize> {
     LOG_LEVELS.iter().position(|known| *known == level)
 }
@@ -171,6 +224,25 @@ fn severity(level: &str) -> Option<usize> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    #[test]
+    fn a_member_of_meta_is_put_in_and_taken_out_and_nothing_else_changes() {
+        let raw = |text: &str| -> Box<RawValue> { serde_json::from_str(text).unwrap() };
+        for (without, with) in [
+            ("{}", r#"{"_meta":{"k":1}}"#),
+            (r#"{"a":1.0}"#, r#"{"_meta":{"k":1},"a":1.0}"#),
+            (r#"{"a":1.0,"_meta":{"b":2}}"#, r#"{"a":1.0,"_meta":{"k":1,"b":2}}"#),
+        ] {
+            assert_eq!(with_meta(&raw(without), "\"k\":1"), with);
+            assert_eq!(without_meta(&raw(with), "k"), without);
+            assert_eq!(without_meta(&raw(without), "k"), without);
+        }
+        assert_eq!(with_meta(&raw(r#"{"_meta":{}}"#), "\"k\":1"), r#"{"_meta":{"k":1}}"#);
+        assert_eq!(
+            (with_meta(&raw("[1]"), "x"), without_meta(&raw("[1]"), "x")),
+            ("[1]".into(), "[1]".into())
+        );
+    }
 
     #[test]
     fn members_are_put_in_and_nothing_else_changes() {

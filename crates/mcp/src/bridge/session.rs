@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -19,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod kept;
+mod listen;
+mod tasks;
 
-use self::kept::{Finished, Kept};
+use self::kept::Kept;
 use super::{
     CAPABILITIES_KEY, CLIENT_INFO_KEY, FromClient, LISTS, LOG_LEVEL_KEY, Open, Place, RELATED_TASK_KEY,
     SERVER_INFO_KEY, TASKS, ToClient, VERSION_KEY, amended, joined, quoted, severity, task, under_id, value,
-    with_result_members,
 };
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
@@ -34,10 +34,6 @@ use crate::link::Link;
 
 /// How often one request may ask for input.
 const ROUNDS: usize = 64;
-/// Resources that a session is subscribed to.
-const SUBSCRIBED: usize = 1024;
-/// Before a subscription that the agent ended is made again.
-const RESUBSCRIBE: Duration = Duration::from_secs(1);
 
 /// Why a request gets no result.
 enum Failure {
@@ -94,6 +90,8 @@ struct State {
     listening: Option<CancellationToken>,
     /// Tasks of this session.
     tasks: Kept,
+    /// What the client was asked for tasks: the keys of the questions, by task.
+    asked: HashMap<String, BTreeSet<String>>,
 }
 
 struct Session {
@@ -277,29 +275,8 @@ impl Session {
                 self.subscribe(&uri, peek.method() == "resources/subscribe").await?;
                 Ok(empty())
             }
-            "tasks/list" => {
-                let listed: Vec<Value> = self.all_tasks().await;
-                Ok(Message::result(raw, &json!({ "tasks": listed }).to_string()))
-            }
-            "tasks/get" | "tasks/result" | "tasks/cancel" => {
-                let id = peek.params().and_then(|params| params.task_id).and_then(text);
-                let id = id.ok_or_else(|| Failure::rpc(codes::INVALID_PARAMS, "the request names no task"))?;
-                match peek.method() {
-                    "tasks/get" => {
-                        let task = task::to_legacy(&self.task(&id).await?);
-                        Ok(Message::result(raw, &task.to_string()))
-                    }
-                    "tasks/cancel" => {
-                        let params = json!({ "taskId": id });
-                        let _acknowledged = self.ask("tasks/cancel", &params).await?;
-                        let task = task::to_legacy(&self.task(&id).await?);
-                        Ok(Message::result(raw, &task.to_string()))
-                    }
-                    _ => {
-                        let result = self.task_result(&id, raw).await?;
-                        Ok(Message::result(raw, &result))
-                    }
-                }
+            "tasks/list" | "tasks/get" | "tasks/result" | "tasks/cancel" if self.state().server.tasks => {
+                self.tasks(&peek, raw).await
             }
             _ => self.forward(message, &peek, raw).await,
         }
@@ -353,9 +330,14 @@ impl Session {
         let state = self.state();
         let mut capabilities = state.capabilities.clone();
         if with_tasks && state.server.tasks {
-            let mut value: Value = serde_json::from_str(&capabilities).unwrap_or_default();
-            value["extensions"][TASKS] = json!({});
-            capabilities = value.to_string();
+            let value = serde_json::from_str::<serde_json::Map<String, Value>>(&capabilities);
+            let mut value = value.unwrap_or_default();
+            let extensions = value.entry("extensions").or_insert_with(|| json!({}));
+            if !extensions.is_object() {
+                *extensions = json!({});
+            }
+            extensions[TASKS] = json!({});
+            capabilities = Value::from(value).to_string();
         }
         let level = state.log_level.clone();
         // A legacy server that was not told a level decides by itself what it sends.
@@ -388,25 +370,43 @@ impl Session {
         }
     }
 
-    /// A question of the bridge's own to the agent.
+    /// A question of the bridge's own to the agent: the result.
     async fn ask(&self, method: &str, params: &Value) -> Result<Value, Failure> {
+        let answer = self.answer(method, params).await?;
+        task::outcome(&answer).map_err(|error| Failure::Error(error.to_string()))
+    }
+
+    /// A question of the bridge's own to the agent: the answer with its result.
+    async fn answer(&self, method: &str, params: &Value) -> Result<Message, Failure> {
+        self.answer_to(method, &params.to_string()).await
+    }
+
+    /// The same, with parameters as JSON text.
+    async fn answer_to(&self, method: &str, params: &str) -> Result<Message, Failure> {
         let id = "\"dawn-bridge\"";
-        let request = amended(&Message::request(id, method, &params.to_string()), "", &self.meta(true));
+        let request = amended(&Message::request(id, method, params), "", &self.meta(true));
         let answer = tokio::time::timeout(self.place.limits.probe, self.exchange(request, id)).await;
         let answer = answer.map_err(|_| {
             let words = format!("agent {} did not answer {method} in time", self.place.agent);
             Fault::new(FaultCode::Timeout, words)
         })??;
-        task::outcome(&answer).map_err(|error| Failure::Error(error.to_string()))
+        let error = answer
+            .peek()
+            .ok()
+            .and_then(|peek| peek.error.map(|raw| raw.get().to_owned()));
+        error.map_or(Ok(answer), |error| Err(Failure::Error(error)))
     }
 
     /// Carries a request to the agent, as often as the agent asks for input.
-    async fn forward(&self, message: &Message, peek: &Peek<'_>, raw: &str) -> Result<Message, Failure> {
-        let params = peek.params.and_then(Members::of);
-        let wants_task = params.is_some_and(|params| params.get("task").is_some());
+    async fn forward(self: &Arc<Self>, message: &Message, peek: &Peek<'_>, raw: &str) -> Result<Message, Failure> {
+        let wanted = peek.params.and_then(Members::of);
+        let wanted = wanted.and_then(|params| params.get("task").map(value));
+        // A server that has no tasks does not look at it.
+        let wanted = wanted.filter(|_| self.state().server.tasks);
+        let mut with_tasks = wanted.is_some();
         let mut input = String::new();
         for round in 0..ROUNDS {
-            let mut request = amended(message, &input, &self.meta(wants_task));
+            let mut request = amended(message, &input, &self.meta(with_tasks));
             if round > 0 {
                 // A repeated request is a new one.
                 request = under_id(&request, &format!("\"dawn-retry-{:016x}\"", rand::random::<u64>()));
@@ -414,17 +414,25 @@ impl Session {
             let answer = self.exchange(request, raw).await?;
             let read = answer.peek().map_err(|_| self.place.lost())?;
             let Some(result) = read.result else {
+                // A tool that runs as a task only: the client waits for its end instead.
+                if !with_tasks
+                    && self.state().server.tasks
+                    && read.error.map(value).is_some_and(|error| task::is_missing(&error))
+                {
+                    with_tasks = true;
+                    continue;
+                }
                 return Ok(under_id(&legacy_error(peek.method(), &answer), raw));
             };
             let head: Head<'_> = serde_json::from_str(result.get()).map_err(|_| self.place.lost())?;
-            match head.result_type.and_then(text).as_deref() {
-                Some("input_required") => input = self.input(&head, raw, None).await?,
-                Some("task") => return self.task_created(&value(result), wants_task, raw).await,
-                _ if wants_task => {
-                    let task = self.finished_task(result.get());
+            match (head.result_type.and_then(text).as_deref(), &wanted) {
+                (Some("input_required"), _) => input = self.input(&head, raw, None).await?,
+                (Some("task"), _) => return self.task_created(&value(result), wanted.is_some(), raw).await,
+                (_, Some(wanted)) => {
+                    let task = self.finished_task(result, wanted);
                     return Ok(Message::result(raw, &json!({ "task": task }).to_string()));
                 }
-                _ => {
+                (_, None) => {
                     let answer = if peek.method() == "tools/list" && self.state().server.tasks {
                         with_task_support(&answer)
                     } else {
@@ -480,233 +488,6 @@ impl Session {
             Ok(Err(error)) => Err(Failure::Error(error.get().to_owned())),
             Err(_) => Err(self.place.lost().into()),
         }
-    }
-
-    /// The server made a task of a call.
-    async fn task_created(&self, task: &Value, wanted: bool, raw: &str) -> Result<Message, Failure> {
-        let id = task["taskId"].as_str().unwrap_or_default().to_owned();
-        if !wanted {
-            let result = self.task_result(&id, raw).await?;
-            return Ok(Message::result(raw, &result));
-        }
-        self.remember_task(&id, None);
-        let task = json!({ "task": task::to_legacy(task) });
-        Ok(Message::result(raw, &task.to_string()))
-    }
-
-    fn remember_task(&self, id: &str, finished: Option<Finished>) {
-        self.state().tasks.insert(id, finished, self.place.limits.backlog_bytes);
-    }
-
-    /// A task for a call that the server answered at once.
-    fn finished_task(&self, result: &str) -> Value {
-        let now = jiff::Timestamp::now().to_string();
-        let id = format!("dawn-{:032x}", rand::random::<u128>());
-        let task = json!({ "taskId": id, "status": "completed", "createdAt": now, "lastUpdatedAt": now, "ttl": null });
-        self.remember_task(&id, Some((task.clone(), result.to_owned())));
-        task
-    }
-
-    fn finished(&self, id: &str) -> Option<Finished> {
-        self.state().tasks.finished(id)
-    }
-
-    async fn task(&self, id: &str) -> Result<Value, Failure> {
-        match self.finished(id) {
-            Some((task, _)) => Ok(task),
-            None => self.ask("tasks/get", &json!({ "taskId": id })).await,
-        }
-    }
-
-    async fn all_tasks(&self) -> Vec<Value> {
-        let ids = self.state().tasks.ids();
-        let mut tasks = Vec::new();
-        for id in ids {
-            // One that the server forgot is no task any more.
-            if let Ok(task) = self.task(&id).await {
-                tasks.push(task::to_legacy(&task));
-            }
-        }
-        tasks
-    }
-
-    /// Waits for a task's end, answering what it asks, and returns the result of its call as JSON text.
-    async fn task_result(&self, id: &str, related: &str) -> Result<String, Failure> {
-        let meta = format!("\"_meta\":{{\"{RELATED_TASK_KEY}\":{}}}", json!({ "taskId": id }));
-        if let Some((_, result)) = self.finished(id) {
-            let message = Message::result("0", &result);
-            let result = message.peek().ok().and_then(|peek| peek.result);
-            let with_meta = result.map(|result| with_result_members(&message, result, &meta));
-            let result = with_meta.and_then(|message| Some(message.peek().ok()?.result?.get().to_owned()));
-            return result.ok_or_else(|| self.place.lost().into());
-        }
-        let mut answered = BTreeSet::new();
-        loop {
-            let task = self.task(id).await?;
-            match task::status(&task) {
-                "completed" => {
-                    let mut result = task["result"].clone();
-                    result["_meta"][RELATED_TASK_KEY] = json!({ "taskId": id });
-                    return Ok(result.to_string());
-                }
-                "failed" | "cancelled" => {
-                    let error = task.get("error").cloned();
-                    let status = task::status(&task);
-                    let error =
-                        error.unwrap_or_else(|| json!({ "code": -32603, "message": format!("the task was {status}") }));
-                    return Err(Failure::Error(error.to_string()));
-                }
-                "input_required" => {
-                    let new = task["inputRequests"].as_object().into_iter().flatten();
-                    let new: serde_json::Map<String, Value> = new
-                        .filter(|(key, _)| answered.insert((*key).clone()))
-                        .map(|(key, question)| (key.clone(), question.clone()))
-                        .collect();
-                    if !new.is_empty() {
-                        let head = json!({ "inputRequests": new }).to_string();
-                        let head: Head<'_> = serde_json::from_str(&head).map_err(|_| self.place.lost())?;
-                        let input = self.input(&head, related, Some(id)).await?;
-                        let params = format!("{{\"taskId\":{},{input}}}", quoted(id));
-                        let params: Value = serde_json::from_str(&params).map_err(|_| self.place.lost())?;
-                        let _acknowledged = self.ask("tasks/update", &params).await?;
-                        continue;
-                    }
-                }
-                _ => {}
-            }
-            tokio::time::sleep(task::pause(&task)).await;
-        }
-    }
-
-    async fn subscribe(self: &Arc<Self>, uri: &str, begin: bool) -> Result<(), Failure> {
-        if !self.state().server.subscribe {
-            let words = "the agent offers no subscriptions to resources";
-            return Err(Failure::rpc(codes::METHOD_NOT_FOUND, words));
-        }
-        let changed = {
-            let mut state = self.state();
-            if begin && state.subscribed.len() >= SUBSCRIBED {
-                return Err(Failure::rpc(
-                    codes::INVALID_PARAMS,
-                    "as many resources as can be are subscribed to",
-                ));
-            }
-            if begin {
-                state.subscribed.insert(uri.to_owned())
-            } else {
-                state.subscribed.remove(uri)
-            }
-        };
-        if !changed {
-            return Ok(());
-        }
-        let (acknowledged, acknowledgement) = oneshot::channel();
-        self.listen(Some(acknowledged));
-        let granted = tokio::time::timeout(self.place.limits.probe, acknowledgement).await;
-        match granted {
-            Ok(Ok(granted)) if !begin || granted.iter().any(|known| known == uri) => Ok(()),
-            Ok(Ok(_)) => {
-                self.state().subscribed.remove(uri);
-                Err(Failure::rpc(
-                    codes::INVALID_PARAMS,
-                    "the agent does not grant this subscription",
-                ))
-            }
-            _ => {
-                self.state().subscribed.remove(uri);
-                Err(self.place.lost().into())
-            }
-        }
-    }
-
-    /// Begins the subscription for what the client is to hear of, in place of the one before.
-    fn listen(self: &Arc<Self>, mut acknowledged: Option<oneshot::Sender<Vec<String>>>) {
-        let (filter, stop, before) = {
-            let mut state = self.state();
-            let mut filter = json!({});
-            for (list, is_told) in LISTS.iter().zip(state.server.lists) {
-                if is_told {
-                    filter[format!("{list}ListChanged")] = true.into();
-                }
-            }
-            if !state.subscribed.is_empty() {
-                filter["resourceSubscriptions"] = json!(state.subscribed);
-            }
-            let stop = self.stop.child_token();
-            let before = state.listening.replace(stop.clone());
-            (filter, stop, before)
-        };
-        if filter.as_object().is_some_and(serde_json::Map::is_empty) {
-            if let Some(before) = before {
-                before.cancel();
-            }
-            if let Some(acknowledged) = acknowledged {
-                let _ = acknowledged.send(Vec::new());
-            }
-            return;
-        }
-        let session = Arc::clone(self);
-        self.place.tasks.spawn(async move {
-            let mut before = before;
-            let listening = async {
-                loop {
-                    let ended = session.listen_once(&filter, &mut acknowledged, &mut before).await;
-                    if let Err(fault) = ended {
-                        tracing::debug!(agent = %session.place.agent, %fault, "a subscription ended");
-                    }
-                    if let Some(before) = before.take() {
-                        before.cancel();
-                    }
-                    tokio::time::sleep(RESUBSCRIBE).await;
-                }
-            };
-            // A newer subscription, or the end of the session, ends this one.
-            let _: Option<std::convert::Infallible> = stop.run_until_cancelled(listening).await;
-        });
-    }
-
-    async fn listen_once(
-        &self,
-        filter: &Value,
-        acknowledged: &mut Option<oneshot::Sender<Vec<String>>>,
-        before: &mut Option<CancellationToken>,
-    ) -> Result<(), Fault> {
-        let lost = self.place.lost();
-        let params = json!({ "notifications": filter }).to_string();
-        let id = format!("\"dawn-listen-{:016x}\"", rand::random::<u64>());
-        let request = amended(
-            &Message::request(&id, "subscriptions/listen", &params),
-            "",
-            &self.meta(false),
-        );
-        let mut link = (self.open)().await?;
-        link.sender
-            .send(request.into())
-            .await
-            .map_err(|error| error.fault(&lost))?;
-        while let Some(frame) = link.receiver.recv().await.map_err(|error| error.fault(&lost))? {
-            let Ok(peek) = frame.message.peek() else { continue };
-            match (peek.kind(), peek.method()) {
-                (Kind::Response, _) => break,
-                (_, "notifications/subscriptions/acknowledged") => {
-                    if let Some(before) = before.take() {
-                        before.cancel();
-                    }
-                    let granted = peek.params.map(value).unwrap_or_default();
-                    let granted = granted["notifications"]["resourceSubscriptions"].clone();
-                    if let Some(acknowledged) = acknowledged.take() {
-                        let _ = acknowledged.send(serde_json::from_value(granted).unwrap_or_default());
-                    }
-                }
-                (_, "notifications/tasks") => {
-                    let task = task::to_legacy(&peek.params.map(value).unwrap_or_default());
-                    let told = Message::notification("notifications/tasks/status", Some(&task.to_string()));
-                    self.tell(told, None).await;
-                }
-                _ => self.tell(frame.message.clone(), None).await,
-            }
-        }
-        Ok(())
     }
 }
 

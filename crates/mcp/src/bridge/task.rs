@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::jsonrpc::Message;
+use super::TASKS;
+use crate::jsonrpc::{Message, Peek, codes};
 
 /// Between two questions after a task that names no interval, milliseconds.
 pub(super) const POLL_MS: u64 = 500;
@@ -23,9 +24,12 @@ fn moved(task: &Value, names: [(&str, &str); 2]) -> Value {
     out
 }
 
-/// A modern task as legacy clients know it.
+/// A modern task as legacy clients know it: there an error of the tool is a failure of the task.
 pub(super) fn to_legacy(task: &Value) -> Value {
     let mut out = moved(task, [("ttlMs", "ttl"), ("pollIntervalMs", "pollInterval")]);
+    if status(task) == "completed" && task["result"]["isError"] == true {
+        out["status"] = "failed".into();
+    }
     if out.get("ttl").is_none() {
         out["ttl"] = Value::Null;
     }
@@ -57,6 +61,37 @@ pub(super) fn pause(task: &Value) -> std::time::Duration {
     std::time::Duration::from_millis(named.unwrap_or(POLL_MS).clamp(10, 60_000))
 }
 
+/// Whether the client of a modern request knows tasks.
+pub(crate) fn is_known_to(peek: &Peek<'_>) -> bool {
+    let capabilities = peek.meta().and_then(|meta| meta.client_capabilities).map(super::value);
+    capabilities.is_some_and(|capabilities| capabilities["extensions"].get(TASKS).is_some())
+}
+
+/// The error for a modern client that does not know tasks and needs to.
+pub(crate) fn missing() -> Value {
+    json!({
+        "code": codes::MISSING_CAPABILITY,
+        "message": "the client does not declare the extension for tasks",
+        "data": { "requiredCapabilities": { "extensions": { TASKS: {} } } },
+    })
+}
+
+/// The answer to a request that names no task that there is.
+pub(crate) fn not_found(raw_id: &str) -> Message {
+    let words = "Failed to retrieve task: Task not found";
+    Message::error(Some(raw_id), codes::INVALID_PARAMS, words, None)
+}
+
+/// Whether an error says that the client needs to know tasks, and nothing else.
+pub(super) fn is_missing(error: &Value) -> bool {
+    let required = &error["data"]["requiredCapabilities"];
+    let is_one = |value: &Value| value.as_object().is_some_and(|members| members.len() == 1);
+    error["code"] == codes::MISSING_CAPABILITY
+        && is_one(required)
+        && is_one(&required["extensions"])
+        && required["extensions"].get(TASKS).is_some()
+}
+
 /// The result of a response as a value; of an error, the error.
 pub(super) fn outcome(message: &Message) -> Result<Value, Value> {
     let Ok(peek) = message.peek() else {
@@ -81,5 +116,15 @@ mod tests {
         assert_eq!(to_modern(&legacy), modern);
         assert_eq!(pause(&modern).as_millis(), 10);
         assert_eq!(to_legacy(&json!({ "taskId": "a" }))["ttl"], Value::Null);
+        let failed = json!({ "taskId": "a", "status": "completed", "result": { "isError": true } });
+        assert_eq!(to_legacy(&failed)["status"], "failed");
+    }
+
+    #[test]
+    fn what_lacks_tasks_and_something_else_is_not_mended_by_tasks() {
+        assert!(is_missing(&missing()));
+        let mut more = missing();
+        more["data"]["requiredCapabilities"]["sampling"] = json!({});
+        assert!(!is_missing(&more) && !is_missing(&json!({ "code": codes::MISSING_CAPABILITY })));
     }
 }

@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use dawn_identity::NodeRef;
 use serde_json::value::RawValue;
 
 use super::http::{accepted, json};
@@ -38,13 +39,19 @@ pub(super) async fn serve(gateway: &Gateway, target: Target, headers: &HeaderMap
             return json(StatusCode::BAD_REQUEST, error);
         }
     }
-    if let Err(refusal) = headers::check(headers, &peek) {
+    let checked = match headers::check(headers, &peek) {
+        Ok(()) => headers::check_params(gateway, &target, headers, &peek).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = checked {
         Counters::count(&gateway.counters().refused);
         return json(refusal.status, refusal.message);
     }
     let id = peek.id.map(|raw| raw.get().to_owned()).unwrap_or_default();
     Counters::count(&gateway.counters().exchanges);
-    let mut link = match gateway.open(&target, Mode::Exchange).await {
+    let is_any = matches!(&target, Target::Agent(address) if address.node == NodeRef::Any);
+    let about = if is_any { crate::router::about(&peek) } else { None };
+    let mut link = match gateway.open_about(&target, Mode::Exchange, about.as_deref()).await {
         Ok(link) => link,
         Err(fault) => return json(fault.code.http_status(), fault.answer(Some(&id))),
     };

@@ -1,14 +1,13 @@
 //! What revision 2026-07-28 asks of a request's headers and `_meta`, and the statuses of its errors.
 //! Source: MCP 2026-07-28, "Streamable HTTP: Request Metadata, Server Validation", "General fields".
 
-use std::borrow::Cow;
-
 use axum::http::{HeaderMap, StatusCode};
-use data_encoding::BASE64;
 use serde_json::value::RawValue;
 
 use super::era::{VERSION_HEADER, header};
-use crate::jsonrpc::{Message, Peek, codes, text};
+use super::{Gateway, Target};
+use crate::jsonrpc::{Members, Message, Peek, codes, text};
+use crate::param_headers::decoded;
 
 /// Why a modern request is refused before it reaches the agent.
 pub(super) struct Refusal {
@@ -55,6 +54,45 @@ pub(super) fn check(headers: &HeaderMap, peek: &Peek<'_>) -> Result<(), Refusal>
     }
 }
 
+/// Checks that the arguments of a call and the headers that repeat them agree (`Mcp-Param-*`), where the tool wants that.
+/// Headers that no tool asked for are nobody's business.
+pub(super) async fn check_params(
+    gateway: &Gateway,
+    target: &Target,
+    headers: &HeaderMap,
+    peek: &Peek<'_>,
+) -> Result<(), Refusal> {
+    if peek.method() != "tools/call" {
+        return Ok(());
+    }
+    let Some(called) = gateway.called(target, peek) else {
+        return Ok(());
+    };
+    let arguments = peek
+        .params
+        .and_then(Members::of)
+        .and_then(|params| params.get("arguments"));
+    // A client that is told of a mismatch lists the tools again: so does this, as the agent may have changed them.
+    let mut refused = None;
+    for is_fresh in [false, true] {
+        let params = called.param_headers(is_fresh).await;
+        let agreed = params.iter().flat_map(|params| params.iter());
+        let agreed = agreed
+            .map(|param| param.agrees(headers, arguments))
+            .find(Result::is_err);
+        refused = agreed.and_then(Result::err);
+        if refused.is_none() {
+            return Ok(());
+        }
+    }
+    let words = refused.unwrap_or_default();
+    Err(refuse(
+        peek,
+        codes::HEADER_MISMATCH,
+        &format!("Header mismatch: {words}"),
+    ))
+}
+
 fn agree(headers: &HeaderMap, peek: &Peek<'_>, name: &str, expected: Option<&str>) -> Result<(), Refusal> {
     let mismatch = |words: String| {
         Err(refuse(
@@ -66,7 +104,7 @@ fn agree(headers: &HeaderMap, peek: &Peek<'_>, name: &str, expected: Option<&str
     let Some(value) = header(headers, name) else {
         return mismatch(format!("the header {name} is missing or not plain ASCII"));
     };
-    match decode(value) {
+    match decoded(value) {
         Some(decoded) if Some(&*decoded) == expected => Ok(()),
         Some(decoded) => mismatch(format!(
             "{name} is {decoded:?}, the body says {:?}",
@@ -74,15 +112,6 @@ fn agree(headers: &HeaderMap, peek: &Peek<'_>, name: &str, expected: Option<&str
         )),
         None => mismatch(format!("{name} is not valid Base64")),
     }
-}
-
-/// Decodes the Base64 form of a header value, `=?base64?…?=`; other values are themselves.
-fn decode(value: &str) -> Option<Cow<'_, str>> {
-    let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
-        return Some(Cow::Borrowed(value));
-    };
-    let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
-    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// The HTTP status of an agent's answer.
@@ -110,6 +139,8 @@ pub(super) fn status(peek: &Peek<'_>) -> StatusCode {
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::BASE64;
+
     use super::*;
 
     fn request(name: &str) -> Message {

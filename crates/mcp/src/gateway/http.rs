@@ -77,7 +77,10 @@ async fn one(
 }
 
 async fn serve(gateway: Gateway, target: Target, request: Request) -> Response {
-    let gateway = gateway.with_guest(request.extensions().get::<Guest>().cloned());
+    let guest = request.extensions().get::<Guest>().cloned();
+    let Some(gateway) = gateway.entered(guest) else {
+        return StatusCode::UNAUTHORIZED.into_response();
+    };
     if gateway.guest.is_none() && stdio::is_upgrade(request.headers()) {
         return stdio::upgrade(&gateway, target, request);
     }

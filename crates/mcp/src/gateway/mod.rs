@@ -25,9 +25,10 @@ use tokio_util::task::TaskTracker;
 
 pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
 
-use crate::aggregate::Aggregate;
+use crate::aggregate::{Aggregate, Called, Owned};
 pub use crate::aggregate::{Disclosure, Pattern, View, Views};
 use crate::fault::{Fault, FaultCode};
+use crate::jsonrpc::Peek;
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::router::Router;
@@ -93,13 +94,22 @@ pub struct Gateway {
     inner: Arc<Inner>,
     /// Who came in from beyond this machine, and where; `None` is this node's owner.
     guest: Option<Guest>,
+    /// Whether only such are served.
+    guests_only: bool,
 }
 
-/// Somebody whom an exposed endpoint let in.
+/// Somebody whom an exposed endpoint let in, under its rules as they were then.
 #[derive(Debug, Clone)]
 struct Guest {
     user: User,
     endpoint: Arc<resource::Exposed>,
+}
+
+impl Guest {
+    /// Whether it is the same person under the same rules.
+    fn is(&self, other: &Self) -> bool {
+        self.user == other.user && Arc::ptr_eq(&self.endpoint.access, &other.endpoint.access)
+    }
 }
 
 struct Inner {
@@ -137,6 +147,7 @@ impl Gateway {
         let gateway = Self {
             inner: Arc::new(inner),
             guest: None,
+            guests_only: false,
         };
         let reaper = gateway.clone();
         gateway
@@ -149,6 +160,14 @@ impl Gateway {
     /// The HTTP routes: `/mcp`, `/mcp/groups/{group}` and `/mcp/{node}/{agent}`. Authentication is the caller's.
     pub fn routes(&self) -> axum::Router {
         http::routes(self.clone())
+    }
+
+    /// The same routes for somebody from beyond this machine: a request without a [`Guest`] is refused.
+    fn guest_routes(&self) -> axum::Router {
+        http::routes(Self {
+            guests_only: true,
+            ..self.clone()
+        })
     }
 
     /// The router behind the gateway.
@@ -191,33 +210,73 @@ impl Gateway {
         act(&mut self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same gateway for somebody from beyond this machine.
-    fn with_guest(self, guest: Option<Guest>) -> Self {
-        Self { guest, ..self }
+    /// The same gateway for who sends a request; `None` where nobody may who does not say so.
+    fn entered(self, guest: Option<Guest>) -> Option<Self> {
+        (guest.is_some() || !self.guests_only).then_some(Self { guest, ..self })
     }
 
     fn user(&self) -> Option<&User> {
         self.guest.as_ref().map(|guest| &guest.user)
     }
 
+    /// Whether one more session may be begun: guests have half of them together, and a sixteenth each.
+    fn has_room(&self) -> bool {
+        let most = self.limits().sessions;
+        self.with_sessions(|sessions| {
+            let Some(guest) = &self.guest else {
+                return sessions.len() < most;
+            };
+            let guests = sessions.values().filter_map(|session| session.guest());
+            let (mut all, mut own) = (0, 0);
+            for other in guests {
+                all += 1;
+                own += usize::from(other.user == guest.user);
+            }
+            sessions.len() < most && all < most.div_ceil(2) && own < most.div_ceil(16)
+        })
+    }
+
     /// Opens a link to what stands behind a door.
     async fn open(&self, target: &Target, mode: Mode) -> Result<Link, Fault> {
+        self.open_about(target, mode, None).await
+    }
+
+    /// The same for a request about something that one instance of an agent alone may know.
+    async fn open_about(&self, target: &Target, mode: Mode, about: Option<&str>) -> Result<Link, Fault> {
         let router = self.inner.router.on_behalf(self.user().cloned());
         let opened = match target {
             Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
                 Some(view) => {
-                    let aggregate = self.inner.aggregate.on_behalf(router.clone());
+                    let access = self.guest.as_ref().map(|guest| &guest.endpoint.access);
+                    let may = access.and_then(|access| access.may(&router.caller()));
+                    let aggregate = self.inner.aggregate.on_behalf(router.clone(), may);
                     Ok(aggregate.within(view, *disclosure).open(mode))
                 }
                 None => Err(unknown_group(group.as_deref().unwrap_or_default())),
             },
-            Target::Agent(address) => router.open(address, mode).await,
+            Target::Agent(address) => router.open_about(address, mode, about).await,
         };
         let guarded = match &self.guest {
             Some(guest) => opened.and_then(|link| router.exposed(link, &guest.endpoint.access, &guest.endpoint.path)),
             None => opened,
         };
         guarded.inspect_err(|fault| self.inner.counters.fault(fault.code))
+    }
+
+    /// Which agent's tool a call is for.
+    fn called(&self, target: &Target, peek: &Peek<'_>) -> Option<Called<'_>> {
+        match target {
+            Target::All { group, disclosure } => {
+                let view = self.inner.views.get(group.as_deref())?;
+                let shown = self.inner.aggregate.within(view, *disclosure).callee(peek)?;
+                self.inner.aggregate.called(shown)
+            }
+            Target::Agent(address) => {
+                let own = peek.params()?.name.and_then(crate::jsonrpc::text)?.into_owned();
+                let address = address.clone();
+                self.inner.aggregate.called(Owned { address, own })
+            }
+        }
     }
 
     /// What a client is told when the way to the target breaks.

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use super::era::{Era, MODERN_VERSIONS, VERSION_HEADER, header};
 use super::http::{accepted, json, refuse, unknown_version};
 use super::sse::{self, AsyncNext};
-use super::{Counters, Gateway, Target};
+use super::{Counters, Gateway, Guest, Target};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Kind, Message, Peek, codes};
 use crate::link::{Link, LinkReceiver, LinkSender};
-use crate::wire::{Mode, User};
+use crate::wire::Mode;
 use streams::{Event, Streams};
 
 mod streams;
@@ -38,7 +38,7 @@ pub(super) struct Session {
     id: String,
     target: Target,
     /// Whose it is: nobody else may use it, whatever id they send.
-    user: Option<User>,
+    guest: Option<Guest>,
     to_agent: tokio::sync::Mutex<LinkSender>,
     streams: Streams,
     stop: CancellationToken,
@@ -56,12 +56,25 @@ impl Session {
         self.streams.is_idle(idle, Instant::now())
     }
 
+    /// Who came in from beyond this machine to begin it.
+    pub(super) fn guest(&self) -> Option<&Guest> {
+        self.guest.as_ref()
+    }
+
+    fn is_of(&self, gateway: &Gateway) -> bool {
+        match (&self.guest, &gateway.guest) {
+            (Some(begun), Some(now)) => begun.is(now),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     fn start(gateway: &Gateway, target: Target, link: Link) -> Arc<Self> {
         let limits = gateway.limits();
         let session = Arc::new(Self {
             id: BASE64URL_NOPAD.encode(&rand::random::<[u8; 24]>()),
             target,
-            user: gateway.user().cloned(),
+            guest: gateway.guest.clone(),
             to_agent: tokio::sync::Mutex::new(link.sender),
             streams: Streams::new(limits),
             stop: gateway.inner.stop.child_token(),
@@ -196,7 +209,7 @@ fn find(
         );
     };
     match gateway.with_sessions(|sessions| sessions.get(id).cloned()) {
-        Some(session) if session.target == *target && session.user.as_ref() == gateway.user() => Ok(session),
+        Some(session) if session.target == *target && session.is_of(gateway) => Ok(session),
         _ => refuse(
             StatusCode::NOT_FOUND,
             "no such session: it ended or never was; begin a new one with initialize",
@@ -207,10 +220,13 @@ fn find(
 async fn open(gateway: &Gateway, target: Target, message: Message) -> Response {
     let raw = super::exchange::raw_id(&message);
     let answer = |fault: Fault| json(fault.code.http_status(), fault.answer(raw.as_deref()));
-    if gateway.sessions() >= gateway.limits().sessions {
+    if !gateway.has_room() {
         let fault = Fault::new(
             FaultCode::Busy,
-            format!("{} sessions are open, which is the limit", gateway.limits().sessions),
+            format!(
+                "as many sessions are open as may be: {}, of which people from beyond this machine have a half, and each of them a sixteenth",
+                gateway.limits().sessions
+            ),
         );
         gateway.counters().fault(fault.code);
         return answer(fault);

@@ -1,8 +1,9 @@
 //! Who may call what of an agent or an exposed endpoint, and how much: rules by caller and name, questions to the
 //! owner, limits for each caller.
 //!
-//! A link to which neither rules nor limits apply is not touched.
+//! A link to which neither rules nor limits apply is not touched, until they do.
 
+mod policy;
 mod reading;
 mod share;
 
@@ -17,15 +18,16 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::reading::{Named, is_plain, named, shown, watched};
+use self::policy::{Applied, Policy, Version};
+use self::reading::{Named, called, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
 use super::lock;
-use crate::aggregate::Pattern;
+use crate::aggregate::{CALL_TOOL, May, Pattern};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
-use crate::link::{Link, LinkReceiver, LinkSender};
+use crate::link::{Diverted, Link, LinkReceiver, LinkSender};
 use crate::wire::{Caller, Counted, User};
 
 /// How often a waiting link looks for room.
@@ -33,8 +35,8 @@ const ROOM: Duration = Duration::from_millis(5);
 /// After how long a caller is told that the owner is asked.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// What a rule says of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a rule says of a call; the later the stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// It goes on.
     Allow,
@@ -48,7 +50,8 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Callers: names or ids of nodes, `role:NAME`, `user:SUBJECT` of this node's exposed gateway, or
-    /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself.
+    /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself. What names a node or a role
+    /// speaks of the people that the node calls for, too, but allows them nothing: they are not the node.
     pub who: Vec<Pattern>,
     /// Tools and prompts by name, resources by address; none means everything.
     pub what: Vec<Pattern>,
@@ -119,20 +122,12 @@ pub(crate) struct Owner {
 /// Rules and limits of one agent or exposed endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
-    rules: Vec<Rule>,
-    limits: CallerLimits,
+    policy: Mutex<Policy>,
+    version: Version,
     usage: Mutex<HashMap<Counted, Usage>>,
 }
 
-impl Access {
-    pub(crate) fn new(rules: Vec<Rule>, limits: CallerLimits) -> Arc<Self> {
-        Arc::new(Self {
-            rules,
-            limits,
-            usage: Mutex::default(),
-        })
-    }
-
+impl Policy {
     fn rules_for(&self, caller: &Caller, is_own: bool) -> Vec<Rule> {
         let fits = |rule: &&Rule| {
             if rule.who.is_empty() {
@@ -144,10 +139,27 @@ impl Access {
                 vouched.chain(is_own.then(|| format!("user:{user}")))
             });
             let roles = caller.roles.iter().map(|role| format!("role:{role}"));
-            let mut known = names.iter().cloned().chain(users).chain(roles);
+            let nodes = names.iter().cloned().chain(roles);
+            let nodes = nodes.filter(|_| caller.user.is_none() || rule.then != Verdict::Allow);
+            let mut known = nodes.chain(users);
             known.any(|known| rule.who.iter().any(|pattern| pattern.fits(&known)))
         };
         self.rules.iter().filter(fits).cloned().collect()
+    }
+}
+
+impl Access {
+    /// What this node's caller may use at all; `None` where nothing is denied.
+    pub(crate) fn may(&self, caller: &Caller) -> Option<May> {
+        let rules = lock(&self.policy).rules_for(caller, true);
+        let denies = rules.iter().any(|rule| rule.then == Verdict::Deny);
+        denies.then(|| Arc::new(move |what: &str| verdict(&rules, what) != Verdict::Deny) as May)
+    }
+
+    /// Whether it says the same.
+    pub(crate) fn is(&self, rules: &[Rule], limits: CallerLimits) -> bool {
+        let policy = lock(&self.policy);
+        policy.rules == rules && policy.limits == limits
     }
 
     /// The link as its caller may use it; `place` is what it leads to.
@@ -163,18 +175,18 @@ impl Access {
         owner: Owner,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
-        let rules = self.rules_for(caller, is_own);
-        let (counted, limits) = match caller.counted(is_own) {
-            Some(counted) => (counted, self.limits),
-            None => (Counted::Node(caller.node), CallerLimits::default()),
+        let (link, rules, limits, version) = match self.applied(link, caller, is_own) {
+            Applied::Nothing(link) => return Ok(link),
+            Applied::These(link, rules, limits, version) => (link, rules, limits, version),
         };
-        if rules.is_empty() && limits.is_none() {
-            return Ok(link);
-        }
+        let counted = caller.counted(is_own).unwrap_or(Counted::Node(caller.node));
         let share = Share::take(self, counted, limits, place)?;
         let (near, from_client) = mpsc::channel(QUEUE);
         let (to_client, far) = mpsc::channel(QUEUE);
         let guard = Guard {
+            access: Arc::clone(self),
+            is_own,
+            version,
             caller: caller.clone(),
             place: place.clone(),
             rules,
@@ -191,6 +203,10 @@ impl Access {
 const QUEUE: usize = 64;
 
 struct Guard {
+    access: Arc<Access>,
+    is_own: bool,
+    /// Of the rules and limits that it has.
+    version: u64,
     caller: Caller,
     place: Place,
     rules: Vec<Rule>,
@@ -201,6 +217,12 @@ struct Guard {
 }
 
 type ToClient = mpsc::Sender<Result<Frame, Fault>>;
+
+/// What the first rule that fits says of a name.
+fn verdict(rules: &[Rule], what: &str) -> Verdict {
+    let fits = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|pattern| pattern.fits(what));
+    rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
+}
 
 /// What is to be done with a message of the client.
 enum Step {
@@ -223,19 +245,12 @@ enum Word {
 
 impl Guard {
     fn verdict(&self, what: &str) -> Verdict {
-        let fits = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|pattern| pattern.fits(what));
-        self.rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
+        verdict(&self.rules, what)
     }
 
     async fn run(self, from_client: mpsc::Receiver<Result<Frame, Fault>>, to_client: ToClient, agent: Link) {
         let (to_agent, from_agent) = (agent.sender, agent.receiver);
-        let lost = Fault::new(
-            FaultCode::AgentFailed,
-            format!(
-                "{} ended while it worked; it is started again by the next call",
-                self.place
-            ),
-        );
+        let lost = self.lost();
         // Each way goes on while the other waits. Whichever ends first ends the link.
         let guard = Mutex::new(self);
         tokio::select! {
@@ -245,7 +260,61 @@ impl Guard {
         }
     }
 
+    /// The same for a link that is in use: its ends come when they notice.
+    async fn run_diverted(self, link: Diverted) {
+        let Diverted {
+            from_client,
+            to_client,
+            to_agent,
+            from_agent,
+        } = link;
+        let lost = self.lost();
+        let guard = Mutex::new(self);
+        let towards_agent = async {
+            match to_agent.await {
+                Ok(to_agent) => towards_agent(&guard, from_client, &to_client, to_agent).await,
+                // The client says nothing more.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let towards_client = async {
+            if let Ok(from_agent) = from_agent.await {
+                towards_client(&guard, from_agent, &to_client, &lost).await;
+            }
+        };
+        tokio::select! {
+            () = towards_agent => {}
+            () = towards_client => {}
+            () = to_client.closed() => {}
+        }
+    }
+
+    fn lost(&self) -> Fault {
+        let words = format!(
+            "{} ended while it worked; it is started again by the next call",
+            self.place
+        );
+        Fault::new(FaultCode::AgentFailed, words)
+    }
+
+    /// Takes over rules and limits that were changed.
+    fn look(&mut self) {
+        let now = self.access.version.now();
+        if now != self.version {
+            let (rules, limits) = lock(&self.access.policy).of(&self.caller, self.is_own);
+            (self.version, self.rules) = (now, rules);
+            self.share.change(limits);
+        }
+    }
+
+    /// Whether so many bytes may pass now.
+    fn may_pass(&mut self, bytes: usize) -> bool {
+        self.look();
+        self.share.may_pass(bytes)
+    }
+
     fn step(&mut self, message: &Message) -> Step {
+        self.look();
         // What this reads otherwise than the agent might is not passed on: a member that comes twice, or in capitals,
         // could hide a name.
         let peek = match message.peek() {
@@ -304,7 +373,21 @@ impl Guard {
                 return Step::Refuse(fault.answer(Some(raw)));
             }
         };
-        match self.verdict(&what) {
+        // An endpoint's `call_tool` uses the tool that it names.
+        let inner = match (&self.place, &*what) {
+            (Place::Endpoint(_), CALL_TOOL) => match called(&peek) {
+                Some(inner) => Some(inner),
+                None => {
+                    self.share.end(&id);
+                    return Step::Refuse(self.denied(&what, "what it calls is not clear").answer(Some(raw)));
+                }
+            },
+            _ => None,
+        };
+        let verdict = inner.as_deref().map_or(Verdict::Allow, |inner| self.verdict(inner));
+        let verdict = verdict.max(self.verdict(&what));
+        let what = inner.unwrap_or(what);
+        match verdict {
             Verdict::Allow => Step::Pass(message.clone()),
             Verdict::Deny => {
                 self.share.end(&id);
@@ -389,10 +472,18 @@ impl Guard {
 
     /// What to do about a word of the owner; nothing when the call was cancelled meanwhile.
     fn told(&mut self, word: Word) -> Option<Step> {
+        self.look();
         match word {
             Word::Waits(id, frame) => self.waiting.contains_key(&id).then_some(Step::Tell(frame)),
             Word::Yes(message) => {
-                let _asked = self.waiting.remove(&message.peek().ok()?.id()?)?;
+                let id = message.peek().ok()?.id()?;
+                let _asked = self.waiting.remove(&id)?;
+                // The owner's own rules may say otherwise by now.
+                if self.is_denied_by_now(&message) {
+                    self.share.end(&id);
+                    let refusal = self.denied("this", "its owner does not allow it");
+                    return Some(Step::Refuse(refusal.answer(Some(&id.to_string()))));
+                }
                 Some(Step::Pass(message))
             }
             Word::No(refusal) => {
@@ -404,8 +495,34 @@ impl Guard {
         }
     }
 
-    /// A message of the agent: an answer ends its request, and lists show only what may be used.
-    fn heard(&mut self, mut frame: Frame) -> Frame {
+    fn is_denied_by_now(&self, message: &Message) -> bool {
+        let named = message.peek().map(|peek| named(&peek));
+        matches!(named, Ok(Named::One(what)) if self.verdict(&what) == Verdict::Deny)
+    }
+
+    /// Whether a message says that a resource changed which the client may not use, as the rules are now.
+    fn is_hidden(&self, message: &Message) -> bool {
+        const UPDATED: &str = "notifications/resources/updated";
+        if !self.denies() || memchr::memmem::find(message.as_bytes(), b"resources").is_none() {
+            return false;
+        }
+        let Ok(peek) = message.peek() else { return false };
+        let uri = peek.params().filter(|_| peek.method() == UPDATED);
+        let uri = uri.and_then(|params| params.uri).and_then(text);
+        uri.is_some_and(|uri| self.verdict(&uri) == Verdict::Deny)
+    }
+
+    fn denies(&self) -> bool {
+        self.rules.iter().any(|rule| rule.then == Verdict::Deny)
+    }
+
+    /// A message of the agent: an answer ends its request, and lists show only what may be used. Nothing of what the
+    /// client may not hear of.
+    fn heard(&mut self, mut frame: Frame) -> Option<Frame> {
+        self.look();
+        if self.is_hidden(&frame.message) {
+            return None;
+        }
         if frame.message.is_batch() {
             let parts = frame.message.batch().unwrap_or_default();
             let parts: Vec<Message> = parts.into_iter().map(|part| self.heard_one(part)).collect();
@@ -417,7 +534,7 @@ impl Guard {
         } else {
             frame.message = self.heard_one(frame.message);
         }
-        frame
+        Some(frame)
     }
 
     fn heard_one(&mut self, message: Message) -> Message {
@@ -425,7 +542,7 @@ impl Guard {
             return message;
         };
         self.share.end(&id);
-        if self.rules.iter().all(|rule| rule.then != Verdict::Deny) {
+        if !self.denies() {
             return message;
         }
         // Whatever it answers: which request an answer is to, the agent decides.
@@ -489,7 +606,7 @@ async fn towards_agent(
                 };
                 let mut steps = Vec::with_capacity(parts.len());
                 for part in parts {
-                    while !lock(guard).share.may_pass(part.len()) {
+                    while !lock(guard).may_pass(part.len()) {
                         tokio::time::sleep(ROOM).await;
                     }
                     steps.push(lock(guard).step(&part));
@@ -519,7 +636,10 @@ async fn towards_agent(
 async fn towards_client(guard: &Mutex<Guard>, mut from_agent: LinkReceiver, to_client: &ToClient, lost: &Fault) {
     loop {
         let passed = match from_agent.recv().await {
-            Ok(Some(frame)) => Ok(lock(guard).heard(frame)),
+            Ok(Some(frame)) => match lock(guard).heard(frame) {
+                Some(frame) => Ok(frame),
+                None => continue,
+            },
             Ok(None) => return,
             Err(error) => Err(error.fault(lost)),
         };

@@ -22,6 +22,7 @@ use crate::frame::Frame;
 use crate::jsonrpc::{Kind, Message, Peek, text};
 use crate::limits::McpLimits;
 use crate::link::Link;
+use crate::param_headers::encoded;
 use crate::wire::Caller;
 
 mod events;
@@ -30,7 +31,7 @@ mod session;
 mod sse;
 
 pub(super) use params::ParamHeaders;
-use params::{encoded, without_invalid};
+use params::without_invalid;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -105,7 +106,7 @@ impl Upstream {
             let user = caller.user.as_ref();
             let user = user.map(|user| ("dawn-caller-user", user.to_string()));
             for (name, value) in told.into_iter().chain(user) {
-                if let Some(value) = params::encoded(&value) {
+                if let Some(value) = crate::param_headers::encoded(&value) {
                     headers.insert(HeaderName::from_static(name), value);
                 }
             }

@@ -12,6 +12,7 @@ mod mux;
 mod oauth;
 mod probe;
 mod process;
+mod tasks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -203,6 +204,8 @@ struct Agent {
     /// Asks for a new probe.
     stale: tokio::sync::Notify,
     headers: http::ParamHeaders,
+    /// Whose its tasks are.
+    tasks: Arc<tasks::Owners>,
     access: Arc<access::Access>,
     /// Its account at its server, where this host can keep credentials.
     account: Option<oauth::Account>,
@@ -285,6 +288,7 @@ impl Host {
             links: AtomicU64::new(0),
             stale: tokio::sync::Notify::new(),
             headers: http::ParamHeaders::default(),
+            tasks: Arc::default(),
             bridged: Arc::default(),
             stop: self.0.stop.child_token(),
         });
@@ -321,7 +325,26 @@ impl Host {
         };
         agent.stop.cancel();
         agent.shared.lock().await.mux = None;
-        self.add(agent.name.clone(), agent.spec.clone()).is_ok()
+        let (access, limits) = agent.access.policy();
+        let spec = AgentSpec {
+            access,
+            limits,
+            ..agent.spec.clone()
+        };
+        self.add(agent.name.clone(), spec).is_ok()
+    }
+
+    /// Puts other rules and limits of an agent in force, for open sessions from their next message on; `false` when
+    /// there is none of that name.
+    pub fn set_access(&self, name: &AgentName, access: Vec<Rule>, limits: CallerLimits) -> bool {
+        let Some(agent) = lock(&self.0.agents).get(name).cloned() else {
+            return false;
+        };
+        let place = Place::Agent(name.clone());
+        agent
+            .access
+            .change(access, limits, &place, &self.0.owner, &self.0.tasks);
+        true
     }
 
     fn account(&self, name: &AgentName) -> Result<Arc<Agent>, Fault> {
@@ -455,6 +478,7 @@ impl Host {
         } else {
             self.bridged(&agent, mode, caller, is_own)
         };
+        let link = agent.tasks.kept_apart(link, caller, is_own);
         let watched = Arc::clone(&agent);
         let link = link.with_observer(Arc::new(move |message| {
             // A name within the text of a small result costs no more than a probe too many.
@@ -519,7 +543,7 @@ impl Host {
         match mode {
             Mode::Session => bridge::session(open, place),
             // Who was given other roles, or another certificate, begins anew.
-            Mode::Exchange => agent.bridged.exchange(&caller.session_key(), open, place),
+            Mode::Exchange => agent.bridged.exchange(&caller.session_key(is_own), open, place),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod outbox;
 mod state;
+mod tasks;
 
 use std::sync::{Arc, Mutex};
 

@@ -205,9 +205,11 @@ impl Conversation<'_> {
         summary.title = shorten(name);
         summary.version = shorten(info["version"].as_str().unwrap_or_default());
         let offers = |what: &str| capabilities.get(what).is_some();
+        summary.param_headers = Some(false);
+        self.agent.tasks.offered_by(capabilities);
         if offers("tools") {
             let tools = self.list("tools/list", "tools").await;
-            self.agent.headers.learn(&tools);
+            summary.param_headers = Some(self.agent.headers.learn(&tools));
             summary.lists[0] = digest(&tools);
             summary.tools_total = count(&tools);
             summary.tools = tools

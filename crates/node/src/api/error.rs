@@ -85,6 +85,7 @@ impl From<Fault> for ApiError {
         let next = match fault.code {
             FaultCode::NodeOffline | FaultCode::UnknownNode => "dawn peers",
             FaultCode::UnknownAgent | FaultCode::AgentFailed => "dawn agent list",
+            FaultCode::Denied => "ask the owner of the agent's node",
             _ => "dawn doctor",
         };
         Self::new(status, fault.code.slug(), fault.message).next(next)

@@ -25,7 +25,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "not_member_because": standing.err(),
         "certificate": { "expires": rfc3339(own.expires), "renews": rfc3339(state.members.renews()) },
         "api": state.api_url(),
-        "gateway": state.exposed().map(|(listen, url)| json!({ "listen": listen, "url": url })),
+        "gateway": state.exposed().map(|(listen, resources)| json!({ "listen": listen, "resources": resources })),
         "listen": state.mesh.listen_addresses(),
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
         "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },
@@ -51,8 +51,12 @@ pub(super) async fn shutdown(State(state): State<NodeState>) -> StatusCode {
 }
 
 pub(super) async fn reload(State(state): State<NodeState>) -> Result<Json<Value>, super::ApiError> {
-    let (changed, later) = state.reload().await?;
+    let (changed, later) = state.reload().await.map_err(|error| {
+        super::ApiError::from(error)
+            .next("mend config.toml, then `dawn reload`; until then what was read before stays in force")
+    })?;
     Ok(Json(json!({
+        "exposed": state.exposed().map(|(_, resources)| resources),
         "agents": changed,
         "groups": state.gateway.views().groups(),
         "needs_restart": later,

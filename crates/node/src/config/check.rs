@@ -2,7 +2,7 @@
 
 use dawn_identity::Role;
 
-use super::{AccessRule, CallerLimitsConfig, Config};
+use super::{AccessRule, AgentConfig, CallerLimitsConfig, Config};
 use crate::error::NodeError;
 
 /// Shortest limit on messages, bytes: below it not even `initialize` passes.
@@ -94,7 +94,11 @@ impl Config {
             .agents
             .iter()
             .map(|(name, agent)| (format!("agents.{name}"), &agent.access));
-        let rules = rules.chain([("memory".to_owned(), &self.memory.access)]);
+        let endpoints = self.gateway.iter().flat_map(|gateway| &gateway.expose);
+        let endpoints = endpoints.map(|endpoint| (format!("gateway.expose {}", endpoint.path), &endpoint.access));
+        let rules = rules
+            .chain([("memory".to_owned(), &self.memory.access)])
+            .chain(endpoints);
         for (place, rules) in rules {
             let named = rules.iter().flat_map(|rule| &rule.who);
             let is_unknown = |who: &&String| {
@@ -128,22 +132,37 @@ impl Config {
             ("api", self.api != other.api),
             ("mesh", self.mesh != other.mesh),
             ("certificate", self.certificate != other.certificate),
-            ("memory", self.memory != other.memory),
+            ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),
             ("audit", self.audit != other.audit),
             ("gateway", {
                 let listener = |config: &Self| {
                     let gateway = config.gateway.as_ref()?;
-                    Some((gateway.listen.clone(), gateway.certificate.clone(), gateway.key.clone()))
+                    let files = (gateway.certificate.clone(), gateway.key.clone());
+                    Some((gateway.listen.clone(), files, gateway.connections))
                 };
-                listener(self) != listener(other)
+                // One that is gone serves nothing from then on.
+                other.gateway.is_some() && listener(self) != listener(other)
             }),
         ];
         differs
             .into_iter()
             .filter_map(|(name, differs)| differs.then_some(name))
             .collect()
+    }
+}
+
+impl AgentConfig {
+    /// Whether another configuration is of the same agent, who may use it and how much aside.
+    #[must_use]
+    pub fn is_same_agent(&self, other: &Self) -> bool {
+        let with_its = Self {
+            access: other.access.clone(),
+            limits: other.limits,
+            ..self.clone()
+        };
+        with_its == *other
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dawn_mcp::gateway::Pattern;
-use dawn_mcp::gateway::resource::{Endpoint, Introspection, ResourceConfig, ResourceServer};
+use dawn_mcp::gateway::resource::{Endpoint, Introspection, ResourceConfig, ResourceServer, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::{AccessRule, CallerLimitsConfig, Span};
@@ -73,7 +73,7 @@ pub struct IntrospectionConfig {
     /// The id of the client as which the issuer is asked.
     pub client_id: String,
     /// Its secret.
-    pub client_secret: String,
+    pub client_secret: Secret,
     /// How long an answer is used: so long a revoked token may still be taken.
     #[serde(default = "remember")]
     pub remember: Span,
@@ -133,13 +133,19 @@ impl GatewayConfig {
             }
             _ => return wrong("gateway.certificate and gateway.key belong together".to_owned()),
         }
+        const MOST: Duration = Duration::from_secs(300);
+        let remember = self.introspection.as_ref().map(|introspection| introspection.remember);
+        for (name, span) in [("leeway", Some(self.leeway)), ("introspection.remember", remember)] {
+            if span.is_some_and(|span| span.0 > MOST) {
+                return wrong(format!(
+                    "gateway.{name}: at most 5m, or tokens that ended would go on for longer"
+                ));
+            }
+        }
         if self.connections == 0 {
             return wrong("gateway.connections: nothing would work with 0".to_owned());
         }
-        if self.expose.is_empty() {
-            return wrong("gateway: nothing is exposed without [[gateway.expose]]".to_owned());
-        }
-        ResourceServer::check(self.resource()).map_err(|error| NodeError::Config(format!("gateway: {error}")))
+        ResourceServer::check(&self.resource()).map_err(|error| NodeError::Config(format!("gateway: {error}")))
     }
 
     /// As the gateway takes it.
@@ -157,7 +163,7 @@ impl GatewayConfig {
             issuer: self.issuer.clone(),
             introspection: self.introspection.as_ref().map(|introspection| Introspection {
                 client_id: introspection.client_id.clone(),
-                client_secret: introspection.client_secret.clone(),
+                client_secret: Secret::new(introspection.client_secret.expose()),
                 remember: introspection.remember.0,
             }),
             user_claim: self.user_claim.clone(),
@@ -189,7 +195,8 @@ mod tests {
     #[test]
     fn what_would_be_unsafe_or_useless_is_refused() {
         assert_eq!(checked(|_| {}), "");
-        let changes: [(&str, Change); 11] = [
+        assert_eq!(checked(|config| config.expose.clear()), "", "it exposes nothing");
+        let changes: [(&str, Change); 12] = [
             ("in the open", |config| config.listen = "0.0.0.0:7443".into()),
             ("no address", |config| config.listen = "7443".into()),
             ("belong together", |config| config.key = Some("key.pem".into())),
@@ -206,7 +213,10 @@ mod tests {
             ("no origin", |config| {
                 config.allowed_origins = vec!["https://a.example/".into()];
             }),
-            ("nothing is exposed", |config| config.expose.clear()),
+            ("name and port", |config| {
+                config.url = "https://me:secret@mcp.example.org".into();
+            }),
+            ("5m", |config| config.leeway = Span(Duration::from_secs(301))),
         ];
         for (named, change) in changes {
             let words = checked(change);

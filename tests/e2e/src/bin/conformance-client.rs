@@ -141,6 +141,12 @@ impl Client {
         }
     }
 
+    fn learn(&mut self, tools: &[Value]) {
+        if let Self::Modern(client) = self {
+            client.learn(tools);
+        }
+    }
+
     /// Makes a request and answers whatever is asked meanwhile.
     async fn request(&self, id: usize, method: &str, params: &Value) -> Value {
         match self {
@@ -222,9 +228,9 @@ async fn play(url: &str, revision: &str, context: &Value) -> Result<(), String> 
     let added = person.node.dawn(&options).await;
     assert!(added.code <= 1, "{added:?}");
     person.wait().await?;
-    let client = Client::open(&person.node, revision).await;
+    let mut client = Client::open(&person.node, revision).await;
     let mut next = 0;
-    let mut ask = async |person: &mut Person, method: &str, params: Value| -> Result<Value, String> {
+    let mut ask = async |client: &Client, person: &mut Person, method: &str, params: Value| -> Result<Value, String> {
         loop {
             next += 1;
             let body = client.request(next, method, &params).await;
@@ -234,15 +240,16 @@ async fn play(url: &str, revision: &str, context: &Value) -> Result<(), String> 
             person.log_in().await?;
         }
     };
-    let listed = ask(&mut person, "tools/list", json!({})).await?;
+    let listed = ask(&client, &mut person, "tools/list", json!({})).await?;
     let tools = listed["result"]["tools"].as_array().cloned();
     let tools = tools.ok_or_else(|| format!("no tools: {listed}"))?;
+    client.learn(&tools);
     let wanted = context["toolCalls"].as_array().cloned().unwrap_or_else(|| {
         let call = |tool: &Value| json!({ "name": tool["name"], "arguments": arguments(tool) });
         tools.iter().map(call).collect()
     });
     for call in wanted {
-        let called = ask(&mut person, "tools/call", call).await?;
+        let called = ask(&client, &mut person, "tools/call", call).await?;
         assert!(called["result"].is_object() || called["error"].is_object(), "{called}");
     }
     assert_eq!(person.node.down().await, 0);

@@ -1,7 +1,7 @@
 //! What a legacy agent says by itself: its questions and notifications, and to which call they belong.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use serde_json::json;
@@ -10,7 +10,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Asked, Event, Listener, Live, PARKED, Pending, STALLED, lock};
-use crate::bridge::{LISTS, SUBSCRIPTION_KEY, amended, members_of, quoted, severity, task, value};
+use crate::bridge::{
+    LISTS, RELATED_TASK_KEY, SUBSCRIPTION_KEY, amended, members_of, quoted, severity, task, text_of, value,
+    without_meta,
+};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::{Id, Kind, Message, Peek, codes, text};
 use crate::link::{LinkReceiver, LinkSender};
@@ -22,7 +25,7 @@ impl Live {
         let unused = state
             .used
             .is_none_or(|used| used.elapsed() >= self.place.limits.session_idle);
-        state.pending.is_empty() && state.listeners.is_empty() && unused
+        state.pending.is_empty() && state.listeners.is_empty() && unused && !state.is_held(Instant::now())
     }
 
     pub(super) async fn read(self: Arc<Self>, mut from_agent: LinkReceiver) {
@@ -113,8 +116,11 @@ impl Live {
         if let Some(refusal) = refusal {
             return self.reply(refusal);
         }
+        const WORDS: &str = "the client does not offer what the agent asks for";
         let lacking = lacking(&self.capabilities, peek);
-        let params = peek.params.map_or("{}", RawValue::get);
+        let params = peek
+            .params
+            .map_or_else(|| "{}".to_owned(), |params| without_meta(params, RELATED_TASK_KEY));
         let asked = Asked {
             request: format!(r#"{{"method":{},"params":{params}}}"#, quoted(peek.method())),
             raw_id: raw.clone(),
@@ -124,17 +130,18 @@ impl Live {
             .and_then(|meta| meta.related_task)
             .map(value)
             .and_then(|task| task["taskId"].as_str().map(str::to_owned));
+        let awaiting = task
+            .as_ref()
+            .and_then(|task| lock(&self.state).awaited.get(task).copied());
+        if let Some(task) = task.filter(|_| awaiting.is_none()) {
+            return match lacking {
+                None => self.question_of_task(&task, asked),
+                Some(_) => self.reply(Message::error(Some(&raw), codes::INVALID_PARAMS, WORDS, None)),
+            };
+        }
         let target = {
             let mut state = lock(&self.state);
-            if let Some(task) = task {
-                if state.keep_for(&task, asked) {
-                    return;
-                }
-                drop(state);
-                let words = "as many of its questions as can be are open";
-                return self.reply(Fault::new(FaultCode::Busy, words).answer(Some(&raw)));
-            }
-            let exact = related.filter(|number| state.pending.contains_key(number));
+            let exact = awaiting.or(related).filter(|number| state.pending.contains_key(number));
             let latest = || {
                 state
                     .pending
@@ -154,17 +161,16 @@ impl Live {
             }
         };
         if let Some(required) = lacking {
-            let words = "the client does not offer what the agent asks for";
             if let Some(events) = target {
                 let error = json!({
                     "code": codes::MISSING_CAPABILITY,
-                    "message": words,
+                    "message": WORDS,
                     "data": { "requiredCapabilities": required },
                 });
                 // A client that left needs no answer.
                 let _ = events.send_timeout(Event::Refused(error), STALLED).await;
             }
-            return self.reply(Message::error(Some(&raw), codes::INVALID_PARAMS, words, None));
+            return self.reply(Message::error(Some(&raw), codes::INVALID_PARAMS, WORDS, None));
         }
         let taken = match target {
             Some(events) => events.send_timeout(Event::Question(asked), STALLED).await.is_ok(),
@@ -176,7 +182,7 @@ impl Live {
     }
 
     /// Answers the agent without waiting for it: it may be waiting to be read itself.
-    fn reply(&self, message: Message) {
+    pub(super) fn reply(&self, message: Message) {
         if self.to_agent.try_send(message).is_err() {
             tracing::warn!(agent = %self.place.agent, "it asks and does not read; an answer is dropped");
         }
@@ -226,9 +232,24 @@ impl Live {
             }
             "notifications/tasks/status" => {
                 let shown = task::to_modern(&peek.params.map(value).unwrap_or_default());
-                let id = shown["taskId"].as_str().unwrap_or_default().to_owned();
-                let told = Message::notification("notifications/tasks", Some(&shown.to_string()));
-                self.tell_listeners(&told, |listener| listener.tasks.contains(&id));
+                let id = text_of(&shown["taskId"]).to_owned();
+                let is_wanted = lock(&self.state)
+                    .listeners
+                    .values()
+                    .any(|listener| listener.tasks.contains(&id));
+                if !is_wanted {
+                    return;
+                }
+                if task::status(&shown) == "working" {
+                    return self.tell_of_task(&id, &members_of(&shown));
+                }
+                // It is told with what came of it, or what it needs.
+                let live = Arc::clone(self);
+                self.place.tasks.spawn(async move {
+                    if let Ok(detailed) = live.detailed(&id).await {
+                        live.tell_of_task(&id, &detailed);
+                    }
+                });
             }
             method => {
                 let list = LISTS
@@ -253,6 +274,11 @@ impl Live {
                 }
             }
         }
+    }
+
+    fn tell_of_task(&self, id: &str, members: &str) {
+        let told = Message::notification("notifications/tasks", Some(&format!("{{{members}}}")));
+        self.tell_listeners(&told, |listener| listener.tasks.contains(id));
     }
 
     fn tell_listeners(&self, message: &Message, wants: impl Fn(&Listener) -> bool) {

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{Event, Failure, Listener, Live, QUEUE, lock};
-use crate::bridge::{LISTS, SUBSCRIPTION_KEY, ToClient};
+use crate::bridge::{LISTS, SUBSCRIPTION_KEY, ToClient, task};
 use crate::jsonrpc::{Message, Peek, codes};
 
 /// Unregisters a subscription when its exchange ends.
@@ -74,6 +74,9 @@ impl Live {
         let wanted = wanted
             .ok_or_else(|| Failure::rpc(codes::INVALID_PARAMS, "the subscription has no valid `notifications`"))?
             .notifications;
+        if !wanted.task_ids.is_empty() && !task::is_known_to(peek) {
+            return Err(Failure::Error(task::missing()));
+        }
         let offered = &self.server["capabilities"];
         let asked = [
             wanted.tools_list_changed,

@@ -8,17 +8,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::hear::write;
-use super::{
-    Call, Event, Failure, GATHER, Key, Live, MODERN_KEYS, PAGES, Pending, QUEUE, TASK_TOOLS, TASKS_ASKED, lock,
-    may_ask, token,
-};
+use super::{Call, Event, Failure, Key, Live, MODERN_KEYS, PAGES, Pending, QUEUE, TASK_TOOLS, lock, may_ask, token};
 use crate::bridge::{
-    LOG_LEVEL_KEY, LOG_LEVELS, Open, Place, SERVER_INFO_KEY, TASKS, quoted, severity, task, under_id, value,
-    with_result_members,
+    LOG_LEVEL_KEY, LOG_LEVELS, Open, Place, RELATED_TASK_KEY, SERVER_INFO_KEY, TASKS, quoted, severity, task, text_of,
+    under_id, value, with_result_members, without, without_meta,
 };
 use crate::fault::{Fault, FaultCode};
 use crate::gateway::{LATEST_LEGACY, MODERN_VERSIONS};
@@ -56,6 +53,7 @@ impl Live {
             state: Mutex::default(),
             server,
             capabilities: serde_json::from_str(capabilities).unwrap_or_default(),
+            asked: Notify::new(),
             place,
             done: CancellationToken::new(),
         });
@@ -106,7 +104,10 @@ impl Live {
         let mut capabilities = self.server["capabilities"].clone();
         if let Some(capabilities) = capabilities.as_object_mut() {
             if capabilities.remove("tasks").is_some() && self.has_task_calls() {
-                capabilities.insert("extensions".into(), json!({ TASKS: {} }));
+                let extensions = capabilities.entry("extensions").or_insert_with(|| json!({}));
+                if let Some(extensions) = extensions.as_object_mut() {
+                    extensions.insert(TASKS.into(), json!({}));
+                }
             }
         } else {
             capabilities = json!({});
@@ -160,6 +161,7 @@ impl Live {
             method: method.to_owned(),
             events,
             is_over: false,
+            awaited: None,
         })
     }
 
@@ -167,8 +169,14 @@ impl Live {
         self.to_agent.send(message).await.map_err(|_| self.over())
     }
 
-    /// A request of the bridge's own.
+    /// A request of the bridge's own: the result.
     pub(super) async fn ask(self: &Arc<Self>, method: &str, params: &Value) -> Result<Value, Failure> {
+        let answer = self.answer(method, params).await?;
+        task::outcome(&answer).map_err(Failure::Error)
+    }
+
+    /// A request of the bridge's own: the answer with its result.
+    pub(super) async fn answer(self: &Arc<Self>, method: &str, params: &Value) -> Result<Message, Failure> {
         let mut call = self.register(method, None, None)?;
         self.send(Message::request(&call.number.to_string(), method, &params.to_string()))
             .await?;
@@ -176,7 +184,8 @@ impl Live {
             match call.events.recv().await {
                 Some(Event::Answer(answer)) => {
                     call.is_over = true;
-                    return task::outcome(&answer).map_err(Failure::Error);
+                    let error = answer.peek().ok().and_then(|peek| peek.error.map(value));
+                    return error.map_or(Ok(answer), |error| Err(Failure::Error(error)));
                 }
                 Some(Event::Lost(fault)) => {
                     call.is_over = true;
@@ -184,16 +193,8 @@ impl Live {
                 }
                 Some(Event::Notification(_)) => {}
                 Some(Event::Refused(error)) => return Err(Failure::Error(error)),
-                Some(Event::Question(asked)) => {
-                    // It belongs to a task, whose client is asked when it asks after the task.
-                    let task = params["taskId"].as_str().unwrap_or_default().to_owned();
-                    let raw_id = asked.raw_id.clone();
-                    if !lock(&self.state).keep_for(&task, asked) {
-                        let words = "as many of its questions as can be are open";
-                        self.send(Fault::new(FaultCode::Busy, words).answer(Some(&raw_id)))
-                            .await?;
-                    }
-                }
+                // It belongs to a task, whose client is asked when it asks after the task.
+                Some(Event::Question(asked)) => self.question_of_task(text_of(&params["taskId"]), asked),
                 None => return Err(self.over().into()),
             }
         }
@@ -201,6 +202,18 @@ impl Live {
 
     /// Sends a client's request on.
     pub(super) async fn call(self: &Arc<Self>, message: &Message, peek: &Peek<'_>) -> Result<Call, Failure> {
+        // A client of the modern era has no say in what becomes a task: to the agent that member would mean it has.
+        let params = peek.params.and_then(Members::of);
+        if let Some((params, raw)) = params.zip(peek.params)
+            && peek.method() == "tools/call"
+            && params.get("task").is_some()
+        {
+            let mut edit = message.edit();
+            edit.replace(raw, format!("{{{}}}", without(&params, "task").join(",")));
+            let message = edit.finish();
+            let peek = message.peek().map_err(|_| self.place.lost())?;
+            return Box::pin(self.call(&message, &peek)).await;
+        }
         let level = peek.params.and_then(Members::of).and_then(|params| {
             let meta = Members::of(params.get("_meta")?)?;
             severity(&text(meta.get(LOG_LEVEL_KEY)?)?)
@@ -212,8 +225,11 @@ impl Live {
         let support = support
             .filter(|_| peek.method() == "tools/call")
             .and_then(|name| lock(&self.state).task_tools.get(&*name).cloned());
-        let as_task =
-            support.as_deref() == Some("required") || (support.as_deref() == Some("optional") && declares_tasks(peek));
+        let as_task = match support.as_deref() {
+            Some("required") => true,
+            Some("optional") => task::is_known_to(peek),
+            _ => false,
+        };
         let call = self.register(peek.method(), token(peek), level)?;
         let mut edit = message.edit();
         if let Some(raw) = peek.id {
@@ -259,136 +275,33 @@ impl Live {
     }
 
     /// The answer to a call as modern clients expect it.
-    pub(super) async fn answered(
-        self: Arc<Self>,
-        call: &Call,
-        answer: &Message,
-        peek: &Peek<'_>,
-        raw: &str,
-    ) -> Result<Message, Failure> {
+    pub(super) fn answered(&self, call: &Call, answer: &Message, raw: &str) -> Result<Message, Failure> {
         let read = answer.peek().map_err(|_| self.place.lost())?;
         let Some(result) = read.result else {
             return Ok(under_id(&modern_error(&call.method, answer), raw));
         };
-        if call.method == "tools/call"
-            && let Some(created) = Members::of(result).and_then(|members| members.get("task"))
-        {
-            let created = value(created);
-            let mut shown = task::to_modern(&created);
-            if declares_tasks(peek) {
-                shown["resultType"] = "task".into();
-                return Ok(Message::result(raw, &shown.to_string()));
-            }
-            // A client that knows no tasks waits for the end of one.
-            let result = self
-                .ask("tasks/result", &json!({ "taskId": created["taskId"] }))
-                .await?;
-            let message = Message::result(raw, &result.to_string());
-            let read = message.peek().map_err(|_| self.place.lost())?;
-            return Ok(match read.result {
-                Some(result) => with_result_members(&message, result, r#""resultType":"complete""#),
-                None => message.clone(),
-            });
+        if call.awaited.is_some() {
+            // To its client the call is no task.
+            let result = without_meta(result, RELATED_TASK_KEY);
+            return Ok(complete(&Message::result(raw, &result), &call.method));
         }
-        let members = match call.method.as_str() {
-            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read" => {
-                r#""resultType":"complete","ttlMs":0,"cacheScope":"private""#
-            }
-            _ => r#""resultType":"complete""#,
-        };
-        let shown = match Members::of(result) {
-            Some(known) if known.get("resultType").is_some() => answer.clone(),
-            _ => with_result_members(answer, result, members),
-        };
-        Ok(under_id(&shown, raw))
-    }
-
-    /// The methods of the extension for tasks.
-    pub(super) async fn task(self: &Arc<Self>, peek: &Peek<'_>) -> Result<Value, Failure> {
-        let params = peek.params.map(value).unwrap_or_default();
-        let id = params["taskId"].as_str().unwrap_or_default().to_owned();
-        let by_id = json!({ "taskId": id });
-        match peek.method() {
-            "tasks/cancel" => {
-                lock(&self.state).of_tasks.remove(&id);
-                let _cancelled = self.ask("tasks/cancel", &by_id).await?;
-                Ok(json!({ "resultType": "complete" }))
-            }
-            "tasks/update" => {
-                let questions = lock(&self.state).of_tasks.remove(&id).unwrap_or_default();
-                let mut left = Vec::new();
-                for asked in questions {
-                    match params["inputResponses"].get(asked.key()) {
-                        Some(answer) => self.send(Message::result(&asked.raw_id, &answer.to_string())).await?,
-                        None => left.push(asked),
-                    }
-                }
-                if !left.is_empty() {
-                    lock(&self.state).of_tasks.entry(id).or_default().extend(left);
-                }
-                Ok(json!({ "resultType": "complete" }))
-            }
-            _ => {
-                let known = self.ask("tasks/get", &by_id).await?;
-                let mut shown = task::to_modern(&known);
-                shown["resultType"] = "complete".into();
-                let status = task::status(&known).to_owned();
-                if status == "input_required" {
-                    self.collect_questions(&id).await;
-                    let asked = lock(&self.state).of_tasks.get(&id).cloned().unwrap_or_default();
-                    let mut requests = json!({});
-                    for asked in asked {
-                        requests[asked.key()] = serde_json::from_str(&asked.request).unwrap_or_default();
-                    }
-                    shown["inputRequests"] = requests;
-                } else if task::is_over(&status) {
-                    lock(&self.state).of_tasks.remove(&id);
-                }
-                if status == "completed" || status == "failed" {
-                    match self.ask("tasks/result", &by_id).await {
-                        Ok(result) => {
-                            shown["status"] = "completed".into();
-                            shown["result"] = result;
-                        }
-                        Err(Failure::Error(error)) => {
-                            shown["status"] = "failed".into();
-                            shown["error"] = error;
-                        }
-                        Err(fault) => return Err(fault),
-                    }
-                }
-                debug_assert!(
-                    !task::is_over(&status) || shown.get("taskId").is_some(),
-                    "a task has an id"
-                );
-                Ok(shown)
-            }
-        }
-    }
-
-    /// A legacy agent asks what a task needs once its result is asked for.
-    async fn collect_questions(self: &Arc<Self>, id: &str) {
-        {
-            let mut state = lock(&self.state);
-            let known = state.of_tasks.contains_key(id) || state.collecting.len() >= TASKS_ASKED;
-            if known || !state.collecting.insert(id.to_owned()) {
-                return;
-            }
-        }
-        let (live, id) = (Arc::clone(self), id.to_owned());
-        self.place.tasks.spawn(async move {
-            // The result is asked for again by who wants it.
-            let _ = live.ask("tasks/result", &json!({ "taskId": id })).await;
-            lock(&live.state).collecting.remove(&id);
-        });
-        tokio::time::sleep(GATHER).await;
+        Ok(under_id(&complete(answer, &call.method), raw))
     }
 }
 
-/// Whether the client of a request knows tasks.
-fn declares_tasks(peek: &Peek<'_>) -> bool {
-    let capabilities = peek.meta().and_then(|meta| meta.client_capabilities).map(value);
-    capabilities.is_some_and(|capabilities| capabilities["extensions"].get(TASKS).is_some())
+/// A result with what every modern result has.
+fn complete(answer: &Message, method: &str) -> Message {
+    let members = match method {
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read" => {
+            r#""resultType":"complete","ttlMs":0,"cacheScope":"private""#
+        }
+        _ => r#""resultType":"complete""#,
+    };
+    let result = answer.peek().ok().and_then(|peek| peek.result);
+    match result.and_then(|result| Some((result, Members::of(result)?))) {
+        Some((result, known)) if known.get("resultType").is_none() => with_result_members(answer, result, members),
+        _ => answer.clone(),
+    }
 }
 
 /// An error under the code by which the modern era knows it.

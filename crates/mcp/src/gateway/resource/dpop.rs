@@ -11,12 +11,13 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::refusal::Refusal;
-use super::token::{Header, signed};
+use super::token::{Header, seconds, signed};
 
 /// How old a proof may be, seconds.
 const WINDOW: u64 = 60;
-/// Proofs that are remembered, so that none is used twice.
-const SEEN: usize = 100_000;
+/// Proofs that are remembered, so that none is used twice: of all keys, and of one.
+const SEEN: usize = 200_000;
+const OF_KEY: usize = 20_000;
 /// Longest proof, bytes.
 const LONGEST: usize = 8 << 10;
 
@@ -25,7 +26,7 @@ struct Proof {
     jti: String,
     htm: String,
     htu: String,
-    iat: u64,
+    iat: f64,
     ath: String,
 }
 
@@ -46,7 +47,26 @@ pub(super) struct Request<'a> {
 
 /// The proofs that were seen, each with the time until which it would be taken again.
 #[derive(Debug, Default)]
-pub(super) struct Proofs(Mutex<HashMap<[u8; 32], u64>>);
+pub(super) struct Proofs(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    by_key: HashMap<String, HashMap<[u8; 32], u64>>,
+    all: usize,
+    /// When what is over was last taken out, seconds since 1970.
+    swept: u64,
+}
+
+impl Seen {
+    fn sweep(&mut self, now: u64) {
+        for proofs in self.by_key.values_mut() {
+            proofs.retain(|_, until| *until >= now);
+        }
+        self.by_key.retain(|_, proofs| !proofs.is_empty());
+        self.all = self.by_key.values().map(HashMap::len).sum();
+        self.swept = now;
+    }
+}
 
 impl Proofs {
     /// Takes a proof, once.
@@ -82,33 +102,40 @@ impl Proofs {
         if claims.ath != BASE64URL_NOPAD.encode(&Sha256::digest(request.token)) {
             return no("the DPoP proof is for another token");
         }
+        let issued = seconds(Some(claims.iat)).unwrap_or_default();
         let oldest = request.now.saturating_sub(WINDOW + request.leeway);
         let newest = request.now.saturating_add(request.leeway);
-        if !(oldest..=newest).contains(&claims.iat) {
+        if !(oldest..=newest).contains(&issued) {
             return no("the DPoP proof is too old, or of the future");
         }
-        let until = claims.iat.saturating_add(WINDOW + request.leeway);
-        self.once(
-            Sha256::digest(format!("{} {}", request.thumbprint, claims.jti)).into(),
-            until,
-            request.now,
-        )
+        let until = issued.saturating_add(WINDOW + request.leeway);
+        let id = Sha256::digest(&claims.jti).into();
+        self.once(request.thumbprint, id, until, request.now)
     }
 
-    fn once(&self, id: [u8; 32], until: u64, now: u64) -> Result<(), Refusal> {
+    fn once(&self, thumbprint: &str, id: [u8; 32], until: u64, now: u64) -> Result<(), Refusal> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= SEEN {
-            seen.retain(|_, until| *until >= now);
+        let has_room = |seen: &Seen| {
+            let own = seen.by_key.get(thumbprint).map_or(0, HashMap::len);
+            seen.all < SEEN && own < OF_KEY
+        };
+        // At most once a second: it looks at every proof.
+        if !has_room(&seen) && seen.swept != now {
+            seen.sweep(now);
         }
-        if seen.len() >= SEEN {
+        if !has_room(&seen) {
             return Err(Refusal::Unavailable(
                 "too many DPoP proofs came within a minute".to_owned(),
             ));
         }
-        match seen.insert(id, until) {
+        match seen.by_key.entry(thumbprint.to_owned()).or_default().insert(id, until) {
             // It would be refused for its age by now.
             Some(before) if before >= now => Err(Refusal::InvalidProof("the DPoP proof was used before")),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                seen.all += 1;
+                Ok(())
+            }
         }
     }
 }

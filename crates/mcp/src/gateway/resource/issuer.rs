@@ -2,16 +2,17 @@
 //! Source: RFC 8414 and OpenID Connect Discovery (metadata), RFC 7517 (keys), RFC 7662 (introspection).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use jsonwebtoken::jwk::Jwk;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::refusal::Refusal;
@@ -19,6 +20,8 @@ use super::token::{Claims, Expected, Header, Token, signed};
 
 /// How long metadata and keys are used before they are fetched again.
 const FRESH: Duration = Duration::from_secs(10 * 60);
+/// How long they are used where the server cannot be asked.
+const STALE: Duration = Duration::from_secs(60 * 60);
 /// The least time between two fetches of the same.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Longest answer of the server that is read, bytes.
@@ -27,10 +30,36 @@ const LONGEST: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Questions about tokens that are open at the server at once; more are told to come again.
 const ASKING: usize = 32;
-/// Answers about tokens that are remembered.
+/// Questions of one address that are open at the server at once.
+const ASKING_EACH: usize = 4;
+/// Answers about tokens that are remembered: about good ones, and about others.
 const REMEMBERED: usize = 10_000;
 /// Keys of a server that are looked at.
 const KEYS: usize = 32;
+
+/// A text that is shown nowhere; it is written where it is kept.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
 
 /// As whom to ask the server about tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +67,7 @@ pub struct Introspection {
     /// The client's id.
     pub client_id: String,
     /// Its secret.
-    pub client_secret: String,
+    pub client_secret: Secret,
     /// How long an answer is used: so long a revoked token may still be taken.
     pub remember: Duration,
 }
@@ -60,41 +89,18 @@ struct KeySet {
     keys: Vec<Value>,
 }
 
-/// Something fetched, and when it was tried last.
-#[derive(Debug)]
-struct Fetched<T> {
-    value: Option<(Arc<T>, Instant)>,
+/// What is known of the server.
+#[derive(Debug, Default)]
+struct Known {
+    metadata: Option<(Arc<Metadata>, Instant)>,
+    keys: Option<(Arc<Keys>, Instant)>,
+    /// When it was asked last for either.
     tried: Option<Instant>,
 }
 
-impl<T> Default for Fetched<T> {
-    fn default() -> Self {
-        Self {
-            value: None,
-            tried: None,
-        }
-    }
-}
-
-impl<T> Fetched<T> {
-    fn fresh(&self) -> Option<Arc<T>> {
-        let (value, at) = self.value.as_ref()?;
-        (at.elapsed() < FRESH).then(|| Arc::clone(value))
-    }
-
-    fn may_try(&self) -> bool {
-        self.tried.is_none_or(|tried| tried.elapsed() >= PAUSE)
-    }
-
-    fn keep(&mut self, fetched: Result<T, String>) -> Result<Arc<T>, Refusal> {
-        self.tried = Some(Instant::now());
-        let value = Arc::new(fetched.map_err(|why| {
-            tracing::warn!(%why, "the authorization server cannot be asked");
-            unavailable()
-        })?);
-        self.value = Some((Arc::clone(&value), Instant::now()));
-        Ok(value)
-    }
+fn since<T>(known: Option<&(Arc<T>, Instant)>, most: Duration) -> Option<Arc<T>> {
+    let (value, at) = known?;
+    (at.elapsed() < most).then(|| Arc::clone(value))
 }
 
 fn unavailable() -> Refusal {
@@ -103,127 +109,203 @@ fn unavailable() -> Refusal {
 
 type Verdict = Result<Claims, Refusal>;
 
-/// One authorization server.
+/// Answers about tokens, by the hash of each.
+type Verdicts = HashMap<[u8; 32], (Instant, Verdict)>;
+
+/// One authorization server. Clones share everything.
+#[derive(Debug, Clone)]
+pub(super) struct Issuer(Arc<Inner>);
+
 #[derive(Debug)]
-pub(super) struct Issuer {
+struct Inner {
     client: reqwest::Client,
     name: String,
     introspection: Option<Introspection>,
-    metadata: tokio::sync::Mutex<Fetched<Metadata>>,
-    keys: tokio::sync::Mutex<Fetched<Keys>>,
-    verdicts: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
+    known: Mutex<Known>,
+    /// One asks at a time.
+    asking_for_keys: tokio::sync::Mutex<()>,
+    good: Mutex<Verdicts>,
+    others: Mutex<Verdicts>,
     asking: Semaphore,
+    asking_each: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A question of one address that is open at the server.
+struct Asking<'a> {
+    inner: &'a Inner,
+    address: Option<IpAddr>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl<'a> Asking<'a> {
+    /// `None` where as many are open as may be. Who comes from this machine is a proxy for many.
+    fn begin(inner: &'a Inner, address: Option<IpAddr>) -> Option<Self> {
+        let permit = inner.asking.try_acquire().ok()?;
+        let address = address.filter(|address| !address.is_loopback());
+        if let Some(address) = address {
+            let mut each = lock(&inner.asking_each);
+            let open = each.entry(address).or_default();
+            if *open >= ASKING_EACH {
+                return None;
+            }
+            *open += 1;
+        }
+        Some(Self {
+            inner,
+            address,
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut each = lock(&self.inner.asking_each);
+        if let Some(open) = each.get_mut(&address) {
+            *open -= 1;
+            if *open == 0 {
+                each.remove(&address);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Issuer {
     pub(super) fn new(client: reqwest::Client, name: &str, introspection: Option<Introspection>) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             client,
             name: name.to_owned(),
             introspection,
-            metadata: tokio::sync::Mutex::default(),
-            keys: tokio::sync::Mutex::default(),
-            verdicts: Mutex::default(),
+            known: Mutex::default(),
+            asking_for_keys: tokio::sync::Mutex::default(),
+            good: Mutex::default(),
+            others: Mutex::default(),
             asking: Semaphore::new(ASKING),
-        }
+            asking_each: Mutex::default(),
+        }))
+    }
+
+    /// Whether it is this very server, asked in this way.
+    pub(super) fn is(&self, name: &str, introspection: Option<&Introspection>) -> bool {
+        self.0.name == name && self.0.introspection.as_ref() == introspection
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// Whether it is asked about each token; then what grants something can end before its time.
     pub(super) fn is_asked(&self) -> bool {
-        self.introspection.is_some()
+        self.0.introspection.is_some()
     }
 
-    /// What a token grants.
+    /// What a token grants; `address` is where it comes from.
     ///
     /// # Errors
     /// Nothing, and why; or that cannot be found out now.
-    pub(super) async fn grant(&self, token: &str, expected: Expected<'_>) -> Result<Token, Refusal> {
-        let claims = match &self.introspection {
-            Some(introspection) => self.introspect(token, introspection).await?,
-            None => self.verify(token).await?,
+    pub(super) async fn grant(
+        &self,
+        token: &str,
+        expected: Expected<'_>,
+        address: Option<IpAddr>,
+    ) -> Result<Token, Refusal> {
+        let claims = match &self.0.introspection {
+            Some(introspection) => self.introspect(token, introspection, address).await?,
+            None => self.verify(token, expected.is_scoped).await?,
         };
         claims.grant(expected)
     }
 
     /// The claims of a JSON Web Token that this issuer signed.
-    async fn verify(&self, token: &str) -> Verdict {
+    async fn verify(&self, token: &str, is_scoped: bool) -> Verdict {
         let no = |why: &str| Refusal::Invalid(why.to_owned());
         let header = Header::read(token).ok_or_else(|| {
-            no("the token is no JSON Web Token with a public key's signature; if the issuer's tokens are opaque, [gateway.introspection] is needed")
+            no(
+                "the token is no JSON Web Token with a public key's signature; if the issuer's tokens are opaque, [gateway.introspection] is needed",
+            )
         })?;
-        // Others are made for other uses: identity tokens have no `typ` or JWT, and another audience.
-        if !matches!(header.kind().as_deref(), None | Some("at+jwt" | "jwt")) {
-            return Err(no("the token is no access token"));
+        // Not every issuer names the type as RFC 9068 wants it; an identity token has no scope.
+        match header.kind().as_deref() {
+            Some("at+jwt") => {}
+            None | Some("jwt") if is_scoped => {}
+            _ => return Err(no("the token does not say that it is an access token (typ at+jwt)")),
         }
-        let mut keys = self.keys(false).await?;
         let is_known = |keys: &Keys| header.key.is_none() || keys.iter().any(|(id, _)| *id == header.key);
+        let fresh = since(lock(&self.0.known).keys.as_ref(), FRESH);
+        let mut keys = match fresh {
+            Some(fresh) => fresh,
+            None => self.keys().await?,
+        };
         if !is_known(&keys) {
-            keys = self.keys(true).await?;
+            keys = self.keys().await?;
         }
-        let named = keys
-            .iter()
-            .filter(|(id, _)| header.key.is_none() || *id == header.key)
-            .map(|(_, key)| key);
-        let claims = signed::<Claims>(token, &header, named);
+        let named = keys.iter().filter(|(id, _)| header.key.is_none() || *id == header.key);
+        let claims = signed::<Claims>(token, &header, named.map(|(_, key)| key));
         claims
             .filter(Claims::names_issuer)
             .ok_or_else(|| no("the token's signature is by none of the issuer's keys, or it names no issuer"))
     }
 
     /// What the issuer says about a token, now or a moment ago.
-    async fn introspect(&self, token: &str, introspection: &Introspection) -> Verdict {
-        let id: [u8; 32] = Sha256::digest(token).into();
-        let known = |verdicts: &mut HashMap<[u8; 32], (Instant, Verdict)>| {
-            let (at, verdict) = verdicts.get(&id)?;
-            (at.elapsed() < introspection.remember).then(|| verdict.clone())
-        };
-        if let Some(verdict) = known(&mut self.lock()) {
-            return verdict;
+    async fn introspect(&self, token: &str, introspection: &Introspection, address: Option<IpAddr>) -> Verdict {
+        let inner = &*self.0;
+        // RFC 6750, 2.1.
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if !token.bytes().all(is_token) {
+            return Err(Refusal::Invalid("the token holds what no token does".to_owned()));
         }
-        let Ok(_asking) = self.asking.try_acquire() else {
-            return Err(unavailable());
-        };
+        let id: [u8; 32] = Sha256::digest(token).into();
+        for verdicts in [&inner.good, &inner.others] {
+            let known = lock(verdicts).get(&id).cloned();
+            if let Some((_, verdict)) = known.filter(|(at, _)| at.elapsed() < introspection.remember) {
+                return verdict;
+            }
+        }
+        let _asking = Asking::begin(inner, address).ok_or_else(unavailable)?;
         let metadata = self.metadata().await?;
         let endpoint = metadata.introspection_endpoint.clone().ok_or_else(|| {
             tracing::warn!(
-                issuer = self.name,
+                issuer = inner.name,
                 "the issuer's metadata names no introspection_endpoint"
             );
             unavailable()
         })?;
         let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let body = format!("token={}&token_type_hint=access_token", encoded(token));
-        let request = self
+        let request = inner
             .client
             .post(endpoint)
             // Both parts are form encoded first (RFC 6749, 2.3.1).
             .basic_auth(
                 encoded(&introspection.client_id),
-                Some(encoded(&introspection.client_secret)),
+                Some(encoded(introspection.client_secret.expose())),
             )
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "application/json")
             .body(body);
-        let verdict = match read::<Claims>(request).await {
-            Ok(claims) if claims.active == Some(true) => Ok(claims),
-            Ok(_) => Err(Refusal::Invalid(
-                "the token is not active: it ended or was revoked".to_owned(),
-            )),
+        let (verdict, verdicts) = match read::<Claims>(request).await {
+            Ok(claims) if claims.active == Some(true) => (Ok(claims), &inner.good),
+            Ok(_) => {
+                let why = "the token is not active: it ended or was revoked";
+                (Err(Refusal::Invalid(why.to_owned())), &inner.others)
+            }
             // So some servers answer what is no token of theirs, or of a kind that they do not know by asking.
             Err(Unread::Status(StatusCode::BAD_REQUEST)) => {
-                tracing::info!(issuer = self.name, "the issuer does not take a token as one");
-                Err(Refusal::Invalid("the issuer does not take this as a token".to_owned()))
+                tracing::debug!(issuer = inner.name, "the issuer does not take a token as one");
+                let why = "the issuer does not take this as a token";
+                (Err(Refusal::Invalid(why.to_owned())), &inner.others)
             }
             Err(why) => {
-                tracing::warn!(%why, issuer = self.name, "the issuer says nothing about a token");
+                tracing::debug!(%why, issuer = inner.name, "the issuer says nothing about a token");
                 return Err(unavailable());
             }
         };
-        let mut verdicts = self.lock();
+        let mut verdicts = lock(verdicts);
         if verdicts.len() >= REMEMBERED {
             verdicts.retain(|_, (at, _)| at.elapsed() < introspection.remember);
         }
@@ -233,30 +315,62 @@ impl Issuer {
         verdict
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, Verdict)>> {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn metadata(&self) -> Result<Arc<Metadata>, Refusal> {
-        let mut metadata = self.metadata.lock().await;
-        if let Some(fresh) = metadata.fresh() {
+        if let Some(fresh) = since(lock(&self.0.known).metadata.as_ref(), FRESH) {
             return Ok(fresh);
         }
-        if !metadata.may_try() {
-            return Err(unavailable());
+        self.renew().await;
+        since(lock(&self.0.known).metadata.as_ref(), STALE).ok_or_else(unavailable)
+    }
+
+    /// The issuer's keys as they are now, though not fetched in quick succession.
+    async fn keys(&self) -> Result<Arc<Keys>, Refusal> {
+        self.renew().await;
+        since(lock(&self.0.known).keys.as_ref(), STALE).ok_or_else(unavailable)
+    }
+
+    /// Asks the server for its metadata and keys, unless that was done a moment ago. Who waits may leave: it goes on.
+    async fn renew(&self) {
+        let issuer = self.clone();
+        let asking = tokio::spawn(async move {
+            let _one = issuer.0.asking_for_keys.lock().await;
+            {
+                let mut known = lock(&issuer.0.known);
+                if known.tried.is_some_and(|tried| tried.elapsed() < PAUSE) {
+                    return;
+                }
+                known.tried = Some(Instant::now());
+            }
+            if let Err(why) = issuer.fetch().await {
+                tracing::warn!(%why, issuer = issuer.0.name, "the authorization server cannot be asked");
+            }
+        });
+        // It does not panic, and what it found is looked for where it puts it.
+        let _ = asking.await;
+    }
+
+    async fn fetch(&self) -> Result<(), String> {
+        let metadata = Arc::new(self.discover().await?);
+        lock(&self.0.known).metadata = Some((Arc::clone(&metadata), Instant::now()));
+        if self.is_asked() {
+            return Ok(());
         }
-        let fetched = self.discover().await;
-        metadata.keep(fetched)
+        let address = metadata.jwks_uri.clone().ok_or("its metadata names no jwks_uri")?;
+        let set = read::<KeySet>(self.0.client.get(address.clone())).await;
+        let set = set.map_err(|why| format!("{address}: {why}"))?;
+        lock(&self.0.known).keys = Some((Arc::new(known(set)), Instant::now()));
+        Ok(())
     }
 
     /// The issuer's metadata, which has to name the very issuer (RFC 8414, 3.3).
     async fn discover(&self) -> Result<Metadata, String> {
-        let mut last = "the issuer is no address".to_owned();
-        for address in metadata_addresses(&self.name) {
-            match read::<Metadata>(self.client.get(address.clone())).await {
-                Ok(metadata) if metadata.issuer == self.name => {
+        let name = &self.0.name;
+        let mut last = "it is no address".to_owned();
+        for address in metadata_addresses(name) {
+            match read::<Metadata>(self.0.client.get(address.clone())).await {
+                Ok(metadata) if metadata.issuer == *name => {
                     let named = metadata.jwks_uri.iter().chain(&metadata.introspection_endpoint);
-                    return match named.into_iter().find(|url| !is_private(url)) {
+                    return match named.into_iter().find(|url| !is_confidential(url)) {
                         Some(url) => Err(format!("{url} is neither https nor on this machine")),
                         None => Ok(metadata),
                     };
@@ -266,26 +380,6 @@ impl Issuer {
             }
         }
         Err(last)
-    }
-
-    /// The issuer's keys; `anew` fetches them also where they are fresh, though not in quick succession.
-    async fn keys(&self, anew: bool) -> Result<Arc<Keys>, Refusal> {
-        let mut keys = self.keys.lock().await;
-        if let Some(fresh) = keys.fresh().filter(|_| !anew || !keys.may_try()) {
-            return Ok(fresh);
-        }
-        if !keys.may_try() {
-            return Err(unavailable());
-        }
-        let metadata = self.metadata().await?;
-        let fetched = match metadata.jwks_uri.clone() {
-            Some(address) => read::<KeySet>(self.client.get(address.clone()))
-                .await
-                .map(known)
-                .map_err(|why| format!("{address}: {why}")),
-            None => Err("the issuer's metadata names no jwks_uri".to_owned()),
-        };
-        keys.keep(fetched)
     }
 }
 
@@ -321,7 +415,7 @@ fn metadata_addresses(issuer: &str) -> Vec<Url> {
 }
 
 /// Whether what is said there stays between the two: TLS, or the same machine.
-pub(super) fn is_private(url: &Url) -> bool {
+pub(super) fn is_confidential(url: &Url) -> bool {
     let is_loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -399,7 +493,7 @@ mod tests {
             ("http://localhost.example", false),
             ("ftp://127.0.0.1", false),
         ] {
-            assert_eq!(is_private(&url.parse().unwrap()), expected, "{url}");
+            assert_eq!(is_confidential(&url.parse().unwrap()), expected, "{url}");
         }
     }
 }

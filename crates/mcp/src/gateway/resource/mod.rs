@@ -10,6 +10,7 @@ mod issuer;
 mod refusal;
 mod token;
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,15 +19,18 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
 
-pub use self::issuer::Introspection;
-use self::issuer::{Issuer, is_private};
+pub use self::issuer::{Introspection, Secret};
+use self::issuer::{Issuer, is_confidential};
 use self::refusal::{Challenge, PROOF_ALGORITHMS, Refusal};
 use self::token::{Expected, Token};
+use super::era::header as text_header;
 use super::{Counters, Gateway, Guest};
 use crate::aggregate::Pattern;
 use crate::host::access::Access;
@@ -36,6 +40,11 @@ use crate::host::{CallerLimits, Rule};
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 /// Longest token, bytes.
 const LONGEST: usize = 16 << 10;
+/// Bytes that one piece of room for bodies stands for, and how many there are: 256 MiB.
+const UNIT: usize = 64 << 10;
+const BODIES: usize = 4096;
+/// How long a body may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a stream that goes on asks whether its token still holds.
 const RECHECK: Duration = Duration::from_secs(15);
 
@@ -113,63 +122,83 @@ pub(super) struct Exposed {
     pub(super) access: Arc<Access>,
 }
 
-impl Exposed {
-    fn is_for(&self, user: &str) -> bool {
-        self.users.is_empty() || self.users.iter().any(|pattern| pattern.fits(user))
-    }
-}
-
+/// A configuration that will do.
 #[derive(Debug)]
 struct Settings {
-    config: ResourceConfig,
     issuer: Issuer,
+    user_claim: String,
+    bound_only: bool,
+    /// Seconds.
+    leeway: u64,
+    origins: Vec<String>,
     endpoints: Vec<Arc<Exposed>>,
     cors: CorsLayer,
 }
 
+/// Checks a configuration; the endpoints as they are to be served. Those that were served before under the same rules and
+/// limits go on counting.
+fn endpoints(config: &ResourceConfig, before: Option<&Settings>) -> Result<Vec<Arc<Exposed>>, ResourceError> {
+    let base = config.url.parse::<Url>().ok();
+    let is_bare = |url: &Url| {
+        let is_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        is_origin && url.username().is_empty() && url.password().is_none()
+    };
+    let base = base.filter(|url| is_confidential(url) && is_bare(url));
+    let base = base.ok_or_else(|| ResourceError::Url(config.url.clone()))?;
+    let base = base.as_str().trim_end_matches('/');
+    let issuer = config.issuer.parse::<Url>().ok();
+    if !issuer.is_some_and(|url| is_confidential(&url) && url.query().is_none() && url.fragment().is_none()) {
+        return Err(ResourceError::Issuer(config.issuer.clone()));
+    }
+    let mut endpoints: Vec<Arc<Exposed>> = Vec::with_capacity(config.endpoints.len());
+    for endpoint in &config.endpoints {
+        if !is_path(&endpoint.path) {
+            return Err(ResourceError::Path(endpoint.path.clone()));
+        }
+        if endpoints.iter().any(|known| known.path == endpoint.path) {
+            return Err(ResourceError::Twice(endpoint.path.clone()));
+        }
+        // RFC 6749, 3.3.
+        let is_scope = |scope: &String| {
+            !scope.is_empty()
+                && scope
+                    .bytes()
+                    .all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        };
+        if let Some(scope) = endpoint.scopes.iter().find(|scope| !is_scope(scope)) {
+            return Err(ResourceError::Scope(scope.clone()));
+        }
+        let known = before.and_then(|before| before.endpoint(&endpoint.path));
+        let known = known.filter(|known| known.access.is(&endpoint.rules, endpoint.limits));
+        endpoints.push(Arc::new(Exposed {
+            path: endpoint.path.clone(),
+            resource: format!("{base}{}", endpoint.path),
+            metadata: format!("{base}{WELL_KNOWN}{}", endpoint.path),
+            scopes: endpoint.scopes.clone(),
+            users: endpoint.users.clone(),
+            access: known.map_or_else(
+                || Access::new(endpoint.rules.clone(), endpoint.limits),
+                |known| Arc::clone(&known.access),
+            ),
+        }));
+    }
+    Ok(endpoints)
+}
+
 impl Settings {
-    fn new(config: ResourceConfig, client: reqwest::Client) -> Result<Self, ResourceError> {
-        let base = config.url.parse::<Url>().ok();
-        let base = base
-            .filter(|url| is_private(url) && url.path() == "/" && url.query().is_none() && url.fragment().is_none());
-        let base = base.ok_or_else(|| ResourceError::Url(config.url.clone()))?;
-        let base = base.as_str().trim_end_matches('/');
-        let issuer = config.issuer.parse::<Url>().ok();
-        if !issuer.is_some_and(|url| is_private(&url) && url.query().is_none() && url.fragment().is_none()) {
-            return Err(ResourceError::Issuer(config.issuer));
-        }
-        let mut endpoints: Vec<Arc<Exposed>> = Vec::with_capacity(config.endpoints.len());
-        for endpoint in &config.endpoints {
-            if !is_path(&endpoint.path) {
-                return Err(ResourceError::Path(endpoint.path.clone()));
-            }
-            if endpoints.iter().any(|known| known.path == endpoint.path) {
-                return Err(ResourceError::Twice(endpoint.path.clone()));
-            }
-            // RFC 6749, 3.3.
-            let is_scope = |scope: &String| {
-                !scope.is_empty()
-                    && scope
-                        .bytes()
-                        .all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-            };
-            if let Some(scope) = endpoint.scopes.iter().find(|scope| !is_scope(scope)) {
-                return Err(ResourceError::Scope(scope.clone()));
-            }
-            endpoints.push(Arc::new(Exposed {
-                path: endpoint.path.clone(),
-                resource: format!("{base}{}", endpoint.path),
-                metadata: format!("{base}{WELL_KNOWN}{}", endpoint.path),
-                scopes: endpoint.scopes.clone(),
-                users: endpoint.users.clone(),
-                access: Access::new(endpoint.rules.clone(), endpoint.limits),
-            }));
-        }
+    fn new(config: ResourceConfig, client: &reqwest::Client, before: Option<&Self>) -> Result<Self, ResourceError> {
+        let endpoints = endpoints(&config, before)?;
+        let known = before.map(|before| &before.issuer);
+        let known = known.filter(|issuer| issuer.is(&config.issuer, config.introspection.as_ref()));
+        let issuer = known.cloned();
         Ok(Self {
-            issuer: Issuer::new(client, &config.issuer, config.introspection.clone()),
+            issuer: issuer.unwrap_or_else(|| Issuer::new(client.clone(), &config.issuer, config.introspection)),
+            user_claim: config.user_claim,
+            bound_only: config.bound_only,
+            leeway: config.leeway.as_secs(),
             cors: cors(&config.origins)?,
+            origins: config.origins,
             endpoints,
-            config,
         })
     }
 
@@ -177,22 +206,17 @@ impl Settings {
         self.endpoints.iter().find(|endpoint| endpoint.path == path)
     }
 
-    fn leeway(&self) -> u64 {
-        self.config.leeway.as_secs()
-    }
-
     /// Who sends a request, and with which token.
-    async fn authorize(
+    async fn authorize<'a>(
         &self,
         endpoint: &Exposed,
-        request: &Asked<'_>,
+        request: &Asked<'a>,
         proofs: &dpop::Proofs,
-    ) -> Result<Token, Refusal> {
+    ) -> Result<(Token, &'a str), Refusal> {
         let (is_bound, shown) = shown_token(request)?;
         let now = now();
-        let expected = self.expected(endpoint, now);
-        let token = self.issuer.grant(shown, expected).await?;
-        match (&token.bound_to, is_bound) {
+        let token = self.grant(endpoint, shown, now, request.address).await?;
+        let thumbprint = match (&token.bound_to, is_bound) {
             (Some(_), false) => {
                 return Err(Refusal::Invalid(
                     "the token is bound to a key: show it as DPoP, with a proof".to_owned(),
@@ -203,46 +227,55 @@ impl Settings {
                     "the token is bound to no key: show it as Bearer".to_owned(),
                 ));
             }
-            (None, false) if self.config.bound_only => {
-                return Err(Refusal::Invalid(
-                    "only tokens that are bound to a key are taken here (DPoP)".to_owned(),
-                ));
-            }
-            (None, false) => {}
-            (Some(thumbprint), true) => {
-                let mut sent = request.headers.get_all("dpop").iter();
-                let (Some(proof), None) = (sent.next(), sent.next()) else {
-                    return Err(Refusal::InvalidProof("one header DPoP has to be there"));
-                };
-                let request = dpop::Request {
-                    method: request.method.as_str(),
-                    resource: &endpoint.resource,
-                    token: shown,
-                    thumbprint,
-                    leeway: self.leeway(),
-                    now,
-                };
-                proofs.check(proof.to_str().unwrap_or_default(), request)?;
-            }
+            (None, false) => return Ok((token, shown)),
+            (Some(thumbprint), true) => thumbprint,
+        };
+        let mut sent = request.headers.get_all("dpop").iter();
+        let (Some(proof), None) = (sent.next(), sent.next()) else {
+            return Err(Refusal::InvalidProof("one header DPoP has to be there"));
+        };
+        let wanted = dpop::Request {
+            method: request.method.as_str(),
+            resource: &endpoint.resource,
+            token: shown,
+            thumbprint,
+            leeway: self.leeway,
+            now,
+        };
+        proofs.check(proof.to_str().unwrap_or_default(), wanted)?;
+        Ok((token, shown))
+    }
+
+    /// What a token grants at an endpoint, whoever shows it.
+    async fn grant(
+        &self,
+        endpoint: &Exposed,
+        shown: &str,
+        now: u64,
+        address: Option<IpAddr>,
+    ) -> Result<Token, Refusal> {
+        let expected = Expected {
+            issuer: self.issuer.name(),
+            resource: &endpoint.resource,
+            user_claim: &self.user_claim,
+            is_scoped: !endpoint.scopes.is_empty(),
+            leeway: self.leeway,
+            now,
+        };
+        let token = self.issuer.grant(shown, expected, address).await?;
+        if self.bound_only && token.bound_to.is_none() {
+            return Err(Refusal::Invalid(
+                "only tokens that are bound to a key are taken here (DPoP)".to_owned(),
+            ));
         }
         if !endpoint.scopes.iter().all(|scope| token.scopes.contains(scope)) {
             return Err(Refusal::InsufficientScope);
         }
         let user = token.user.to_string();
-        if !endpoint.is_for(&user) {
+        if !endpoint.users.is_empty() && !endpoint.users.iter().any(|pattern| pattern.fits(&user)) {
             return Err(Refusal::Forbidden(user));
         }
         Ok(token)
-    }
-
-    fn expected<'a>(&'a self, endpoint: &'a Exposed, now: u64) -> Expected<'a> {
-        Expected {
-            issuer: self.issuer.name(),
-            resource: &endpoint.resource,
-            user_claim: &self.config.user_claim,
-            leeway: self.leeway(),
-            now,
-        }
     }
 
     /// The metadata of an endpoint (RFC 9728, 2).
@@ -254,7 +287,7 @@ impl Settings {
             "scopes_supported": endpoint.scopes,
             "bearer_methods_supported": ["header"],
             "dpop_signing_alg_values_supported": PROOF_ALGORITHMS.split(' ').collect::<Vec<_>>(),
-            "dpop_bound_access_tokens_required": self.config.bound_only,
+            "dpop_bound_access_tokens_required": self.bound_only,
         })
     }
 }
@@ -264,7 +297,12 @@ struct Asked<'a> {
     method: &'a Method,
     headers: &'a HeaderMap,
     query: &'a str,
+    address: Option<IpAddr>,
 }
+
+/// Where a request comes from, as the listener knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// The token that a request shows, and whether it says that it is bound to a key.
 fn shown_token<'a>(request: &Asked<'a>) -> Result<(bool, &'a str), Refusal> {
@@ -350,6 +388,8 @@ struct Inner {
     client: reqwest::Client,
     settings: RwLock<Arc<Settings>>,
     proofs: dpop::Proofs,
+    /// Room for bodies, in units of [`UNIT`].
+    bodies: Semaphore,
 }
 
 impl std::fmt::Debug for ResourceServer {
@@ -367,13 +407,14 @@ impl ResourceServer {
     /// What is wrong with the configuration.
     pub fn new(gateway: Gateway, config: ResourceConfig) -> Result<Self, ResourceError> {
         let client = crate::host::http_client();
-        let settings = RwLock::new(Arc::new(Settings::new(config, client.clone())?));
+        let settings = RwLock::new(Arc::new(Settings::new(config, &client, None)?));
         let inner = Inner {
-            routes: gateway.routes(),
+            routes: gateway.guest_routes(),
             gateway,
             client,
             settings,
             proofs: dpop::Proofs::default(),
+            bodies: Semaphore::new(BODIES),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -382,18 +423,45 @@ impl ResourceServer {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(config: ResourceConfig) -> Result<(), ResourceError> {
-        Settings::new(config, crate::host::http_client()).map(drop)
+    pub fn check(config: &ResourceConfig) -> Result<(), ResourceError> {
+        endpoints(config, None)?;
+        cors(&config.origins).map(drop)
     }
 
-    /// Serves another configuration from now on. Streams that are open go on until their token ends.
+    /// Serves another configuration from now on. Sessions and streams go on where they may under it.
     ///
     /// # Errors
     /// What is wrong with the configuration; nothing is changed then.
     pub fn set(&self, config: ResourceConfig) -> Result<(), ResourceError> {
-        let settings = Arc::new(Settings::new(config, self.inner.client.clone())?);
+        let before = self.settings();
+        let settings = Arc::new(Settings::new(config, &self.inner.client, Some(&before))?);
         *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(())
+    }
+
+    /// Serves nothing from now on.
+    pub fn withdraw(&self) {
+        let mut settings = self.inner.settings.write().unwrap_or_else(PoisonError::into_inner);
+        *settings = Arc::new(Settings {
+            issuer: settings.issuer.clone(),
+            user_claim: settings.user_claim.clone(),
+            bound_only: settings.bound_only,
+            leeway: settings.leeway,
+            origins: Vec::new(),
+            endpoints: Vec::new(),
+            cors: CorsLayer::new(),
+        });
+    }
+
+    /// The addresses of what is served.
+    #[must_use]
+    pub fn resources(&self) -> Vec<String> {
+        let settings = self.settings();
+        settings
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.resource.clone())
+            .collect()
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -430,7 +498,6 @@ async fn serve(State(server): State<ResourceServer>, request: Request) -> Respon
     let mut origins = request.headers().get_all(header::ORIGIN).iter();
     let is_allowed = |origin: &HeaderValue| {
         settings
-            .config
             .origins
             .iter()
             .any(|known| known.as_bytes() == origin.as_bytes())
@@ -462,41 +529,41 @@ fn nothing() -> Response {
     (StatusCode::NOT_FOUND, body).into_response()
 }
 
-async fn admit(
-    server: ResourceServer,
-    settings: Arc<Settings>,
-    endpoint: Arc<Exposed>,
-    mut request: Request,
-) -> Response {
+async fn admit(server: ResourceServer, settings: Arc<Settings>, endpoint: Arc<Exposed>, request: Request) -> Response {
+    let address = request.extensions().get::<Peer>().map(|peer| peer.0);
     let asked = Asked {
         method: request.method(),
         headers: request.headers(),
         query: request.uri().query().unwrap_or_default(),
+        address,
     };
     let counters = server.inner.gateway.counters();
-    let token = match settings.authorize(&endpoint, &asked, &server.inner.proofs).await {
-        Ok(token) => token,
+    let (token, shown) = match settings.authorize(&endpoint, &asked, &server.inner.proofs).await {
+        Ok((token, shown)) => (token, shown.to_owned()),
         Err(refusal) => {
             Counters::count(&counters.challenged);
             tracing::debug!(%refusal, path = endpoint.path, "a request from beyond this machine is not let in");
             return refusal.response(Challenge {
                 metadata: &endpoint.metadata,
                 scope: &endpoint.scopes.join(" "),
-                bound_only: settings.config.bound_only,
+                bound_only: settings.bound_only,
             });
         }
     };
     Counters::count(&counters.admitted);
-    let shown = shown_token(&asked)
-        .map(|(_, shown)| shown.to_owned())
-        .unwrap_or_default();
+    let (mut parts, body) = request.into_parts();
     // What the token opens is this endpoint; nobody behind it is to see it.
-    request.headers_mut().remove(header::AUTHORIZATION);
-    request.headers_mut().remove("dpop");
-    request.extensions_mut().insert(Guest {
+    parts.headers.remove(header::AUTHORIZATION);
+    parts.headers.remove("dpop");
+    parts.extensions.insert(Guest {
         user: token.user.clone(),
         endpoint: Arc::clone(&endpoint),
     });
+    let (body, _room) = match server.body(&parts.headers, body).await {
+        Ok(read) => read,
+        Err(response) => return *response,
+    };
+    let request = Request::from_parts(parts, Body::from(body));
     let Ok(response) = server.inner.routes.clone().oneshot(request).await;
     let is_stream = response
         .headers()
@@ -506,32 +573,65 @@ async fn admit(
         return response;
     }
     let (parts, body) = response.into_parts();
-    let ended = until_ended(server, endpoint, shown, token);
+    let ended = until_ended(server.clone(), endpoint, shown, token);
     Response::from_parts(parts, Body::from_stream(body.into_data_stream().take_until(ended)))
 }
 
-/// Waits until a token grants nothing more: it expires, is revoked, or the endpoint is no longer for its person.
+impl ResourceServer {
+    /// Reads a body, in its time and where there is room for it; the room is free again when it is dropped.
+    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, SemaphorePermit<'_>), Box<Response>> {
+        let refuse = |status, error: &str, words: &str| {
+            Counters::count(&self.inner.gateway.counters().refused);
+            let body = serde_json::json!({ "error": error, "error_description": words });
+            Err(Box::new((status, Json(body)).into_response()))
+        };
+        let most = self.inner.gateway.limits().message_bytes;
+        let declared = text_header(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+        let size = declared.unwrap_or(most);
+        if size > most {
+            let words = format!("the message is larger than the limit of {most} bytes");
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &words);
+        }
+        let reading = async {
+            let room = u32::try_from(size.div_ceil(UNIT).min(BODIES)).unwrap_or(u32::MAX);
+            let room = self.inner.bodies.acquire_many(room).await.ok()?;
+            Some((axum::body::to_bytes(body, most).await, room))
+        };
+        match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(Some((Ok(body), room))) => Ok((body, room)),
+            Ok(Some((Err(_), _))) => {
+                let words = format!("the body broke off, or is larger than the limit of {most} bytes");
+                refuse(StatusCode::BAD_REQUEST, "invalid_request", &words)
+            }
+            Ok(None) | Err(_) => {
+                let words = format!("the body did not come within {} s", PATIENCE.as_secs());
+                refuse(StatusCode::REQUEST_TIMEOUT, "timeout", &words)
+            }
+        }
+    }
+}
+
+/// Waits until a token grants nothing more here: it expires, is revoked, or the endpoint has other rules or is no longer
+/// for its person.
 async fn until_ended(server: ResourceServer, endpoint: Arc<Exposed>, shown: String, token: Token) {
     loop {
         let settings = server.settings();
-        let left = token.expires.saturating_add(settings.leeway()).saturating_sub(now());
-        if left == 0 {
-            return;
-        }
+        let left = token.expires.saturating_add(settings.leeway).saturating_sub(now());
         tokio::time::sleep(RECHECK.min(Duration::from_secs(left))).await;
         let settings = server.settings();
         let Some(current) = settings.endpoint(&endpoint.path) else {
             return;
         };
-        if !current.is_for(&token.user.to_string()) {
+        if !Arc::ptr_eq(&current.access, &endpoint.access) {
             return;
         }
-        if settings.issuer.is_asked() {
-            let granted = settings.issuer.grant(&shown, settings.expected(current, now())).await;
-            // An issuer that cannot be asked just now has taken nothing back.
-            if matches!(granted, Err(refusal) if !matches!(refusal, Refusal::Unavailable(_))) {
-                return;
-            }
+        // An issuer that cannot be asked just now has taken nothing back.
+        match settings.grant(current, &shown, now(), None).await {
+            Ok(_) | Err(Refusal::Unavailable(_)) => {}
+            Err(_) => return,
+        }
+        if left == 0 {
+            return;
         }
     }
 }

@@ -42,8 +42,8 @@ pub(super) struct Challenge<'a> {
     pub(super) bound_only: bool,
 }
 
-/// The signatures that proofs may have, by spaces.
-pub(super) const PROOF_ALGORITHMS: &str = "EdDSA ES256 ES384 RS256 PS256";
+/// The signatures that proofs may have, by spaces: those of [`ALGORITHMS`](super::token::ALGORITHMS).
+pub(super) const PROOF_ALGORITHMS: &str = "EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512";
 
 impl Refusal {
     fn status(&self) -> StatusCode {

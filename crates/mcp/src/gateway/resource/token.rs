@@ -2,7 +2,7 @@
 //! Source: RFC 7519, RFC 9068 (access tokens), RFC 8725 (what to check).
 
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
@@ -62,8 +62,8 @@ pub(super) struct Claims {
     pub(super) active: Option<bool>,
     iss: Option<String>,
     aud: Option<Texts>,
-    exp: Option<u64>,
-    nbf: Option<u64>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
     scope: Option<Texts>,
     /// Scopes, as some servers name them.
     scp: Option<Texts>,
@@ -80,6 +80,8 @@ pub(super) struct Expected<'a> {
     pub(super) resource: &'a str,
     /// The claim that names the person.
     pub(super) user_claim: &'a str,
+    /// Whether scopes are needed.
+    pub(super) is_scoped: bool,
     /// By how much clocks may differ, seconds.
     pub(super) leeway: u64,
     /// Seconds since 1970.
@@ -87,6 +89,10 @@ pub(super) struct Expected<'a> {
 }
 
 impl Claims {
+    fn claim(&self, name: &str) -> Option<&str> {
+        self.rest.get(name).and_then(Value::as_str)
+    }
+
     /// Whether it says whose it is.
     pub(super) fn names_issuer(&self) -> bool {
         self.iss.is_some()
@@ -105,27 +111,28 @@ impl Claims {
         if !audiences.iter().any(|audience| audience == expected.resource) {
             return Err(no("the token is for another resource"));
         }
-        let expires = self.exp.ok_or_else(|| no("the token has no expiry"))?;
+        let kind = self.claim("token_type").filter(|_| self.active.is_some());
+        if kind.is_some_and(|kind| !["bearer", "dpop"].contains(&kind.to_ascii_lowercase().as_str())) {
+            return Err(no("the token is no access token"));
+        }
+        let expires = seconds(self.exp).ok_or_else(|| no("the token has no expiry"))?;
         if expires.saturating_add(expected.leeway) <= expected.now {
             return Err(no("the token has expired"));
         }
-        if self
-            .nbf
-            .is_some_and(|begins| begins > expected.now.saturating_add(expected.leeway))
-        {
+        if seconds(self.nbf).is_some_and(|begins| begins > expected.now.saturating_add(expected.leeway)) {
             return Err(no("the token is not valid yet"));
         }
-        let claim = |name: &str| self.rest.get(name).and_then(Value::as_str);
-        // A client that acts for itself is its own subject (RFC 9068, 2.2).
         let subject = match expected.user_claim {
-            "sub" => claim("sub").or_else(|| claim("client_id")),
-            other => claim(other),
+            // A client that acts for itself has no subject at some issuers: it is nobody's namesake.
+            "sub" if !self.rest.contains_key("sub") => self.claim("client_id").map(|client| format!("client:{client}")),
+            "email" if self.rest.get("email_verified") != Some(&Value::Bool(true)) => {
+                return Err(no("the token does not say that the issuer verified its e-mail address"));
+            }
+            name => self.claim(name).map(str::to_owned),
         };
         let user = subject
             .ok_or_else(|| Refusal::Invalid(format!("the token lacks the claim {}", expected.user_claim)))
-            .and_then(|subject| {
-                User::try_from(subject.to_owned()).map_err(|error| Refusal::Invalid(error.to_string()))
-            })?;
+            .and_then(|subject| User::try_from(subject).map_err(|error| Refusal::Invalid(error.to_string())))?;
         let bound_to = match &self.cnf {
             None => None,
             Some(confirmation) => match confirmation.get("jkt").and_then(Value::as_str) {
@@ -142,6 +149,16 @@ impl Claims {
             bound_to,
         })
     }
+}
+
+/// A time of RFC 7519 (section 2, NumericDate), whole seconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and what is below zero is long over"
+)]
+pub(super) fn seconds(date: Option<f64>) -> Option<u64> {
+    date.map(|date| date as u64)
 }
 
 /// The header of a JSON Web Token, before anything of it is believed.
@@ -182,7 +199,9 @@ impl Header {
 pub(super) fn may_sign(key: &Jwk, header: &Header) -> bool {
     let for_signing = matches!(key.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let algorithm = key.common.key_algorithm;
-    for_signing && algorithm.is_none_or(|algorithm| algorithm == KeyAlgorithm::from(header.algorithm))
+    let operations = key.common.key_operations.as_deref();
+    let may_verify = operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    for_signing && may_verify && algorithm.is_none_or(|algorithm| algorithm == KeyAlgorithm::from(header.algorithm))
 }
 
 /// The claims of a JSON Web Token if one of the keys signed it. Only the signature is looked at.
@@ -223,6 +242,7 @@ mod tests {
             issuer: "https://auth.example",
             resource: "https://mcp.example/mcp",
             user_claim: "sub",
+            is_scoped: true,
             leeway: 10,
             now: NOW,
         })
@@ -237,16 +257,17 @@ mod tests {
         let bound = granted(|claims| claims["cnf"] = serde_json::json!({ "jkt": "abc" })).unwrap();
         assert_eq!(bound.bound_to.as_deref(), Some("abc"));
         let own = granted(|claims| {
-            claims["sub"] = Value::Null;
+            claims.as_object_mut().unwrap().remove("sub");
+            claims["exp"] = (NOW as f64 + 0.5).into();
             claims["client_id"] = "robot".into();
             claims["aud"] = "https://mcp.example/mcp".into();
         });
-        assert_eq!(own.unwrap().user.to_string(), "robot");
+        assert_eq!(own.unwrap().user.to_string(), "client:robot");
     }
 
     #[test]
     fn what_is_not_meant_here_and_now_grants_nothing() {
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("issuer", |claims| claims["iss"] = "https://auth.example/".into()),
             ("resource", |claims| claims["aud"] = "https://mcp.example/mcp/".into()),
             ("resource", |claims| {
@@ -256,8 +277,15 @@ mod tests {
             ("expired", |claims| claims["exp"] = (NOW - 10).into()),
             ("expiry", |claims| claims["exp"] = Value::Null),
             ("yet", |claims| claims["nbf"] = (NOW + 11).into()),
-            ("sub", |claims| claims["sub"] = 7.into()),
-            ("control", |claims| claims["sub"] = "a\nb".into()),
+            ("sub", |claims| {
+                claims["sub"] = 7.into();
+                claims["client_id"] = "alice".into();
+            }),
+            ("access token", |claims| {
+                claims["active"] = true.into();
+                claims["token_type"] = "refresh_token".into();
+            }),
+            ("not seen", |claims| claims["sub"] = "a\nb".into()),
             ("bound", |claims| {
                 claims["cnf"] = serde_json::json!({ "x5t#S256": "abc" });
             }),

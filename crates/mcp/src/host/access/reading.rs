@@ -128,6 +128,16 @@ pub(super) fn named(peek: &Peek<'_>) -> Named {
     name.map_or(Named::Unclear, Named::One)
 }
 
+/// The tool that a call of `call_tool` names; `None` when that cannot be said.
+pub(super) fn called(peek: &Peek<'_>) -> Option<String> {
+    let arguments = Members::of(peek.params?)?.get("arguments")?;
+    let members = Members::of(arguments).filter(|members| !members.resemble(&["name", "arguments"]))?;
+    match members.all("name").as_slice() {
+        [name] => text(name).map(std::borrow::Cow::into_owned),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,6 +42,15 @@ pub(super) struct Usage {
 }
 
 impl Usage {
+    fn none(limits: CallerLimits) -> Self {
+        Self {
+            links: 0,
+            in_flight: 0,
+            requests: Bucket::full(f64::from(limits.requests_per_second.unwrap_or(0))),
+            bytes: Bucket::full(as_float(limits.bytes_per_second.unwrap_or(0))),
+        }
+    }
+
     /// Whether its buckets are full: then it is as if it had never been there.
     fn owes_nothing(&mut self, limits: CallerLimits) -> bool {
         let requests = f64::from(limits.requests_per_second.unwrap_or(0));
@@ -110,12 +119,7 @@ impl Share {
         place: &Place,
     ) -> Result<Self, Fault> {
         let mut usage = lock(&access.usage);
-        let used = usage.entry(caller.clone()).or_insert_with(|| Usage {
-            links: 0,
-            in_flight: 0,
-            requests: Bucket::full(f64::from(limits.requests_per_second.unwrap_or(0))),
-            bytes: Bucket::full(as_float(limits.bytes_per_second.unwrap_or(0))),
-        });
+        let used = usage.entry(caller.clone()).or_insert_with(|| Usage::none(limits));
         if limits.links.is_some_and(|most| used.links >= most) {
             let words = format!(
                 "{place}: this caller has as many sessions with it as it may have ({}); end one",
@@ -130,6 +134,23 @@ impl Share {
             limits,
             in_flight: HashSet::new(),
         })
+    }
+
+    /// The share of a link that was open before there was a limit: it counts, and is not refused.
+    pub(super) fn of_open(access: &Arc<Access>, caller: Counted, limits: CallerLimits) -> Self {
+        let mut usage = lock(&access.usage);
+        usage.entry(caller.clone()).or_insert_with(|| Usage::none(limits)).links += 1;
+        Self {
+            access: Arc::clone(access),
+            caller,
+            limits,
+            in_flight: HashSet::new(),
+        }
+    }
+
+    /// Other limits are in force.
+    pub(super) fn change(&mut self, limits: CallerLimits) {
+        self.limits = limits;
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Usage) -> T) -> Option<T> {

@@ -1,52 +1,42 @@
-//! Arguments that are repeated as HTTP headers.
+//! Arguments that a server wants repeated as headers, and tools of which that cannot be done.
 //! Source: MCP 2026-07-28, "Custom headers from tool parameters".
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
-use data_encoding::BASE64;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::host::{Agent, lock};
 use crate::jsonrpc::{Members, Message};
+use crate::param_headers::{ANNOTATION, ParamHeader, of_tool, of_tools};
 
-/// How deep the annotations of a schema are looked for.
-const SCHEMA_DEPTH: usize = 16;
-
-/// Which arguments of which tools are repeated as `Mcp-Param-*` headers (`x-mcp-header` in their schemas).
+/// Which arguments of which tools are repeated as `Mcp-Param-*` headers.
 #[derive(Debug, Default)]
-pub(in crate::host) struct ParamHeaders(Mutex<HashMap<String, Vec<Annotated>>>);
+pub(in crate::host) struct ParamHeaders(Mutex<HashMap<String, Arc<[ParamHeader]>>>);
 
-/// Whether a tool's annotations are such that its arguments can be repeated as headers; a tool of which they are not
-/// is left out by clients (MCP 2026-07-28, "Custom headers from tool parameters").
-fn has_valid_headers(tool: &Value) -> bool {
-    let mut names = HashSet::new();
-    let mut is_valid = true;
-    each_annotation(&tool["inputSchema"], 0, &mut |property| {
-        let name = property["x-mcp-header"].as_str().unwrap_or_default();
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        let is_name = !name.is_empty() && name.bytes().all(is_token);
-        let is_primitive = matches!(property["type"].as_str(), Some("string" | "integer" | "boolean"));
-        is_valid &= is_name && is_primitive && names.insert(name.to_ascii_lowercase());
-    });
-    is_valid
-}
+impl ParamHeaders {
+    /// Reads tool definitions; whether any has arguments to repeat.
+    pub(in crate::host) fn learn(&self, tools: &[Value]) -> bool {
+        let known = of_tools(tools);
+        let has_any = !known.is_empty();
+        *lock(&self.0) = known;
+        has_any
+    }
 
-fn each_annotation(schema: &Value, depth: usize, found: &mut dyn FnMut(&Value)) {
-    let properties = schema["properties"].as_object().filter(|_| depth < SCHEMA_DEPTH);
-    for property in properties.into_iter().flat_map(serde_json::Map::values) {
-        if property.get("x-mcp-header").is_some() {
-            found(property);
-        }
-        each_annotation(property, depth + 1, found);
+    pub(super) fn of_call(&self, tool: &str, params: &RawValue) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(known) = lock(&self.0).get(tool).cloned() else {
+            return Vec::new();
+        };
+        let arguments = Members::of(params).and_then(|params| params.get("arguments"));
+        known.iter().filter_map(|param| param.of_call(arguments)).collect()
     }
 }
 
 /// A list of tools without those that must be left out.
 pub(super) fn without_invalid(message: &Message, agent: &Agent) -> Message {
-    if memchr::memmem::find(message.as_bytes(), b"\"x-mcp-header\"").is_none() {
+    if memchr::memmem::find(message.as_bytes(), format!("\"{ANNOTATION}\"").as_bytes()).is_none() {
         return message.clone();
     }
     let list = message
@@ -59,11 +49,11 @@ pub(super) fn without_invalid(message: &Message, agent: &Agent) -> Message {
     };
     let kept = tools.iter().map(|raw| raw.get()).filter(|raw| {
         let tool: Value = serde_json::from_str(raw).unwrap_or_default();
-        let is_valid = has_valid_headers(&tool);
-        if !is_valid {
-            tracing::warn!(agent = %agent.name, tool = %tool["name"], "its x-mcp-header is not valid: the tool is left out");
+        let read = of_tool(&tool);
+        if let Err(why) = &read {
+            tracing::warn!(agent = %agent.name, tool = %tool["name"], %why, "a tool is left out");
         }
-        is_valid
+        read.is_ok()
     });
     let kept: Vec<&str> = kept.collect();
     if kept.len() == tools.len() {
@@ -74,114 +64,21 @@ pub(super) fn without_invalid(message: &Message, agent: &Agent) -> Message {
     edit.finish()
 }
 
-/// Where an argument lies, and the name of its header.
-type Annotated = (Vec<String>, String);
-
-impl ParamHeaders {
-    /// Reads tool definitions.
-    pub(in crate::host) fn learn(&self, tools: &[Value]) {
-        let mut known = HashMap::new();
-        for tool in tools {
-            let mut found = Vec::new();
-            annotated(&tool["inputSchema"], &mut Vec::new(), &mut found);
-            if let Some(name) = tool["name"].as_str().filter(|_| !found.is_empty()) {
-                known.insert(name.to_owned(), found);
-            }
-        }
-        *lock(&self.0) = known;
-    }
-
-    pub(super) fn of_call(&self, tool: &str, params: &RawValue) -> Vec<(HeaderName, HeaderValue)> {
-        let Some(known) = lock(&self.0).get(tool).cloned() else {
-            return Vec::new();
-        };
-        let Ok(params) = serde_json::from_str::<Value>(params.get()) else {
-            return Vec::new();
-        };
-        let header = |(path, name): (Vec<String>, String)| {
-            let value = path
-                .iter()
-                .try_fold(&params["arguments"], |value, key| value.get(key))?;
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Bool(_) | Value::Number(_) => value.to_string(),
-                _ => return None,
-            };
-            Some((
-                format!("mcp-param-{}", name.to_ascii_lowercase()).parse().ok()?,
-                encoded(&text)?,
-            ))
-        };
-        known.into_iter().filter_map(header).collect()
-    }
-}
-
-fn annotated(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) {
-    let Some(properties) = schema["properties"].as_object().filter(|_| path.len() < SCHEMA_DEPTH) else {
-        return;
-    };
-    for (name, property) in properties {
-        path.push(name.clone());
-        if let Some(header) = property["x-mcp-header"].as_str() {
-            found.push((path.clone(), header.to_owned()));
-        }
-        annotated(property, path, found);
-        path.pop();
-    }
-}
-
-/// A value as a header may carry it: plain, or Base64 between marks.
-pub(super) fn encoded(value: &str) -> Option<HeaderValue> {
-    let plain = value.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
-        && value.trim() == value
-        && !(value.starts_with("=?base64?") && value.ends_with("?="));
-    let text = if plain {
-        value.to_owned()
-    } else {
-        format!("=?base64?{}?=", BASE64.encode(value.as_bytes()))
-    };
-    text.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
-    fn header_values_are_encoded_when_they_must_be() {
-        for (value, expected) in [
-            ("us-west1", "us-west1"),
-            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
-            (" padded ", "=?base64?IHBhZGRlZCA=?="),
-            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
-            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
-        ] {
-            assert_eq!(encoded(value).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn annotated_arguments_become_headers() {
+    fn calls_of_annotated_tools_get_their_headers_and_others_none() {
         let headers = ParamHeaders::default();
-        headers.learn(&[serde_json::json!({ "name": "sql", "inputSchema": { "properties": {
-            "region": { "type": "string", "x-mcp-header": "Region" },
-            "deep": { "properties": { "on": { "type": "boolean", "x-mcp-header": "On" } } },
-        }}})]);
-        let params: Box<RawValue> =
-            serde_json::from_str(r#"{"name":"sql","arguments":{"region":"eu","deep":{"on":true}}}"#).unwrap();
-        let found: BTreeMap<String, String> = headers
-            .of_call("sql", &params)
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-            .collect();
-        assert_eq!(
-            found,
-            BTreeMap::from([
-                ("mcp-param-on".into(), "true".into()),
-                ("mcp-param-region".into(), "eu".into())
-            ])
-        );
+        let annotated = serde_json::json!({ "name": "sql", "inputSchema": { "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" } } } });
+        let plain = serde_json::json!({ "name": "plain", "inputSchema": {} });
+        assert!(!headers.learn(std::slice::from_ref(&plain)));
+        assert!(headers.learn(&[annotated, plain]));
+        let params: Box<RawValue> = serde_json::from_str(r#"{"name":"sql","arguments":{"region":"eu"}}"#).unwrap();
+        let found = headers.of_call("sql", &params);
+        assert_eq!(found, [("mcp-param-region".parse().unwrap(), "eu".parse().unwrap())]);
+        assert!(headers.of_call("plain", &params).is_empty());
     }
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Command;
 use super::outbox::Outbox;
+use super::tasks::{Maker, Tasks};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::host::Agent;
@@ -64,6 +65,8 @@ pub(super) struct State {
     told_initialized: bool,
     /// Requests of the agent, by id: which client was asked.
     questions: HashMap<Id, u64>,
+    /// Whose the tasks of legacy sessions are.
+    tasks: Tasks,
     next: u64,
 }
 
@@ -80,6 +83,7 @@ impl State {
             waiting: Vec::new(),
             told_initialized: false,
             questions: HashMap::new(),
+            tasks: Tasks::default(),
             next: 0,
         }
     }
@@ -320,6 +324,10 @@ impl State {
         if pending.is_initialize {
             self.initialize_answered(peek);
         }
+        self.tasks.learn(message, peek, || Maker {
+            link: pending.link,
+            caller: self.clients.get(&pending.link).and_then(|client| client.caller.clone()),
+        });
         let mut edit = message.edit();
         edit.replace(raw, pending.raw_id.clone());
         // The closing answer of a subscription names it once more.
@@ -375,11 +383,7 @@ impl State {
         let is_busy = |link: &u64| self.pending.values().any(|pending| pending.link == *link);
         let latest = sessions.max_by_key(|(link, client)| (is_busy(link), client.asked));
         let (link, _) = latest.ok_or("no client is there to answer")?;
-        let open = self.questions.values().filter(|asked| *asked == link).count();
-        if open >= QUESTIONS_EACH || self.questions.len() >= QUESTIONS {
-            return Err("as many of its questions as can be are open");
-        }
-        Ok(*link)
+        self.has_room(*link)
     }
 
     fn refuse(&mut self, peek: &Peek<'_>, why: &str) {
@@ -391,9 +395,30 @@ impl State {
         self.feed(refusal);
     }
 
+    /// Who is to answer a question about a task: the session that made it, or another one of its caller.
+    fn answerer_of_task(&self, maker: &Maker) -> Result<u64, &'static str> {
+        let is_theirs = |client: &Client| client.mode == Mode::Session && client.caller == maker.caller;
+        let theirs = self.clients.iter().filter(|(_, client)| is_theirs(client));
+        let best = theirs.max_by_key(|(link, client)| (**link == maker.link, client.asked));
+        let (link, _) = best.ok_or("the client that made the task left")?;
+        self.has_room(*link)
+    }
+
+    fn has_room(&self, link: u64) -> Result<u64, &'static str> {
+        let open = self.questions.values().filter(|asked| **asked == link).count();
+        if open >= QUESTIONS_EACH || self.questions.len() >= QUESTIONS {
+            return Err("as many of its questions as can be are open");
+        }
+        Ok(link)
+    }
+
     /// The agent asks something of a client.
     fn questioned(&mut self, message: &Message, peek: &Peek<'_>) {
-        let link = match self.answerer() {
+        let answerer = match self.tasks.asked_of(peek) {
+            Some(maker) => self.answerer_of_task(maker),
+            None => self.answerer(),
+        };
+        let link = match answerer {
             Ok(link) => link,
             Err(why) => return self.refuse(peek, why),
         };
@@ -469,6 +494,14 @@ impl State {
             };
             return self.tell(link, message.clone().into());
         }
+        if peek.method() == "notifications/tasks/status" {
+            // What becomes of a task is its maker's business, who need not be told.
+            let maker = params.and_then(|params| self.tasks.maker(params.task_id?));
+            if let Some(link) = maker.map(|maker| maker.link) {
+                self.tell(link, message.clone().into());
+            }
+            return;
+        }
         // What names no request is for every session, and for an exchange when it can only be its caller's.
         let is_log = peek.method() == "notifications/message";
         let hearing = self.pending.iter().filter(|(_, pending)| match pending.hears {
@@ -525,134 +558,4 @@ fn subscription_of(result: &RawValue) -> Option<&RawValue> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::host::{AgentSpec, CallerHint, CallerLimits, Guard, Host, InProcess, Services, Source};
-    use crate::limits::McpLimits;
-
-    struct Silent;
-
-    impl InProcess for Silent {
-        fn serve(&self, _: tokio::io::DuplexStream) -> futures::future::BoxFuture<'static, ()> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    type Far = mpsc::Receiver<Result<Frame, Fault>>;
-
-    fn state() -> State {
-        let host = Host::new(Arc::new(McpLimits::default()), Guard::None, Services::default());
-        let name: dawn_identity::AgentName = "shared".parse().unwrap();
-        let spec = AgentSpec {
-            source: Source::InProcess(Arc::new(Silent)),
-            caller: CallerHint::None,
-            access: Vec::new(),
-            limits: CallerLimits::default(),
-        };
-        host.add(name.clone(), spec).unwrap();
-        let agent = crate::host::lock(&host.0.agents).get(&name).cloned().unwrap();
-        State::new(agent, 1 << 20)
-    }
-
-    fn open(state: &mut State, link: u64, caller: &str) -> Far {
-        let (client, far) = mpsc::channel(64);
-        state.command(Command::Open {
-            link,
-            mode: Mode::Session,
-            caller: Some(caller.to_owned()),
-            client,
-        });
-        far
-    }
-
-    fn say(state: &mut State, link: u64, text: &str) -> Vec<String> {
-        state.command(Command::Say {
-            link,
-            message: Message::new(text.to_owned().into()),
-        });
-        taken(state)
-    }
-
-    fn hear(state: &mut State, text: &str) -> Vec<String> {
-        state.heard(Message::new(text.to_owned().into()));
-        taken(state)
-    }
-
-    fn taken(state: &mut State) -> Vec<String> {
-        let shown = |message: Message| String::from_utf8_lossy(message.as_bytes()).into_owned();
-        state.take().into_iter().map(shown).collect()
-    }
-
-    async fn next(far: &mut Far) -> String {
-        let frame = tokio::time::timeout(Duration::from_secs(5), far.recv()).await;
-        let frame = frame.expect("in time").expect("a message").unwrap();
-        String::from_utf8_lossy(frame.message.as_bytes()).into_owned()
-    }
-
-    const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
-    const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-
-    fn initialized(state: &mut State) {
-        let _ = hear(state, r#"{"jsonrpc":"2.0","id":1,"result":{"capabilities":{}}}"#);
-    }
-
-    #[tokio::test]
-    async fn a_client_that_leaves_or_cancels_while_it_initializes_does_not_take_that_from_the_others() {
-        for leaves in [true, false] {
-            let mut state = state();
-            let _first = open(&mut state, 1, "a");
-            assert_eq!(say(&mut state, 1, INITIALIZED), [""; 0], "not before it is initialized");
-            assert_eq!(say(&mut state, 1, INITIALIZE).len(), 1);
-            let mut second = open(&mut state, 2, "b");
-            assert_eq!(say(&mut state, 2, INITIALIZE), [""; 0]);
-            if leaves {
-                state.command(Command::Close { link: 1 });
-            } else {
-                let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
-                let _ = say(&mut state, 1, cancel);
-            }
-            assert_eq!(taken(&mut state), [""; 0], "nothing is cancelled");
-            initialized(&mut state);
-            assert!(next(&mut second).await.contains("capabilities"));
-            assert_eq!(say(&mut state, 2, INITIALIZED), [INITIALIZED]);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_question_goes_to_the_one_caller_and_to_nobody_while_there_are_several() {
-        let question = r#"{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage","params":{}}"#;
-        let mut state = state();
-        let mut first = open(&mut state, 1, "a");
-        let _initialize = say(&mut state, 1, INITIALIZE);
-        initialized(&mut state);
-        let _answer = next(&mut first).await;
-        assert_eq!(hear(&mut state, question), [""; 0]);
-        assert_eq!(next(&mut first).await, question);
-        let mut other = open(&mut state, 2, "b");
-        // Whoever was not asked has nothing to answer, and takes nothing from who was.
-        let answer = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
-        assert_eq!(say(&mut state, 2, answer), [""; 0]);
-        assert_eq!(say(&mut state, 1, answer), [answer]);
-        let refused = hear(&mut state, question);
-        assert!(
-            refused.len() == 1 && refused[0].contains("several nodes"),
-            "{refused:?}"
-        );
-        assert!(other.try_recv().is_err() && first.try_recv().is_err());
-    }
-
-    #[tokio::test]
-    async fn a_client_that_never_answers_is_asked_so_often_and_no_more() {
-        let mut state = state();
-        let _first = open(&mut state, 1, "a");
-        let asked = (0..1000).filter(|id| {
-            let question = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"roots/list"}}"#);
-            hear(&mut state, &question).is_empty()
-        });
-        assert_eq!(asked.count(), QUESTIONS_EACH);
-    }
-}
+mod tests;
