@@ -14,7 +14,8 @@
 //!
 //! Each message is a byte for its kind, a byte for the version of the protocol, and a message of Noise. Who sends the
 //! last one gets a channel in parentheses: it may open, but not seal messages before the other's first frame has come,
-//! as the other may still refuse, or may never have been there. What the two must agree on is in the
+//! as the other may still refuse, or may never have been there: whoever recorded message 1 can repeat it, so a responder
+//! does nothing in the name of its peer before the channel is confirmed. What the two must agree on is in the
 //! [`Context`]; it is bound into the exchange and not sent.
 //!
 //! A handshake that failed, or a channel that was not confirmed in time, is for the caller to drop.

@@ -65,6 +65,7 @@ pub mod keyfile;
 mod name;
 mod revocation;
 mod role;
+mod shape;
 pub mod statement;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! EdDSA. Certificates and revocations are made of it, and what other crates of this floor sign.
 //!
 //! The protected header holds the algorithm and the type of the statement (RFC 9596), so that one kind is never taken
-//! for the other. Only the one encoding that Dawn itself makes is read.
+//! for the other. Only the one encoding that Dawn itself makes is read, and only claims of bounded number.
 
 use std::fmt;
 
@@ -11,10 +11,15 @@ use coset::cwt::{ClaimsSet, Timestamp};
 use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, HeaderBuilder, TaggedCborSerializable, iana};
 
 use crate::key::{SIGNATURE_BYTES, verify};
+use crate::shape::has_at_most;
 use crate::{Keypair, NetworkId, NodeId, UnixTime};
 
 /// The COSE header parameter `typ` (RFC 9596).
 const TYPE_LABEL: i64 = 16;
+/// A tag, a list, and the four parts of a COSE_Sign1.
+const STATEMENT_ITEMS: u64 = 6;
+/// Most items of CBOR that the claims of a statement are made of.
+const MAX_CLAIM_ITEMS: u64 = 256;
 
 /// What a statement says, as a media type; it is part of what is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,16 @@ impl Kind {
             .algorithm(iana::Algorithm::EdDSA)
             .value(TYPE_LABEL, Value::Text(self.0.to_owned()))
             .build()
+    }
+
+    /// The first bytes of every statement of this kind: the tag of a COSE_Sign1, a list of four, the protected header,
+    /// and an unprotected one that is empty.
+    fn front(self) -> Option<Vec<u8>> {
+        let header = self.header().to_vec().ok()?;
+        let mut front = vec![0xd2, 0x84];
+        ciborium::into_writer(&Value::Bytes(header), &mut front).ok()?;
+        front.push(0xa0);
+        Some(front)
     }
 }
 
@@ -110,13 +125,13 @@ impl Signed {
     /// # Errors
     /// [`Malformed`] if it is another kind of statement, none, or not in the one encoding that is read.
     pub fn parse(kind: Kind, bytes: &[u8]) -> Result<(Self, ClaimsSet), Malformed> {
+        if !has_at_most(STATEMENT_ITEMS, bytes) {
+            return Err(Malformed("not a COSE_Sign1"));
+        }
+        if !kind.front().is_some_and(|front| bytes.starts_with(&front)) {
+            return Err(Malformed("another kind of statement, or another header"));
+        }
         let message = CoseSign1::from_tagged_slice(bytes).map_err(|_| Malformed("not a COSE_Sign1"))?;
-        if message.protected.header != kind.header() {
-            return Err(Malformed("another kind of statement, or another algorithm"));
-        }
-        if !message.unprotected.is_empty() {
-            return Err(Malformed("an unprotected header"));
-        }
         let signature = message
             .signature
             .as_slice()
@@ -125,6 +140,7 @@ impl Signed {
         let claims = message
             .payload
             .as_deref()
+            .filter(|payload| has_at_most(MAX_CLAIM_ITEMS, payload))
             .and_then(|payload| ClaimsSet::from_slice(payload).ok())
             .ok_or(Malformed("not a CWT claims set"))?;
         let to_be_signed = message.tbs_data(&[]);
@@ -275,3 +291,45 @@ macro_rules! serde_encoded {
     };
 }
 pub(crate) use serde_encoded;
+
+#[cfg(test)]
+mod tests {
+    use coset::cwt::ClaimsSetBuilder;
+
+    use super::*;
+
+    const KIND: Kind = Kind::new("application/dawn-test+cwt");
+
+    fn with_list_of(length: u64) -> Signed {
+        let list = (0..length).map(Value::from).collect();
+        let claims = ClaimsSetBuilder::new()
+            .private_claim(-70_000, Value::Array(list))
+            .build();
+        Signed::sign(KIND, claims, &Keypair::from_seed([1; 32])).unwrap()
+    }
+
+    #[test]
+    fn claims_have_a_bounded_number_of_items() {
+        // The map, the label and the list itself.
+        let most = MAX_CLAIM_ITEMS - 3;
+        assert!(Signed::parse(KIND, with_list_of(most).bytes()).is_ok());
+        for more in [most + 1, 100_000] {
+            let refused = Signed::parse(KIND, with_list_of(more).bytes()).unwrap_err();
+            assert_eq!(refused, Malformed("not a CWT claims set"));
+        }
+    }
+
+    #[test]
+    fn a_header_has_nothing_but_algorithm_and_kind() {
+        let bytes = with_list_of(1).bytes().to_vec();
+        assert!(bytes.starts_with(&KIND.front().unwrap()));
+        let other = Kind::new("application/dawn-tests+cwt");
+        let refused = Malformed("another kind of statement, or another header");
+        assert_eq!(Signed::parse(other, &bytes), Err(refused));
+        // An unprotected header: a content type, which no signature covers.
+        let mut message = CoseSign1::from_tagged_slice(&bytes).unwrap();
+        message.unprotected = HeaderBuilder::new().content_type("text/plain".to_owned()).build();
+        let bytes = message.to_tagged_vec().unwrap();
+        assert!(Signed::parse(KIND, &bytes).is_err());
+    }
+}

@@ -90,9 +90,16 @@ impl ReplayGuard {
         }
     }
 
-    /// A guard that goes on where another ended, as [`Self::since`] and [`Self::remembered`] of that one said.
-    pub fn restore(limits: GuardLimits, since: UnixTime, remembered: impl IntoIterator<Item = Remembered>) -> Self {
+    /// A guard that goes on where another ended, as [`Self::since`], [`Self::forgotten`] and [`Self::remembered`] of that
+    /// one said.
+    pub fn restore(
+        limits: GuardLimits,
+        since: UnixTime,
+        forgotten: UnixTime,
+        remembered: impl IntoIterator<Item = Remembered>,
+    ) -> Self {
         let mut guard = Self::new(limits, since);
+        guard.forgotten = forgotten;
         for envelope in remembered {
             guard.remember(envelope);
         }
@@ -102,6 +109,11 @@ impl ReplayGuard {
     /// From when on it remembers.
     pub fn since(&self) -> UnixTime {
         self.since
+    }
+
+    /// The latest expiry of what it has forgotten: nothing that expires by then counts, whatever the clock says.
+    pub fn forgotten(&self) -> UnixTime {
+        self.forgotten
     }
 
     /// What it remembers, the first to be forgotten first.

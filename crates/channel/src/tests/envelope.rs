@@ -306,11 +306,20 @@ fn a_guard_goes_on_where_it_ended() {
         guard.admit(envelope, NOW).unwrap();
     }
     let kept: Vec<_> = guard.remembered().copied().collect();
-    let mut again = ReplayGuard::restore(GuardLimits::default(), guard.since(), kept);
+    let restore = |guard: &ReplayGuard, kept: Vec<_>| {
+        ReplayGuard::restore(GuardLimits::default(), guard.since(), guard.forgotten(), kept)
+    };
+    let mut again = restore(&guard, kept);
     for envelope in &envelopes {
         assert_eq!(again.admit(envelope, NOW), Err(ReplayError::Repeated));
     }
     assert_eq!(again.admit(&dated(1, 9, NOW, NOW + DAY), NOW), Ok(()));
+    // What was forgotten stays so, also for a clock that was set back meanwhile.
+    let late = NOW + DAY + SKEW;
+    assert_eq!(again.admit(&envelopes[0], late), Err(ReplayError::Expired));
+    assert_eq!(again.remembered().len(), 0);
+    let mut later = restore(&again, Vec::new());
+    assert_eq!(later.admit(&envelopes[0], NOW), Err(ReplayError::Expired));
 }
 
 proptest! {

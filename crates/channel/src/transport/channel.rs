@@ -120,7 +120,8 @@ impl Channel {
         Ok(channel)
     }
 
-    /// Who is at the other end.
+    /// Who is at the other end. Before [`Self::is_confirmed`] only whose words began the handshake: they may have been
+    /// recorded and repeated by anybody, so nothing is to be done or kept in that name yet.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
