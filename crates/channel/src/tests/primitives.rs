@@ -1,8 +1,11 @@
 //! Each primitive in use, as this crate uses it, against what was published of it: RFC 8032, 7748, 5869, and Wycheproof.
 
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::{Aes256Gcm, KeyInit};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use dawn_identity::{SIGNATURE_BYTES, verify};
+use hmac::{Hmac, Mac};
 use wycheproof::TestResult;
 
 use super::*;
@@ -46,15 +49,31 @@ const ED25519: [[&str; 4]; 4] = [
     ],
 ];
 
+/// The same of the section's vector with a message of 1,023 bytes, which is long: Wycheproof has it too.
+const ED25519_1024: [&str; 2] = [
+    "f5e5767cf153319517630f226876b86c8160cc583bc013744c6bf255f5cc0ee5",
+    "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e",
+];
+
+fn check_ed25519(secret: &str, public: &str, message: &[u8], signature: &[u8]) {
+    let key = Keypair::from_seed(hex32(secret));
+    assert_eq!(key.public(), hex32(public));
+    assert_eq!(key.sign(message)[..], *signature);
+    assert!(verify(&key.public(), message, &key.sign(message)).is_ok());
+}
+
 #[test]
 fn ed25519_is_that_of_rfc_8032() {
     for [secret, public, message, signature] in ED25519 {
-        let key = Keypair::from_seed(hex32(secret));
-        let message = hex(message);
-        assert_eq!(key.public(), hex32(public));
-        assert_eq!(key.sign(&message)[..], hex(signature)[..]);
-        assert!(verify(&key.public(), &message, &key.sign(&message)).is_ok());
+        check_ed25519(secret, public, &hex(message), &hex(signature));
     }
+    let [secret, public] = ED25519_1024;
+    let set = wycheproof::eddsa::TestSet::load(wycheproof::eddsa::TestName::Ed25519).unwrap();
+    let groups = set.test_groups.into_iter();
+    let mut its = groups.filter(|group| group.key.pk[..] == hex(public)[..]);
+    let test = its.find_map(|group| group.tests.into_iter().find(|test| test.msg.len() == 1023));
+    let test = test.unwrap();
+    check_ed25519(secret, public, &test.msg, &test.sig);
 }
 
 fn x25519(secret: [u8; 32], public: [u8; 32]) -> [u8; 32] {
@@ -187,6 +206,12 @@ fn wycheproof_finds_nothing_wrong_with_ed25519() {
     assert!(tried > 100);
 }
 
+/// The agreement of the implementation behind HPKE; that of handshakes and exchanges is [`Agreement`].
+fn x25519_of_hpke(secret: [u8; 32], public: [u8; 32]) -> Option<[u8; 32]> {
+    let shared = x25519_dalek::StaticSecret::from(secret).diffie_hellman(&public.into());
+    shared.was_contributory().then(|| shared.to_bytes())
+}
+
 #[test]
 fn wycheproof_finds_nothing_wrong_with_x25519() {
     let set = wycheproof::xdh::TestSet::load(wycheproof::xdh::TestName::X25519).unwrap();
@@ -194,17 +219,42 @@ fn wycheproof_finds_nothing_wrong_with_x25519() {
     for test in set.test_groups.into_iter().flat_map(|group| group.tests) {
         let secret: [u8; 32] = test.private_key.as_slice().try_into().unwrap();
         let public: [u8; 32] = test.public_key.as_slice().try_into().unwrap();
-        let shared = Agreement::new(&secret).unwrap().with(&public);
+        let shared = Agreement::new(&secret).unwrap().with(&public).ok();
         // Zeros are no secret; all else comes out as published.
-        if test.shared_secret.iter().all(|byte| *byte == 0) {
-            assert!(shared.is_err(), "{}: {}", test.tc_id, test.comment);
-        } else {
-            let shared = shared.unwrap();
-            assert_eq!(shared[..], test.shared_secret[..], "{}: {}", test.tc_id, test.comment);
-        }
+        let secret_at_all = test.shared_secret.iter().any(|byte| *byte != 0);
+        let expected = secret_at_all.then(|| test.shared_secret.to_vec());
+        assert_eq!(
+            shared.map(|shared| shared.to_vec()),
+            expected,
+            "{}: {}",
+            test.tc_id,
+            test.comment
+        );
+        assert_eq!(
+            x25519_of_hpke(secret, public).map(|shared| shared.to_vec()),
+            expected,
+            "{}",
+            test.tc_id
+        );
         tried += 1;
     }
-    assert!(tried > 400);
+    assert!(tried > 500, "{tried}");
+}
+
+/// Seals with the implementation behind HPKE; that of channels and envelopes is [`AeadKey`].
+fn seal_of_hpke(key: [u8; 32], nonce: [u8; 12], aad: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut sealed = text.to_vec();
+    let cipher = Aes256Gcm::new(&key.into());
+    let tag = cipher.encrypt_inout_detached(&nonce.into(), aad, sealed.as_mut_slice().into());
+    sealed.extend_from_slice(&tag.unwrap());
+    sealed
+}
+
+fn open_of_hpke(key: [u8; 32], nonce: [u8; 12], aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    let (text, tag) = sealed.split_last_chunk::<16>()?;
+    let (mut text, cipher) = (text.to_vec(), Aes256Gcm::new(&key.into()));
+    let opened = cipher.decrypt_inout_detached(&nonce.into(), aad, text.as_mut_slice().into(), &(*tag).into());
+    opened.ok().map(|()| text)
 }
 
 #[test]
@@ -218,21 +268,68 @@ fn wycheproof_finds_nothing_wrong_with_aes_256_gcm() {
             continue;
         }
         for test in group.tests {
-            let key: [u8; 32] = test.key.as_slice().try_into().unwrap();
+            let bytes: [u8; 32] = test.key.as_slice().try_into().unwrap();
             let nonce: [u8; 12] = test.nonce.as_slice().try_into().unwrap();
-            let key = AeadKey::new(&key).unwrap();
-            let mut sealed = [&test.ct[..], &test.tag[..]].concat();
-            let opened = key.open_with(nonce, &test.aad, &mut sealed).map(|text| text.to_vec());
-            if test.result == TestResult::Valid {
-                assert_eq!(opened.as_deref(), Ok(&test.pt[..]), "{}: {}", test.tc_id, test.comment);
-                let mut text = test.pt.to_vec();
+            let key = AeadKey::new(&bytes).unwrap();
+            let sealed = [&test.ct[..], &test.tag[..]].concat();
+            let mut in_place = sealed.clone();
+            let opened = key.open_with(nonce, &test.aad, &mut in_place).ok();
+            let expected = (test.result == TestResult::Valid).then(|| test.pt.to_vec());
+            assert_eq!(
+                opened.map(|text| text.to_vec()),
+                expected,
+                "{}: {}",
+                test.tc_id,
+                test.comment
+            );
+            assert_eq!(
+                open_of_hpke(bytes, nonce, &test.aad, &sealed),
+                expected,
+                "{}",
+                test.tc_id
+            );
+            if let Some(mut text) = expected {
+                assert_eq!(seal_of_hpke(bytes, nonce, &test.aad, &text), sealed, "{}", test.tc_id);
                 let tag = key.seal_with(nonce, &test.aad, &mut text).unwrap();
-                assert_eq!((&text[..], &tag[..]), (&test.ct[..], &test.tag[..]), "{}", test.tc_id);
-            } else {
-                assert!(opened.is_err(), "{}: {}", test.tc_id, test.comment);
+                assert_eq!([&text[..], &tag].concat(), sealed, "{}", test.tc_id);
             }
             tried += 1;
         }
     }
-    assert!(tried > 50 && other_nonces > 0);
+    assert!(tried > 60 && other_nonces > 0, "{tried}");
+}
+
+#[test]
+fn wycheproof_finds_nothing_wrong_with_hkdf() {
+    let set = wycheproof::hkdf::TestSet::load(wycheproof::hkdf::TestName::HkdfSha256).unwrap();
+    let mut tried = 0;
+    for test in set.test_groups.into_iter().flat_map(|group| group.tests) {
+        // More than there is; nothing here asks for so much.
+        if test.size > 255 * 32 {
+            assert_eq!(test.result, TestResult::Invalid);
+            continue;
+        }
+        let mut expanded = vec![0; test.size];
+        Derivation::new(&test.salt, &[&test.ikm]).expand(&test.info, &mut expanded);
+        assert_eq!(expanded, test.okm[..], "{}: {}", test.tc_id, test.comment);
+        tried += 1;
+    }
+    assert!(tried > 80, "{tried}");
+}
+
+#[test]
+fn wycheproof_finds_nothing_wrong_with_hmac() {
+    let set = wycheproof::mac::TestSet::load(wycheproof::mac::TestName::HmacSha256).unwrap();
+    let mut tried = 0;
+    for group in set.test_groups {
+        // The proofs of a key exchange are whole.
+        for test in group.tests.iter().filter(|_| group.tag_size == 256) {
+            let mac = Hmac::<Sha256>::new_from_slice(&test.key).unwrap();
+            let valid = mac.chain_update(&test.msg[..]).verify_slice(&test.tag).is_ok();
+            let expected = test.result == TestResult::Valid;
+            assert_eq!(valid, expected, "{}: {}", test.tc_id, test.comment);
+            tried += 1;
+        }
+    }
+    assert!(tried > 80, "{tried}");
 }
