@@ -47,6 +47,29 @@ fn a_binding_holds_within_its_time_only() {
 }
 
 #[test]
+fn a_binding_does_not_hold_before_it_was_made() {
+    let early = Validity {
+        not_before: NOW - DAY,
+        expires: NOW + DAY,
+    };
+    let made = Binding::sign(&identity(1), static_key(1).public(), early, NOW).unwrap();
+    let before = made.verify(NOW - SKEW - SECOND, SKEW);
+    assert_eq!(before, Err(BindingError::NotYetValid(NOW)));
+    assert!(made.verify(NOW - SKEW, SKEW).is_ok());
+}
+
+#[test]
+fn a_binding_is_of_a_key_of_x25519() {
+    let made = binding().encode();
+    // The curve, behind the label -1: 4 is X25519, 6 would be Ed25519.
+    let place = made.windows(3).position(|part| part == [0x20, 0x04, 0x21]).unwrap();
+    let mut other = made.clone();
+    other[place + 1] = 0x06;
+    assert_eq!(Binding::decode(&other), Err(BindingError::Malformed("no valid cnf")));
+    assert!(Binding::decode(&made).is_ok());
+}
+
+#[test]
 fn any_flipped_bit_in_a_binding_is_refused() {
     let bytes = binding().encode();
     for bit in 0..bytes.len() * 8 {

@@ -1,5 +1,7 @@
 //! Envelopes: only the receiver opens them, only the sender sealed them, and each counts once.
 
+use coset::cwt::{ClaimName, ClaimsSet};
+use dawn_identity::statement::{Kind, Signed};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -133,14 +135,22 @@ fn any_flipped_bit_in_an_envelope_is_refused() {
 fn a_content_opens_in_its_envelope_only() {
     // Node 3 signs what node 1 sealed as its own, with another time, or with another id.
     for (name, envelope) in envelopes(b"by node 1") {
-        let changes: [fn(&mut Cover); 3] = [
+        let changes: [fn(&mut Cover); 4] = [
             |cover| cover.sent = NOW + SECOND,
             |cover| cover.expires = NOW + DAY + DAY,
             |cover| cover.id = EnvelopeId::from_bytes([8; 16]),
+            |cover| cover.network = identity(201).network_id(),
         ];
-        for (thief, change) in [(3, changes[0]), (1, changes[0]), (1, changes[1]), (1, changes[2])] {
+        let other = identity(201).network_id();
+        for (thief, change) in changes.map(|change| (1, change)).into_iter().chain([(3, changes[0])]) {
             let stolen = envelope.resigned(&identity(thief), change);
-            let verified = verified(stolen.bytes(), NOW).unwrap();
+            let network = if stolen.cover().network == other {
+                other
+            } else {
+                network()
+            };
+            let verified = Envelope::decode(stolen.bytes()).unwrap();
+            let verified = verified.verify(&network, NOW, SKEW).unwrap();
             let opened = verified.open(&Keys::of(2).opener(true));
             match (name, thief) {
                 ("readable" | "public", _) => assert!(opened.is_ok()),
@@ -149,6 +159,44 @@ fn a_content_opens_in_its_envelope_only() {
             }
         }
     }
+}
+
+#[test]
+fn an_envelope_that_makes_no_sense_is_not_read() {
+    type Change = fn(&mut ClaimsSet);
+    let signed = |which: usize, change: Change| {
+        let kind = Kind::new("application/dawn-envelope+cwt");
+        let (_, envelope) = envelopes(b"some words").swap_remove(which);
+        let (_, mut set) = Signed::parse(kind, envelope.bytes()).unwrap();
+        change(&mut set);
+        let signed = Signed::sign(kind, set, &identity(1)).unwrap();
+        Envelope::decode(signed.bytes()).map(|_| ())
+    };
+    let malformed = |why| Err(EnvelopeError::Malformed(why));
+    for which in 0..4 {
+        assert_eq!(signed(which, |_| {}), Ok(()));
+        let never: Change = |set| set.expiration_time.clone_from(&set.issued_at);
+        assert_eq!(signed(which, never), malformed("expires before it is sent"));
+        let nameless: Change = |set| set.cwt_id = Some(vec![9; 15]);
+        assert_eq!(signed(which, nameless), malformed("no valid cti"));
+    }
+    // What is encrypted is for somebody, what is not has no key.
+    for which in 0..2 {
+        assert_eq!(
+            signed(which, |set| set.subject = None),
+            malformed("encrypted to nobody")
+        );
+        let keyless: Change = |set| {
+            let key = ClaimName::PrivateUse(crate::claims::KEY_ID);
+            set.rest.retain(|(name, _)| *name != key);
+        };
+        assert_eq!(signed(which, keyless), malformed("no valid key id"));
+    }
+    let keyed: Change = |set| {
+        let key = ClaimName::PrivateUse(crate::claims::KEY_ID);
+        set.rest.push((key, vec![7u8; 8].into()));
+    };
+    assert_eq!(signed(2, keyed), malformed("no valid key id"));
 }
 
 #[test]

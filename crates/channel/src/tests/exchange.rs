@@ -1,10 +1,17 @@
 //! The key exchange: both have the same key, or neither has one.
 
+use ciborium::Value;
+use coset::cwt::{ClaimName, ClaimsSet};
+use dawn_identity::statement::{self, Kind, Signed};
 use proptest::prelude::*;
 
 use super::*;
+use crate::claims;
 use crate::exchange::*;
 
+const REQUEST: &str = "application/dawn-key-request+cwt";
+const ACCEPTANCE: &str = "application/dawn-key-acceptance+cwt";
+const CONFIRMATION: &str = "application/dawn-key-confirmation+cwt";
 const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) fn offer() -> Offer {
@@ -16,11 +23,11 @@ pub(super) fn offer() -> Offer {
     }
 }
 
-fn begin(former: Option<SharedKey>) -> Requester {
+pub(super) fn begin(former: Option<SharedKey>) -> Requester {
     Requester::begin(&identity(1), offer(), former, NOW, &mut rng(1)).unwrap()
 }
 
-fn accept(request: &[u8], former: Option<&SharedKey>, seed: u64) -> Result<Acceptor, ExchangeError> {
+pub(super) fn accept(request: &[u8], former: Option<&SharedKey>, seed: u64) -> Result<Acceptor, ExchangeError> {
     let request = KeyRequest::read(request, &network(), &node(2), NOW, SKEW)?;
     Acceptor::accept(&identity(2), request, former, NOW + DAY * 20, NOW, &mut rng(seed))
 }
@@ -179,6 +186,140 @@ fn a_message_of_another_exchange_does_not_fit() {
     // One message is not read as another.
     assert!(accept(acceptors[0].acceptance(), None, 2).is_err());
     assert!(one.read(&identity(1), one.request().bytes(), NOW, SKEW).is_err());
+}
+
+/// A change to the claims of a statement.
+type Lie = fn(&mut ClaimsSet);
+
+/// The statement that node `signer` would sign with these claims changed.
+fn lied(kind: &'static str, genuine: &[u8], signer: u8, lie: Lie) -> Vec<u8> {
+    let kind = Kind::new(kind);
+    let (_, mut set) = Signed::parse(kind, genuine).unwrap();
+    lie(&mut set);
+    Signed::sign(kind, set, &identity(signer)).unwrap().bytes().to_vec()
+}
+
+fn set_private(set: &mut ClaimsSet, label: i64, value: Value) {
+    let place = set
+        .rest
+        .iter()
+        .position(|(name, _)| *name == ClaimName::PrivateUse(label));
+    set.rest[place.unwrap()].1 = value;
+}
+
+fn until(set: &mut ClaimsSet, end: UnixTime) {
+    set_private(set, claims::KEY_EXPIRES, Value::from(end.0));
+}
+
+#[test]
+fn a_peer_that_lies_in_its_acceptance_gets_no_key() {
+    let requester = begin(None);
+    let acceptor = accept(requester.request().bytes(), None, 2).unwrap();
+    let read = |signer, lie| {
+        let acceptance = lied(ACCEPTANCE, acceptor.acceptance(), signer, lie);
+        requester.read(&identity(1), &acceptance, NOW, SKEW).map(|_| ())
+    };
+    assert_eq!(read(2, |_| {}), Ok(()));
+    assert_eq!(read(3, |_| {}), Err(ExchangeError::BadSignature));
+    let from_another: Lie = |set| set.issuer = Some(node(3).to_string());
+    assert_eq!(read(3, from_another), Err(ExchangeError::WrongPeer(node(3))));
+    let to_another: Lie = |set| set.subject = Some(node(3).to_string());
+    assert_eq!(read(2, to_another), Err(ExchangeError::NotForThisNode(node(3))));
+    let elsewhere: Lie = |set| set.audience = Some(identity(201).network_id().to_string());
+    assert_eq!(read(2, elsewhere), Err(ExchangeError::WrongNetwork));
+    let another: Lie = |set| set.cwt_id = Some(vec![0; 16]);
+    assert_eq!(read(2, another), Err(ExchangeError::WrongExchange));
+    let to_nothing: Lie = |set| set_private(set, claims::ANSWERS, Value::Bytes(vec![0; 32]));
+    assert_eq!(read(2, to_nothing), Err(ExchangeError::WrongExchange));
+    let longer: Lie = |set| until(set, offer().key_expires + SECOND);
+    assert_eq!(read(2, longer), Err(ExchangeError::WrongTimes));
+    assert_eq!(read(2, |set| until(set, NOW)), Err(ExchangeError::WrongTimes));
+    let before: Lie = |set| set.issued_at = Some(statement::date(NOW - SKEW - SECOND).unwrap());
+    assert_eq!(read(2, before), Err(ExchangeError::WrongTimes));
+    let future: Lie = |set| set.issued_at = Some(statement::date(NOW + SKEW + SECOND).unwrap());
+    assert_eq!(read(2, future), Err(ExchangeError::FromTheFuture(NOW + SKEW + SECOND)));
+    // Whoever signs without the secret of an ephemeral key shows nothing.
+    let no_proof: Lie = |set| set_private(set, claims::PROOF, Value::Bytes(vec![0; 32]));
+    assert_eq!(read(2, no_proof), Err(ExchangeError::WrongProof));
+    let key_of_another: Lie = |set| set_private(set, claims::EPHEMERAL, Value::Bytes(vec![9; 32]));
+    assert_eq!(read(2, key_of_another), Err(ExchangeError::WrongProof));
+    assert_eq!(
+        read(2, |set| until(set, NOW + DAY)),
+        Err(ExchangeError::WrongProof),
+        "times are proven too"
+    );
+    let small: Lie = |set| set_private(set, claims::EPHEMERAL, Value::Bytes(vec![0; 32]));
+    assert_eq!(read(2, small), Err(ExchangeError::NoAgreement));
+}
+
+#[test]
+fn a_peer_that_lies_in_its_confirmation_gets_no_key() {
+    let requester = begin(None);
+    let acceptor = accept(requester.request().bytes(), None, 2).unwrap();
+    let (_, confirmation) = requester.read(&identity(1), acceptor.acceptance(), NOW, SKEW).unwrap();
+    let read = |signer, lie| {
+        let confirmation = lied(CONFIRMATION, &confirmation, signer, lie);
+        acceptor.read(&confirmation, NOW, SKEW).map(|_| ())
+    };
+    assert_eq!(read(1, |_| {}), Ok(()));
+    assert_eq!(read(3, |_| {}), Err(ExchangeError::BadSignature));
+    let from_another: Lie = |set| set.issuer = Some(node(3).to_string());
+    assert_eq!(read(3, from_another), Err(ExchangeError::WrongPeer(node(3))));
+    let to_another: Lie = |set| set.subject = Some(node(3).to_string());
+    assert_eq!(read(1, to_another), Err(ExchangeError::NotForThisNode(node(3))));
+    let elsewhere: Lie = |set| set.audience = Some(identity(201).network_id().to_string());
+    assert_eq!(read(1, elsewhere), Err(ExchangeError::WrongNetwork));
+    let to_nothing: Lie = |set| set_private(set, claims::ANSWERS, Value::Bytes(vec![0; 32]));
+    assert_eq!(read(1, to_nothing), Err(ExchangeError::WrongExchange));
+    let no_proof: Lie = |set| set_private(set, claims::PROOF, Value::Bytes(vec![0; 32]));
+    assert_eq!(read(1, no_proof), Err(ExchangeError::WrongProof));
+    // The acceptor's own proof is none of the requester's.
+    let (_, set) = Signed::parse(Kind::new(ACCEPTANCE), acceptor.acceptance()).unwrap();
+    let proof = claims::private(&set, claims::PROOF).unwrap().clone();
+    let (_, mut set) = Signed::parse(Kind::new(CONFIRMATION), &confirmation).unwrap();
+    set_private(&mut set, claims::PROOF, proof);
+    let reflected = Signed::sign(Kind::new(CONFIRMATION), set, &identity(1)).unwrap();
+    assert_eq!(
+        acceptor.read(reflected.bytes(), NOW, SKEW),
+        Err(ExchangeError::WrongProof)
+    );
+}
+
+#[test]
+fn a_request_that_makes_no_sense_is_not_read() {
+    let genuine = begin(None).request().bytes().to_vec();
+    let read = |signer, lie| {
+        let request = lied(REQUEST, &genuine, signer, lie);
+        KeyRequest::read(&request, &network(), &node(2), NOW, SKEW).map(|_| ())
+    };
+    assert_eq!(read(1, |_| {}), Ok(()));
+    assert_eq!(read(3, |_| {}), Err(ExchangeError::BadSignature));
+    let to_itself: Lie = |set| set.issuer = Some(node(2).to_string());
+    assert_eq!(read(2, to_itself), Err(ExchangeError::Oneself));
+    assert_eq!(read(1, |set| until(set, NOW)), Err(ExchangeError::WrongTimes));
+    // An ephemeral key of small order makes no secret.
+    let small: Lie = |set| set_private(set, claims::EPHEMERAL, Value::Bytes(vec![0; 32]));
+    assert_eq!(
+        accept(&lied(REQUEST, &genuine, 1, small), None, 2).unwrap_err(),
+        ExchangeError::NoAgreement
+    );
+}
+
+#[test]
+fn a_rotation_goes_on_from_the_key_of_this_peer_in_its_turn() {
+    let former = agreed();
+    let rotation = begin(Some(former[0].clone())).request().bytes().to_vec();
+    let unknown = ExchangeError::UnknownFormerKey(former[0].id());
+    // A key of that name, but of another peer, or renewed more often meanwhile.
+    for change in [
+        |key: &mut SharedKey| key.peer = node(3),
+        |key: &mut SharedKey| key.generation += 1,
+    ] {
+        let mut other = former[1].clone();
+        change(&mut other);
+        assert_eq!(accept(&rotation, Some(&other), 2).unwrap_err(), unknown);
+    }
+    assert!(accept(&rotation, Some(&former[1]), 2).is_ok());
 }
 
 #[test]

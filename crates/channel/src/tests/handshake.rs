@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::noise::{Noise, Pattern, Role, Setup};
 
 const BOTH: [How; 2] = [How::Ik, How::Xx];
 
@@ -227,6 +228,63 @@ fn the_key_of_another_is_not_believed() {
         );
         let failed = shake(how, &thief, &a, a.party.known(), |_, message| message).unwrap_err();
         assert_eq!(failed, HandshakeError::WrongKey);
+    }
+}
+
+#[test]
+fn to_claim_the_key_of_another_is_of_no_use() {
+    // Node 3 signs that the key of node 2 is its own, and hopes that what is said to node 2 is taken as said to it, or that
+    // what node 2 says is taken for its own.
+    let [a, b] = sides();
+    let claimed = Binding::sign(&identity(3), static_key(2).public(), Validity::of(NOW, DAY), NOW).unwrap();
+    let peer = KnownPeer::from(claimed.verify(NOW, SKEW).unwrap());
+    assert!(!completes(How::Ik, &a, &b, peer, |_, message| message));
+    let thief = Side {
+        party: Arc::new(Party::with_binding(identity(3), static_key(3), claimed)),
+        ..b
+    };
+    for how in BOTH {
+        let failed = shake(how, &thief, &a, a.party.known(), |_, message| message).unwrap_err();
+        assert_eq!(failed, HandshakeError::WrongKey);
+    }
+}
+
+#[test]
+fn a_first_contact_says_nothing_but_a_key() {
+    let [a, b] = sides();
+    let mut noise = Noise::new(Setup {
+        pattern: Pattern::Xx,
+        role: Role::Initiator,
+        prologue: &a.context.prologue(Pattern::Xx, None),
+        local: a.party.key(),
+        remote: None,
+        psk: None,
+        ephemeral: zeroize::Zeroizing::new([7; 32]),
+    })
+    .unwrap();
+    let message = noise.write(&[3, PROTOCOL_VERSION], b"and more").unwrap();
+    let read = b.responder(Accept::Either).read(&message, NOW, *START, &mut rng(2));
+    assert_eq!(read.unwrap_err(), HandshakeError::Unexpected);
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    // All bytes of a secret key are the same here.
+    let [a, b] = sides();
+    let begun = a.initiator(How::Ik, b.party.known(), 1).unwrap();
+    let responder = b.responder(Accept::Either);
+    let mut shown = format!("{begun:?} {responder:?} {:?}", b.party);
+    let (mut one, two) = pair(Terms::default());
+    one.start_rekey(*START);
+    one.handle_timeout(*START, &mut rng(1));
+    shown.push_str(&format!("{one:?} {two:?}"));
+    let secrets = [1, 2].map(|seed| static_key(seed).to_bytes()[0]);
+    for secret in secrets.into_iter().chain([1, 2]) {
+        let (decimal, hexadecimal) = (
+            vec![secret.to_string(); 8].join(", "),
+            format!("{secret:02x}").repeat(8),
+        );
+        assert!(!shown.contains(&decimal) && !shown.contains(&hexadecimal), "{shown}");
     }
 }
 

@@ -6,6 +6,7 @@ mod exchange;
 mod handshake;
 mod primitives;
 mod rekey;
+mod statements;
 mod transport;
 mod vectors;
 mod wire;

@@ -25,6 +25,8 @@ struct World {
     /// Frames on their way to each end, by when they arrive and when they were sent.
     way: [BTreeMap<(Instant, u64), Vec<u8>>; 2],
     last_arrival: [Instant; 2],
+    /// The number that the next frame of each end has at least: a number is a nonce.
+    numbers: [u64; 2],
     now: Instant,
     frames: u64,
     fates: Vec<Fate>,
@@ -40,6 +42,7 @@ impl World {
             ends: [a, b],
             way: Default::default(),
             last_arrival: [*START; 2],
+            numbers: [0; 2],
             now: *START,
             frames: 0,
             fates,
@@ -52,6 +55,9 @@ impl World {
     /// Gives a frame to the carrier, which loses and reorders where the channel says that it may.
     fn carry(&mut self, from: usize, frame: Vec<u8>) -> bool {
         let to = 1 - from;
+        let number = u64::from_be_bytes(frame[5..13].try_into().unwrap());
+        assert!(number >= self.numbers[from], "a number that was used before");
+        self.numbers[from] = number + 1;
         // Scattered, so that no frame meets the same fate each time it is repeated.
         let fate = self.fates[rng(self.frames).random_range(..self.fates.len())];
         let mut arrival = self.now + MILLISECOND * fate.delay as u32;

@@ -164,6 +164,23 @@ fn in_a_window_what_was_overtaken_by_the_last_word_still_counts() {
 }
 
 #[test]
+fn the_last_sequence_number_is_never_used() {
+    for terms in all_terms() {
+        let (mut a, _) = pair(terms);
+        a.skip_to(u64::MAX - 1);
+        let frame = a.seal_message(b"the last", *START).unwrap();
+        assert_eq!(frame[5..13], (u64::MAX - 1).to_be_bytes());
+        for _ in 0..2 {
+            assert_eq!(a.seal_message(b"?", *START), Err(SealError::Exhausted));
+        }
+        // Not even for a goodbye.
+        a.close(Close::new(CloseCode::Done, ""));
+        assert_eq!(a.poll_transmit(*START), None);
+        assert!(a.is_failed());
+    }
+}
+
+#[test]
 fn a_carrier_that_ends_early_is_noticed() {
     for terms in all_terms() {
         let (mut a, mut b) = pair(terms);
