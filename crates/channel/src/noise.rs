@@ -7,7 +7,7 @@ use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::aead::{AeadKey, TAG_BYTES};
 use crate::dh::{Agreement, StaticKey, StaticPublic};
@@ -134,12 +134,15 @@ impl Noise {
             return Err(NoiseFailed);
         }
         let hash = self.0.get_handshake_hash().try_into().map_err(|_| NoiseFailed)?;
-        let (initiator, responder) = self.0.dangerously_get_raw_split();
-        Ok(Outcome {
+        let (mut initiator, mut responder) = self.0.dangerously_get_raw_split();
+        let outcome = Outcome {
             hash,
             initiator: Zeroizing::new(initiator),
             responder: Zeroizing::new(responder),
-        })
+        };
+        initiator.zeroize();
+        responder.zeroize();
+        Ok(outcome)
     }
 }
 

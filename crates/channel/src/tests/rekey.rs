@@ -421,14 +421,50 @@ fn a_wrong_answer_to_a_rekey_ends_the_channel() {
         a.handle_timeout(*START, &mut rng(1));
         let mut init = a.poll_transmit(*START).unwrap();
         b.open(&mut init, *START).unwrap();
-        let mut answer = b.seal_response(&[7; 48]);
+        let mut answer = b.seal_any(0x13, &[7; 48]).unwrap();
         assert!(matches!(a.open(&mut answer, *START), Err(OpenError::Misbehaved(_))));
         assert!(a.is_failed());
         assert_eq!(a.poll_timeout(), None);
         // An answer to nothing.
         let (mut a, mut b) = pair(terms);
-        let mut answer = b.seal_response(&[7; 48]);
+        let mut answer = b.seal_any(0x13, &[7; 48]).unwrap();
         assert!(matches!(a.open(&mut answer, *START), Err(OpenError::Misbehaved(_))));
+    }
+}
+
+#[test]
+fn a_wrong_beginning_of_a_rekey_ends_the_channel() {
+    for terms in all_terms() {
+        let (mut a, mut b) = pair(terms);
+        let mut init = b.seal_any(0x12, &[7; 48]).unwrap();
+        assert_eq!(a.open(&mut init, *START), Ok(Opened::Control));
+        a.handle_timeout(*START, &mut rng(1));
+        assert!(a.is_failed());
+    }
+}
+
+#[test]
+fn a_frame_of_the_channel_with_a_wrong_content_ends_it() {
+    let contents = [
+        (0x11, vec![0]),
+        (0x12, vec![]),
+        (0x12, vec![7; 47]),
+        (0x13, vec![7; 49]),
+        (0x14, vec![7]),
+        (0x15, vec![7; 48]),
+    ];
+    for terms in all_terms() {
+        for (kind, content) in &contents {
+            let (mut a, mut b) = pair(terms);
+            let mut frame = b.seal_any(*kind, content).unwrap();
+            let refused = a.open(&mut frame, *START);
+            assert!(
+                matches!(refused, Err(OpenError::Misbehaved(_))),
+                "{kind:#x} of {} bytes",
+                content.len()
+            );
+            assert!(a.is_failed());
+        }
     }
 }
 

@@ -94,19 +94,24 @@ fn a_frame_of_another_session_or_of_the_other_direction_is_noticed() {
 
 #[test]
 fn a_signature_is_bound_to_session_direction_and_number() {
-    // With the keys of the channel in hand, the receiver can seal what the sender said once more, under the next number.
-    let (mut a, mut b) = pair(signed());
-    let mut frame = a.seal_message(b"I owe you one", *START).unwrap();
-    let sequence = 1;
-    let header: [u8; HEADER_BYTES] = frame[..HEADER_BYTES].try_into().unwrap();
-    assert_eq!(header[12], sequence);
-    let mut forged = header;
-    forged[12] = sequence + 1;
-    let mut forged = b.forge(&header, &mut frame[HEADER_BYTES..], forged);
-    assert_eq!(b.open(&mut forged, *START), Err(OpenError::BadSignature));
-    assert!(b.is_failed());
-    assert_eq!(b.open(&mut forged, *START), Err(OpenError::Failed));
-    assert_eq!(b.seal_message(b"?", *START), Err(SealError::Failed));
+    for delivery in [Delivery::Ordered, Delivery::Window] {
+        // With the keys of the channel in hand, the receiver can seal what the sender said once more, under the next number.
+        let (mut a, mut b) = pair(Terms {
+            delivery,
+            ..Terms::default()
+        });
+        let mut frame = a.seal_message(b"I owe you one", *START).unwrap();
+        let sequence = 1;
+        let header: [u8; HEADER_BYTES] = frame[..HEADER_BYTES].try_into().unwrap();
+        assert_eq!(header[12], sequence);
+        let mut forged = header;
+        forged[12] = sequence + 1;
+        let forged = b.forge(&header, &mut frame[HEADER_BYTES..], forged);
+        assert_eq!(b.open(&mut forged.clone(), *START), Err(OpenError::BadSignature));
+        assert!(b.is_failed());
+        assert_eq!(b.open(&mut forged.clone(), *START), Err(OpenError::Failed));
+        assert_eq!(b.seal_message(b"?", *START), Err(SealError::Failed));
+    }
 }
 
 #[test]
