@@ -1,7 +1,8 @@
-//! Frames of a secure channel: those that anybody can send, and authentic ones of a peer gone mad. Whatever comes is
-//! opened or refused, and what is opened was sealed.
+//! Frames of a secure channel: those that anybody can send, and authentic ones of a peer gone mad, over a carrier that
+//! loses, repeats and reorders. Whatever comes is opened or refused, and what is opened was sealed and is opened once.
 #![no_main]
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,14 @@ fn pair(terms: Terms) -> [Channel; 2] {
     [a, *b]
 }
 
+/// A frame on its way, with the message in it if it has one.
+#[derive(Clone)]
+struct Carried {
+    to: usize,
+    frame: Vec<u8>,
+    message: Option<Vec<u8>>,
+}
+
 fuzz_target!(|data: &[u8]| {
     let Some((choice, mut rest)) = data.split_first() else {
         return;
@@ -64,7 +73,9 @@ fuzz_target!(|data: &[u8]| {
     };
     let (mut ends, mut now) = (pair(terms), *START);
     let mut rng = StdRng::seed_from_u64(2);
-    let mut carried: Vec<(usize, Vec<u8>)> = Vec::new();
+    let mut carried: Vec<Carried> = Vec::new();
+    // To whom, and the number of the frame.
+    let mut read: HashSet<(usize, [u8; 8])> = HashSet::new();
     while let Some(([act, length], behind)) = rest.split_first_chunk() {
         let (bytes, behind) = behind.split_at(behind.len().min(usize::from(*length)));
         rest = behind;
@@ -84,14 +95,22 @@ fuzz_target!(|data: &[u8]| {
             }
             2 => {
                 if let Ok(frame) = ends[end].seal_message(bytes, now) {
-                    carried.push((1 - end, frame));
+                    let (to, message) = (1 - end, Some(bytes.to_vec()));
+                    carried.push(Carried { to, frame, message });
                 }
             }
-            // The carrier hands over something.
+            // The carrier hands over something, once or not for the last time.
             3 if !carried.is_empty() => {
-                let (to, mut frame) = carried.swap_remove(usize::from(*length) % carried.len());
-                if let Ok(Opened::Message(message)) = ends[to].open(&mut frame, now) {
-                    assert!(message.len() <= 4096);
+                let place = usize::from(length >> 1) % carried.len();
+                let Carried { to, mut frame, message } = if length & 1 == 0 {
+                    carried.swap_remove(place)
+                } else {
+                    carried[place].clone()
+                };
+                let number = frame.get(5..13).and_then(|number| number.try_into().ok());
+                if let Ok(Opened::Message(opened)) = ends[to].open(&mut frame, now) {
+                    assert_eq!(message.as_deref(), Some(&*opened));
+                    assert!(read.insert((to, number.expect("a header"))));
                 }
             }
             4 => ends[end].start_rekey(now),
@@ -101,7 +120,8 @@ fuzz_target!(|data: &[u8]| {
         }
         for end in 0..2 {
             while let Some(frame) = ends[end].poll_transmit(now) {
-                carried.push((1 - end, frame));
+                let (to, message) = (1 - end, None);
+                carried.push(Carried { to, frame, message });
             }
             let _ = (ends[end].poll_timeout(), ends[end].carrier_ended());
         }

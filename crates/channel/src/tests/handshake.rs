@@ -356,7 +356,56 @@ fn a_repeated_first_message_completes_nothing() {
     }
 }
 
+/// What one side thinks of the conversation: network, carrier, terms, and whom it expects (nobody in particular, the other,
+/// or a third).
+type Idea = (u8, Vec<u8>, Terms, Option<bool>);
+
+fn idea() -> impl Strategy<Value = Idea> {
+    let carrier = prop::sample::select(vec![b"".to_vec(), b"a".to_vec(), b"ab".to_vec()]);
+    let terms = prop::sample::select(all_terms());
+    (
+        200u8..202,
+        carrier,
+        terms,
+        prop::option::weighted(0.4, prop::bool::weighted(0.7)),
+    )
+}
+
+fn side_with(seed: u8, other: u8, (network, carrier, terms, expects): &Idea) -> Side {
+    let mut side = Side::new(seed, *terms);
+    side.context.network = identity(*network).network_id();
+    side.context.carrier.clone_from(carrier);
+    side.expected = expects.map(|right| node(if right { other } else { 3 }));
+    side
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn two_sides_complete_exactly_if_they_agree(
+        ours in idea(),
+        theirs in prop::option::weighted(0.5, idea()),
+        how in prop::sample::select(BOTH.to_vec()),
+        [right_peer, right_key] in [prop::bool::weighted(0.8), prop::bool::weighted(0.8)],
+    ) {
+        // Often the other side has the same idea.
+        let theirs = theirs.unwrap_or_else(|| ours.clone());
+        let (a, b) = (side_with(1, 2, &ours), side_with(2, 1, &theirs));
+        let peer = KnownPeer {
+            node: node(if right_peer { 2 } else { 3 }),
+            key: static_key(if right_key { 2 } else { 3 }).public(),
+        };
+        let same_context = (ours.0, &ours.1, ours.2) == (theirs.0, &theirs.1, theirs.2);
+        // Whom it begins to talk to, it says to `ik`; whom it expects, to `xx`.
+        let right_initiator = match how {
+            How::Ik => right_peer && right_key,
+            How::Xx => ours.3 != Some(false),
+        };
+        let agree = same_context && right_initiator && theirs.3 != Some(false);
+        prop_assert_eq!(completes(how, &a, &b, peer, |_, message| message), agree);
+    }
+
     #[test]
     fn no_bytes_make_a_handshake_panic(
         mut bytes in prop::collection::vec(any::<u8>(), 0..700),
