@@ -250,6 +250,31 @@ fn to_claim_the_key_of_another_is_of_no_use() {
 }
 
 #[test]
+fn who_has_the_static_key_of_another_is_not_that_other() {
+    // Node 3 holds the static key of node 2, and has signed that it is its own; it answers as if it were meant.
+    let [a, b] = sides();
+    let begun = a.initiator(How::Ik, b.party.known(), 1).unwrap();
+    let mut noise = Noise::new(Setup {
+        pattern: Pattern::Ik,
+        role: Role::Responder,
+        prologue: &a.context.prologue(Pattern::Ik, Some(&node(2))),
+        local: b.party.key(),
+        remote: None,
+        psk: None,
+        ephemeral: zeroize::Zeroizing::new([7; 32]),
+    })
+    .unwrap();
+    noise.read(&begun.message()[2..]).unwrap();
+    let own = Binding::sign(&identity(3), static_key(2).public(), Validity::of(NOW, DAY), NOW).unwrap();
+    let answer = noise.write(&[2, PROTOCOL_VERSION], &own.encode()).unwrap();
+    let wrong = HandshakeError::WrongPeer {
+        expected: node(2),
+        found: node(3),
+    };
+    assert_eq!(begun.read(&answer, NOW, *START).unwrap_err(), wrong);
+}
+
+#[test]
 fn a_first_contact_says_nothing_but_a_key() {
     let [a, b] = sides();
     let mut noise = Noise::new(Setup {
