@@ -320,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_has_one_encoding() {
+        let bytes = with_list_of(1).bytes().to_vec();
+        // The same signature, its length written in two bytes instead of one.
+        let (front, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES);
+        let longer = [&front[..front.len() - 2], &[0x59, 0, 0x40], signature].concat();
+        assert!(CoseSign1::from_tagged_slice(&longer).is_ok());
+        let refused = Malformed("not in its shortest encoding");
+        assert_eq!(Signed::parse(KIND, &longer), Err(refused));
+        assert_eq!(
+            Signed::parse(KIND, &[&bytes[..], &[0]].concat()),
+            Err(Malformed("not a COSE_Sign1"))
+        );
+    }
+
+    #[test]
     fn a_header_has_nothing_but_algorithm_and_kind() {
         let bytes = with_list_of(1).bytes().to_vec();
         assert!(bytes.starts_with(&KIND.front().unwrap()));
