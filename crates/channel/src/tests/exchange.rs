@@ -414,6 +414,19 @@ fn either_of_the_two_can_revoke_a_key_and_nobody_else() {
 }
 
 #[test]
+fn a_message_that_is_too_long_is_not_read() {
+    let long = vec![0; MAX_EXCHANGE_MESSAGE_BYTES + 1];
+    let requester = begin(None);
+    let acceptor = accept(requester.request().bytes(), None, 2).unwrap();
+    assert_eq!(accept(&long, None, 2).unwrap_err(), ExchangeError::TooLarge);
+    let read = requester.read(&identity(1), &long, NOW, SKEW);
+    assert_eq!(read.unwrap_err(), ExchangeError::TooLarge);
+    assert_eq!(acceptor.read(&long, NOW, SKEW), Err(ExchangeError::TooLarge));
+    let read = KeyRevocation::read(&long[..=MAX_KEY_REVOCATION_BYTES], &network(), NOW, SKEW);
+    assert_eq!(read, Err(KeyRevocationError::TooLarge));
+}
+
+#[test]
 fn a_key_is_not_printed_and_comes_back_from_where_it_was_kept() {
     let [key, _] = agreed();
     let kept = key.to_bytes();
