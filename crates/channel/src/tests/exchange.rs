@@ -75,6 +75,11 @@ fn two_nodes_agree_on_a_key() {
     assert_eq!((keys[0].created(), keys[0].generation()), (NOW, 1));
     // The acceptor wanted it to end sooner.
     assert_eq!(keys[0].expires(), NOW + DAY * 20);
+    // Later than the requester wants, it never ends.
+    let request = KeyRequest::read(begin(None).request().bytes(), &network(), &node(2), NOW, SKEW).unwrap();
+    let late = Acceptor::accept(&identity(2), request, None, NOW + DAY * 40, NOW, &mut rng(2)).unwrap();
+    let read = begin(None).read(&identity(1), late.acceptance(), NOW, SKEW);
+    assert_eq!(read.unwrap().0.expires(), offer().key_expires);
     let other = exchange(None, |_, message| message).unwrap();
     assert_eq!(other[0], keys[0], "the same randomness makes the same key");
 }
