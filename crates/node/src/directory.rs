@@ -5,6 +5,7 @@
 //! sends its digest and gets what it lacks.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::api::Events;
 use crate::error::NodeError;
 use crate::members::{Members, REVOCATION, SKEW};
 use crate::party::Keys;
+use crate::shares::Seldom;
 use crate::store::Store;
 
 const DIGEST: &str = "dawn/registry/digest";
@@ -54,7 +56,8 @@ struct Inner {
     /// How often each member asked lately.
     asked: Mutex<HashMap<NodeId, (Instant, u32)>>,
     /// Of whom was complained lately.
-    told: Mutex<HashMap<NodeId, Instant>>,
+    told: Seldom,
+    refused: AtomicU64,
     changes: watch::Sender<u64>,
     events: Events,
 }
@@ -105,7 +108,8 @@ impl Directory {
             sequence: Mutex::new((0, 0)),
             started: Instant::now(),
             asked: Mutex::default(),
-            told: Mutex::default(),
+            told: Seldom::default(),
+            refused: AtomicU64::new(0),
             changes: watch::channel(0).0,
             events,
         };
@@ -130,6 +134,12 @@ impl Directory {
         nodes
     }
 
+    /// How much of what others sent was refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
     /// How long ago a node was last heard of.
     #[must_use]
     pub fn silent_for(&self, view: &NodeView) -> Option<Duration> {
@@ -140,12 +150,36 @@ impl Directory {
     /// need (`KnownPeer::from`).
     #[must_use]
     pub fn binding(&self, node: NodeId) -> Option<Bound> {
+        let pins = self.0.members.pins();
+        self.shown_binding(node)
+            .filter(|bound| pins.check_key(node, &bound.key).is_ok())
+    }
+
+    /// The same, whether or not it is the static key that is pinned.
+    pub(crate) fn shown_binding(&self, node: NodeId) -> Option<Bound> {
         let binding = lock(&self.0.registry).record(&node)?.binding.clone();
         let bound = Binding::decode(&binding)
             .ok()?
             .verify(crate::members::now(), SKEW)
             .ok()?;
         (bound.node == node).then_some(bound)
+    }
+
+    /// The name of a node, as its record says.
+    #[must_use]
+    pub fn name_of(&self, node: NodeId) -> Option<String> {
+        lock(&self.0.registry)
+            .record(&node)
+            .map(|record| record.name.to_string())
+    }
+
+    /// Whether a node is a member now, by its last record, and who is pinned, if it is.
+    #[must_use]
+    pub fn is_member(&self, node: NodeId) -> bool {
+        let registry = lock(&self.0.registry);
+        registry
+            .record(&node)
+            .is_some_and(|record| membership(&self.0.members, record).is_ok())
     }
 
     /// Says anew what this node is and has.
@@ -249,9 +283,7 @@ impl Directory {
         // An agent may have become ready before anybody listened.
         self.announce();
         self.keep_known().await;
-        for peer in self.0.mesh.peers() {
-            self.met(peer.node);
-        }
+        self.meet_all();
         let mut heart = tokio::time::interval(BEAT_EVERY);
         heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -278,7 +310,7 @@ impl Directory {
                 }
                 event = peers.recv() => match event {
                     Ok(event) => self.peer_event(event).await,
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Some(message) = next(&mut digests) => self.digest(&message),
@@ -325,6 +357,11 @@ impl Directory {
         }
     }
 
+    /// Asks every connected member for what this node lacks.
+    pub(crate) fn meet_all(&self) {
+        self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node));
+    }
+
     /// A member is connected: it gets this node's digest, beat and the revocations.
     fn met(&self, node: NodeId) {
         let digest = lock(&self.0.registry).digest(false).encode();
@@ -350,11 +387,8 @@ impl Directory {
 
     /// Says what a member sent that is refused: once a minute, however much it sends.
     fn complain(&self, from: NodeId, what: &str, error: &dyn std::fmt::Display) {
-        const SPAN: Duration = Duration::from_secs(60);
-        let now = Instant::now();
-        let mut told = lock(&self.0.told);
-        told.retain(|_, since| now.duration_since(*since) < SPAN);
-        if told.insert(from, now).is_none() {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        if self.0.told.may_speak_of(from) {
             tracing::warn!(%from, %error, "{what} is refused");
         }
     }
@@ -396,6 +430,8 @@ impl Directory {
     async fn learn(&self, bytes: &Bytes) {
         let Ok(record) = NodeRecord::open(bytes) else { return };
         self.keep(record.node, record.addresses.clone());
+        // A static key that is not the pinned one is told of at once, not when it is first needed.
+        let _bound = self.binding(record.node);
         let kept = async {
             self.0.store.set_record(record.node, bytes).await?;
             self.0.store.set_contact(record.node, &record.addresses).await
@@ -415,7 +451,10 @@ impl Directory {
                 self.settle_events();
             }
             Ok(Applied::Known) => {}
-            Err(error) => tracing::debug!(from = %message.from, %error, "a beat is refused"),
+            Err(error) => {
+                self.0.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(from = %message.from, %error, "a beat is refused");
+            }
         }
     }
 
@@ -430,7 +469,7 @@ impl Directory {
     /// Forgets nodes that were put out.
     pub(crate) async fn drop_revoked(&self) {
         let members = self.0.members.clone();
-        self.retain(|record, _| members.membership(&record.chain).is_ok()).await;
+        self.retain(|record, _| membership(&members, record).is_ok()).await;
     }
 
     /// Forgets nodes whose membership ended and was not renewed.
@@ -465,6 +504,14 @@ impl Directory {
             NodeRef::Any => false,
         });
         let Some(first) = found.next() else {
+            if let NodeRef::Name(name) = node
+                && let Some(violation) = self.0.members.pins().violation(name)
+            {
+                return Err(Fault::new(
+                    FaultCode::PinMismatch,
+                    format!("{violation}; `dawn keys unpin {name}` if that is as it should be, then pin it anew"),
+                ));
+            }
             return Err(Fault::new(
                 FaultCode::UnknownNode,
                 format!(
@@ -506,9 +553,13 @@ fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, Reco
             return Err(RecordError::BadBinding("it is that of another node".into()));
         }
     }
-    members
+    let membership = members
         .membership(&record.chain)
-        .map_err(|error| RecordError::NoMember(error.to_string()))
+        .map_err(|error| RecordError::NoMember(error.to_string()))?;
+    match members.pins().check(&membership) {
+        Ok(()) => Ok(membership),
+        Err(violation) => Err(RecordError::Refused(violation.to_string())),
+    }
 }
 
 const _: () = assert!(dawn_channel::MAX_BINDING_BYTES <= dawn_registry::MAX_BINDING_BYTES);

@@ -34,6 +34,9 @@ pub enum NodeError {
     /// A static key cannot be kept, or not be vouched for.
     #[error("the static key cannot be used: {0}")]
     StaticKey(String),
+    /// A shared key cannot be made or used.
+    #[error("{0}")]
+    SharedKey(String),
     /// Another node runs on this home.
     #[error("a node already runs on {0}")]
     Running(PathBuf),
@@ -133,6 +136,7 @@ impl NodeError {
             Self::OpenKey { .. } => "key_permissions",
             Self::Key { .. } => "key",
             Self::StaticKey(_) => "static_key",
+            Self::SharedKey(_) => "shared_key",
             Self::Running(_) => "already_running",
             Self::NoNetwork(_) => "no_network",
             Self::HasNetwork(_) => "has_network",
@@ -207,6 +211,11 @@ impl NodeError {
             }
             Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
             Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
+            Self::NotFound {
+                what: "key" | "pin" | "request",
+                ..
+            } => "see `dawn keys list`".to_owned(),
+            Self::SharedKey(_) => "make one with `openssl rand -base64 32`, the same for both nodes".to_owned(),
             _ => return None,
         })
     }

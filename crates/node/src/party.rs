@@ -21,6 +21,9 @@ use crate::store::{StaticKeyRow, Store};
 /// Between two looks at what is due, at most and at least.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 
+/// Former keys that are kept, whatever the grace time; the oldest go first.
+const FORMER: usize = 16;
+
 /// This node's static keys. Clones share them.
 #[derive(Clone)]
 pub struct Keys(Arc<Inner>);
@@ -231,13 +234,16 @@ impl Keys {
 
     /// Forgets the keys whose grace time is over.
     async fn forget(&self, now: UnixTime) -> Result<(), NodeError> {
-        for row in self.0.safe.store.static_keys().await? {
-            let is_over = |retired: UnixTime| retired + self.0.safe.config.grace.0 <= now;
+        let rows = self.0.safe.store.static_keys().await?;
+        for (at, row) in rows.iter().enumerate() {
+            let is_over = |retired: UnixTime| retired + self.0.safe.config.grace.0 <= now || at > FORMER;
             if row.retired.is_some_and(is_over) {
                 self.0.safe.store.remove_static_key(&row.public).await?;
             }
         }
-        lock(&self.0.former).retain(|former| now < former.until);
+        let mut former = lock(&self.0.former);
+        former.retain(|former| now < former.until);
+        former.truncate(FORMER);
         Ok(())
     }
 

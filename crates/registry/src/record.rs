@@ -91,6 +91,9 @@ pub enum RecordError {
     /// The node's certificate does not make it a member.
     #[error("it does not come from a member: {0}")]
     NoMember(String),
+    /// This node does not accept it, member or not.
+    #[error("it is not accepted here: {0}")]
+    Refused(String),
     /// The key binding in it is not that of its node.
     #[error("its key binding is not valid: {0}")]
     BadBinding(String),

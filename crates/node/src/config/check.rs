@@ -134,6 +134,7 @@ impl Config {
             ("mesh", self.mesh != other.mesh),
             ("certificate", self.certificate != other.certificate),
             ("keys", self.keys != other.keys),
+            ("envelopes", self.envelopes != other.envelopes),
             ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),

@@ -3,6 +3,7 @@
 use dawn_identity::UnixTime;
 use sqlx::Row as _;
 
+use super::shared::optional_time;
 use super::{Store, seconds, time};
 use crate::error::NodeError;
 
@@ -29,12 +30,11 @@ impl Store {
             .fetch_all(&self.0)
             .await?;
         let key = |row: &sqlx::sqlite::SqliteRow| {
-            let is_retired = row.try_get::<Option<i64>, _>("retired")?.is_some();
             Ok(StaticKeyRow {
                 public: row.try_get("public")?,
                 sealed: row.try_get("sealed")?,
                 made: time(row, "made")?,
-                retired: if is_retired { Some(time(row, "retired")?) } else { None },
+                retired: optional_time(row, "retired")?,
             })
         };
         rows.iter().map(key).collect()
