@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{MeshConfig, MeshLimits};
 use crate::error::{AcceptError, OpenError, StartError};
+use crate::forward::{FORWARD, Forward, Forwarding, Tunnel};
 use crate::memory;
 use crate::pubsub::{self, PUBSUB, Published};
 use crate::stream::MeshStream;
@@ -92,10 +93,15 @@ impl Incoming {
 }
 
 /// How a peer is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// A connection from node to node.
     Direct,
+    /// Other members carry the streams.
+    Forwarded {
+        /// Which, the nearest first.
+        via: Vec<NodeId>,
+    },
 }
 
 /// Over which transport.
@@ -111,22 +117,22 @@ pub enum Transport {
     Memory,
 }
 
-/// A connected member.
+/// A member that is connected, or reached through others.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
     /// Its id.
     pub node: NodeId,
     /// What its certificates say.
     pub membership: Membership,
-    /// The multiaddress of the connection.
-    pub address: String,
+    /// The multiaddress of the connection, if there is one.
+    pub address: Option<String>,
     /// The connection's transport.
-    pub transport: Transport,
+    pub transport: Option<Transport>,
     /// How it is reached.
     pub route: Route,
     /// The last measured round trip.
     pub rtt: Option<Duration>,
-    /// When it became a connected member.
+    /// When it became a connected member, or the tunnel to it began.
     pub since: Instant,
 }
 
@@ -167,6 +173,20 @@ pub struct Counters {
     pub refused_streams: AtomicU64,
     /// Published messages dropped because a peer was slow.
     pub dropped_messages: AtomicU64,
+    /// Tunnels begun, by this node or by peers.
+    pub tunnels: AtomicU64,
+    /// Times that a tunnel went on over another path.
+    pub resumed: AtomicU64,
+    /// Carriers for other members.
+    pub carriers: AtomicU64,
+    /// Carriers refused, for their route or for a limit.
+    pub refused_carriers: AtomicU64,
+    /// Bytes carried for other members.
+    pub carried_bytes: AtomicU64,
+    /// Routes asked for by this node.
+    pub route_queries: AtomicU64,
+    /// Messages of route discovery that were refused.
+    pub refused_queries: AtomicU64,
 }
 
 impl Counters {
@@ -227,6 +247,8 @@ pub(crate) struct Shared {
     pub(crate) room: Arc<Semaphore>,
     /// Who refused this node, and why.
     refused_by: Mutex<HashMap<NodeId, String>>,
+    /// Forwarded routes, where the mesh has any.
+    pub(crate) forward: OnceLock<Forward>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -254,6 +276,7 @@ impl Shared {
             strangers,
             room,
             refused_by: Mutex::default(),
+            forward: OnceLock::new(),
         })
     }
 
@@ -328,6 +351,31 @@ impl Shared {
         }
     }
 
+    /// Hands a stream that came through other members to whoever serves its protocol. Nothing that belongs between
+    /// neighbours comes so.
+    pub(crate) async fn deliver_forwarded(
+        &self,
+        protocol: &str,
+        peer: Peer,
+        permits: &mut Vec<OwnedSemaphorePermit>,
+        make: impl FnOnce(Vec<OwnedSemaphorePermit>) -> MeshStream,
+    ) {
+        if [PUBSUB.0, FORWARD.0].contains(&protocol) {
+            return Counters::count(&self.counters.refused_streams);
+        }
+        let Some((_, sender)) = lock(&self.acceptors).get(protocol).cloned() else {
+            return;
+        };
+        match Arc::clone(&self.streams).try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
+            Err(_) => return Counters::count(&self.counters.refused_streams),
+        }
+        let stream = make(std::mem::take(permits));
+        if sender.send(Inbound { peer, stream }).await.is_err() {
+            tracing::debug!(protocol, "nobody serves this protocol any more");
+        }
+    }
+
     /// A member's first streams may arrive before the answer to the membership handshake does.
     async fn wait_for_member(&self, node: NodeId) -> Result<(Peer, CancellationToken), OpenError> {
         const PATIENCE: Duration = Duration::from_secs(2);
@@ -363,6 +411,28 @@ impl Shared {
     }
 }
 
+/// How a node was reached.
+enum Reached {
+    Direct(CancellationToken),
+    Forwarded(Tunnel),
+}
+
+/// Neither a connection nor, as far as this goes, a tunnel.
+fn neither(direct: OpenError, forwarded: Result<Tunnel, OpenError>) -> Result<Reached, OpenError> {
+    forwarded.map(Reached::Forwarded).map_err(|error| both(&direct, error))
+}
+
+/// What is said when there is neither a connection nor a tunnel.
+fn both(direct: &OpenError, forwarded: OpenError) -> OpenError {
+    match forwarded {
+        OpenError::NotConnected { node, reason } => OpenError::NotConnected {
+            node,
+            reason: format!("{direct}; {reason}"),
+        },
+        error => error,
+    }
+}
+
 impl Mesh {
     /// Starts the libp2p swarm of a node.
     ///
@@ -372,8 +442,11 @@ impl Mesh {
         swarm::start(config, gate).await
     }
 
-    /// Serves what every mesh serves.
-    pub(crate) fn begin(&self) {
+    /// Serves what every mesh serves, and forwarded routes where it can.
+    pub(crate) fn begin(&self, forwarding: Option<Forwarding>) {
+        if let Some(forwarding) = forwarding {
+            self.begin_forwarding(forwarding);
+        }
         let ping = self.accept(PING, Audience::Members);
         let pubsub = self.accept(PUBSUB, Audience::Members);
         let (Ok(mut ping), Ok(pubsub)) = (ping, pubsub) else {
@@ -400,19 +473,57 @@ impl Mesh {
         self.shared.local
     }
 
-    /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known.
+    /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known, and through
+    /// other members where no connection comes to be within a moment.
     ///
     /// # Errors
     /// It cannot be reached, is no member, or does not serve the protocol.
     pub async fn open(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
-        let cut = match self.shared.peer(node) {
-            Some((_, cut)) => cut,
-            None => {
-                self.backend_connect(node).await?;
-                self.shared.wait_for_member(node).await?.1
+        if let Some((_, cut)) = self.shared.peer(node) {
+            return self.backend_open(node, protocol, cut).await;
+        }
+        if let Some(tunnel) = self.tunnel(node) {
+            return tunnel.open(protocol).await;
+        }
+        match self.reach(node).await? {
+            Reached::Direct(cut) => self.backend_open(node, protocol, cut).await,
+            Reached::Forwarded(tunnel) => tunnel.open(protocol).await,
+        }
+    }
+
+    async fn connect_directly(&self, node: NodeId) -> Result<Reached, OpenError> {
+        self.backend_connect(node).await?;
+        Ok(Reached::Direct(self.shared.wait_for_member(node).await?.1))
+    }
+
+    /// A connection, or a tunnel where none comes to be in time.
+    async fn reach(&self, node: NodeId) -> Result<Reached, OpenError> {
+        let mut direct = std::pin::pin!(self.connect_directly(node));
+        let Some(forward) = self.forward() else {
+            return direct.await;
+        };
+        let early = tokio::time::timeout(forward.config.head_start, &mut direct).await;
+        let error = match early {
+            Ok(Ok(reached)) => return Ok(reached),
+            // Who refuses this node does so on every route.
+            Ok(Err(error @ (OpenError::Refused { .. } | OpenError::Closed))) => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let mut forwarded = std::pin::pin!(self.tunnel_to(node));
+                tokio::select! {
+                    reached = &mut direct => match reached {
+                        Ok(reached) => return Ok(reached),
+                        Err(error) => return neither(error, forwarded.await),
+                    },
+                    tunnel = &mut forwarded => match tunnel {
+                        Ok(tunnel) => return Ok(Reached::Forwarded(tunnel)),
+                        Err(error @ OpenError::Refused { .. }) => return Err(error),
+                        Err(error) => return direct.await.map_err(|direct| both(&direct, error)),
+                    },
+                }
             }
         };
-        self.backend_open(node, protocol, cut).await
+        neither(error, self.tunnel_to(node).await)
     }
 
     /// Opens a stream to a connected peer whether or not it is a member.
@@ -423,7 +534,7 @@ impl Mesh {
         self.backend_open(node, protocol, self.shared.stop.child_token()).await
     }
 
-    async fn backend_open(
+    pub(crate) async fn backend_open(
         &self,
         node: NodeId,
         protocol: Protocol,
@@ -489,15 +600,23 @@ impl Mesh {
         self.shared.events.subscribe()
     }
 
-    /// The connected members.
+    /// The members that are connected, and those that tunnels lead to.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
+        let mut peers = self.connected();
+        peers.extend(self.forwarded_peers(&peers));
+        peers
+    }
+
+    /// The connected members.
+    #[must_use]
+    pub fn connected(&self) -> Vec<PeerInfo> {
         self.shared.with_members(|members| {
             let info = |member: &Member| PeerInfo {
                 node: member.peer.node,
                 membership: member.membership.clone(),
-                address: member.address.clone(),
-                transport: member.transport,
+                address: Some(member.address.clone()),
+                transport: Some(member.transport),
                 route: Route::Direct,
                 rtt: member.rtt,
                 since: member.since,
@@ -570,6 +689,9 @@ impl Mesh {
                 member.rtt = Some(rtt);
             }
         });
+        if let Some(tunnel) = self.tunnel(node) {
+            tunnel.set_rtt(rtt);
+        }
         Ok(rtt)
     }
 
@@ -587,6 +709,7 @@ impl Mesh {
                 self.disconnect(node);
             }
         }
+        self.recheck_tunnels();
     }
 
     /// Shows this node's chain to every connected member again, after it was renewed.
@@ -597,6 +720,7 @@ impl Mesh {
                 control.show_chain(node, self.clone());
             }
         }
+        self.show_tunnels_own_chain();
     }
 
     /// What was counted.
@@ -607,6 +731,7 @@ impl Mesh {
 
     /// Closes listeners, connections and streams.
     pub async fn shutdown(&self) {
+        self.end_tunnels().await;
         let nodes: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
         for node in nodes {
             self.member_gone(node);

@@ -6,6 +6,7 @@
 mod backoff;
 mod config;
 mod error;
+pub mod forward;
 mod handle;
 mod inbound;
 mod membership;
@@ -17,6 +18,7 @@ mod swarm;
 pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use error::{AcceptError, OpenError, StartError};
+pub use forward::{ForwardConfig, Forwarding};
 pub use handle::{
     Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Refusal, Route, Transport,
 };

@@ -398,7 +398,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     }
     actor.first_addresses(waiting).await?;
     serve_membership(&mesh, &control)?;
-    mesh.begin();
+    mesh.begin(config.forwarding);
     tokio::spawn(actor.run());
     Ok(mesh)
 }
