@@ -2,7 +2,7 @@
 //!
 //! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
 //! one node and through two nodes, over standard I/O and over Streamable HTTP, and beside Dawn through other programs that
-//! do the same. All processes share this machine.
+//! do the same; and over members that carry it on. All processes share this machine.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,6 +14,7 @@
 
 mod call;
 mod catalogue;
+mod forward;
 mod network;
 mod peers;
 mod report;
@@ -40,7 +41,7 @@ struct Arguments {
     /// The folder of the programs that are measured beside Dawn, as `scripts/peers` fills it.
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// Runs one benchmark: calls, catalogue, daemon.
+    /// Runs one benchmark: calls, catalogue, daemon, forward.
     #[arg(long)]
     only: Option<String>,
 }
@@ -63,6 +64,9 @@ fn main() {
         if wanted("calls") {
             let programs = peers::Programs::find(arguments.peers.as_deref());
             call::measure(&arguments.dawn, &arguments.agent, &programs, &mut report).await;
+        }
+        if wanted("forward") {
+            forward::measure(&arguments.dawn, &arguments.agent, &mut report).await;
         }
         report.finish(&arguments.out, arguments.only.is_some());
     });

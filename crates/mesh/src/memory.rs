@@ -15,10 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MeshLimits;
-use crate::forward::Forwarding;
 use crate::error::OpenError;
-use crate::handle::{Backend, Gate, Mesh, Protocol, Shared, Transport, lock};
+use crate::forward::Forwarding;
+use crate::handle::{Backend, Mesh, Protocol, Shared, lock};
 use crate::membership;
+use crate::peer::{Gate, Transport};
 use crate::pubsub::PUBSUB;
 use crate::stream::MeshStream;
 

@@ -55,7 +55,9 @@ impl World {
                 }
             }
             let gate = gate(9, seed);
-            let mesh = world.network.node_with(id(seed), gate.clone(), Some(forwarding(seed, config(seed))));
+            let mesh = world
+                .network
+                .node_with(id(seed), gate.clone(), Some(forwarding(seed, config(seed))));
             echo(&mesh, ECHO, Audience::Members);
             world.meshes.push(mesh);
             world.gates.push(gate);
@@ -102,7 +104,10 @@ async fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_go_over_the_members_in_between_and_both_ends_know_the_way() {
     let world = World::chain(5).await;
-    let mut incoming = world.mesh(5).accept(Protocol("/test/who/1"), Audience::Members).unwrap();
+    let mut incoming = world
+        .mesh(5)
+        .accept(Protocol("/test/who/1"), Audience::Members)
+        .unwrap();
     let mut stream = world.mesh(1).open(id(5), Protocol("/test/who/1")).await.unwrap();
     stream.write_all(b"it is me").await.unwrap();
     let mut inbound = incoming.next().await.unwrap();
@@ -160,7 +165,10 @@ async fn over_real_transports_too_and_with_either_signing() {
         // Where an address comes to be known, the connection is used.
         a.keep(c.node_id(), c.listen_addresses());
         eventually("a direct connection", || a.connected().len() == 2).await;
-        eventually("the tunnel is not needed any more", || a.tunnels() == 0 && b.carriers() == 0).await;
+        eventually("the tunnel is not needed any more", || {
+            a.tunnels() == 0 && b.carriers() == 0
+        })
+        .await;
         echoes(a, c.node_id(), 1000).await;
         for mesh in &meshes {
             mesh.shutdown().await;
@@ -223,7 +231,12 @@ async fn calls(mesh: Mesh, to: NodeId, stop: Arc<AtomicBool>, done: Arc<AtomicU6
 async fn survives(what: &str, lose: impl FnOnce(&World, u8)) {
     let world = World::square().await;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let calling = tokio::spawn(calls(world.mesh(1).clone(), id(4), Arc::clone(&stop), Arc::clone(&done)));
+    let calling = tokio::spawn(calls(
+        world.mesh(1).clone(),
+        id(4),
+        Arc::clone(&stop),
+        Arc::clone(&done),
+    ));
     eventually("calls", || done.load(Ordering::Relaxed) > 20).await;
     let between = world.via(1, 4).unwrap()[0];
     let lost = if between == id(2) { 2 } else { 3 };
@@ -233,7 +246,10 @@ async fn survives(what: &str, lose: impl FnOnce(&World, u8)) {
     assert_ne!(world.via(1, 4).unwrap(), [between]);
     stop.store(true, Ordering::Relaxed);
     let longest = calling.await.unwrap();
-    println!("{what}: no call of {} was lost; the longest pause was {longest:?}", done.load(Ordering::Relaxed));
+    println!(
+        "{what}: no call of {} was lost; the longest pause was {longest:?}",
+        done.load(Ordering::Relaxed)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,7 +265,10 @@ async fn a_member_in_between_that_falls_silent_costs_no_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_takes_long_arrives_although_the_way_dies_while_everybody_waits() {
     let world = World::square().await;
-    let mut incoming = world.mesh(4).accept(Protocol("/test/slow/1"), Audience::Members).unwrap();
+    let mut incoming = world
+        .mesh(4)
+        .accept(Protocol("/test/slow/1"), Audience::Members)
+        .unwrap();
     let mut stream = world.mesh(1).open(id(4), Protocol("/test/slow/1")).await.unwrap();
     stream.write_all(b"?").await.unwrap();
     let mut inbound = incoming.next().await.unwrap();
@@ -277,7 +296,10 @@ async fn without_another_way_streams_end_and_later_ones_find_a_new_one() {
     let ended = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("it ends");
     assert!(ended.is_err());
     eventually("the tunnel is gone", || world.mesh(1).tunnels() == 0).await;
-    assert!(matches!(world.mesh(1).open(id(4), ECHO).await, Err(OpenError::NotConnected { .. })));
+    assert!(matches!(
+        world.mesh(1).open(id(4), ECHO).await,
+        Err(OpenError::NotConnected { .. })
+    ));
     world.network.join(id(1), id(3));
     world.mesh(1).keep(id(3), Vec::new());
     up(world.mesh(1), id(3)).await;
@@ -311,7 +333,10 @@ async fn a_direct_connection_takes_over_what_is_under_way() {
     // The stream that was open before goes on.
     say(b"now.").await;
     drop(stream);
-    eventually("the tunnel ends", || world.mesh(1).tunnels() == 0 && world.mesh(3).tunnels() == 0).await;
+    eventually("the tunnel ends", || {
+        world.mesh(1).tunnels() == 0 && world.mesh(3).tunnels() == 0
+    })
+    .await;
     echoes(world.mesh(1), id(3), 1000).await;
     assert_eq!(world.mesh(1).tunnels(), 0);
 }
@@ -392,7 +417,12 @@ async fn who_is_put_out_loses_its_tunnels_and_learns_why() {
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     world.gates[2].revoked.lock().unwrap().push(id(1));
     world.mesh(3).recheck();
-    assert!(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("cut in time").is_err());
+    assert!(
+        tokio::time::timeout(PATIENCE, stream.read_u8())
+            .await
+            .expect("cut in time")
+            .is_err()
+    );
     let refused = world.mesh(1).open(id(3), ECHO).await;
     assert!(matches!(refused, Err(OpenError::Refused { .. })), "{refused:?}");
     assert!(world.gates[0].evidence.lock().unwrap().starts_with(b"evidence"));

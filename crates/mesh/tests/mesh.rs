@@ -3,8 +3,8 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +48,7 @@ async fn members_exchange_bytes_over_every_transport() {
         ("/ip4/127.0.0.1/tcp/0/ws", "WebSocket"),
     ] {
         let (a, b) = pair(listen).await;
-        assert_eq!(format!("{:?}", b.peers()[0].transport), transport);
+        assert_eq!(format!("{:?}", b.peers()[0].transport.unwrap()), transport);
         echoes(&a, b.node_id(), 64).await;
         echoes(&b, a.node_id(), 20 << 20).await;
         assert!(b.ping(a.node_id()).await.unwrap() < PATIENCE);

@@ -18,10 +18,12 @@ use crate::error::NodeError;
 
 mod check;
 pub mod edit;
+mod forwarding;
 mod gateway;
 mod keys;
 
 pub use dawn_mcp::gateway::resource::Secret;
+pub use forwarding::{ForwardingConfig, SigningConfig};
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 pub use keys::KeysConfig;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub mesh: MeshSection,
     /// Membership certificates that this node issues.
     pub certificate: CertificateConfig,
+    /// Streams carried by other members, and for them.
+    pub forwarding: ForwardingConfig,
     /// This node's keys beside its identity.
     pub keys: KeysConfig,
     /// The built-in agent `memory`.
@@ -568,11 +572,12 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "api",
     "mesh",
     "certificate",
     "keys",
+    "forwarding",
     "memory",
     "limits",
     "log",
@@ -652,6 +657,7 @@ mod tests {
             ("[agents.x]\n", "agents.x"),
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
+            ("[forwarding]\nhops = 0\n", "hops"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();

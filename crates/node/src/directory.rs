@@ -249,7 +249,7 @@ impl Directory {
         // An agent may have become ready before anybody listened.
         self.announce();
         self.keep_known().await;
-        for peer in self.0.mesh.peers() {
+        for peer in self.0.mesh.connected() {
             self.met(peer.node);
         }
         let mut heart = tokio::time::interval(BEAT_EVERY);
@@ -278,7 +278,7 @@ impl Directory {
                 }
                 event = peers.recv() => match event {
                     Ok(event) => self.peer_event(event).await,
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.0.mesh.connected().iter().for_each(|peer| self.met(peer.node)),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Some(message) = next(&mut digests) => self.digest(&message),

@@ -12,7 +12,8 @@ use dawn_identity::NodeId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::config::{ForwardConfig, MAX_HOPS};
-use crate::handle::{Counters, Mesh, Protocol, lock};
+use crate::handle::{Mesh, Protocol, lock};
+use crate::peer::Counters;
 use crate::stream::MeshStream;
 
 /// Carriers go over it.
@@ -242,7 +243,10 @@ async fn carry(
     };
     let opening = async {
         let mut onward = mesh.backend_open(next, FORWARD, cut).await.ok()?;
-        onward.write_all(&encode_route(route.get(1..).unwrap_or_default())).await.ok()?;
+        onward
+            .write_all(&encode_route(route.get(1..).unwrap_or_default()))
+            .await
+            .ok()?;
         onward.flush().await.ok()?;
         Some(onward)
     };

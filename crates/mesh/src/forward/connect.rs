@@ -48,6 +48,8 @@ enum Aim {
     Begin,
     /// A session that goes on.
     Resume(Tunnel),
+    /// The same, with nobody in between.
+    Direct(Tunnel),
 }
 
 /// What became of it.
@@ -67,7 +69,16 @@ pub(super) async fn begin(mesh: &Mesh, node: NodeId) -> Result<Beginning, OpenEr
 
 /// Finds another path for a session: not through `avoid`.
 pub(super) async fn resume(mesh: &Mesh, tunnel: &Tunnel, avoid: Option<Vec<NodeId>>) -> Result<(Path, u64), OpenError> {
-    match establish(mesh, tunnel.node(), avoid, Aim::Resume(tunnel.clone())).await? {
+    resumed(establish(mesh, tunnel.node(), avoid, Aim::Resume(tunnel.clone())).await?)
+}
+
+/// Makes a path over the direct connection that there is now.
+pub(super) async fn go_direct(mesh: &Mesh, tunnel: &Tunnel) -> Result<(Path, u64), OpenError> {
+    resumed(establish(mesh, tunnel.node(), None, Aim::Direct(tunnel.clone())).await?)
+}
+
+fn resumed(reached: Reached) -> Result<(Path, u64), OpenError> {
+    match reached {
         Reached::Resumed(path, received) => Ok((path, received)),
         Reached::Begun(_) => Err(OpenError::Closed),
     }
@@ -79,7 +90,7 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
     let own = Bytes::from(mesh.shared.gate.own_chain());
     let said = match aim {
         Aim::Begin => Message::Begin { via, chain: own },
-        Aim::Resume(tunnel) => Message::Resume {
+        Aim::Resume(tunnel) | Aim::Direct(tunnel) => Message::Resume {
             session: tunnel.id(),
             received: lock(tunnel.session()).received(),
             via,
@@ -99,7 +110,7 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
                 is_initiator: true,
             }))
         }
-        (Message::Resumed { received, chain }, Aim::Resume(tunnel)) => {
+        (Message::Resumed { received, chain }, Aim::Resume(tunnel) | Aim::Direct(tunnel)) => {
             let verdict = tunnel.shown(&*mesh.shared.gate, chain);
             refuse(&mut path, node, verdict).await?;
             Ok(Reached::Resumed(path, received))
@@ -128,7 +139,7 @@ async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, crate::Refu
 }
 
 /// The next route to try: a direct connection, then what is known, the newest first.
-fn candidate(mesh: &Mesh, node: NodeId, tried: &[Vec<NodeId>]) -> Option<Found> {
+fn candidate(mesh: &Mesh, node: NodeId, aim: &Aim, tried: &[Vec<NodeId>]) -> Option<Found> {
     let direct = mesh.shared.peer(node).map(|_| Found {
         target: node,
         via: Vec::new(),
@@ -138,26 +149,25 @@ fn candidate(mesh: &Mesh, node: NodeId, tried: &[Vec<NodeId>]) -> Option<Found> 
         let first = found.via.first().unwrap_or(&node);
         !tried.contains(&found.via) && mesh.shared.peer(*first).is_some()
     };
-    direct
-        .into_iter()
-        .chain(mesh.forward()?.routes(node))
-        .find(is_open)
+    let others = match aim {
+        Aim::Direct(_) => Vec::new(),
+        Aim::Begin | Aim::Resume(_) => mesh.forward()?.routes(node),
+    };
+    direct.into_iter().chain(others).find(is_open)
 }
 
 /// Makes a path to a node; the first that comes up is it.
-async fn establish(
-    mesh: &Mesh,
-    node: NodeId,
-    avoid: Option<Vec<NodeId>>,
-    aim: Aim,
-) -> Result<Reached, OpenError> {
+async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Vec<NodeId>>, aim: Aim) -> Result<Reached, OpenError> {
     let not_connected = |reason: String| OpenError::NotConnected { node, reason };
     let forward = mesh.forward().ok_or(OpenError::Closed)?;
     let begun = Instant::now();
     let deadline = begun + forward.config.find;
     let mut attempts = FuturesUnordered::new();
     let mut tried: Vec<Vec<NodeId>> = avoid.into_iter().collect();
-    let mut questions = ASK.iter();
+    let mut questions = match aim {
+        Aim::Direct(_) => [].iter(),
+        Aim::Begin | Aim::Resume(_) => ASK.iter(),
+    };
     let mut ask_at = questions.next().map(|after| begun + *after);
     let mut launch_at = begun;
     let mut why = String::from("no member knows a way to it");
@@ -165,7 +175,7 @@ async fn establish(
         let found = forward.found.notified();
         let now = Instant::now();
         let mut waits = false;
-        if let Some(route) = candidate(mesh, node, &tried) {
+        if let Some(route) = candidate(mesh, node, &aim, &tried) {
             if attempts.is_empty() || now >= launch_at {
                 tried.push(route.via.clone());
                 launch_at = now + STAGGER;
@@ -173,8 +183,13 @@ async fn establish(
                 continue;
             }
             waits = true;
+        } else if attempts.is_empty() && matches!(aim, Aim::Direct(_)) {
+            return Err(not_connected(why));
         }
-        let next = [Some(deadline), ask_at, waits.then_some(launch_at)].into_iter().flatten().min();
+        let next = [Some(deadline), ask_at, waits.then_some(launch_at)]
+            .into_iter()
+            .flatten()
+            .min();
         tokio::select! {
             Some((via, done)) = attempts.next() => match done {
                 Ok(done) => return Ok(done),
@@ -237,7 +252,15 @@ async fn path(mesh: &Mesh, route: &Found, known: Option<KnownPeer>) -> Result<Pa
         .map_err(std::io::Error::other)?;
     stream.write_all(&encode_route(&rest)).await?;
     let signing = forward.config.signing;
-    Path::initiate(stream, &forward.ends(mesh), route.target, known, signing, route.via.clone()).await
+    Path::initiate(
+        stream,
+        &forward.ends(mesh),
+        route.target,
+        known,
+        signing,
+        route.via.clone(),
+    )
+    .await
 }
 
 /// What the other side of [`begin`] and [`resume`] made of a path.
@@ -293,13 +316,14 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
     };
     if let Err(refusal) = accepted {
         tracing::debug!(%peer, %refusal, "a forwarded route is refused");
-        crate::handle::Counters::count(&mesh.shared.counters.refused_members);
+        crate::peer::Counters::count(&mesh.shared.counters.refused_members);
         let message = Message::Refused {
             reason: refusal.message,
             evidence: refusal.evidence,
         };
         path.send(&message, Instant::now())?;
-        path.end(dawn_channel::transport::CloseCode::Refused, "it is refused").await;
+        path.end(dawn_channel::transport::CloseCode::Refused, "it is refused")
+            .await;
     }
     Err(PathError::Ended)
 }

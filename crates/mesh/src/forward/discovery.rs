@@ -50,7 +50,11 @@ enum Role {
     /// This node asked.
     Asker { target: NodeId },
     /// It passed the query on.
-    Between { asker: NodeId, target: NodeId, from: NodeId },
+    Between {
+        asker: NodeId,
+        target: NodeId,
+        from: NodeId,
+    },
     /// It was asked for.
     Target,
 }
@@ -116,7 +120,11 @@ impl Discovery {
             *entry = (now, 0);
         }
         entry.1 += 1;
-        if entry.1 > most { Err(QueryError::TooMany) } else { Ok(()) }
+        if entry.1 > most {
+            Err(QueryError::TooMany)
+        } else {
+            Ok(())
+        }
     }
 
     /// A query for all neighbours.
@@ -126,9 +134,9 @@ impl Discovery {
         wide: bool,
         chain: Vec<u8>,
         sealing: Now<'_>,
-        now: Instant,
         rng: &mut impl rand::CryptoRng,
     ) -> Result<Vec<u8>, QueryError> {
+        let now = sealing.at;
         let id = EnvelopeId::generate(rng);
         let asked = Asked {
             hops: self.hops(),
@@ -148,9 +156,9 @@ impl Discovery {
         neighbours: &[NodeId],
         sealing: Now<'_>,
         verify: impl FnOnce(NodeId, &[u8]) -> bool,
-        now: Instant,
         rng: &mut impl rand::CryptoRng,
     ) -> Result<Then, QueryError> {
+        let now = sealing.at;
         self.may_ask(from, self.config.queries, now)?;
         let query = Query::decode(bytes)?;
         let cover = *query.cover();
@@ -224,7 +232,10 @@ impl Discovery {
             return Err(QueryError::Unasked);
         }
         let whole = [&[asker][..], &told.path, &[target]].concat();
-        let place = whole.iter().position(|node| *node == self.local).ok_or(QueryError::Path)?;
+        let place = whole
+            .iter()
+            .position(|node| *node == self.local)
+            .ok_or(QueryError::Path)?;
         if whole.get(place + 1) != Some(&from) || has_loop(&whole) {
             return Err(QueryError::Path);
         }
@@ -295,7 +306,10 @@ mod tests {
             let mut nodes = BTreeMap::new();
             let mut ids = Vec::new();
             for seed in 0..count {
-                let (identity, key) = (Keypair::from_seed([seed + 1; 32]), StaticKey::from_bytes([seed + 1; 32]));
+                let (identity, key) = (
+                    Keypair::from_seed([seed + 1; 32]),
+                    StaticKey::from_bytes([seed + 1; 32]),
+                );
                 let party = Party::new(identity, key, TIME, Duration::from_secs(3600)).unwrap();
                 let id = party.node();
                 ids.push(id);
@@ -331,9 +345,10 @@ mod tests {
                 network: network(),
                 party: &party,
                 time: TIME,
+                at: self.now,
             };
             let chain = b"member".to_vec();
-            let bytes = node.discovery.ask(target, wide, chain, sealing, self.now, &mut rand::rng())?;
+            let bytes = node.discovery.ask(target, wide, chain, sealing, &mut rand::rng())?;
             for to in &node.neighbours {
                 self.wire.push_back((from, *to, true, bytes.clone()));
             }
@@ -367,11 +382,12 @@ mod tests {
                 network: network(),
                 party: &party,
                 time: TIME,
+                at: self.now,
             };
             let is_member = |_, chain: &[u8]| chain == b"member";
             if is_query {
                 node.discovery
-                    .query(from, bytes, &neighbours, sealing, is_member, self.now, &mut rand::rng())
+                    .query(from, bytes, &neighbours, sealing, is_member, &mut rand::rng())
             } else {
                 node.discovery.answer(from, bytes, sealing)
             }
@@ -441,6 +457,7 @@ mod tests {
             network: network(),
             party: &member,
             time: TIME,
+            at: flood.now,
         };
         let asked = Asked {
             hops: 4,
@@ -475,10 +492,13 @@ mod tests {
             network: network(),
             party: &other,
             time: TIME,
+            at: flood.now,
         };
         let forged = sealing.answer(id, a, &[b], &mut rand::rng()).unwrap();
         assert_eq!(flood.hand(b, a, false, &forged), Err(QueryError::Unasked));
-        let unasked = sealing.answer(EnvelopeId::from_bytes([9; 16]), a, &[b], &mut rand::rng()).unwrap();
+        let unasked = sealing
+            .answer(EnvelopeId::from_bytes([9; 16]), a, &[b], &mut rand::rng())
+            .unwrap();
         assert_eq!(flood.hand(b, a, false, &unasked), Err(QueryError::Unasked));
     }
 
@@ -531,7 +551,10 @@ mod tests {
     fn reachable(flood: &Flood, from: NodeId, to: NodeId, between: usize) -> bool {
         let mut near = BTreeSet::from([from]);
         for _ in 0..=between {
-            let next: Vec<NodeId> = near.iter().flat_map(|node| flood.nodes[node].neighbours.clone()).collect();
+            let next: Vec<NodeId> = near
+                .iter()
+                .flat_map(|node| flood.nodes[node].neighbours.clone())
+                .collect();
             near.extend(next);
         }
         near.contains(&to)

@@ -29,7 +29,8 @@ use dawn_identity::{NodeId, UnixTime};
 use tokio::sync::{Notify, broadcast};
 
 use crate::error::OpenError;
-use crate::handle::{Audience, Counters, Incoming, Mesh, PeerEvent, PeerInfo, Route, lock};
+use crate::handle::{Incoming, Mesh, lock};
+use crate::peer::{Audience, Counters, PeerEvent, PeerInfo, Route};
 use crate::pubsub::Published;
 use carrier::Carriers;
 use discovery::{Discovery, Found, Then};
@@ -46,6 +47,12 @@ pub use config::{ForwardConfig, Forwarding, MAX_HOPS, PartySource};
 pub mod wire {
     pub use super::carrier::{Refused, check_route, split_route};
     pub use super::query::{Answer, Asked, Query, QueryError, Told};
+
+    /// Whether bytes are a message between the two ends of a route.
+    #[must_use]
+    pub fn decode_message(bytes: &[u8]) -> bool {
+        super::record::Message::decode(bytes).is_ok()
+    }
 }
 
 const QUERY: &str = "dawn/route/query";
@@ -182,7 +189,11 @@ impl Forward {
 
     /// Whether a peer may begin another session. One that has begun too many lost the oldest.
     fn has_room(&self, peer: NodeId) -> bool {
-        let begun: Vec<Tunnel> = self.tunnels().into_iter().filter(|tunnel| !tunnel.is_initiator()).collect();
+        let begun: Vec<Tunnel> = self
+            .tunnels()
+            .into_iter()
+            .filter(|tunnel| !tunnel.is_initiator())
+            .collect();
         let mut own: Vec<&Tunnel> = begun.iter().filter(|tunnel| tunnel.node() == peer).collect();
         if own.len() >= PER_PEER {
             own.sort_by_key(|tunnel| (tunnel.has_path(), tunnel.since()));
@@ -213,7 +224,12 @@ impl Mesh {
 
     /// Serves forwarded routes.
     pub(crate) fn begin_forwarding(&self, forwarding: Forwarding) {
-        if self.shared.forward.set(Forward::new(self.shared.local, forwarding)).is_err() {
+        if self
+            .shared
+            .forward
+            .set(Forward::new(self.shared.local, forwarding))
+            .is_err()
+        {
             return;
         }
         let (queries, answers) = (self.subscribe(QUERY), self.subscribe(ANSWER));
@@ -289,9 +305,10 @@ impl Mesh {
             network: forward.forwarding.network,
             party: &party,
             time: time(),
+            at: Instant::now(),
         };
         let chain = self.shared.gate.own_chain();
-        let asked = lock(&forward.discovery).ask(node, wide, chain, sealing, Instant::now(), &mut rand::rng());
+        let asked = lock(&forward.discovery).ask(node, wide, chain, sealing, &mut rand::rng());
         match asked {
             Ok(bytes) => {
                 Counters::count(&self.shared.counters.route_queries);
@@ -308,12 +325,13 @@ impl Mesh {
             network: forward.forwarding.network,
             party: &party,
             time: time(),
+            at: Instant::now(),
         };
         let then = if is_query {
             let neighbours: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
             let is_member = |node, chain: &[u8]| self.shared.gate.verify(node, chain).is_ok();
-            let (from, now, mut rng) = (message.from, Instant::now(), rand::rng());
-            lock(&forward.discovery).query(from, &message.bytes, &neighbours, sealing, is_member, now, &mut rng)
+            let (from, mut rng) = (message.from, rand::rng());
+            lock(&forward.discovery).query(from, &message.bytes, &neighbours, sealing, is_member, &mut rng)
         } else {
             lock(&forward.discovery).answer(message.from, &message.bytes, sealing)
         };
@@ -372,7 +390,10 @@ impl Mesh {
         for tunnel in self.forward().map(Forward::tunnels).unwrap_or_default() {
             if let Err(refusal) = tunnel.recheck(&*self.shared.gate) {
                 tracing::info!(node = %tunnel.node(), %refusal, "a member is cut");
-                tunnel.tell(Command::End(CloseCode::Refused, "the membership is not accepted any more"));
+                tunnel.tell(Command::End(
+                    CloseCode::Refused,
+                    "the membership is not accepted any more",
+                ));
             }
         }
     }

@@ -14,7 +14,7 @@ use dawn_channel::handshake::{Accept, Answer, HandshakeError, Initiator, MAX_HAN
 use dawn_channel::transport::{
     Close, CloseCode, HEADER_BYTES, MAX_OVERHEAD_BYTES, OpenError as FrameError, Opened, SealError,
 };
-use dawn_channel::{Channel, Context as Terms0, KnownPeer, Limits, Party, SessionId, Signing, Terms};
+use dawn_channel::{Channel, Context as ChannelContext, KnownPeer, Limits, Party, SessionId, Signing, Terms};
 use dawn_identity::{NetworkId, NodeId, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
@@ -78,8 +78,8 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    fn context(&self, signing: Signing) -> Terms0 {
-        Terms0::new(self.network, CARRIER).with_terms(Terms {
+    fn context(&self, signing: Signing) -> ChannelContext {
+        ChannelContext::new(self.network, CARRIER).with_terms(Terms {
             signing,
             ..Terms::default()
         })

@@ -6,7 +6,7 @@
 //!  answer   envelope, from the target to the asker: query (16) ‖ count (1) ‖ node ids (32 each) ‖ binding
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dawn_channel::envelope::{Cover, Draft, EnvelopeError, EnvelopeId, EnvelopeSealError, Opener, Sealing};
 use dawn_channel::{Envelope, Party};
@@ -67,12 +67,14 @@ pub struct Asked {
     pub chain: Vec<u8>,
 }
 
-/// What is the same for everything that is sealed now.
+/// What is the same for everything that is sealed and read now.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now<'a> {
     pub(crate) network: NetworkId,
     pub(crate) party: &'a Party,
     pub(crate) time: UnixTime,
+    /// The same by the clock of timers.
+    pub(crate) at: Instant,
 }
 
 impl Now<'_> {

@@ -101,7 +101,9 @@ pub(crate) const DATA_OVERHEAD: usize = 17;
 fn route(via: &[NodeId], to: &mut Vec<u8>) {
     // A route has a handful of members: the carrier that this goes over bounds it.
     to.push(u8::try_from(via.len()).unwrap_or(u8::MAX));
-    via.iter().take(usize::from(u8::MAX)).for_each(|node| to.extend(node.as_bytes()));
+    via.iter()
+        .take(usize::from(u8::MAX))
+        .for_each(|node| to.extend(node.as_bytes()));
 }
 
 fn number(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {

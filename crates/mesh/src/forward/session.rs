@@ -279,7 +279,8 @@ impl Session {
             return Err(Violation::NeverSent(acknowledged));
         }
         let news = acknowledged.saturating_sub(self.base);
-        self.kept.drain(..usize::try_from(news).unwrap_or(usize::MAX).min(self.kept.len()));
+        self.kept
+            .drain(..usize::try_from(news).unwrap_or(usize::MAX).min(self.kept.len()));
         if self.kept.is_empty() && self.kept.capacity() > SPARE {
             self.kept = VecDeque::new();
         }
@@ -368,8 +369,15 @@ impl Session {
         let path = self.path.as_ref()?;
         let awaiting = path.awaiting.map(|since| {
             let suspect = since + self.suspect_after();
-            if suspect > now { suspect } else { since + self.limits.dead }
+            if suspect > now {
+                suspect
+            } else {
+                since + self.limits.dead
+            }
         });
-        [awaiting, self.probe_at(), self.acknowledge_at].into_iter().flatten().min()
+        [awaiting, self.probe_at(), self.acknowledge_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -25,7 +25,8 @@ use super::path::{Path, PathError};
 use super::record::Message;
 use super::session::{Health, PathId, Session};
 use crate::error::OpenError;
-use crate::handle::{Counters, Gate, Mesh, Peer, Protocol, Refusal, lock};
+use crate::handle::{Mesh, Protocol, lock};
+use crate::peer::{Counters, Gate, Peer, Refusal};
 use crate::stream::MeshStream;
 
 /// Longest name of a protocol, bytes.
@@ -135,7 +136,11 @@ impl Tunnel {
         multiplexing.set_max_connection_receive_window(None);
         multiplexing.set_max_num_streams(config.streams);
         multiplexing.set_max_connection_receive_window(Some(config.streams * yamux::DEFAULT_CREDIT as usize));
-        let mode = if is_initiator { yamux::Mode::Client } else { yamux::Mode::Server };
+        let mode = if is_initiator {
+            yamux::Mode::Client
+        } else {
+            yamux::Mode::Server
+        };
         let wire = Wire {
             session: Arc::clone(&tunnel.0.session),
         };
@@ -225,10 +230,12 @@ impl Tunnel {
             node: self.0.node,
             reason: "the forwarded route was lost".into(),
         };
-        let permit = Arc::clone(&self.0.streams).try_acquire_owned().map_err(|_| OpenError::NotConnected {
-            node: self.0.node,
-            reason: "too many streams are open to it over a forwarded route".into(),
-        })?;
+        let permit = Arc::clone(&self.0.streams)
+            .try_acquire_owned()
+            .map_err(|_| OpenError::NotConnected {
+                node: self.0.node,
+                reason: "too many streams are open to it over a forwarded route".into(),
+            })?;
         let (reply, opened) = oneshot::channel();
         self.tell(Command::Open(reply));
         let stream = opened.await.map_err(|_| lost())?;
@@ -568,7 +575,9 @@ impl Driver {
                 continue;
             }
             while current == Some(*id) && path.has_room() {
-                let Some(record) = session.poll_transmit(now) else { break };
+                let Some(record) = session.poll_transmit(now) else {
+                    break;
+                };
                 moved = true;
                 if let Err(error) = path.send(&record.into(), now) {
                     failed.push((*id, error));
@@ -590,7 +599,12 @@ impl Driver {
     fn look_after(&mut self, now: Instant) -> Result<(), End> {
         let (health, current, settled, rtt) = {
             let session = lock(self.tunnel.session());
-            (session.health(now), session.path(), session.is_settled(), session.round_trip())
+            (
+                session.health(now),
+                session.path(),
+                session.is_settled(),
+                session.round_trip(),
+            )
         };
         if let Some(rtt) = rtt {
             let mut status = lock(&self.tunnel.0.status);
@@ -605,6 +619,10 @@ impl Driver {
         if self.lost_at.is_some_and(|lost| now >= lost + config.resume) {
             return Err(End(CloseCode::GoingAway, "no path was found in time".into()));
         }
+        let is_direct = self
+            .tunnel
+            .status(|status| status.via.as_ref().is_some_and(Vec::is_empty));
+        self.go_direct &= !is_direct;
         let wanted = self.go_direct || matches!(health, None | Some(Health::Suspect));
         let may = self.try_again.is_none_or(|at| at <= now);
         if self.tunnel.is_initiator() && wanted && may && self.connecting.is_none() {
@@ -635,13 +653,23 @@ impl Driver {
     fn connect(&mut self) {
         let stop = CancellationToken::new();
         self.connecting = Some(stop.clone());
-        self.go_direct = false;
+        let go_direct = std::mem::take(&mut self.go_direct);
         let (mesh, tunnel) = (self.mesh.clone(), self.tunnel.clone());
         let avoid = self.paths.last().map(|(_, path)| path.via.clone());
         tokio::spawn(async move {
-            let found = stop.run_until_cancelled(connect::resume(&mesh, &tunnel, avoid)).await;
+            let finding = async {
+                // Without any path the others are tried as well.
+                if go_direct && avoid.is_some() {
+                    connect::go_direct(&mesh, &tunnel).await
+                } else {
+                    connect::resume(&mesh, &tunnel, avoid).await
+                }
+            };
+            let found = stop.run_until_cancelled(finding).await;
             if let Some(found) = found {
-                tunnel.tell(Command::Connected(found.map(|(path, received)| (Box::new(path), received))));
+                tunnel.tell(Command::Connected(
+                    found.map(|(path, received)| (Box::new(path), received)),
+                ));
             }
         });
     }
@@ -654,7 +682,10 @@ impl Driver {
         let settled = lock(self.tunnel.session()).is_settled();
         let idle = self.idle_since.filter(|_| settled).map(|since| since + self.idle_for());
         let far = now + Duration::from_secs(3600);
-        let due = [session, paths, lost, again, idle, Some(far)].into_iter().flatten().min();
+        let due = [session, paths, lost, again, idle, Some(far)]
+            .into_iter()
+            .flatten()
+            .min();
         // What is overdue without being possible is looked at again soon.
         due.unwrap_or(far).max(now + Duration::from_millis(2))
     }

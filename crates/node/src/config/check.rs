@@ -55,6 +55,7 @@ impl Config {
             }
         }
         self.keys.check()?;
+        self.forwarding.check()?;
         for (name, agent) in &self.agents {
             agent.check().map_err(|error| match error {
                 NodeError::Config(words) => wrong(format!("agents.{name}: {words}")),
@@ -134,6 +135,7 @@ impl Config {
             ("mesh", self.mesh != other.mesh),
             ("certificate", self.certificate != other.certificate),
             ("keys", self.keys != other.keys),
+            ("forwarding", self.forwarding != other.forwarding),
             ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),

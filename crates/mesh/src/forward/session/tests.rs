@@ -121,11 +121,15 @@ impl World {
                     self.ends[end].session.attach(id, received, self.now).unwrap();
                     if end == 1 && !again {
                         let received = self.ends[1].session.received();
-                        self.paths.get_mut(&id).unwrap()[0].0.push_back(Said::Received(received));
+                        self.paths.get_mut(&id).unwrap()[0]
+                            .0
+                            .push_back(Said::Received(received));
                     } else if end == 1 {
                         // Repeating concerns records: the channel of a path lets nothing of its beginning be repeated.
                         let received = self.ends[1].session.received();
-                        self.paths.get_mut(&id).unwrap()[0].0.push_back(Said::Received(received));
+                        self.paths.get_mut(&id).unwrap()[0]
+                            .0
+                            .push_back(Said::Received(received));
                         return true;
                     } else {
                         // Its maker has ended the paths before.
@@ -268,7 +272,9 @@ fn a_path_that_does_not_answer_is_suspect_and_then_dead() {
     assert_eq!(session.health(now), Some(Health::Good));
     assert_eq!(session.health(suspect), Some(Health::Suspect));
     assert_eq!(session.health(now + Duration::from_secs(10)), Some(Health::Dead));
-    session.receive(PathId(0), Record::Acknowledge { acknowledged: 5 }, suspect).unwrap();
+    session
+        .receive(PathId(0), Record::Acknowledge { acknowledged: 5 }, suspect)
+        .unwrap();
     assert_eq!(session.health(now + Duration::from_secs(20)), Some(Health::Good));
     assert!(session.is_settled());
 }
@@ -282,11 +288,15 @@ fn a_path_is_probed_while_somebody_waits_and_otherwise_left_alone() {
     session.set_busy(true);
     assert!(matches!(session.poll_transmit(later), Some(Record::Probe { .. })));
     assert_eq!(session.poll_transmit(later), None);
-    assert_eq!(session.health(later + Duration::from_millis(300)), Some(Health::Suspect));
+    assert_eq!(
+        session.health(later + Duration::from_millis(300)),
+        Some(Health::Suspect)
+    );
     let mut peer = Session::new(LIMITS());
     peer.attach(PathId(0), 0, later).unwrap();
     let _acknowledgement = peer.poll_transmit(later);
-    peer.receive(PathId(0), Record::Probe { acknowledged: 0 }, later).unwrap();
+    peer.receive(PathId(0), Record::Probe { acknowledged: 0 }, later)
+        .unwrap();
     assert!(matches!(peer.poll_transmit(later), Some(Record::Acknowledge { .. })));
 }
 
