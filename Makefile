@@ -72,9 +72,9 @@ soak: release ## an hour of 200 clients that connect, call and drop: memory and 
 	cargo build --locked --release -p dawn-e2e --bin soak
 	@DAWN_BIN=$(RELEASE)/dawn DAWN_TEST_AGENT=$(RELEASE)/dawn-test-agent $(RELEASE)/soak
 
-fuzz: tools ## the parsers of outside bytes, FUZZ_SECONDS (60) each
+fuzz: tools ## the parsers of outside bytes, SECONDS (60) each; TARGET=name runs one, KEEP=1 keeps what is new in fuzz/seeds
 	@scripts/tools fuzz
-	@for target in message frame identity registry; do echo "== fuzzing $$target"; cargo +nightly fuzz run --fuzz-dir fuzz $$target -- -max_total_time=$${FUZZ_SECONDS:-60}; done
+	@KEEP=$(KEEP) scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 clean: ## removes the build
 	cargo clean

@@ -2,7 +2,8 @@
 //!
 //! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
 //! one node and through two nodes, over standard I/O and over Streamable HTTP, and beside Dawn through other programs that
-//! do the same. All processes share this machine.
+//! do the same; and over members that carry it on. All processes share this machine. The secure channel is measured by
+//! itself as well, beside OpenSSL.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,11 +15,14 @@
 
 mod call;
 mod catalogue;
+mod channel;
+mod forward;
 mod network;
 mod peers;
 mod report;
 mod start;
 mod versus;
+mod websocket;
 
 use std::path::PathBuf;
 
@@ -44,7 +48,7 @@ struct Arguments {
     /// Another build of Dawn, to be measured in turn with `--dawn` and alone; repeatable.
     #[arg(long)]
     against: Vec<PathBuf>,
-    /// Runs one benchmark: calls, catalogue, daemon.
+    /// Runs one benchmark: calls, catalogue, channel, daemon, forward, websocket.
     #[arg(long)]
     only: Option<String>,
 }
@@ -68,9 +72,18 @@ fn main() {
         if wanted("catalogue") {
             catalogue::measure(&arguments.dawn, &arguments.agent, &mut report).await;
         }
+        if wanted("channel") {
+            channel::measure(&mut report);
+        }
         if wanted("calls") {
             let programs = peers::Programs::find(arguments.peers.as_deref());
             call::measure(&arguments.dawn, &arguments.agent, &programs, &mut report).await;
+        }
+        if wanted("forward") {
+            forward::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+        }
+        if wanted("websocket") {
+            websocket::measure(&arguments.dawn, &arguments.agent, &mut report).await;
         }
         report.finish(&arguments.out, arguments.only.is_some());
     });

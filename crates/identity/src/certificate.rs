@@ -170,7 +170,7 @@ pub struct Certificate {
 
 impl Certificate {
     pub(crate) fn sign(claims: Claims, issuer: Issuer, key: &Keypair) -> Result<Self, Malformed> {
-        let signed = Signed::sign(Kind::Certificate, claims.to_cwt(issuer)?, key)?;
+        let signed = Signed::sign(Kind::CERTIFICATE, claims.to_cwt(issuer)?, key)?;
         Ok(Self { claims, issuer, signed })
     }
 
@@ -201,7 +201,7 @@ impl Certificate {
         if bytes.len() > MAX_CHAIN_BYTES {
             return Err(CertificateError::TooLarge);
         }
-        let (signed, cwt) = Signed::parse(Kind::Certificate, bytes)?;
+        let (signed, cwt) = Signed::parse(Kind::CERTIFICATE, bytes)?;
         let (claims, issuer) = Claims::from_cwt(cwt)?;
         Ok(Self { claims, issuer, signed })
     }

@@ -95,6 +95,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_small_order_signs_nothing() {
+        // The neutral element as key and as commitment, and a zero: it fits the equation for every message.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut signature = [0; SIGNATURE_BYTES];
+        signature[0] = 1;
+        assert_eq!(verify(&neutral, b"dawn", &signature), Err(BadSignature));
+        // The other of the two points that are their own opposites: minus one.
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        for message in 0..8u8 {
+            assert_eq!(verify(&minus_one, &[message], &signature), Err(BadSignature));
+        }
+    }
+
+    #[test]
     fn the_key_of_the_first_vector_of_rfc_8032_comes_out() {
         let seed = data_encoding::HEXLOWER
             .decode(b"9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")

@@ -65,7 +65,8 @@ pub mod keyfile;
 mod name;
 mod revocation;
 mod role;
-mod statement;
+mod shape;
+pub mod statement;
 #[cfg(test)]
 mod tests;
 mod ticket;

@@ -92,7 +92,7 @@ impl Revocation {
             at,
             issuer,
             certificate,
-            signed: Signed::sign(Kind::Revocation, cwt, key)?,
+            signed: Signed::sign(Kind::REVOCATION, cwt, key)?,
         })
     }
 
@@ -125,7 +125,7 @@ impl Revocation {
             return Err(RevocationError::TooLarge);
         }
         let (statement, certificate) = statement::decode_pair(bytes)?;
-        let (signed, cwt) = Signed::parse(Kind::Revocation, &statement)?;
+        let (signed, cwt) = Signed::parse(Kind::REVOCATION, &statement)?;
         Ok(Self {
             network: statement::parsed(cwt.audience, "no valid aud")?,
             node: statement::parsed(cwt.subject, "no valid sub")?,

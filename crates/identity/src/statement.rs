@@ -1,8 +1,8 @@
-//! What certificates and revocations have in common: a CWT claims set (RFC 8392) in a tagged COSE_Sign1 (RFC 9052),
-//! signed with EdDSA, and the statement of an admin going together with the certificate of that admin.
+//! What all signed statements have in common: a CWT claims set (RFC 8392) in a tagged COSE_Sign1 (RFC 9052), signed with
+//! EdDSA. Certificates and revocations are made of it, and what other crates of this floor sign.
 //!
 //! The protected header holds the algorithm and the type of the statement (RFC 9596), so that one kind is never taken
-//! for the other. Only the one encoding that Dawn itself makes is read.
+//! for the other. Only the one encoding that Dawn itself makes is read, and only claims of bounded number.
 
 use std::fmt;
 
@@ -11,28 +11,44 @@ use coset::cwt::{ClaimsSet, Timestamp};
 use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, HeaderBuilder, TaggedCborSerializable, iana};
 
 use crate::key::{SIGNATURE_BYTES, verify};
+use crate::shape::has_at_most;
 use crate::{Keypair, NetworkId, NodeId, UnixTime};
 
 /// The COSE header parameter `typ` (RFC 9596).
 const TYPE_LABEL: i64 = 16;
+/// A tag, a list, and the four parts of a COSE_Sign1.
+const STATEMENT_ITEMS: u64 = 6;
+/// Most items of CBOR that the claims of a statement are made of.
+const MAX_CLAIM_ITEMS: u64 = 256;
 
-/// What a statement says; it is part of what is signed.
+/// What a statement says, as a media type; it is part of what is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Certificate,
-    Revocation,
-}
+pub struct Kind(&'static str);
 
 impl Kind {
+    pub(crate) const CERTIFICATE: Self = Self("application/dawn-membership+cwt");
+    pub(crate) const REVOCATION: Self = Self("application/dawn-revocation+cwt");
+
+    /// The kind of this media type, `application/dawn-…+cwt`. No two kinds share one.
+    pub const fn new(media_type: &'static str) -> Self {
+        Self(media_type)
+    }
+
     fn header(self) -> Header {
-        let media_type = match self {
-            Self::Certificate => "application/dawn-membership+cwt",
-            Self::Revocation => "application/dawn-revocation+cwt",
-        };
         HeaderBuilder::new()
             .algorithm(iana::Algorithm::EdDSA)
-            .value(TYPE_LABEL, Value::Text(media_type.to_owned()))
+            .value(TYPE_LABEL, Value::Text(self.0.to_owned()))
             .build()
+    }
+
+    /// The first bytes of every statement of this kind: the tag of a COSE_Sign1, a list of four, the protected header,
+    /// and an unprotected one that is empty.
+    fn front(self) -> Option<Vec<u8>> {
+        let header = self.header().to_vec().ok()?;
+        let mut front = vec![0xd2, 0x84];
+        ciborium::into_writer(&Value::Bytes(header), &mut front).ok()?;
+        front.push(0xa0);
+        Some(front)
     }
 }
 
@@ -64,13 +80,14 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// Why bytes are no statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+/// Why bytes are no statement, or claims cannot be made one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the statement is malformed: {0}")]
+pub struct Malformed(pub &'static str);
 
 /// The bytes of a statement with what is needed to check its signature. Its key decides whether it is to be believed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Signed {
+pub struct Signed {
     bytes: Vec<u8>,
     to_be_signed: Vec<u8>,
     signature: [u8; SIGNATURE_BYTES],
@@ -78,7 +95,10 @@ pub(crate) struct Signed {
 
 impl Signed {
     /// Signs `claims` with `key`.
-    pub(crate) fn sign(kind: Kind, claims: ClaimsSet, key: &Keypair) -> Result<Self, Malformed> {
+    ///
+    /// # Errors
+    /// [`Malformed`] if the claims cannot be encoded.
+    pub fn sign(kind: Kind, claims: ClaimsSet, key: &Keypair) -> Result<Self, Malformed> {
         let payload = claims.to_vec().map_err(|_| Malformed("the claims cannot be encoded"))?;
         let unsigned = CoseSign1Builder::new()
             .protected(kind.header())
@@ -100,15 +120,18 @@ impl Signed {
         })
     }
 
-    /// Reads a statement of this kind. The signature is not checked yet.
-    pub(crate) fn parse(kind: Kind, bytes: &[u8]) -> Result<(Self, ClaimsSet), Malformed> {
+    /// Reads a statement of this kind. The signature is not checked yet. The caller bounds the length of `bytes`.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is another kind of statement, none, or not in the one encoding that is read.
+    pub fn parse(kind: Kind, bytes: &[u8]) -> Result<(Self, ClaimsSet), Malformed> {
+        if !has_at_most(STATEMENT_ITEMS, bytes) {
+            return Err(Malformed("not a COSE_Sign1"));
+        }
+        if !kind.front().is_some_and(|front| bytes.starts_with(&front)) {
+            return Err(Malformed("another kind of statement, or another header"));
+        }
         let message = CoseSign1::from_tagged_slice(bytes).map_err(|_| Malformed("not a COSE_Sign1"))?;
-        if message.protected.header != kind.header() {
-            return Err(Malformed("another kind of statement, or another algorithm"));
-        }
-        if !message.unprotected.is_empty() {
-            return Err(Malformed("an unprotected header"));
-        }
         let signature = message
             .signature
             .as_slice()
@@ -117,6 +140,7 @@ impl Signed {
         let claims = message
             .payload
             .as_deref()
+            .filter(|payload| has_at_most(MAX_CLAIM_ITEMS, payload))
             .and_then(|payload| ClaimsSet::from_slice(payload).ok())
             .ok_or(Malformed("not a CWT claims set"))?;
         let to_be_signed = message.tbs_data(&[]);
@@ -134,24 +158,38 @@ impl Signed {
     }
 
     /// Whether the holder of `public` made this statement.
-    pub(crate) fn is_signed_by(&self, public: &[u8; 32]) -> bool {
+    pub fn is_signed_by(&self, public: &[u8; 32]) -> bool {
         verify(public, &self.to_be_signed, &self.signature).is_ok()
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The statement, CBOR.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
+/// Shows how long the statement is; what it says is for its reader to show.
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signed({} bytes)", self.bytes.len())
+    }
+}
+
 /// A time as a CWT numeric date.
-pub(crate) fn date(time: UnixTime) -> Result<Timestamp, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] if it is beyond what a date can say.
+pub fn date(time: UnixTime) -> Result<Timestamp, Malformed> {
     i64::try_from(time.0)
         .map(Timestamp::WholeSeconds)
         .map_err(|_| Malformed("a time beyond what a certificate can say"))
 }
 
 /// The time of a CWT numeric date.
-pub(crate) fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<UnixTime, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] with the words of `missing` if there is none, or none in whole seconds since 1970.
+pub fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<UnixTime, Malformed> {
     match date {
         Some(Timestamp::WholeSeconds(seconds)) => u64::try_from(*seconds).map(UnixTime).map_err(|_| Malformed(missing)),
         _ => Err(Malformed(missing)),
@@ -159,7 +197,10 @@ pub(crate) fn time(date: Option<&Timestamp>, missing: &'static str) -> Result<Un
 }
 
 /// The value that the text of a claim stands for.
-pub(crate) fn parsed<T: std::str::FromStr>(text: Option<String>, missing: &'static str) -> Result<T, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] with the words of `missing` if there is no text, or it stands for no such value.
+pub fn parsed<T: std::str::FromStr>(text: Option<String>, missing: &'static str) -> Result<T, Malformed> {
     text.and_then(|text| text.parse().ok()).ok_or(Malformed(missing))
 }
 
@@ -250,3 +291,60 @@ macro_rules! serde_encoded {
     };
 }
 pub(crate) use serde_encoded;
+
+#[cfg(test)]
+mod tests {
+    use coset::cwt::ClaimsSetBuilder;
+
+    use super::*;
+
+    const KIND: Kind = Kind::new("application/dawn-test+cwt");
+
+    fn with_list_of(length: u64) -> Signed {
+        let list = (0..length).map(Value::from).collect();
+        let claims = ClaimsSetBuilder::new()
+            .private_claim(-70_000, Value::Array(list))
+            .build();
+        Signed::sign(KIND, claims, &Keypair::from_seed([1; 32])).unwrap()
+    }
+
+    #[test]
+    fn claims_have_a_bounded_number_of_items() {
+        // The map, the label and the list itself.
+        let most = MAX_CLAIM_ITEMS - 3;
+        assert!(Signed::parse(KIND, with_list_of(most).bytes()).is_ok());
+        for more in [most + 1, 100_000] {
+            let refused = Signed::parse(KIND, with_list_of(more).bytes()).unwrap_err();
+            assert_eq!(refused, Malformed("not a CWT claims set"));
+        }
+    }
+
+    #[test]
+    fn a_statement_has_one_encoding() {
+        let bytes = with_list_of(1).bytes().to_vec();
+        // The same signature, its length written in two bytes instead of one.
+        let (front, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES);
+        let longer = [&front[..front.len() - 2], &[0x59, 0, 0x40], signature].concat();
+        assert!(CoseSign1::from_tagged_slice(&longer).is_ok());
+        let refused = Malformed("not in its shortest encoding");
+        assert_eq!(Signed::parse(KIND, &longer), Err(refused));
+        assert_eq!(
+            Signed::parse(KIND, &[&bytes[..], &[0]].concat()),
+            Err(Malformed("not a COSE_Sign1"))
+        );
+    }
+
+    #[test]
+    fn a_header_has_nothing_but_algorithm_and_kind() {
+        let bytes = with_list_of(1).bytes().to_vec();
+        assert!(bytes.starts_with(&KIND.front().unwrap()));
+        let other = Kind::new("application/dawn-tests+cwt");
+        let refused = Malformed("another kind of statement, or another header");
+        assert_eq!(Signed::parse(other, &bytes), Err(refused));
+        // An unprotected header: a content type, which no signature covers.
+        let mut message = CoseSign1::from_tagged_slice(&bytes).unwrap();
+        message.unprotected = HeaderBuilder::new().content_type("text/plain".to_owned()).build();
+        let bytes = message.to_tagged_vec().unwrap();
+        assert!(Signed::parse(KIND, &bytes).is_err());
+    }
+}

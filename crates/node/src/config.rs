@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dawn_identity::AgentName;
 use dawn_mcp::gateway::{Disclosure, Pattern, View};
-use dawn_mcp::host::{CallerLimits, Rule, Verdict};
+use dawn_mcp::host::{CallerLimits, OauthClient, Rule, Verdict};
 use dawn_mcp::limits::McpLimits;
 use dawn_mesh::MeshLimits;
 use figment::Figment;
@@ -18,10 +18,18 @@ use crate::error::NodeError;
 
 mod check;
 pub mod edit;
+mod forwarding;
 mod gateway;
+mod keys;
+mod signing;
+mod websocket;
 
 pub use dawn_mcp::gateway::resource::Secret;
+pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
+pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig};
+pub use signing::SigningConfig;
+pub use websocket::{SecureConfig, WebSocketConfig};
 
 /// A length of time, written as `7d`, `90s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +61,12 @@ pub struct Config {
     pub mesh: MeshSection,
     /// Membership certificates that this node issues.
     pub certificate: CertificateConfig,
+    /// Streams carried by other members, and for them.
+    pub forwarding: ForwardingConfig,
+    /// This node's keys beside its identity.
+    pub keys: KeysConfig,
+    /// How messages that stand by themselves are encrypted.
+    pub envelopes: EnvelopesConfig,
     /// The built-in agent `memory`.
     pub memory: MemoryConfig,
     /// Limits.
@@ -211,6 +225,8 @@ pub struct ApiConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins beside loopback from which browsers may call, as `https://name`.
     pub allowed_origins: Vec<String>,
+    /// MCP over WebSocket.
+    pub websocket: WebSocketConfig,
 }
 
 impl Default for ApiConfig {
@@ -219,6 +235,7 @@ impl Default for ApiConfig {
             listen: "127.0.0.1:7400".into(),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            websocket: WebSocketConfig::default(),
         }
     }
 }
@@ -310,6 +327,10 @@ pub struct LimitsConfig {
     pub sessions: usize,
     /// A legacy session that nobody uses for this long ends.
     pub session_idle: Span,
+    /// WebSocket connections at once.
+    pub sockets: usize,
+    /// A WebSocket of which nothing was heard for this long, not even an answer to a ping, is closed.
+    pub socket_idle: Span,
     /// Requests in flight on one session.
     pub in_flight: usize,
     /// Processes that one agent may have at once.
@@ -320,6 +341,14 @@ pub struct LimitsConfig {
     pub streams_per_peer: usize,
     /// Attempts to be admitted, per minute.
     pub admissions_per_minute: u32,
+    /// Requests of one member for keys, per minute.
+    pub key_requests_per_minute: u32,
+    /// Notices that wait for members that are away, those of other members among them.
+    pub mailbox_messages: u64,
+    /// Their bytes.
+    pub mailbox_bytes: u64,
+    /// Notices of one other member among them.
+    pub mailbox_per_sender: u64,
 }
 
 impl Default for LimitsConfig {
@@ -329,11 +358,17 @@ impl Default for LimitsConfig {
             message_bytes: mcp.message_bytes,
             sessions: mcp.sessions,
             session_idle: Span(mcp.session_idle),
+            sockets: mcp.sockets,
+            socket_idle: Span(mcp.socket_idle),
             in_flight: mcp.in_flight,
             processes_per_agent: mcp.processes_per_agent,
             connections: mesh.connections,
             streams_per_peer: mesh.streams_per_peer,
             admissions_per_minute: 60,
+            key_requests_per_minute: 30,
+            mailbox_messages: 1024,
+            mailbox_bytes: 8 << 20,
+            mailbox_per_sender: 32,
         }
     }
 }
@@ -346,6 +381,8 @@ impl LimitsConfig {
             message_bytes: self.message_bytes,
             sessions: self.sessions,
             session_idle: self.session_idle.0,
+            sockets: self.sockets,
+            socket_idle: self.socket_idle.0,
             in_flight: self.in_flight,
             processes_per_agent: self.processes_per_agent,
             ..McpLimits::default()
@@ -394,7 +431,7 @@ pub struct AgentConfig {
     /// Program and arguments of a server that speaks over standard I/O.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
-    /// Address of a Streamable HTTP server.
+    /// Address of a Streamable HTTP server, or of a WebSocket server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Environment variables of the program.
@@ -406,6 +443,9 @@ pub struct AgentConfig {
     /// As which OAuth client to log in at the server.
     #[serde(skip_serializing_if = "OauthConfig::is_empty")]
     pub oauth: OauthConfig,
+    /// The node that the WebSocket server is, and is spoken with in a secure channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureConfig>,
     /// Working directory of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
@@ -521,6 +561,17 @@ pub struct OauthConfig {
 }
 
 impl OauthConfig {
+    /// As the host takes it.
+    #[must_use]
+    pub fn client(&self) -> OauthClient {
+        OauthClient {
+            client_id: self.client_id.clone(),
+            client_secret: self.client_secret.clone(),
+            metadata_url: self.metadata_url.clone(),
+            scopes: self.scopes.clone(),
+        }
+    }
+
     /// Whether nothing is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -529,18 +580,32 @@ impl OauthConfig {
 }
 
 impl AgentConfig {
+    /// Whether it is a WebSocket server.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        let url = self.url.as_deref().and_then(|url| url.parse::<url::Url>().ok());
+        url.is_some_and(|url| matches!(url.scheme(), "ws" | "wss"))
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
     /// Neither or both of `command` and `url`, or an empty command.
     pub fn check(&self) -> Result<(), NodeError> {
+        if self.secure.is_some() && self.url.is_none() {
+            return Err(NodeError::Config("`secure` needs a url, ws:// or wss://".into()));
+        }
         match (&self.command, &self.url) {
             (Some(command), None) if command.first().is_some_and(|program| !program.is_empty()) => Ok(()),
             (Some(_), None) => Err(NodeError::Config("an agent's command is empty".into())),
             (None, Some(url)) => match url.parse::<url::Url>() {
-                Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
+                Ok(url) if matches!(url.scheme(), "ws" | "wss") => Ok(()),
+                Ok(url) if matches!(url.scheme(), "http" | "https") && self.secure.is_none() => Ok(()),
+                Ok(url) if matches!(url.scheme(), "http" | "https") => Err(NodeError::Config(
+                    "an agent with `secure` is a node's /ws: its url begins with ws:// or wss://".into(),
+                )),
                 Ok(url) => Err(NodeError::Config(format!(
-                    "an agent's url begins with http:// or https://, not {}://",
+                    "an agent's url begins with http://, https://, ws:// or wss://, not {}://",
                     url.scheme()
                 ))),
                 Err(error) => Err(NodeError::Config(format!("{url:?} is no address of a server: {error}"))),
@@ -564,10 +629,13 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 12] = [
     "api",
     "mesh",
     "certificate",
+    "keys",
+    "envelopes",
+    "forwarding",
     "memory",
     "limits",
     "log",
@@ -647,6 +715,10 @@ mod tests {
             ("[agents.x]\n", "agents.x"),
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
+            ("[forwarding]\nhops = 0\n", "hops"),
+            ("[limits]\nsockets = 0\n", "sockets"),
+            ("[limits]\nsocket_idle = \"1ms\"\n", "socket_idle"),
+            ("[api.websocket]\nsigning = \"never\"\n", "signing"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use crate::api::Events;
 use crate::config::Config;
 use crate::error::{NodeError, SELF};
+use crate::pins::Pins;
 use crate::store::{RequestRow, Store, Verdict};
 
 /// Strangers are admitted over it, and members renewed.
@@ -113,10 +114,12 @@ struct Inner {
     key: Keypair,
     own: Mutex<(CertificateChain, Membership)>,
     revocations: Mutex<Revocations>,
+    pins: Pins,
     mesh: OnceLock<Mesh>,
     events: Events,
     decided: Notify,
     renewed: watch::Sender<()>,
+    revoked: watch::Sender<()>,
     /// This node is known to be no member any more.
     out: AtomicBool,
     /// One is let in at a time, so that two do not get one name.
@@ -188,6 +191,7 @@ impl Members {
             serial: claims.serial,
             issuer: None,
         };
+        let pins = Pins::load(store.clone(), events.clone()).await?;
         let inner = Inner {
             store,
             network,
@@ -197,10 +201,12 @@ impl Members {
             key,
             own: Mutex::new((chain, membership)),
             revocations: Mutex::new(revocations),
+            pins,
             mesh: OnceLock::new(),
             events,
             decided: Notify::new(),
             renewed: watch::channel(()).0,
+            revoked: watch::channel(()).0,
             out: AtomicBool::new(false),
             welcoming: tokio::sync::Mutex::default(),
             lifetime: config.certificate.lifetime.0,
@@ -233,6 +239,12 @@ impl Members {
     #[must_use]
     pub fn network_name(&self) -> &NetworkName {
         &self.0.network_name
+    }
+
+    /// Names bound to identities.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.0.pins
     }
 
     /// This node's own membership.
@@ -516,6 +528,7 @@ impl Members {
             return Ok(false);
         }
         self.look_at_standing();
+        self.0.revoked.send_replace(());
         self.0
             .events
             .say("member.revoked", &serde_json::json!({ "node": node }));
@@ -533,6 +546,11 @@ impl Members {
         if let (Err(error), false) = (standing, was_out) {
             tracing::error!(%error, "this node is no member any more; `dawn leave` lets it join again with a new invite");
         }
+    }
+
+    /// Changes whenever somebody was revoked.
+    pub(crate) fn revoked(&self) -> watch::Receiver<()> {
+        self.0.revoked.subscribe()
     }
 
     /// Whether this node is known to be no member any more.
@@ -604,14 +622,13 @@ impl Gate for Members {
         let membership = self
             .membership(chain)
             .map_err(|error| refuse("invalid", error.to_string(), self.evidence(&error)))?;
-        if membership.node == peer {
-            Ok(membership)
-        } else {
-            Err(refuse(
-                "other_node",
-                format!("the certificate is that of {}", membership.node),
-                Bytes::new(),
-            ))
+        if membership.node != peer {
+            let words = format!("the certificate is that of {}", membership.node);
+            return Err(refuse("other_node", words, Bytes::new()));
+        }
+        match self.0.pins.check(&membership) {
+            Ok(()) => Ok(membership),
+            Err(violation) => Err(refuse("pinned", violation.to_string(), Bytes::new())),
         }
     }
 

@@ -16,6 +16,11 @@ struct ByCode {
     code: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let metric: Counter = Counter::default();
     metric.inc_by(value);
@@ -29,6 +34,46 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: usize) {
 }
 
 impl NodeState {
+    fn forwarding_metrics(&self, registry: &mut Registry) {
+        let mesh = self.mesh.counters();
+        let words = [
+            ("mesh_tunnels_begun", "Tunnels begun, here or by peers", &mesh.tunnels),
+            (
+                "mesh_tunnels_resumed",
+                "Tunnels that went on over another path",
+                &mesh.resumed,
+            ),
+            ("mesh_carriers_accepted", "Carriers for other members", &mesh.carriers),
+            ("mesh_carriers_refused", "Carriers refused", &mesh.refused_carriers),
+            (
+                "mesh_carried_bytes",
+                "Bytes carried for other members",
+                &mesh.carried_bytes,
+            ),
+            (
+                "mesh_route_queries",
+                "Routes asked for by this node",
+                &mesh.route_queries,
+            ),
+            (
+                "mesh_route_messages_refused",
+                "Messages of route discovery that were refused",
+                &mesh.refused_queries,
+            ),
+        ];
+        for (name, help, value) in words {
+            counter(registry, name, help, value.load(Ordering::Relaxed));
+        }
+        gauge(registry, "mesh_tunnels", "Tunnels that are open", self.mesh.tunnels());
+        let carriers = self.mesh.carriers();
+        gauge(
+            registry,
+            "mesh_carriers",
+            "Streams of other members carried now",
+            carriers,
+        );
+    }
+
     /// Everything that is counted, now.
     #[must_use]
     pub fn metrics_text(&self) -> String {
@@ -69,8 +114,9 @@ impl NodeState {
             &mut registry,
             "mesh_peers",
             "Connected members",
-            self.mesh.peers().len(),
+            self.mesh.connected().len(),
         );
+        self.forwarding_metrics(&mut registry);
         let gateway = self.gateway.counters();
         counter(
             &mut registry,
@@ -96,6 +142,29 @@ impl NodeState {
             "Connections of dawn mcp",
             load(&gateway.bridges),
         );
+        counter(
+            &mut registry,
+            "mcp_sockets_opened",
+            "Plain WebSocket connections",
+            load(&gateway.sockets),
+        );
+        counter(
+            &mut registry,
+            "mcp_secure_sockets_opened",
+            "WebSocket connections in a secure channel",
+            load(&gateway.secure_sockets),
+        );
+        gauge(
+            &mut registry,
+            "mcp_sockets",
+            "WebSocket connections that are open",
+            self.gateway.sockets(),
+        );
+        let endings = Family::<ByReason, Counter>::default();
+        for (reason, count) in gateway.endings() {
+            endings.get_or_create(&ByReason { reason: reason.slug() }).inc_by(count);
+        }
+        registry.register("mcp_sockets_ended", "WebSocket connections that ended", endings);
         counter(
             &mut registry,
             "mcp_refused",
@@ -125,6 +194,39 @@ impl NodeState {
             faults.get_or_create(&ByCode { code: code.slug() }).inc_by(count);
         }
         registry.register("mcp_faults", "Errors of the way told to clients", faults);
+        counter(
+            &mut registry,
+            "registry_refused",
+            "Records, beats, digests and revocations that were refused",
+            self.directory.refused(),
+        );
+        counter(
+            &mut registry,
+            "pin_violations",
+            "How often somebody was not who was pinned",
+            self.members.pins().violations(),
+        );
+        for (name, help, counted) in [
+            ("keys", "What became of key exchanges", self.exchange.counted()),
+            ("envelopes", "What became of envelopes", self.envelopes.counted()),
+            (
+                "mail",
+                "What became of notices to members that were away",
+                self.mail.counted(),
+            ),
+        ] {
+            let family = Family::<ByCode, Counter>::default();
+            for (code, count) in counted {
+                family.get_or_create(&ByCode { code }).inc_by(count);
+            }
+            registry.register(name, help, family);
+        }
+        gauge(
+            &mut registry,
+            "shared_keys",
+            "Keys shared with other nodes",
+            self.keyring.all().len(),
+        );
         gauge(
             &mut registry,
             "agents",

@@ -10,11 +10,12 @@ use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
 use dawn_mcp::gateway::resource::ResourceServer;
-use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Services, Source};
+use dawn_mcp::host::{AgentSpec, AuditSink, FarEnd, Guard, Host, InProcess, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
+use dawn_mcp::websocket::Identity;
 use dawn_mcp::wire::{Caller, PROTOCOL};
-use dawn_mesh::{Audience, Backoff, Mesh, MeshConfig, Protocol};
+use dawn_mesh::{Audience, Backoff, Forwarding, Mesh, MeshConfig, Protocol};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +26,18 @@ use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::Directory;
+use crate::envelopes::Envelopes;
 use crate::error::NodeError;
+use crate::exchange::{self, KEYS, KeyExchange};
 use crate::exposed::Exposed;
 use crate::home::{Home, HomeLock};
+use crate::keyring::Keyring;
+use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
+use crate::party::Keys;
 use crate::store::Store;
 use crate::vault::Credentials;
+use crate::websocket::{self, NodeIdentity};
 
 mod reload;
 
@@ -39,6 +46,16 @@ mod reload;
 pub struct NodeState {
     /// Membership.
     pub members: Members,
+    /// This node's static keys.
+    pub keys: Keys,
+    /// Keys shared with other nodes.
+    pub keyring: Keyring,
+    /// How they come about.
+    pub exchange: KeyExchange,
+    /// Messages that stand by themselves.
+    pub envelopes: Envelopes,
+    /// Notices to members that are away.
+    pub mail: Mail,
     /// Nodes and agents.
     pub directory: Directory,
     /// The mesh.
@@ -244,17 +261,22 @@ fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
         },
         (None, Some(url)) => {
             let url = url
-                .parse()
+                .parse::<url::Url>()
                 .map_err(|error| NodeError::Config(format!("{url:?}: {error}")))?;
-            Source::Http {
-                url,
-                headers: config.headers.clone(),
-                oauth: OauthClient {
-                    client_id: config.oauth.client_id.clone(),
-                    client_secret: config.oauth.client_secret.clone(),
-                    metadata_url: config.oauth.metadata_url.clone(),
-                    scopes: config.oauth.scopes.clone(),
-                },
+            let (headers, oauth) = (config.headers.clone(), config.oauth.client());
+            if config.is_websocket() {
+                let secure = config.secure.as_ref().map(|secure| FarEnd {
+                    node: secure.node,
+                    signing: secure.signing.into(),
+                });
+                Source::WebSocket {
+                    url,
+                    headers,
+                    oauth,
+                    secure,
+                }
+            } else {
+                Source::Http { url, headers, oauth }
             }
         }
         (None, None) => return Err(NodeError::Config("an agent needs a command or a url".into())),
@@ -310,11 +332,19 @@ impl Node {
         let store = Store::open(&home.database()).await?;
         let events = Events::default();
         let members = Members::load(store.clone(), key.clone(), root, &config, events.clone(), home.data()).await?;
+        let keys = Keys::load(store.clone(), key.clone(), config.keys.clone()).await?;
         let mesh_config = MeshConfig {
             listen: with_remembered_ports(&store, &config.mesh.listen).await?,
             mdns: config.mesh.mdns,
             limits: config.limits.mesh(),
             backoff: Backoff::default(),
+            forwarding: config.forwarding.enabled.then(|| {
+                let keys = keys.clone();
+                Forwarding {
+                    config: config.forwarding.mesh(),
+                    ..Forwarding::new(members.network(), Arc::new(move || keys.party()))
+                }
+            }),
             ..MeshConfig::new(*key.seed())
         };
         let mesh = match Mesh::start(mesh_config.clone(), members.gate()).await {
@@ -345,11 +375,16 @@ impl Node {
             .then(|| Audit::new(home.audit(), config.audit.keep.0));
         let sink = audit.clone().map(|audit| Arc::new(audit) as Arc<dyn AuditSink>);
         let approvals = Approvals::new(events.clone());
+        let identity: Arc<dyn Identity> = Arc::new(NodeIdentity {
+            keys: keys.clone(),
+            members: members.clone(),
+        });
         let services = Services {
             node: Some(members.own().name),
             vault: Some(Arc::new(credentials)),
             audit: sink,
             approver: Some(Arc::new(approvals.clone())),
+            identity: Some(Arc::clone(&identity)),
         };
         let host = Host::new(Arc::clone(&limits), guard, services);
         let notes = add_agents(&host, &home, &config).await?;
@@ -359,8 +394,40 @@ impl Node {
             mesh.clone(),
             host.clone(),
             key.clone(),
+            keys.clone(),
             events.clone(),
         )
+        .await?;
+        let vault = dawn_identity::Vault::new(&key);
+        let keyring = Keyring::load(store.clone(), vault, config.keys.grace.0).await?;
+        let envelopes = Envelopes::load(
+            key.clone(),
+            members.network(),
+            store.clone(),
+            (keys.clone(), keyring.clone()),
+            directory.clone(),
+            config.envelopes.clone(),
+        )
+        .await?;
+        let mail = Mail::new(
+            store.clone(),
+            mesh.clone(),
+            directory.clone(),
+            envelopes.clone(),
+            &config.limits,
+        );
+        let exchange = KeyExchange::load(exchange::Parts {
+            identity: key.clone(),
+            network: members.network(),
+            store: store.clone(),
+            keyring: keyring.clone(),
+            mesh: mesh.clone(),
+            directory: directory.clone(),
+            mail: mail.clone(),
+            events: events.clone(),
+            config: config.keys.clone(),
+            requests_per_minute: config.limits.key_requests_per_minute,
+        })
         .await?;
         let router = Router::new(
             mesh.clone(),
@@ -371,6 +438,7 @@ impl Node {
         );
         let gateway = Gateway::new(router.clone());
         gateway.views().set(config.views()?);
+        gateway.set_websocket(websocket::settings(&config.api.websocket, identity));
         let exposed = match &config.gateway {
             Some(config) => Some(Exposed::bind(gateway.clone(), config).await?),
             None => None,
@@ -401,6 +469,11 @@ impl Node {
         };
         let state = NodeState {
             members,
+            keys,
+            keyring,
+            exchange,
+            envelopes,
+            mail,
             directory,
             mesh,
             host,
@@ -438,6 +511,14 @@ impl Node {
             .mesh
             .accept(Protocol(PROTOCOL), Audience::Members)
             .map_err(taken)?;
+        let exchanges = state.mesh.accept(KEYS, Audience::Members).map_err(taken)?;
+        let mail = state.mesh.accept(MAIL, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.exchange.clone().serve(exchanges));
+        let revoked = state.mail.subscribe(exchange::REVOKED);
+        self.tasks
+            .spawn(state.exchange.clone().run(revoked, self.background.clone()));
+        self.tasks.spawn(state.mail.clone().serve(mail));
+        self.tasks.spawn(state.mail.clone().run(self.background.clone()));
         self.tasks.spawn(state.members.clone().serve(admissions));
         self.tasks.spawn(state.router.clone().serve(links));
         let (watched, stop) = (state.clone(), self.background.clone());
@@ -452,6 +533,7 @@ impl Node {
                 router.set_local(own_caller(&members));
             }
         });
+        self.tasks.spawn(state.keys.clone().run(self.background.clone()));
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
         self.tasks
             .spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));

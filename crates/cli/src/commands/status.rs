@@ -20,12 +20,21 @@ struct Status {
     certificate: Option<Certificate>,
     api: String,
     listen: Vec<String>,
+    websocket: Option<WebSocket>,
     gateway: Option<Gateway>,
     uptime_ms: f64,
     peers: Peers,
     agents: Agents,
+    envelopes: Option<Envelopes>,
     home: String,
     memory_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WebSocket {
+    address: String,
+    plain: bool,
+    connections: u64,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +53,12 @@ struct Certificate {
 struct Gateway {
     listen: String,
     resources: Vec<String>,
+}
+
+/// Where envelopes are not encrypted.
+#[derive(Deserialize)]
+struct Envelopes {
+    readable: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -120,10 +135,27 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         for address in status.listen {
             line("listens", address)?;
         }
+        if let Some(websocket) = status.websocket {
+            let secure = if websocket.plain { "" } else { ", secure channel only" };
+            let open = match websocket.connections {
+                0 => String::new(),
+                1 => ", 1 connection".to_owned(),
+                open => format!(", {open} connections"),
+            };
+            line("WebSocket", format!("{}{secure}{open}", websocket.address))?;
+        }
         if let Some(Gateway { listen, resources }) = status.gateway {
             for resource in resources {
                 line("exposes", format!("{resource} (on {listen})"))?;
             }
+        }
+        let readable = status.envelopes.map(|envelopes| envelopes.readable).unwrap_or_default();
+        if !readable.is_empty() {
+            let readable = readable.join(", ");
+            line(
+                "envelopes",
+                format!("NOT encrypted: {readable} is \"none\" in config.toml"),
+            )?;
         }
         line("home", status.home)?;
         let up = words::roughly(Duration::from_secs_f64(status.uptime_ms.max(0.0) / 1e3));

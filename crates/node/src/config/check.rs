@@ -1,5 +1,7 @@
 //! What a configuration may not say, and what it says that may not be meant.
 
+use std::time::Duration;
+
 use dawn_identity::Role;
 
 use super::{AccessRule, AgentConfig, CallerLimitsConfig, Config};
@@ -7,6 +9,9 @@ use crate::error::NodeError;
 
 /// Shortest limit on messages, bytes: below it not even `initialize` passes.
 const LEAST_MESSAGE: usize = 4096;
+
+/// Shortest time after which a silent WebSocket is closed: an answer to a ping takes its time.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 fn wrong(words: String) -> NodeError {
     NodeError::Config(words)
@@ -47,12 +52,21 @@ impl Config {
         }
         for (name, value) in [
             ("sessions", self.limits.sessions),
+            ("sockets", self.limits.sockets),
             ("in_flight", self.limits.in_flight),
             ("processes_per_agent", self.limits.processes_per_agent),
         ] {
             if value == 0 {
                 return Err(wrong(format!("limits.{name}: nothing would work with 0")));
             }
+        }
+        self.keys.check()?;
+        self.forwarding.check()?;
+        if self.limits.socket_idle.0 < LEAST_IDLE {
+            return Err(wrong(format!(
+                "limits.socket_idle: it has to be {} at least",
+                humantime::format_duration(LEAST_IDLE)
+            )));
         }
         for (name, agent) in &self.agents {
             agent.check().map_err(|error| match error {
@@ -132,6 +146,9 @@ impl Config {
             ("api", self.api != other.api),
             ("mesh", self.mesh != other.mesh),
             ("certificate", self.certificate != other.certificate),
+            ("keys", self.keys != other.keys),
+            ("envelopes", self.envelopes != other.envelopes),
+            ("forwarding", self.forwarding != other.forwarding),
             ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),
