@@ -18,6 +18,7 @@
 
 mod content;
 mod guard;
+mod notice;
 
 use std::fmt;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::party::KnownPeer;
 use crate::shared_key::{KeyId, SharedKey};
 
 pub use guard::{GuardLimits, Remembered, ReplayError, ReplayGuard};
+pub use notice::{MAX_KIND_BYTES, NoNotice, Notice};
 
 /// Longest payload, bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;

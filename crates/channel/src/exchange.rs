@@ -15,6 +15,7 @@
 //! agreed one in this way.
 
 mod acceptor;
+mod message;
 mod request;
 mod requester;
 mod revocation;
@@ -26,6 +27,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 pub use acceptor::Acceptor;
+pub use message::{MAX_MESSAGE_BYTES, Message, NoMessage, RefusalCode};
 pub use request::{KeyRequest, Offer};
 pub use requester::Requester;
 pub use revocation::{KeyRevocation, KeyRevocationError, MAX_KEY_REVOCATION_BYTES};

@@ -8,8 +8,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    agent, audit, bridge, call, calls, config, doctor, down, events, init, invite, join, leave, peers, shell, status,
-    up,
+    agent, audit, bridge, call, calls, config, doctor, down, events, init, invite, join, keys, leave, peers, shell,
+    status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -81,6 +81,7 @@ enum Command {
     /// This node at a glance
     Status,
     Peers(peers::PeersArgs),
+    Keys(keys::KeysArgs),
     Ping(peers::PingArgs),
     Agent(agent::AgentArgs),
     Call(call::CallArgs),
@@ -140,6 +141,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Leave(args) => leave::run(context, &args),
         Command::Status => status::run(context),
         Command::Peers(args) => peers::run(context, args),
+        Command::Keys(args) => keys::run(context, args),
         Command::Ping(args) => peers::ping(context, &args),
         Command::Agent(args) => agent::run(context, args),
         Command::Call(args) => call::run(context, &args),

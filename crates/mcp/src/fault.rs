@@ -35,11 +35,13 @@ pub enum FaultCode {
     Protocol,
     /// The agent's server asks that its owner logs in.
     LoginRequired,
+    /// Who has the name is not who it is pinned to.
+    PinMismatch,
 }
 
 impl FaultCode {
     /// Every code, for counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NodeOffline,
         Self::UnknownNode,
         Self::UnknownAgent,
@@ -52,6 +54,7 @@ impl FaultCode {
         Self::SessionLost,
         Self::Protocol,
         Self::LoginRequired,
+        Self::PinMismatch,
     ];
 
     /// The JSON-RPC error code.
@@ -70,6 +73,7 @@ impl FaultCode {
             Self::SessionLost => -31010,
             Self::Protocol => -31011,
             Self::LoginRequired => -31012,
+            Self::PinMismatch => -31020,
         }
     }
 
@@ -89,6 +93,7 @@ impl FaultCode {
             Self::SessionLost => "session_lost",
             Self::Protocol => "protocol",
             Self::LoginRequired => "login_required",
+            Self::PinMismatch => "pin_mismatch",
         }
     }
 
@@ -118,7 +123,7 @@ impl FaultCode {
             Self::UnknownNode | Self::UnknownAgent => StatusCode::NOT_FOUND,
             Self::EraMismatch => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Denied | Self::PinMismatch => StatusCode::FORBIDDEN,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -19,9 +19,11 @@ use crate::error::NodeError;
 mod check;
 pub mod edit;
 mod gateway;
+mod keys;
 
 pub use dawn_mcp::gateway::resource::Secret;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
+pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig};
 
 /// A length of time, written as `7d`, `90s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +55,10 @@ pub struct Config {
     pub mesh: MeshSection,
     /// Membership certificates that this node issues.
     pub certificate: CertificateConfig,
+    /// This node's keys beside its identity.
+    pub keys: KeysConfig,
+    /// How messages that stand by themselves are encrypted.
+    pub envelopes: EnvelopesConfig,
     /// The built-in agent `memory`.
     pub memory: MemoryConfig,
     /// Limits.
@@ -320,6 +326,14 @@ pub struct LimitsConfig {
     pub streams_per_peer: usize,
     /// Attempts to be admitted, per minute.
     pub admissions_per_minute: u32,
+    /// Requests of one member for keys, per minute.
+    pub key_requests_per_minute: u32,
+    /// Notices that wait for members that are away, those of other members among them.
+    pub mailbox_messages: u64,
+    /// Their bytes.
+    pub mailbox_bytes: u64,
+    /// Notices of one other member among them.
+    pub mailbox_per_sender: u64,
 }
 
 impl Default for LimitsConfig {
@@ -334,6 +348,10 @@ impl Default for LimitsConfig {
             connections: mesh.connections,
             streams_per_peer: mesh.streams_per_peer,
             admissions_per_minute: 60,
+            key_requests_per_minute: 30,
+            mailbox_messages: 1024,
+            mailbox_bytes: 8 << 20,
+            mailbox_per_sender: 32,
         }
     }
 }
@@ -564,10 +582,12 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 11] = [
     "api",
     "mesh",
     "certificate",
+    "keys",
+    "envelopes",
     "memory",
     "limits",
     "log",

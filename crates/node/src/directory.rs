@@ -5,22 +5,28 @@
 //! sends its digest and gets what it lacks.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dawn_channel::{Binding, BindingError, Bound};
 use dawn_identity::{AgentName, Keypair, Membership, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence, ToolList};
 use dawn_mesh::{Mesh, PeerEvent, Published};
-use dawn_registry::{Applied, Beat, Digest, Limits, NodeRecord, NodeView, Registry, RegistryEvent, Version};
+use dawn_registry::{
+    Applied, Beat, Digest, Limits, NodeRecord, NodeView, RecordError, Registry, RegistryEvent, Version,
+};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Events;
 use crate::error::NodeError;
-use crate::members::{Members, REVOCATION};
+use crate::members::{Members, REVOCATION, SKEW};
+use crate::party::Keys;
+use crate::shares::Seldom;
 use crate::store::Store;
 
 const DIGEST: &str = "dawn/registry/digest";
@@ -43,13 +49,15 @@ struct Inner {
     mesh: Mesh,
     host: Host,
     key: Keypair,
+    keys: Keys,
     epoch: u64,
     sequence: Mutex<(u64, u64)>,
     started: Instant,
     /// How often each member asked lately.
     asked: Mutex<HashMap<NodeId, (Instant, u32)>>,
     /// Of whom was complained lately.
-    told: Mutex<HashMap<NodeId, Instant>>,
+    told: Seldom,
+    refused: AtomicU64,
     changes: watch::Sender<u64>,
     events: Events,
 }
@@ -77,6 +85,7 @@ impl Directory {
         mesh: Mesh,
         host: Host,
         key: Keypair,
+        keys: Keys,
         events: Events,
     ) -> Result<Self, NodeError> {
         let mut registry = Registry::new(members.network(), key.node_id(), Limits::default());
@@ -94,11 +103,13 @@ impl Directory {
             mesh,
             host,
             key,
+            keys,
             epoch,
             sequence: Mutex::new((0, 0)),
             started: Instant::now(),
             asked: Mutex::default(),
-            told: Mutex::default(),
+            told: Seldom::default(),
+            refused: AtomicU64::new(0),
             changes: watch::channel(0).0,
             events,
         };
@@ -123,10 +134,52 @@ impl Directory {
         nodes
     }
 
+    /// How much of what others sent was refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
     /// How long ago a node was last heard of.
     #[must_use]
     pub fn silent_for(&self, view: &NodeView) -> Option<Duration> {
         view.last_seen.map(|seen| self.now().saturating_sub(seen))
+    }
+
+    /// A node's static key, as its last record says, if the binding is valid now: what Noise `IK` and envelopes to it
+    /// need (`KnownPeer::from`).
+    #[must_use]
+    pub fn binding(&self, node: NodeId) -> Option<Bound> {
+        let pins = self.0.members.pins();
+        self.shown_binding(node)
+            .filter(|bound| pins.check_key(node, &bound.key).is_ok())
+    }
+
+    /// The same, whether or not it is the static key that is pinned.
+    pub(crate) fn shown_binding(&self, node: NodeId) -> Option<Bound> {
+        let binding = lock(&self.0.registry).record(&node)?.binding.clone();
+        let bound = Binding::decode(&binding)
+            .ok()?
+            .verify(crate::members::now(), SKEW)
+            .ok()?;
+        (bound.node == node).then_some(bound)
+    }
+
+    /// The name of a node, as its record says.
+    #[must_use]
+    pub fn name_of(&self, node: NodeId) -> Option<String> {
+        lock(&self.0.registry)
+            .record(&node)
+            .map(|record| record.name.to_string())
+    }
+
+    /// Whether a node is a member now, by its last record, and who is pinned, if it is.
+    #[must_use]
+    pub fn is_member(&self, node: NodeId) -> bool {
+        let registry = lock(&self.0.registry);
+        registry
+            .record(&node)
+            .is_some_and(|record| membership(&self.0.members, record).is_ok())
     }
 
     /// Says anew what this node is and has.
@@ -149,6 +202,7 @@ impl Directory {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.0.members.addresses(),
             agents: self.0.host.summaries(),
+            binding: self.0.keys.party().binding().encode(),
         };
         let bytes = record.fit().sign(&self.0.key);
         let own = self.0.members.own();
@@ -225,12 +279,11 @@ impl Directory {
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
         let mut agents = self.0.host.changes();
         let mut renewed = self.0.members.renewed();
+        let mut party = self.0.keys.changes();
         // An agent may have become ready before anybody listened.
         self.announce();
         self.keep_known().await;
-        for peer in self.0.mesh.peers() {
-            self.met(peer.node);
-        }
+        self.meet_all();
         let mut heart = tokio::time::interval(BEAT_EVERY);
         heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -244,6 +297,7 @@ impl Directory {
                     self.drop_expired().await;
                 }
                 Ok(()) = renewed.changed() => self.announce(),
+                Ok(()) = party.changed() => self.announce(),
                 () = tokio::time::sleep(silence.max(Duration::from_millis(10))) => {
                     let now = self.now();
                     lock(&self.0.registry).tick(now);
@@ -256,7 +310,7 @@ impl Directory {
                 }
                 event = peers.recv() => match event {
                     Ok(event) => self.peer_event(event).await,
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Some(message) = next(&mut digests) => self.digest(&message),
@@ -303,6 +357,11 @@ impl Directory {
         }
     }
 
+    /// Asks every connected member for what this node lacks.
+    pub(crate) fn meet_all(&self) {
+        self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node));
+    }
+
     /// A member is connected: it gets this node's digest, beat and the revocations.
     fn met(&self, node: NodeId) {
         let digest = lock(&self.0.registry).digest(false).encode();
@@ -328,11 +387,8 @@ impl Directory {
 
     /// Says what a member sent that is refused: once a minute, however much it sends.
     fn complain(&self, from: NodeId, what: &str, error: &dyn std::fmt::Display) {
-        const SPAN: Duration = Duration::from_secs(60);
-        let now = Instant::now();
-        let mut told = lock(&self.0.told);
-        told.retain(|_, since| now.duration_since(*since) < SPAN);
-        if told.insert(from, now).is_none() {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        if self.0.told.may_speak_of(from) {
             tracing::warn!(%from, %error, "{what} is refused");
         }
     }
@@ -374,6 +430,8 @@ impl Directory {
     async fn learn(&self, bytes: &Bytes) {
         let Ok(record) = NodeRecord::open(bytes) else { return };
         self.keep(record.node, record.addresses.clone());
+        // A static key that is not the pinned one is told of at once, not when it is first needed.
+        let _bound = self.binding(record.node);
         let kept = async {
             self.0.store.set_record(record.node, bytes).await?;
             self.0.store.set_contact(record.node, &record.addresses).await
@@ -393,7 +451,10 @@ impl Directory {
                 self.settle_events();
             }
             Ok(Applied::Known) => {}
-            Err(error) => tracing::debug!(from = %message.from, %error, "a beat is refused"),
+            Err(error) => {
+                self.0.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(from = %message.from, %error, "a beat is refused");
+            }
         }
     }
 
@@ -443,6 +504,14 @@ impl Directory {
             NodeRef::Any => false,
         });
         let Some(first) = found.next() else {
+            if let NodeRef::Name(name) = node
+                && let Some(violation) = self.0.members.pins().violation(name)
+            {
+                return Err(Fault::new(
+                    FaultCode::PinMismatch,
+                    format!("{violation}; `dawn keys unpin {name}` if that is as it should be, then pin it anew"),
+                ));
+            }
             return Err(Fault::new(
                 FaultCode::UnknownNode,
                 format!(
@@ -470,10 +539,30 @@ fn meant(said: &str, names: &[String]) -> String {
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
-/// What a record's certificate chain makes of its node.
-fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, String> {
-    members.membership(&record.chain).map_err(|error| error.to_string())
+/// What a record's certificate chain makes of its node. Its binding, if it has one, must be its own; one whose time is
+/// over is of no use, and no reason to refuse the record.
+fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, RecordError> {
+    if !record.binding.is_empty() {
+        let bad = |error: BindingError| RecordError::BadBinding(error.to_string());
+        let binding = Binding::decode(&record.binding).map_err(bad)?;
+        match binding.verify(crate::members::now(), SKEW) {
+            Ok(_) | Err(BindingError::Expired(_) | BindingError::NotYetValid(_)) => {}
+            Err(error) => return Err(bad(error)),
+        }
+        if binding.node() != record.node {
+            return Err(RecordError::BadBinding("it is that of another node".into()));
+        }
+    }
+    let membership = members
+        .membership(&record.chain)
+        .map_err(|error| RecordError::NoMember(error.to_string()))?;
+    match members.pins().check(&membership) {
+        Ok(()) => Ok(membership),
+        Err(violation) => Err(RecordError::Refused(violation.to_string())),
+    }
 }
+
+const _: () = assert!(dawn_channel::MAX_BINDING_BYTES <= dawn_registry::MAX_BINDING_BYTES);
 
 /// The next published message; what a slow reader missed is caught up with by the next digest.
 async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published> {

@@ -31,6 +31,12 @@ pub enum NodeError {
         /// Why.
         source: dawn_identity::keyfile::KeyFileError,
     },
+    /// A static key cannot be kept, or not be vouched for.
+    #[error("the static key cannot be used: {0}")]
+    StaticKey(String),
+    /// A shared key cannot be made or used.
+    #[error("{0}")]
+    SharedKey(String),
     /// Another node runs on this home.
     #[error("a node already runs on {0}")]
     Running(PathBuf),
@@ -129,6 +135,8 @@ impl NodeError {
             Self::File { .. } => "file",
             Self::OpenKey { .. } => "key_permissions",
             Self::Key { .. } => "key",
+            Self::StaticKey(_) => "static_key",
+            Self::SharedKey(_) => "shared_key",
             Self::Running(_) => "already_running",
             Self::NoNetwork(_) => "no_network",
             Self::HasNetwork(_) => "has_network",
@@ -203,6 +211,11 @@ impl NodeError {
             }
             Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
             Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
+            Self::NotFound {
+                what: "key" | "pin" | "request",
+                ..
+            } => "see `dawn keys list`".to_owned(),
+            Self::SharedKey(_) => "make one with `openssl rand -base64 32`, the same for both nodes".to_owned(),
             _ => return None,
         })
     }

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use crate::api::Events;
 use crate::config::Config;
 use crate::error::{NodeError, SELF};
+use crate::pins::Pins;
 use crate::store::{RequestRow, Store, Verdict};
 
 /// Strangers are admitted over it, and members renewed.
@@ -113,6 +114,7 @@ struct Inner {
     key: Keypair,
     own: Mutex<(CertificateChain, Membership)>,
     revocations: Mutex<Revocations>,
+    pins: Pins,
     mesh: OnceLock<Mesh>,
     events: Events,
     decided: Notify,
@@ -188,6 +190,7 @@ impl Members {
             serial: claims.serial,
             issuer: None,
         };
+        let pins = Pins::load(store.clone(), events.clone()).await?;
         let inner = Inner {
             store,
             network,
@@ -197,6 +200,7 @@ impl Members {
             key,
             own: Mutex::new((chain, membership)),
             revocations: Mutex::new(revocations),
+            pins,
             mesh: OnceLock::new(),
             events,
             decided: Notify::new(),
@@ -233,6 +237,12 @@ impl Members {
     #[must_use]
     pub fn network_name(&self) -> &NetworkName {
         &self.0.network_name
+    }
+
+    /// Names bound to identities.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.0.pins
     }
 
     /// This node's own membership.
@@ -604,14 +614,13 @@ impl Gate for Members {
         let membership = self
             .membership(chain)
             .map_err(|error| refuse("invalid", error.to_string(), self.evidence(&error)))?;
-        if membership.node == peer {
-            Ok(membership)
-        } else {
-            Err(refuse(
-                "other_node",
-                format!("the certificate is that of {}", membership.node),
-                Bytes::new(),
-            ))
+        if membership.node != peer {
+            let words = format!("the certificate is that of {}", membership.node);
+            return Err(refuse("other_node", words, Bytes::new()));
+        }
+        match self.0.pins.check(&membership) {
+            Ok(()) => Ok(membership),
+            Err(violation) => Err(refuse("pinned", violation.to_string(), Bytes::new())),
         }
     }
 

@@ -125,6 +125,39 @@ impl NodeState {
             faults.get_or_create(&ByCode { code: code.slug() }).inc_by(count);
         }
         registry.register("mcp_faults", "Errors of the way told to clients", faults);
+        counter(
+            &mut registry,
+            "registry_refused",
+            "Records, beats, digests and revocations that were refused",
+            self.directory.refused(),
+        );
+        counter(
+            &mut registry,
+            "pin_violations",
+            "How often somebody was not who was pinned",
+            self.members.pins().violations(),
+        );
+        for (name, help, counted) in [
+            ("keys", "What became of key exchanges", self.exchange.counted()),
+            ("envelopes", "What became of envelopes", self.envelopes.counted()),
+            (
+                "mail",
+                "What became of notices to members that were away",
+                self.mail.counted(),
+            ),
+        ] {
+            let family = Family::<ByCode, Counter>::default();
+            for (code, count) in counted {
+                family.get_or_create(&ByCode { code }).inc_by(count);
+            }
+            registry.register(name, help, family);
+        }
+        gauge(
+            &mut registry,
+            "shared_keys",
+            "Keys shared with other nodes",
+            self.keyring.all().len(),
+        );
         gauge(
             &mut registry,
             "agents",

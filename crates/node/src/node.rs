@@ -25,10 +25,15 @@ use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::Directory;
+use crate::envelopes::Envelopes;
 use crate::error::NodeError;
+use crate::exchange::{self, KEYS, KeyExchange};
 use crate::exposed::Exposed;
 use crate::home::{Home, HomeLock};
+use crate::keyring::Keyring;
+use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
+use crate::party::Keys;
 use crate::store::Store;
 use crate::vault::Credentials;
 
@@ -39,6 +44,16 @@ mod reload;
 pub struct NodeState {
     /// Membership.
     pub members: Members,
+    /// This node's static keys.
+    pub keys: Keys,
+    /// Keys shared with other nodes.
+    pub keyring: Keyring,
+    /// How they come about.
+    pub exchange: KeyExchange,
+    /// Messages that stand by themselves.
+    pub envelopes: Envelopes,
+    /// Notices to members that are away.
+    pub mail: Mail,
     /// Nodes and agents.
     pub directory: Directory,
     /// The mesh.
@@ -310,6 +325,7 @@ impl Node {
         let store = Store::open(&home.database()).await?;
         let events = Events::default();
         let members = Members::load(store.clone(), key.clone(), root, &config, events.clone(), home.data()).await?;
+        let keys = Keys::load(store.clone(), key.clone(), config.keys.clone()).await?;
         let mesh_config = MeshConfig {
             listen: with_remembered_ports(&store, &config.mesh.listen).await?,
             mdns: config.mesh.mdns,
@@ -359,8 +375,40 @@ impl Node {
             mesh.clone(),
             host.clone(),
             key.clone(),
+            keys.clone(),
             events.clone(),
         )
+        .await?;
+        let vault = dawn_identity::Vault::new(&key);
+        let keyring = Keyring::load(store.clone(), vault, config.keys.grace.0).await?;
+        let envelopes = Envelopes::load(
+            key.clone(),
+            members.network(),
+            store.clone(),
+            (keys.clone(), keyring.clone()),
+            directory.clone(),
+            config.envelopes.clone(),
+        )
+        .await?;
+        let mail = Mail::new(
+            store.clone(),
+            mesh.clone(),
+            directory.clone(),
+            envelopes.clone(),
+            &config.limits,
+        );
+        let exchange = KeyExchange::load(exchange::Parts {
+            identity: key.clone(),
+            network: members.network(),
+            store: store.clone(),
+            keyring: keyring.clone(),
+            mesh: mesh.clone(),
+            directory: directory.clone(),
+            mail: mail.clone(),
+            events: events.clone(),
+            config: config.keys.clone(),
+            requests_per_minute: config.limits.key_requests_per_minute,
+        })
         .await?;
         let router = Router::new(
             mesh.clone(),
@@ -401,6 +449,11 @@ impl Node {
         };
         let state = NodeState {
             members,
+            keys,
+            keyring,
+            exchange,
+            envelopes,
+            mail,
             directory,
             mesh,
             host,
@@ -438,6 +491,14 @@ impl Node {
             .mesh
             .accept(Protocol(PROTOCOL), Audience::Members)
             .map_err(taken)?;
+        let exchanges = state.mesh.accept(KEYS, Audience::Members).map_err(taken)?;
+        let mail = state.mesh.accept(MAIL, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.exchange.clone().serve(exchanges));
+        let revoked = state.mail.subscribe(exchange::REVOKED);
+        self.tasks
+            .spawn(state.exchange.clone().run(revoked, self.background.clone()));
+        self.tasks.spawn(state.mail.clone().serve(mail));
+        self.tasks.spawn(state.mail.clone().run(self.background.clone()));
         self.tasks.spawn(state.members.clone().serve(admissions));
         self.tasks.spawn(state.router.clone().serve(links));
         let (watched, stop) = (state.clone(), self.background.clone());
@@ -452,6 +513,7 @@ impl Node {
                 router.set_local(own_caller(&members));
             }
         });
+        self.tasks.spawn(state.keys.clone().run(self.background.clone()));
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
         self.tasks
             .spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));

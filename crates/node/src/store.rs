@@ -12,6 +12,16 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::error::NodeError;
 
+mod keys;
+mod mail;
+mod pins;
+mod shared;
+
+pub use keys::StaticKeyRow;
+pub use mail::{MailRow, Waiting};
+pub use pins::PinRow;
+pub use shared::{KeyRevocationRow, SharedKeyRow, WishRow};
+
 /// The database of one node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store(SqlitePool);

@@ -16,6 +16,7 @@ pub(crate) mod init;
 mod inspect;
 pub(crate) mod invite;
 pub(crate) mod join;
+pub(crate) mod keys;
 pub(crate) mod leave;
 mod login;
 pub(crate) mod peers;

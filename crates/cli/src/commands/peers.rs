@@ -68,6 +68,8 @@ struct Peer {
     address: Option<String>,
     latency_ms: Option<f64>,
     agents: u64,
+    #[serde(default)]
+    pinned: bool,
     last_seen: Option<Timestamp>,
 }
 
@@ -92,7 +94,16 @@ fn list(context: &Context) -> Result<(), Failure> {
         let alone = peers.iter().all(|peer| peer.this);
         // Long columns are for programs and for who asks.
         let all = context.verbose > 0 || !out.on_terminal();
-        let mut header = vec!["NODE", "STATE", "ROUTE", "TRANSPORT", "LATENCY", "AGENTS", "ROLES"];
+        let mut header = vec![
+            "NODE",
+            "STATE",
+            "ROUTE",
+            "TRANSPORT",
+            "LATENCY",
+            "AGENTS",
+            "ROLES",
+            "PINNED",
+        ];
         if all {
             header.extend(["ADDRESS", "ID"]);
         }
@@ -108,6 +119,7 @@ fn list(context: &Context) -> Result<(), Failure> {
                 plain(words::milliseconds(peer.latency_ms.filter(|_| !peer.this))),
                 plain(peer.agents.to_string()),
                 plain(words::list(&peer.roles)),
+                plain(if peer.pinned { "pinned" } else { "–" }),
             ];
             if all {
                 row.push((peer.address.unwrap_or_else(|| "–".to_owned()), FAINT));

@@ -24,6 +24,7 @@ struct Status {
     uptime_ms: f64,
     peers: Peers,
     agents: Agents,
+    envelopes: Option<Envelopes>,
     home: String,
     memory_bytes: Option<u64>,
 }
@@ -44,6 +45,12 @@ struct Certificate {
 struct Gateway {
     listen: String,
     resources: Vec<String>,
+}
+
+/// Where envelopes are not encrypted.
+#[derive(Deserialize)]
+struct Envelopes {
+    readable: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +131,14 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             for resource in resources {
                 line("exposes", format!("{resource} (on {listen})"))?;
             }
+        }
+        let readable = status.envelopes.map(|envelopes| envelopes.readable).unwrap_or_default();
+        if !readable.is_empty() {
+            let readable = readable.join(", ");
+            line(
+                "envelopes",
+                format!("NOT encrypted: {readable} is \"none\" in config.toml"),
+            )?;
         }
         line("home", status.home)?;
         let up = words::roughly(Duration::from_secs_f64(status.uptime_ms.max(0.0) / 1e3));

@@ -86,6 +86,7 @@ impl From<Fault> for ApiError {
             FaultCode::NodeOffline | FaultCode::UnknownNode => "dawn peers",
             FaultCode::UnknownAgent | FaultCode::AgentFailed => "dawn agent list",
             FaultCode::Denied => "ask the owner of the agent's node",
+            FaultCode::PinMismatch => "dawn keys list",
             _ => "dawn doctor",
         };
         Self::new(status, fault.code.slug(), fault.message).next(next)
@@ -121,7 +122,7 @@ impl From<crate::error::NodeError> for ApiError {
             NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
             NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
             NodeError::Exists { .. } => StatusCode::CONFLICT,
-            NodeError::Config(_) | NodeError::NoProgram(_) => StatusCode::BAD_REQUEST,
+            NodeError::Config(_) | NodeError::NoProgram(_) | NodeError::SharedKey(_) => StatusCode::BAD_REQUEST,
             _ => return Self::internal(&error),
         };
         let mut answer = Self::new(status, error.code(), error.to_string());

@@ -16,7 +16,8 @@ const WAITING: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct NodeEvent {
     /// `peer.up`, `peer.down`, `agent.changed`, `join.requested`, `join.admitted`, `member.revoked`,
-    /// `certificate.renewed`, `call.waiting`.
+    /// `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
+    /// `key.failed`, `key.forgotten`, `pin.violated`.
     pub name: &'static str,
     /// The object concerned.
     pub data: serde_json::Value,

@@ -11,6 +11,7 @@ mod events;
 mod guard;
 mod health;
 mod invites;
+mod keys;
 mod login;
 mod peers;
 mod status;
@@ -58,6 +59,14 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/calls", get(calls::list))
         .route("/api/calls/{id}/allow", post(calls::allow))
         .route("/api/calls/{id}/deny", post(calls::deny))
+        .route("/api/keys", get(keys::list))
+        .route("/api/keys/{target}/exchange", post(keys::exchange))
+        .route("/api/keys/{target}/rotate", post(keys::rotate))
+        .route("/api/keys/{target}/revoke", post(keys::revoke))
+        .route("/api/keys/{target}/psk", post(keys::add))
+        .route("/api/keys/{target}/approve", post(keys::approve))
+        .route("/api/keys/{target}/deny", post(keys::deny))
+        .route("/api/keys/{target}/pin", post(keys::pin).delete(keys::unpin))
         .route("/api/reload", post(status::reload))
         .route("/api/events", get(events::stream))
         .route("/api/shutdown", post(status::shutdown))

@@ -62,6 +62,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "last_seen": if is_this { Some(ago(std::time::Duration::ZERO)) } else { state.directory.silent_for(view).map(ago) },
             "expires": rfc3339(membership.expires),
             "version": view.record.software,
+            "pinned": state.members.pins().of_node(node).is_some(),
         })
     };
     let mut nodes = state.directory.nodes();
@@ -90,6 +91,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "last_seen": null,
             "expires": rfc3339(member.expires),
             "version": null,
+            "pinned": state.members.pins().of_node(member.node).is_some(),
         })
     }));
     Ok(Json(json!({ "peers": peers })))

@@ -31,6 +31,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },
         "agents": { "local": agents.iter().filter(|entry| entry.node == this).count(), "network": agents.len() },
         "doubts": state.doubts(),
+        "envelopes": state.envelopes.shown(),
         "home": state.home().data(),
         "memory_bytes": resident_bytes(),
     }))

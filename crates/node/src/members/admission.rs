@@ -275,7 +275,9 @@ impl Members {
     async fn free_name(&self, node: NodeId, wanted: &NodeName) -> Result<NodeName, NodeError> {
         let mut known = self.known().await?;
         known.retain(|member| member.node != node);
-        let taken = |name: &NodeName| known.iter().any(|member| member.name == *name);
+        // A name that is pinned here is kept for whom it belongs to, also while it is out.
+        let is_pinned = |name: &NodeName| self.0.pins.of_name(name).is_some_and(|pin| pin.node != node);
+        let taken = |name: &NodeName| is_pinned(name) || known.iter().any(|member| member.name == *name);
         if !taken(wanted) {
             return Ok(wanted.clone());
         }

@@ -24,6 +24,27 @@ struct Status {
     doubts: Vec<String>,
     certificate: Option<Certificate>,
     listen: Vec<String>,
+    envelopes: Option<Envelopes>,
+}
+
+#[derive(Deserialize)]
+struct Envelopes {
+    readable: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    pins: Vec<Pin>,
+}
+
+#[derive(Deserialize)]
+struct Pin {
+    violation: Option<Violation>,
+}
+
+#[derive(Deserialize)]
+struct Violation {
+    message: String,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +111,11 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
                 "look at config.toml, then `dawn reload`",
             ));
         }
+        checks.extend(status.envelopes.as_ref().map(envelopes));
+        checks.push(match get::<Keys>(&client, "/api/keys").await {
+            Ok(Keys { pins }) => pinned(&pins),
+            Err(failure) => Check::broken("pins", &failure),
+        });
         checks.push(peers(&client).await);
         checks.push(match get::<Agents>(&client, "/api/agents").await {
             Ok(Agents { agents }) => agents_state(&agents),
@@ -97,6 +123,37 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
         });
         Ok(checks)
     })
+}
+
+fn envelopes(envelopes: &Envelopes) -> Check {
+    if envelopes.readable.is_empty() {
+        return Check::ok("envelopes", "are encrypted");
+    }
+    let words = format!(
+        "are NOT encrypted where {} is \"none\": everybody on their way can read them",
+        envelopes.readable.join(", ")
+    );
+    Check::warning(
+        "envelopes",
+        words,
+        "set it to \"asymmetric\" in config.toml and restart the node",
+    )
+}
+
+fn pinned(pins: &[Pin]) -> Check {
+    let violations = pins.iter().filter_map(|pin| pin.violation.as_ref());
+    let words: Vec<&str> = violations.map(|violation| violation.message.as_str()).collect();
+    if words.is_empty() {
+        return Check::ok(
+            "pins",
+            words::count(pins.len() as u64, "name") + " pinned, nobody else shows them",
+        );
+    }
+    Check::warning(
+        "pins",
+        words.join("; "),
+        "ask the other person what happened; if it is as it should be, `dawn keys unpin NAME`, then pin it anew",
+    )
 }
 
 fn node(status: &Status, client: &Client) -> Check {
