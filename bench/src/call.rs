@@ -23,10 +23,10 @@ const SPAN: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one case gave.
-struct Figures {
-    p50_ms: f64,
-    p99_ms: f64,
-    per_second: f64,
+pub(crate) struct Figures {
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) per_second: f64,
 }
 
 fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
@@ -49,7 +49,7 @@ const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","param
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// A client over standard I/O: one process, many requests in flight.
-struct Stdio0 {
+pub(crate) struct Stdio0 {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
@@ -57,7 +57,7 @@ struct Stdio0 {
 }
 
 impl Stdio0 {
-    async fn start(mut command: Command) -> Self {
+    pub(crate) async fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,7 +110,7 @@ impl Stdio0 {
         seen
     }
 
-    async fn measure(&mut self, size: usize, in_flight: usize) -> Figures {
+    pub(crate) async fn measure(&mut self, size: usize, in_flight: usize) -> Figures {
         let text = "x".repeat(size);
         let mut latencies = Vec::new();
         let start = Instant::now();

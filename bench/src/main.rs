@@ -2,7 +2,8 @@
 //!
 //! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
 //! one node and through two nodes, over standard I/O and over Streamable HTTP, and beside Dawn through other programs that
-//! do the same. All processes share this machine. The secure channel is measured by itself as well, beside OpenSSL.
+//! do the same; and over members that carry it on. All processes share this machine. The secure channel is measured by
+//! itself as well, beside OpenSSL.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -15,6 +16,7 @@
 mod call;
 mod catalogue;
 mod channel;
+mod forward;
 mod network;
 mod peers;
 mod report;
@@ -41,7 +43,7 @@ struct Arguments {
     /// The folder of the programs that are measured beside Dawn, as `scripts/peers` fills it.
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// Runs one benchmark: calls, catalogue, channel, daemon.
+    /// Runs one benchmark: calls, catalogue, channel, daemon, forward.
     #[arg(long)]
     only: Option<String>,
 }
@@ -67,6 +69,9 @@ fn main() {
         if wanted("calls") {
             let programs = peers::Programs::find(arguments.peers.as_deref());
             call::measure(&arguments.dawn, &arguments.agent, &programs, &mut report).await;
+        }
+        if wanted("forward") {
+            forward::measure(&arguments.dawn, &arguments.agent, &mut report).await;
         }
         report.finish(&arguments.out, arguments.only.is_some());
     });

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 pub(crate) struct Node {
     dawn: PathBuf,
     home: tempfile::TempDir,
+    space: Option<String>,
     process: Child,
     pub(crate) api: String,
     pub(crate) token: String,
@@ -23,16 +24,27 @@ pub(crate) struct Node {
 impl Node {
     /// Makes or joins a network and starts.
     pub(crate) async fn start(dawn: &Path, name: &str, ticket: Option<&str>, listen: &str) -> Self {
+        Self::start_in(dawn, name, ticket, listen, None).await
+    }
+
+    /// The same, with everything of it in a network namespace.
+    pub(crate) async fn start_in(
+        dawn: &Path,
+        name: &str,
+        ticket: Option<&str>,
+        listen: &str,
+        space: Option<&str>,
+    ) -> Self {
         let home = tempfile::Builder::new()
             .prefix("dawn-bench-")
             .tempdir()
             .expect("a temporary folder");
         match ticket {
-            Some(ticket) => run(dawn, home.path(), &["join", ticket, "--name", name]).await,
-            None => run(dawn, home.path(), &["init", "--name", name]).await,
+            Some(ticket) => run(dawn, home.path(), space, &["join", ticket, "--name", name]).await,
+            None => run(dawn, home.path(), space, &["init", "--name", name]).await,
         };
         let begun = Instant::now();
-        let mut process = Command::new(dawn)
+        let mut process = program(dawn, space)
             .arg("--home")
             .arg(home.path())
             .args(["--json", "up", "--api", "127.0.0.1:0", "--no-mdns", "--listen", listen])
@@ -54,6 +66,7 @@ impl Node {
         Self {
             dawn: dawn.to_owned(),
             home,
+            space: space.map(str::to_owned),
             process,
             api,
             token,
@@ -63,12 +76,12 @@ impl Node {
 
     /// Runs a command on this node's home.
     pub(crate) async fn run(&self, args: &[&str]) -> Value {
-        run(&self.dawn, self.home.path(), args).await
+        run(&self.dawn, self.home.path(), self.space.as_deref(), args).await
     }
 
     /// A command on this node's home, not yet started.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.dawn);
+        let mut command = program(&self.dawn, self.space.as_deref());
         command.arg("--home").arg(self.home.path()).args(args);
         command
     }
@@ -106,6 +119,19 @@ impl Node {
         panic!("{address} did not become ready");
     }
 
+    /// Waits until another node is connected directly, or is not.
+    pub(crate) async fn is_direct(&self, name: &str, wanted: bool) {
+        for _ in 0..600 {
+            let peers = self.run(&["peers"]).await;
+            let is_it = |peer: &Value| peer["name"] == name && peer["route"] == "direct";
+            if peers["peers"].as_array().is_some_and(|peers| peers.iter().any(is_it)) == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name}: directly connected is still not {wanted}");
+    }
+
     /// Resident memory, MiB.
     pub(crate) fn resident(&self) -> f64 {
         resident(self.process.id().expect("running"))
@@ -126,8 +152,20 @@ pub(crate) fn resident(pid: u32) -> f64 {
     kib.unwrap_or(f64::NAN) / 1024.0
 }
 
-async fn run(dawn: &Path, home: &Path, args: &[&str]) -> Value {
-    let output = Command::new(dawn)
+/// `dawn`, in a network namespace if there is one.
+fn program(dawn: &Path, space: Option<&str>) -> Command {
+    match space {
+        Some(space) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", space]).arg(dawn);
+            command
+        }
+        None => Command::new(dawn),
+    }
+}
+
+async fn run(dawn: &Path, home: &Path, space: Option<&str>, args: &[&str]) -> Value {
+    let output = program(dawn, space)
         .arg("--home")
         .arg(home)
         .arg("--json")

@@ -5,6 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::backoff::Backoff;
+use crate::forward::Forwarding;
 
 /// Limits of a mesh.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ pub struct MeshConfig {
     pub backoff: Backoff,
     /// Between pings of an idle connection; a missed one closes it.
     pub ping: Duration,
+    /// What forwarded routes need; without it there are none, and the streams of others are not carried.
+    pub forwarding: Option<Forwarding>,
 }
 
 impl MeshConfig {
@@ -91,6 +94,7 @@ impl MeshConfig {
             limits: MeshLimits::default(),
             backoff: Backoff::default(),
             ping: Duration::from_secs(3),
+            forwarding: None,
         }
     }
 }

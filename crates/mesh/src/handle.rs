@@ -1,8 +1,7 @@
 //! The handle of a mesh, the same over the swarm and over the in-memory network.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{MeshConfig, MeshLimits};
 use crate::error::{AcceptError, OpenError, StartError};
+use crate::forward::{FORWARD, Forward, Forwarding, Tunnel};
 use crate::memory;
+use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Transport};
 use crate::pubsub::{self, PUBSUB, Published};
 use crate::stream::MeshStream;
 use crate::swarm;
@@ -24,52 +25,6 @@ pub struct Protocol(pub &'static str);
 
 /// Round trips are measured over it.
 pub(crate) const PING: Protocol = Protocol("/dawn/ping/1");
-
-/// Who may open a protocol's streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
-    /// Peers with a verified membership.
-    Members,
-    /// Strangers too.
-    Anyone,
-}
-
-/// Why the gate refuses a peer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// A stable code.
-    pub code: String,
-    /// In words.
-    pub message: String,
-    /// What proves it to the one refused, at most [`MeshLimits::chain_bytes`]; empty where nothing does.
-    pub evidence: Bytes,
-}
-
-/// Decides who is a member. The node implements it over its certificates.
-#[async_trait::async_trait]
-pub trait Gate: Send + Sync + 'static {
-    /// The chain this node shows; empty before it is a member.
-    fn own_chain(&self) -> Vec<u8>;
-    /// Whether the chain that a peer showed makes it a member.
-    ///
-    /// # Errors
-    /// Why it does not.
-    fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal>;
-    /// Takes note that a peer refused this node, with its evidence, if any.
-    async fn refused(&self, by: NodeId, evidence: &[u8]);
-}
-
-/// A peer as a stream's acceptor sees it.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// Its id, authenticated by the transport.
-    pub node: NodeId,
-    /// What its certificates say; `None` for a stranger.
-    pub membership: Option<Membership>,
-    /// The chain it showed; empty for a stranger.
-    pub chain: Bytes,
-}
 
 /// A stream that a peer opened.
 #[derive(Debug)]
@@ -88,90 +43,6 @@ impl Incoming {
     /// The next stream; `None` when the mesh is shut down.
     pub async fn next(&mut self) -> Option<Inbound> {
         self.0.recv().await
-    }
-}
-
-/// How a peer is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// A connection from node to node.
-    Direct,
-}
-
-/// Over which transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// QUIC over UDP.
-    Quic,
-    /// TCP with Noise and Yamux.
-    Tcp,
-    /// WebSocket over TCP with Noise and Yamux.
-    WebSocket,
-    /// In memory.
-    Memory,
-}
-
-/// A connected member.
-#[derive(Debug, Clone)]
-pub struct PeerInfo {
-    /// Its id.
-    pub node: NodeId,
-    /// What its certificates say.
-    pub membership: Membership,
-    /// The multiaddress of the connection.
-    pub address: String,
-    /// The connection's transport.
-    pub transport: Transport,
-    /// How it is reached.
-    pub route: Route,
-    /// The last measured round trip.
-    pub rtt: Option<Duration>,
-    /// When it became a connected member.
-    pub since: Instant,
-}
-
-/// What happens in the mesh.
-#[derive(Debug, Clone)]
-pub enum PeerEvent {
-    /// A peer showed a valid membership.
-    MemberUp(Peer),
-    /// A member's last connection ended, or its membership did.
-    MemberDown {
-        /// Which.
-        node: NodeId,
-    },
-    /// A node was found on the local network.
-    Discovered {
-        /// Which.
-        node: NodeId,
-        /// Where.
-        addresses: Vec<String>,
-    },
-    /// This node listens on an address.
-    Listening {
-        /// The multiaddress.
-        address: String,
-    },
-}
-
-/// What the mesh counted since it started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections established.
-    pub connections: AtomicU64,
-    /// Peers whose membership was refused.
-    pub refused_members: AtomicU64,
-    /// Streams of strangers to protocols of members.
-    pub refused_strangers: AtomicU64,
-    /// Streams over a limit.
-    pub refused_streams: AtomicU64,
-    /// Published messages dropped because a peer was slow.
-    pub dropped_messages: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -227,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) room: Arc<Semaphore>,
     /// Who refused this node, and why.
     refused_by: Mutex<HashMap<NodeId, String>>,
+    /// Forwarded routes, where the mesh has any.
+    pub(crate) forward: OnceLock<Forward>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -254,6 +127,7 @@ impl Shared {
             strangers,
             room,
             refused_by: Mutex::default(),
+            forward: OnceLock::new(),
         })
     }
 
@@ -328,6 +202,31 @@ impl Shared {
         }
     }
 
+    /// Hands a stream that came through other members to whoever serves its protocol. Nothing that belongs between
+    /// neighbours comes so.
+    pub(crate) async fn deliver_forwarded(
+        &self,
+        protocol: &str,
+        peer: Peer,
+        permits: &mut Vec<OwnedSemaphorePermit>,
+        make: impl FnOnce(Vec<OwnedSemaphorePermit>) -> MeshStream,
+    ) {
+        if [PUBSUB.0, FORWARD.0].contains(&protocol) {
+            return Counters::count(&self.counters.refused_streams);
+        }
+        let Some((_, sender)) = lock(&self.acceptors).get(protocol).cloned() else {
+            return;
+        };
+        match Arc::clone(&self.streams).try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
+            Err(_) => return Counters::count(&self.counters.refused_streams),
+        }
+        let stream = make(std::mem::take(permits));
+        if sender.send(Inbound { peer, stream }).await.is_err() {
+            tracing::debug!(protocol, "nobody serves this protocol any more");
+        }
+    }
+
     /// A member's first streams may arrive before the answer to the membership handshake does.
     async fn wait_for_member(&self, node: NodeId) -> Result<(Peer, CancellationToken), OpenError> {
         const PATIENCE: Duration = Duration::from_secs(2);
@@ -363,6 +262,28 @@ impl Shared {
     }
 }
 
+/// How a node was reached.
+enum Reached {
+    Direct(CancellationToken),
+    Forwarded(Tunnel),
+}
+
+/// Neither a connection nor, as far as this goes, a tunnel.
+fn neither(direct: OpenError, forwarded: Result<Tunnel, OpenError>) -> Result<Reached, OpenError> {
+    forwarded.map(Reached::Forwarded).map_err(|error| both(&direct, error))
+}
+
+/// What is said when there is neither a connection nor a tunnel.
+fn both(direct: &OpenError, forwarded: OpenError) -> OpenError {
+    match forwarded {
+        OpenError::NotConnected { node, reason } => OpenError::NotConnected {
+            node,
+            reason: format!("{direct}; {reason}"),
+        },
+        error => error,
+    }
+}
+
 impl Mesh {
     /// Starts the libp2p swarm of a node.
     ///
@@ -372,8 +293,11 @@ impl Mesh {
         swarm::start(config, gate).await
     }
 
-    /// Serves what every mesh serves.
-    pub(crate) fn begin(&self) {
+    /// Serves what every mesh serves, and forwarded routes where it can.
+    pub(crate) fn begin(&self, forwarding: Option<Forwarding>) {
+        if let Some(forwarding) = forwarding {
+            self.begin_forwarding(forwarding);
+        }
         let ping = self.accept(PING, Audience::Members);
         let pubsub = self.accept(PUBSUB, Audience::Members);
         let (Ok(mut ping), Ok(pubsub)) = (ping, pubsub) else {
@@ -400,19 +324,57 @@ impl Mesh {
         self.shared.local
     }
 
-    /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known.
+    /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known, and through
+    /// other members where no connection comes to be within a moment.
     ///
     /// # Errors
     /// It cannot be reached, is no member, or does not serve the protocol.
     pub async fn open(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
-        let cut = match self.shared.peer(node) {
-            Some((_, cut)) => cut,
-            None => {
-                self.backend_connect(node).await?;
-                self.shared.wait_for_member(node).await?.1
+        if let Some((_, cut)) = self.shared.peer(node) {
+            return self.backend_open(node, protocol, cut).await;
+        }
+        if let Some(tunnel) = self.tunnel(node) {
+            return tunnel.open(protocol).await;
+        }
+        match self.reach(node).await? {
+            Reached::Direct(cut) => self.backend_open(node, protocol, cut).await,
+            Reached::Forwarded(tunnel) => tunnel.open(protocol).await,
+        }
+    }
+
+    async fn connect_directly(&self, node: NodeId) -> Result<Reached, OpenError> {
+        self.backend_connect(node).await?;
+        Ok(Reached::Direct(self.shared.wait_for_member(node).await?.1))
+    }
+
+    /// A connection, or a tunnel where none comes to be in time.
+    async fn reach(&self, node: NodeId) -> Result<Reached, OpenError> {
+        let mut direct = std::pin::pin!(self.connect_directly(node));
+        let Some(forward) = self.forward() else {
+            return direct.await;
+        };
+        let early = tokio::time::timeout(forward.config.head_start, &mut direct).await;
+        let error = match early {
+            Ok(Ok(reached)) => return Ok(reached),
+            // Who refuses this node does so on every route.
+            Ok(Err(error @ (OpenError::Refused { .. } | OpenError::Closed))) => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let mut forwarded = std::pin::pin!(self.tunnel_to(node));
+                tokio::select! {
+                    reached = &mut direct => match reached {
+                        Ok(reached) => return Ok(reached),
+                        Err(error) => return neither(error, forwarded.await),
+                    },
+                    tunnel = &mut forwarded => match tunnel {
+                        Ok(tunnel) => return Ok(Reached::Forwarded(tunnel)),
+                        Err(error @ OpenError::Refused { .. }) => return Err(error),
+                        Err(error) => return direct.await.map_err(|direct| both(&direct, error)),
+                    },
+                }
             }
         };
-        self.backend_open(node, protocol, cut).await
+        neither(error, self.tunnel_to(node).await)
     }
 
     /// Opens a stream to a connected peer whether or not it is a member.
@@ -423,7 +385,7 @@ impl Mesh {
         self.backend_open(node, protocol, self.shared.stop.child_token()).await
     }
 
-    async fn backend_open(
+    pub(crate) async fn backend_open(
         &self,
         node: NodeId,
         protocol: Protocol,
@@ -489,15 +451,23 @@ impl Mesh {
         self.shared.events.subscribe()
     }
 
-    /// The connected members.
+    /// The members that are connected, and those that tunnels lead to.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerInfo> {
+        let mut peers = self.connected();
+        peers.extend(self.forwarded_peers(&peers));
+        peers
+    }
+
+    /// The connected members.
+    #[must_use]
+    pub fn connected(&self) -> Vec<PeerInfo> {
         self.shared.with_members(|members| {
             let info = |member: &Member| PeerInfo {
                 node: member.peer.node,
                 membership: member.membership.clone(),
-                address: member.address.clone(),
-                transport: member.transport,
+                address: Some(member.address.clone()),
+                transport: Some(member.transport),
                 route: Route::Direct,
                 rtt: member.rtt,
                 since: member.since,
@@ -570,6 +540,9 @@ impl Mesh {
                 member.rtt = Some(rtt);
             }
         });
+        if let Some(tunnel) = self.tunnel(node) {
+            tunnel.set_rtt(rtt);
+        }
         Ok(rtt)
     }
 
@@ -587,6 +560,7 @@ impl Mesh {
                 self.disconnect(node);
             }
         }
+        self.recheck_tunnels();
     }
 
     /// Shows this node's chain to every connected member again, after it was renewed.
@@ -597,6 +571,7 @@ impl Mesh {
                 control.show_chain(node, self.clone());
             }
         }
+        self.show_tunnels_own_chain();
     }
 
     /// What was counted.
@@ -607,6 +582,7 @@ impl Mesh {
 
     /// Closes listeners, connections and streams.
     pub async fn shutdown(&self) {
+        self.end_tunnels().await;
         let nodes: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
         for node in nodes {
             self.member_gone(node);

@@ -6,10 +6,12 @@
 mod backoff;
 mod config;
 mod error;
+pub mod forward;
 mod handle;
 mod inbound;
 mod membership;
 pub mod memory;
+mod peer;
 mod pubsub;
 mod stream;
 mod swarm;
@@ -17,9 +19,9 @@ mod swarm;
 pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use error::{AcceptError, OpenError, StartError};
-pub use handle::{
-    Audience, Counters, Gate, Inbound, Incoming, Mesh, Peer, PeerEvent, PeerInfo, Protocol, Refusal, Route, Transport,
-};
+pub use forward::{ForwardConfig, Forwarding};
+pub use handle::{Inbound, Incoming, Mesh, Protocol};
+pub use peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Refusal, Route, Transport};
 pub use pubsub::Published;
 pub use stream::MeshStream;
 pub use swarm::check_address;

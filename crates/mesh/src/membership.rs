@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dawn_identity::{Membership, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::handle::{Gate, Refusal};
+use crate::peer::{Gate, Refusal};
 
 pub(crate) const PROTOCOL: &str = "/dawn/membership/1";
 

@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::MeshLimits;
 use crate::error::OpenError;
-use crate::handle::{Backend, Gate, Mesh, Protocol, Shared, Transport, lock};
+use crate::forward::Forwarding;
+use crate::handle::{Backend, Mesh, Protocol, Shared, lock};
 use crate::membership;
+use crate::peer::{Gate, Transport};
 use crate::pubsub::PUBSUB;
 use crate::stream::MeshStream;
 
@@ -29,6 +31,11 @@ struct State {
     nodes: HashMap<NodeId, Mesh>,
     kept: HashSet<(NodeId, NodeId)>,
     group: HashMap<NodeId, usize>,
+    /// Pairs that have no connection to each other.
+    apart: HashSet<(NodeId, NodeId)>,
+    /// What goes to and from them is lost, and nobody is told.
+    silent: HashSet<NodeId>,
+    tap: Option<Tap>,
     latency: Range<Duration>,
     loss: f64,
     rng: StdRng,
@@ -40,6 +47,10 @@ pub(crate) struct Port {
     network: Network,
     local: NodeId,
 }
+
+/// Sees what one node sends another: from, to, and the bytes. There is no encryption between neighbours here, so these are
+/// the bytes that each of them handles.
+pub type Tap = Arc<dyn Fn(NodeId, NodeId, &[u8]) + Send + Sync>;
 
 const PIPE: usize = 256 << 10;
 
@@ -59,6 +70,9 @@ impl Network {
             nodes: HashMap::new(),
             kept: HashSet::new(),
             group: HashMap::new(),
+            apart: HashSet::new(),
+            silent: HashSet::new(),
+            tap: None,
             latency: Duration::ZERO..Duration::ZERO,
             loss: 0.0,
             rng: StdRng::seed_from_u64(seed),
@@ -69,6 +83,12 @@ impl Network {
     /// Adds a node.
     #[must_use]
     pub fn node(&self, node: NodeId, gate: Arc<dyn Gate>) -> Mesh {
+        self.node_with(node, gate, None)
+    }
+
+    /// Adds a node that takes part in forwarded routes.
+    #[must_use]
+    pub fn node_with(&self, node: NodeId, gate: Arc<dyn Gate>, forwarding: Option<Forwarding>) -> Mesh {
         let shared = Shared::new(node, gate, MeshLimits::default());
         let mesh = Mesh {
             shared,
@@ -78,7 +98,7 @@ impl Network {
             }),
         };
         lock(&self.0).nodes.insert(node, mesh.clone());
-        mesh.begin();
+        mesh.begin(forwarding);
         self.reconnect();
         mesh
     }
@@ -91,6 +111,41 @@ impl Network {
     /// The share of published messages that is lost, 0 to 1.
     pub fn set_loss(&self, share: f64) {
         lock(&self.0).loss = share;
+    }
+
+    /// Has everything seen that goes from node to node from now on.
+    pub fn set_tap(&self, tap: Option<Tap>) {
+        lock(&self.0).tap = tap;
+    }
+
+    /// Has everything lost that goes to a node and comes from it, without a word to anybody, as when its machine loses its
+    /// power. Where the network has latency.
+    pub fn silence(&self, node: NodeId) {
+        lock(&self.0).silent.insert(node);
+    }
+
+    /// Cuts the connection between two nodes, until [`Self::join`].
+    pub fn part(&self, a: NodeId, b: NodeId) {
+        let meshes = {
+            let mut state = lock(&self.0);
+            state.apart.extend([(a, b), (b, a)]);
+            [(a, b), (b, a)].map(|(near, far)| (state.nodes.get(&near).cloned(), far))
+        };
+        for (mesh, far) in meshes {
+            if let Some(mesh) = mesh {
+                mesh.member_gone(far);
+            }
+        }
+    }
+
+    /// Ends what [`Self::part`] did.
+    pub fn join(&self, a: NodeId, b: NodeId) {
+        {
+            let mut state = lock(&self.0);
+            state.apart.remove(&(a, b));
+            state.apart.remove(&(b, a));
+        }
+        self.reconnect();
     }
 
     /// Cuts every connection between nodes of different groups.
@@ -151,10 +206,14 @@ impl Network {
         }
     }
 
-    fn pipe(&self) -> (DuplexStream, DuplexStream) {
+    /// A pipe between two nodes.
+    fn pipe(&self, here: NodeId, there: NodeId) -> (DuplexStream, DuplexStream) {
         let (near, far) = tokio::io::duplex(PIPE);
-        let latency = lock(&self.0).latency.clone();
-        if latency.end.is_zero() {
+        let (latency, is_tapped) = {
+            let state = lock(&self.0);
+            (state.latency.clone(), state.tap.is_some())
+        };
+        if latency.end.is_zero() && !is_tapped {
             return (near, far);
         }
         let (middle, end) = tokio::io::duplex(PIPE);
@@ -162,16 +221,24 @@ impl Network {
         let (mut middle_read, mut middle_write) = tokio::io::split(middle);
         let network = self.clone();
         let back = self.clone();
-        tokio::spawn(async move { network.delay(&mut far_read, &mut middle_write).await });
-        tokio::spawn(async move { back.delay(&mut middle_read, &mut far_write).await });
+        tokio::spawn(async move { network.delay((here, there), &mut far_read, &mut middle_write).await });
+        tokio::spawn(async move { back.delay((there, here), &mut middle_read, &mut far_write).await });
         (near, end)
     }
 
-    async fn delay(&self, from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteExt + Unpin)) {
+    async fn delay(
+        &self,
+        ends: (NodeId, NodeId),
+        from: &mut (impl AsyncReadExt + Unpin),
+        to: &mut (impl AsyncWriteExt + Unpin),
+    ) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(length @ 1..) = from.read(&mut bytes).await {
             let wait = {
                 let mut state = lock(&self.0);
+                if let Some(tap) = &state.tap {
+                    tap(ends.0, ends.1, &bytes[..length]);
+                }
                 let range = state.latency.clone();
                 if range.is_empty() {
                     range.start
@@ -180,6 +247,9 @@ impl Network {
                 }
             };
             tokio::time::sleep(wait).await;
+            if [ends.0, ends.1].iter().any(|end| lock(&self.0).silent.contains(end)) {
+                continue;
+            }
             if to.write_all(&bytes[..length]).await.is_err() || to.flush().await.is_err() {
                 return;
             }
@@ -191,7 +261,7 @@ impl Network {
 
 impl State {
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
-        !self.group.is_empty() && self.group.get(&a) != self.group.get(&b)
+        self.apart.contains(&(a, b)) || (!self.group.is_empty() && self.group.get(&a) != self.group.get(&b))
     }
 }
 
@@ -218,7 +288,7 @@ impl Port {
         if near.shared.gate.own_chain().is_empty() || far.shared.gate.own_chain().is_empty() {
             return Ok(());
         }
-        let (mut here, mut there) = self.network.pipe();
+        let (mut here, mut there) = self.network.pipe(self.local, node);
         let (local, limit) = (self.local, near.shared.limits.chain_bytes);
         tokio::spawn(async move {
             let shown = membership::show(&mut here, &*near.shared.gate, node, limit);
@@ -279,7 +349,7 @@ impl Port {
         if lost {
             return Err(away());
         }
-        let (here, there) = self.network.pipe();
+        let (here, there) = self.network.pipe(self.local, node);
         let local = self.local;
         tokio::spawn(async move {
             far.shared

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::handle::{Counters, Inbound, Incoming, Mesh, Protocol, Shared, lock};
+use crate::handle::{Inbound, Incoming, Mesh, Protocol, Shared, lock};
+use crate::peer::Counters;
 use crate::stream::MeshStream;
 
 /// Published messages go over it.

@@ -22,6 +22,7 @@ pub struct MeshStream {
 
 enum Kind {
     Libp2p { stream: libp2p::Stream, reads: usize },
+    Tunnel { stream: yamux::Stream, reads: usize },
     Memory(DuplexStream),
 }
 
@@ -40,6 +41,24 @@ impl MeshStream {
     ) -> Self {
         Self {
             kind: Kind::Libp2p {
+                stream,
+                reads: READS[0],
+            },
+            peer,
+            cut: Box::pin(cut.cancelled_owned()),
+            is_cut: false,
+            _permits: permits,
+        }
+    }
+
+    pub(crate) fn tunnel(
+        stream: yamux::Stream,
+        peer: NodeId,
+        cut: CancellationToken,
+        permits: Vec<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self {
+            kind: Kind::Tunnel {
                 stream,
                 reads: READS[0],
             },
@@ -74,7 +93,7 @@ impl MeshStream {
         if self.is_cut {
             Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the peer is no member any more",
+                "the peer is no member any more, or the way to it is lost",
             ))
         } else {
             Ok(())
@@ -90,23 +109,27 @@ impl fmt::Debug for MeshStream {
     }
 }
 
+fn poll_read(
+    stream: &mut (impl futures::AsyncRead + Unpin),
+    reads: &mut usize,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let room = (*reads).min(buffer.remaining());
+    let read = ready!(Pin::new(stream).poll_read(context, buffer.initialize_unfilled_to(room)))?;
+    buffer.advance(read);
+    *reads = if read < room { *reads / 2 } else { *reads * 2 };
+    *reads = (*reads).clamp(READS[0], READS[1]);
+    Poll::Ready(Ok(()))
+}
+
 impl AsyncRead for MeshStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(context)?;
         match &mut this.kind {
-            Kind::Libp2p { stream, reads } => {
-                let room = (*reads).min(buffer.remaining());
-                let read = ready!(futures::AsyncRead::poll_read(
-                    Pin::new(stream),
-                    context,
-                    buffer.initialize_unfilled_to(room)
-                ))?;
-                buffer.advance(read);
-                *reads = if read < room { *reads / 2 } else { *reads * 2 };
-                *reads = (*reads).clamp(READS[0], READS[1]);
-                Poll::Ready(Ok(()))
-            }
+            Kind::Libp2p { stream, reads } => poll_read(stream, reads, context, buffer),
+            Kind::Tunnel { stream, reads } => poll_read(stream, reads, context, buffer),
             Kind::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -118,6 +141,7 @@ impl AsyncWrite for MeshStream {
         this.check(context)?;
         match &mut this.kind {
             Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_write(Pin::new(stream), context, bytes),
+            Kind::Tunnel { stream, .. } => futures::AsyncWrite::poll_write(Pin::new(stream), context, bytes),
             Kind::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -127,6 +151,7 @@ impl AsyncWrite for MeshStream {
         this.check(context)?;
         match &mut this.kind {
             Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_flush(Pin::new(stream), context),
+            Kind::Tunnel { stream, .. } => futures::AsyncWrite::poll_flush(Pin::new(stream), context),
             Kind::Memory(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -134,6 +159,7 @@ impl AsyncWrite for MeshStream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().kind {
             Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_close(Pin::new(stream), context),
+            Kind::Tunnel { stream, .. } => futures::AsyncWrite::poll_close(Pin::new(stream), context),
             Kind::Memory(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

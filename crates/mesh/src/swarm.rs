@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::config::MeshConfig;
 use crate::error::{AcceptError, OpenError, StartError};
-use crate::handle::{Backend, Counters, Gate, Mesh, PeerEvent, Protocol, Shared, Transport, lock};
+use crate::handle::{Backend, Mesh, Protocol, Shared, lock};
 use crate::inbound;
 use crate::membership;
+use crate::peer::{Counters, Gate, PeerEvent, Transport};
 use crate::stream::MeshStream;
 
 #[derive(NetworkBehaviour)]
@@ -398,7 +399,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     }
     actor.first_addresses(waiting).await?;
     serve_membership(&mesh, &control)?;
-    mesh.begin();
+    mesh.begin(config.forwarding);
     tokio::spawn(actor.run());
     Ok(mesh)
 }

@@ -18,10 +18,12 @@ use crate::error::NodeError;
 
 mod check;
 pub mod edit;
+mod forwarding;
 mod gateway;
 mod keys;
 
 pub use dawn_mcp::gateway::resource::Secret;
+pub use forwarding::{ForwardingConfig, SigningConfig};
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig};
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub mesh: MeshSection,
     /// Membership certificates that this node issues.
     pub certificate: CertificateConfig,
+    /// Streams carried by other members, and for them.
+    pub forwarding: ForwardingConfig,
     /// This node's keys beside its identity.
     pub keys: KeysConfig,
     /// How messages that stand by themselves are encrypted.
@@ -582,12 +586,13 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "api",
     "mesh",
     "certificate",
     "keys",
     "envelopes",
+    "forwarding",
     "memory",
     "limits",
     "log",
@@ -667,6 +672,7 @@ mod tests {
             ("[agents.x]\n", "agents.x"),
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
+            ("[forwarding]\nhops = 0\n", "hops"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();

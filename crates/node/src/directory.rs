@@ -359,7 +359,7 @@ impl Directory {
 
     /// Asks every connected member for what this node lacks.
     pub(crate) fn meet_all(&self) {
-        self.0.mesh.peers().iter().for_each(|peer| self.met(peer.node));
+        self.0.mesh.connected().iter().for_each(|peer| self.met(peer.node));
     }
 
     /// A member is connected: it gets this node's digest, beat and the revocations.

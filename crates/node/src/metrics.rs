@@ -29,6 +29,46 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: usize) {
 }
 
 impl NodeState {
+    fn forwarding_metrics(&self, registry: &mut Registry) {
+        let mesh = self.mesh.counters();
+        let words = [
+            ("mesh_tunnels_begun", "Tunnels begun, here or by peers", &mesh.tunnels),
+            (
+                "mesh_tunnels_resumed",
+                "Tunnels that went on over another path",
+                &mesh.resumed,
+            ),
+            ("mesh_carriers_accepted", "Carriers for other members", &mesh.carriers),
+            ("mesh_carriers_refused", "Carriers refused", &mesh.refused_carriers),
+            (
+                "mesh_carried_bytes",
+                "Bytes carried for other members",
+                &mesh.carried_bytes,
+            ),
+            (
+                "mesh_route_queries",
+                "Routes asked for by this node",
+                &mesh.route_queries,
+            ),
+            (
+                "mesh_route_messages_refused",
+                "Messages of route discovery that were refused",
+                &mesh.refused_queries,
+            ),
+        ];
+        for (name, help, value) in words {
+            counter(registry, name, help, value.load(Ordering::Relaxed));
+        }
+        gauge(registry, "mesh_tunnels", "Tunnels that are open", self.mesh.tunnels());
+        let carriers = self.mesh.carriers();
+        gauge(
+            registry,
+            "mesh_carriers",
+            "Streams of other members carried now",
+            carriers,
+        );
+    }
+
     /// Everything that is counted, now.
     #[must_use]
     pub fn metrics_text(&self) -> String {
@@ -69,8 +109,9 @@ impl NodeState {
             &mut registry,
             "mesh_peers",
             "Connected members",
-            self.mesh.peers().len(),
+            self.mesh.connected().len(),
         );
+        self.forwarding_metrics(&mut registry);
         let gateway = self.gateway.counters();
         counter(
             &mut registry,

@@ -14,7 +14,7 @@ use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, 
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
 use dawn_mcp::wire::{Caller, PROTOCOL};
-use dawn_mesh::{Audience, Backoff, Mesh, MeshConfig, Protocol};
+use dawn_mesh::{Audience, Backoff, Forwarding, Mesh, MeshConfig, Protocol};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -331,6 +331,13 @@ impl Node {
             mdns: config.mesh.mdns,
             limits: config.limits.mesh(),
             backoff: Backoff::default(),
+            forwarding: config.forwarding.enabled.then(|| {
+                let keys = keys.clone();
+                Forwarding {
+                    config: config.forwarding.mesh(),
+                    ..Forwarding::new(members.network(), Arc::new(move || keys.party()))
+                }
+            }),
             ..MeshConfig::new(*key.seed())
         };
         let mesh = match Mesh::start(mesh_config.clone(), members.gate()).await {

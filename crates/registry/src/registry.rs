@@ -25,7 +25,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(10),
-            suspicion: Duration::from_secs(2),
+            // Longer than from one beat to the next: whoever is reached by another way stays online.
+            suspicion: Duration::from_secs(4),
             nodes: 4096,
         }
     }

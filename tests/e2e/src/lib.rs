@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod issuer;
+pub mod lab;
 pub mod sse;
 pub mod terminal;
 
@@ -24,6 +25,7 @@ use tokio::process::{Child, Command};
 
 pub use client::{Legacy, Modern, Reply};
 pub use issuer::Issuer;
+pub use lab::Lab;
 pub use sse::Events;
 
 /// How long any single expectation may take before it counts as not met.
@@ -98,6 +100,8 @@ pub struct Node {
     process: Option<Child>,
     environment: Vec<(String, String)>,
     listen: Vec<String>,
+    /// The network namespace that everything of it runs in.
+    space: Option<String>,
 }
 
 /// What a finished command said.
@@ -156,6 +160,29 @@ impl Node {
             process: None,
             environment: Vec::new(),
             listen: Vec::new(),
+            space: None,
+        }
+    }
+
+    /// A node inside a network namespace of a lab, listening on all its addresses.
+    #[must_use]
+    pub fn inside(lab: &Lab, name: &str, transport: Transport) -> Self {
+        let everywhere = transport.multiaddr().replace("127.0.0.1", "0.0.0.0");
+        Self {
+            space: Some(lab.space(name)),
+            listen: vec![everywhere],
+            ..Self::new(name, transport)
+        }
+    }
+
+    fn program(&self) -> Command {
+        match &self.space {
+            Some(space) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", space]).arg(dawn());
+                command
+            }
+            None => Command::new(dawn()),
         }
     }
 
@@ -175,7 +202,7 @@ impl Node {
     /// A `dawn` command on this node's home, with `--json`.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(dawn());
+        let mut command = self.program();
         command.arg("--home").arg(self.home()).arg("--json").args(args);
         command.env_remove("DAWN_HOME").envs(self.environment.iter().cloned());
         command
@@ -188,7 +215,7 @@ impl Node {
 
     /// Runs a `dawn` command on this node's home, without `--json`.
     pub async fn words(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(dawn());
+        let mut command = self.program();
         command.arg("--home").arg(self.home()).args(args);
         command.env_remove("DAWN_HOME").envs(self.environment.iter().cloned());
         run(&mut command).await
@@ -227,6 +254,10 @@ impl Node {
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         self.process = Some(process);
+        if self.space.is_some() {
+            // It listens on all addresses of its namespace, also on later ones.
+            return;
+        }
         // The next start listens where this one did, so that others find it again.
         self.listen = self.ready["listen"]
             .as_array()

@@ -64,6 +64,7 @@ struct Peer {
     online: bool,
     this: bool,
     route: String,
+    via: Option<Vec<Via>>,
     transport: Option<String>,
     address: Option<String>,
     latency_ms: Option<f64>,
@@ -71,6 +72,27 @@ struct Peer {
     #[serde(default)]
     pinned: bool,
     last_seen: Option<Timestamp>,
+}
+
+/// A member in between.
+#[derive(Deserialize)]
+struct Via {
+    id: String,
+    name: Option<String>,
+}
+
+/// A route in words: `direct`, `forwarded via desk, lab`.
+fn way(route: &str, via: Option<&[Via]>) -> String {
+    let names: Vec<String> = via
+        .unwrap_or_default()
+        .iter()
+        .map(|via| words::clean(via.name.as_ref().unwrap_or(&via.id)).into_owned())
+        .collect();
+    if names.is_empty() {
+        route.to_owned()
+    } else {
+        format!("{route} via {}", names.join(", "))
+    }
 }
 
 impl Peer {
@@ -111,10 +133,11 @@ fn list(context: &Context) -> Result<(), Failure> {
         for peer in peers {
             let state = peer.state();
             let away = peer.this || peer.route == "none";
+            let route = way(&peer.route, peer.via.as_deref());
             let mut row = vec![
                 (peer.name, STRONG),
                 state,
-                plain(if away { "–" } else { &peer.route }),
+                plain(if away { "–" } else { &route }),
                 plain(peer.transport.as_deref().unwrap_or("–")),
                 plain(words::milliseconds(peer.latency_ms.filter(|_| !peer.this))),
                 plain(peer.agents.to_string()),
@@ -150,6 +173,7 @@ fn revoke(context: &Context, node: &str) -> Result<(), Failure> {
 struct Pinged {
     node: Named,
     route: Option<String>,
+    via: Option<Vec<Via>>,
     transport: Option<String>,
     times_ms: Vec<f64>,
 }
@@ -166,7 +190,8 @@ pub(crate) fn ping(context: &Context, args: &PingArgs) -> Result<(), Failure> {
     let pinged: Box<RawValue> = context.wait(async { Ok(client.post(&path, &body).await?) })?;
     let out = context.out;
     out.answer(&pinged, |pinged: Pinged| {
-        let way: Vec<String> = [pinged.route, pinged.transport].into_iter().flatten().collect();
+        let route = pinged.route.map(|route| way(&route, pinged.via.as_deref()));
+        let way: Vec<String> = [route, pinged.transport].into_iter().flatten().collect();
         for (at, time) in pinged.times_ms.iter().enumerate() {
             out.line(format!("{}: {} ms", at + 1, round(*time)))?;
         }
@@ -204,6 +229,19 @@ fn summary(name: &str, way: &str, times: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_names_who_is_in_between() {
+        let via = |name: Option<&str>| Via {
+            id: "12D3".to_owned(),
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(way("direct", None), "direct");
+        assert_eq!(
+            way("forwarded", Some(&[via(Some("desk")), via(None)])),
+            "forwarded via desk, 12D3"
+        );
+    }
 
     #[test]
     fn round_trips_are_summed_up() {

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use dawn_identity::NodeRef;
-use dawn_mesh::Transport;
+use dawn_identity::{NodeId, NodeRef};
+use dawn_mesh::{PeerInfo, Route, Transport};
 use dawn_registry::NodeView;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,29 +33,55 @@ fn ago(elapsed: std::time::Duration) -> String {
         .to_string()
 }
 
+/// The way to a node, and the members in between.
+struct Way {
+    route: &'static str,
+    via: Option<Vec<Value>>,
+    transport: Option<&'static str>,
+}
+
+impl Way {
+    fn of(node: NodeId, this: NodeId, peer: Option<&PeerInfo>, nodes: &[NodeView]) -> Self {
+        let named = |id: &NodeId| {
+            let view = nodes.iter().find(|view| view.record.node == *id);
+            json!({ "id": id, "name": view.map(|view| &view.record.name) })
+        };
+        let (route, via) = match peer.map(|peer| &peer.route) {
+            _ if node == this => ("this", None),
+            Some(Route::Direct) => ("direct", None),
+            Some(Route::Forwarded { via }) => ("forwarded", Some(via.iter().map(named).collect())),
+            None => ("none", None),
+        };
+        Self {
+            route,
+            via,
+            transport: peer.and_then(|peer| peer.transport).map(transport_name),
+        }
+    }
+}
+
 pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
     let connected = state.mesh.peers();
     let this = state.node_id();
+    let mut nodes = state.directory.nodes();
+    nodes.sort_by(|a, b| a.record.name.cmp(&b.record.name));
     let shown = |view: &NodeView| {
         let node = view.record.node;
         let peer = connected.iter().find(|peer| peer.node == node);
         let is_this = node == this;
         let membership = peer.map_or(&view.membership, |peer| &peer.membership);
         let roles: Vec<String> = membership.roles.iter().map(|role| role.to_string()).collect();
-        let route = match (is_this, peer) {
-            (true, _) => "this",
-            (false, Some(_)) => "direct",
-            (false, None) => "none",
-        };
+        let way = Way::of(node, this, peer, &nodes);
         json!({
             "id": node,
             "name": view.record.name,
             "roles": roles,
             "online": view.online,
             "this": is_this,
-            "route": route,
-            "transport": peer.map(|peer| transport_name(peer.transport)),
-            "address": peer.map(|peer| peer.address.clone()),
+            "route": way.route,
+            "via": way.via,
+            "transport": way.transport,
+            "address": peer.and_then(|peer| peer.address.clone()),
             "latency_ms": state.latency_ms(node),
             "agents": view.record.agents.len(),
             "since": peer.map(|peer| ago(peer.since.elapsed())),
@@ -65,8 +91,6 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "pinned": state.members.pins().of_node(node).is_some(),
         })
     };
-    let mut nodes = state.directory.nodes();
-    nodes.sort_by(|a, b| a.record.name.cmp(&b.record.name));
     let mut peers: Vec<Value> = nodes.iter().map(shown).collect();
     // Members that have said nothing of themselves yet.
     let known = state.members.known().await?;
@@ -75,6 +99,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
         .filter(|member| !nodes.iter().any(|view| view.record.node == member.node));
     peers.extend(silent.map(|member| {
         let peer = connected.iter().find(|peer| peer.node == member.node);
+        let way = Way::of(member.node, this, peer, &nodes);
         let roles: Vec<String> = member.roles.iter().map(|role| role.to_string()).collect();
         json!({
             "id": member.node,
@@ -82,9 +107,10 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "roles": roles,
             "online": peer.is_some(),
             "this": member.node == this,
-            "route": if peer.is_some() { "direct" } else { "none" },
-            "transport": peer.map(|peer| transport_name(peer.transport)),
-            "address": peer.map(|peer| peer.address.clone()),
+            "route": way.route,
+            "via": way.via,
+            "transport": way.transport,
+            "address": peer.and_then(|peer| peer.address.clone()),
             "latency_ms": state.latency_ms(member.node),
             "agents": 0,
             "since": peer.map(|peer| ago(peer.since.elapsed())),
@@ -137,16 +163,16 @@ pub(super) async fn ping(
         };
         times.push((time.as_secs_f64() * 1e6).round() / 1e3);
     }
-    let transport = state
-        .mesh
-        .peers()
-        .iter()
-        .find(|peer| peer.node == id)
-        .map(|peer| transport_name(peer.transport));
-    let route = if id == state.node_id() { "this" } else { "direct" };
-    Ok(Json(
-        json!({ "node": { "id": id, "name": view.record.name }, "route": route, "transport": transport, "times_ms": times }),
-    ))
+    let peers = state.mesh.peers();
+    let peer = peers.iter().find(|peer| peer.node == id);
+    let way = Way::of(id, state.node_id(), peer, &state.directory.nodes());
+    Ok(Json(json!({
+        "node": { "id": id, "name": view.record.name },
+        "route": way.route,
+        "via": way.via,
+        "transport": way.transport,
+        "times_ms": times,
+    })))
 }
 
 pub(super) async fn revoke(State(state): State<NodeState>, Path(node): Path<String>) -> Result<Json<Value>, ApiError> {

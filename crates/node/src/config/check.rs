@@ -55,6 +55,7 @@ impl Config {
             }
         }
         self.keys.check()?;
+        self.forwarding.check()?;
         for (name, agent) in &self.agents {
             agent.check().map_err(|error| match error {
                 NodeError::Config(words) => wrong(format!("agents.{name}: {words}")),
@@ -135,6 +136,7 @@ impl Config {
             ("certificate", self.certificate != other.certificate),
             ("keys", self.keys != other.keys),
             ("envelopes", self.envelopes != other.envelopes),
+            ("forwarding", self.forwarding != other.forwarding),
             ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),

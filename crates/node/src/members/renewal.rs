@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dawn_identity::Role;
 use dawn_identity::admission::AdmissionMessage;
+use dawn_identity::{NodeId, Role};
 use dawn_mesh::Mesh;
 use tokio_util::sync::CancellationToken;
 
@@ -50,12 +50,14 @@ impl Members {
             return self.set_own(chain).await;
         }
         let mut last = NodeError::Admission("no node that may renew it is connected".into());
-        let mut peers = mesh.peers();
-        peers.retain(|peer| peer.membership.roles.may_admit());
-        // A certificate by the owner outlives the admins.
-        peers.sort_by_key(|peer| !peer.membership.roles.contains(Role::Owner));
-        for peer in peers {
-            match self.ask_for_renewal(mesh, peer.node).await {
+        let near: Vec<NodeId> = mesh.peers().iter().map(|peer| peer.node).collect();
+        // Those that are not connected may be reached through others.
+        let mut known = self.known().await?;
+        known.retain(|member| member.node != own.node && member.roles.may_admit());
+        // Who is near answers first; a certificate by the owner outlives the admins.
+        known.sort_by_key(|member| (!near.contains(&member.node), !member.roles.contains(Role::Owner)));
+        for member in known {
+            match self.ask_for_renewal(mesh, member.node).await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = error,
             }

@@ -1,0 +1,364 @@
+//! Carriers, `/dawn/forward/1`: a member takes a stream of a neighbour and carries it on to the next.
+//!
+//! The stream begins with what is left of the route (`count ‖ node ids`, the target last, nothing for the target itself).
+//! Whoever is in between opens the next stream, writes the rest of the route, and copies bytes both ways. The first byte of
+//! the way back says whether the carrier came to be: 0 from the target, else a [`Refused`] of whoever could not go on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dawn_identity::NodeId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::config::{ForwardConfig, MAX_HOPS};
+use crate::handle::{Mesh, Protocol, lock};
+use crate::peer::Counters;
+use crate::stream::MeshStream;
+
+/// Carriers go over it.
+pub(crate) const FORWARD: Protocol = Protocol("/dawn/forward/1");
+/// How long a neighbour may take for the header, and the next one for its stream.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What is copied at once, bytes.
+const PIECE: usize = 32 << 10;
+/// What the target says first.
+pub(crate) const ACCEPTED: u8 = 0;
+
+/// Why a carrier is refused; the number is what the way back begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The header is none.
+    #[error("the route is malformed")]
+    Malformed = 1,
+    /// Too many members in between.
+    #[error("the route is longer than a member in between carries")]
+    TooLong = 2,
+    /// A node twice, or back where it came from.
+    #[error("the route has a loop")]
+    Loop = 3,
+    /// The next one is not connected, or no member.
+    #[error("a member in between has no connection to the next")]
+    NotConnected = 4,
+    /// A limit is reached.
+    #[error("a member in between carries as much as it may")]
+    Busy = 5,
+    /// It carries nothing.
+    #[error("a member in between does not carry streams of others")]
+    Off = 6,
+}
+
+impl Refused {
+    /// The reason of a number; what is not known is as good as malformed.
+    pub(crate) fn of(number: u8) -> Self {
+        match number {
+            2 => Self::TooLong,
+            3 => Self::Loop,
+            4 => Self::NotConnected,
+            5 => Self::Busy,
+            6 => Self::Off,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// Splits a route off the front of some bytes.
+///
+/// # Errors
+/// They do not begin with one, or it is longer than [`MAX_HOPS`] and a target.
+pub fn split_route(bytes: &[u8]) -> Result<(Vec<NodeId>, &[u8]), Refused> {
+    let (count, rest) = bytes.split_first().ok_or(Refused::Malformed)?;
+    let count = usize::from(*count);
+    if count > MAX_HOPS + 1 {
+        return Err(Refused::TooLong);
+    }
+    let (ids, rest) = rest.split_at_checked(count * 32).ok_or(Refused::Malformed)?;
+    let (ids, _) = ids.as_chunks::<32>();
+    Ok((ids.iter().copied().map(NodeId::from_bytes).collect(), rest))
+}
+
+/// The header of a carrier.
+pub(crate) fn encode_route(route: &[NodeId]) -> Vec<u8> {
+    let count = u8::try_from(route.len()).unwrap_or(u8::MAX);
+    std::iter::once(count)
+        .chain(route.iter().flat_map(|node| *node.as_bytes()))
+        .collect()
+}
+
+/// Whether `local` may carry on what came from `neighbour`, and to whom.
+///
+/// # Errors
+/// Why not.
+pub fn check_route(route: &[NodeId], local: NodeId, neighbour: NodeId, hops: usize) -> Result<NodeId, Refused> {
+    let next = *route.first().ok_or(Refused::Malformed)?;
+    // This node is one of those in between, and all that follow but the last.
+    if route.len() > hops.min(MAX_HOPS) {
+        return Err(Refused::TooLong);
+    }
+    let mut seen = vec![local, neighbour];
+    for node in route {
+        if seen.contains(node) {
+            return Err(Refused::Loop);
+        }
+        seen.push(*node);
+    }
+    Ok(next)
+}
+
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Result<Vec<NodeId>, Refused>> {
+    let count = stream.read_u8().await?;
+    if usize::from(count) > MAX_HOPS + 1 {
+        return Ok(Err(Refused::TooLong));
+    }
+    let mut bytes = vec![count];
+    bytes.resize(1 + usize::from(count) * 32, 0);
+    let _ = stream.read_exact(&mut bytes[1..]).await?;
+    Ok(split_route(&bytes).map(|(route, _)| route))
+}
+
+/// What this node carries.
+#[derive(Debug)]
+pub(crate) struct Carriers {
+    config: ForwardConfig,
+    /// By the neighbour that they came from.
+    open: Mutex<HashMap<NodeId, usize>>,
+    bucket: Mutex<Bucket>,
+}
+
+/// Bytes that may be carried now.
+#[derive(Debug)]
+struct Bucket {
+    bytes: f64,
+    at: Instant,
+}
+
+/// A place among the carriers, given back when it is dropped.
+struct Place {
+    carriers: Arc<Carriers>,
+    neighbour: NodeId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = lock(&self.carriers.open);
+        if let Some(count) = open.get_mut(&self.neighbour) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.neighbour);
+            }
+        }
+    }
+}
+
+impl Carriers {
+    pub(crate) fn new(config: ForwardConfig) -> Arc<Self> {
+        Arc::new(Self {
+            bucket: Mutex::new(Bucket {
+                bytes: config.bytes_per_second.unwrap_or_default() as f64,
+                at: Instant::now(),
+            }),
+            config,
+            open: Mutex::default(),
+        })
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.open).values().sum()
+    }
+
+    fn place(self: &Arc<Self>, neighbour: NodeId) -> Result<Place, Refused> {
+        let mut open = lock(&self.open);
+        let all: usize = open.values().sum();
+        let own = open.get(&neighbour).copied().unwrap_or_default();
+        if all >= self.config.carriers || own >= self.config.carriers_per_neighbour {
+            return Err(Refused::Busy);
+        }
+        *open.entry(neighbour).or_default() += 1;
+        drop(open);
+        Ok(Place {
+            carriers: Arc::clone(self),
+            neighbour,
+        })
+    }
+
+    /// How long these bytes wait for their turn.
+    fn delay(&self, bytes: usize) -> Duration {
+        let Some(rate) = self.config.bytes_per_second else {
+            return Duration::ZERO;
+        };
+        let rate = rate.max(1) as f64;
+        let mut bucket = lock(&self.bucket);
+        let now = Instant::now();
+        let since = now.saturating_duration_since(bucket.at).as_secs_f64();
+        bucket.at = now;
+        // What is not used is saved for a second. What is used ahead of time is paid back by waiting.
+        bucket.bytes = (bucket.bytes + since * rate).min(rate) - bytes as f64;
+        Duration::from_secs_f64((-bucket.bytes / rate).max(0.0))
+    }
+}
+
+/// Serves one inbound carrier: carries it on, or gives it back when it ends here.
+pub(crate) async fn serve(mesh: &Mesh, carriers: &Arc<Carriers>, mut stream: MeshStream) -> Option<MeshStream> {
+    let neighbour = stream.peer();
+    let header = tokio::time::timeout(PATIENCE, read_header(&mut stream)).await;
+    let Ok(Ok(route)) = header else { return None };
+    match route {
+        Ok(route) if route.is_empty() => return Some(stream),
+        Ok(route) => {
+            let carried = carry(mesh, carriers, &mut stream, &route).await;
+            if let Err(refused) = carried {
+                tracing::debug!(%neighbour, %refused, "a carrier is refused");
+                refuse(mesh, stream, refused).await;
+            }
+        }
+        Err(refused) => refuse(mesh, stream, refused).await,
+    }
+    None
+}
+
+async fn refuse(mesh: &Mesh, mut stream: MeshStream, refused: Refused) {
+    Counters::count(&mesh.shared.counters.refused_carriers);
+    // It is told if it is still there.
+    let _ = tokio::time::timeout(PATIENCE, async {
+        stream.write_all(&[refused as u8]).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+async fn carry(
+    mesh: &Mesh,
+    carriers: &Arc<Carriers>,
+    stream: &mut MeshStream,
+    route: &[NodeId],
+) -> Result<(), Refused> {
+    if !carriers.config.carry {
+        return Err(Refused::Off);
+    }
+    let next = check_route(route, mesh.shared.local, stream.peer(), carriers.config.hops)?;
+    let place = carriers.place(stream.peer())?;
+    let Some((_, cut)) = mesh.shared.peer(next) else {
+        return Err(Refused::NotConnected);
+    };
+    let opening = async {
+        let mut onward = mesh.backend_open(next, FORWARD, cut).await.ok()?;
+        onward
+            .write_all(&encode_route(route.get(1..).unwrap_or_default()))
+            .await
+            .ok()?;
+        onward.flush().await.ok()?;
+        Some(onward)
+    };
+    let opened = tokio::time::timeout(PATIENCE, opening).await;
+    let mut onward = opened.ok().flatten().ok_or(Refused::NotConnected)?;
+    Counters::count(&mesh.shared.counters.carriers);
+    let ended = copy_both(mesh, carriers, stream, &mut onward).await;
+    tracing::debug!(neighbour = %stream.peer(), %next, ?ended, "a carrier ended");
+    drop(place);
+    Ok(())
+}
+
+/// Copies both ways until either direction ends: what goes over a carrier has an end of its own.
+async fn copy_both(
+    mesh: &Mesh,
+    carriers: &Carriers,
+    here: &mut MeshStream,
+    there: &mut MeshStream,
+) -> std::io::Result<()> {
+    let (mut from, mut back) = tokio::io::split(here);
+    let (mut onward, mut to) = tokio::io::split(there);
+    let moved = Mutex::new(Instant::now());
+    let idle = async {
+        loop {
+            let quiet = lock(&moved).elapsed();
+            let Some(left) = carriers.config.carrier_idle.checked_sub(quiet) else {
+                return;
+            };
+            tokio::time::sleep(left.max(Duration::from_millis(1))).await;
+        }
+    };
+    tokio::select! {
+        ended = copy(mesh, carriers, &mut from, &mut to, &moved) => ended,
+        ended = copy(mesh, carriers, &mut onward, &mut back, &moved) => ended,
+        () = idle => Err(std::io::ErrorKind::TimedOut.into()),
+        () = mesh.shared.stop.cancelled() => Ok(()),
+    }
+}
+
+async fn copy(
+    mesh: &Mesh,
+    carriers: &Carriers,
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &Mutex<Instant>,
+) -> std::io::Result<()> {
+    use std::sync::atomic::Ordering;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            // What is under way still goes out.
+            return to.shutdown().await;
+        }
+        let delay = carriers.delay(length);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        to.flush().await?;
+        *lock(moved) = Instant::now();
+        mesh.shared
+            .counters
+            .carried_bytes
+            .fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dawn_identity::Keypair;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(seed: u8) -> NodeId {
+        Keypair::from_seed([seed; 32]).node_id()
+    }
+
+    #[test]
+    fn a_route_leads_on_unless_it_loops_or_is_too_long() {
+        let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(node);
+        assert_eq!(check_route(&[c], b, a, 4), Ok(c));
+        assert_eq!(check_route(&[c, d, e], b, a, 3), Ok(c));
+        assert_eq!(check_route(&[c, d, e], b, a, 2), Err(Refused::TooLong));
+        assert_eq!(check_route(&[], b, a, 4), Err(Refused::Malformed));
+        for looped in [&[a][..], &[b], &[c, a], &[c, b], &[c, d, c]] {
+            assert_eq!(check_route(looped, b, a, 4), Err(Refused::Loop), "{looped:?}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_comes_back_from_its_number() {
+        for number in 1..=6 {
+            assert_eq!(Refused::of(number) as u8, number);
+        }
+        assert_eq!(Refused::of(200), Refused::Malformed);
+    }
+
+    proptest! {
+        #[test]
+        fn a_route_comes_back_from_its_bytes(seeds in proptest::collection::vec(any::<u8>(), 0..=MAX_HOPS + 1), rest: Vec<u8>) {
+            let route: Vec<NodeId> = seeds.into_iter().map(|seed| NodeId::from_bytes([seed; 32])).collect();
+            let bytes = [encode_route(&route), rest.clone()].concat();
+            prop_assert_eq!(split_route(&bytes), Ok((route, &rest[..])));
+        }
+
+        #[test]
+        fn whatever_a_neighbour_sends_is_a_route_or_refused(bytes: Vec<u8>) {
+            if let Ok((route, rest)) = split_route(&bytes) {
+                prop_assert_eq!([&encode_route(&route), rest].concat(), bytes);
+            }
+        }
+    }
+}

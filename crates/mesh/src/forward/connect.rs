@@ -1,0 +1,346 @@
+//! Finding and making paths: through routes that are known, and by asking for others.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dawn_channel::KnownPeer;
+use dawn_identity::{Membership, NodeId};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
+use super::carrier::{FORWARD, encode_route};
+use super::discovery::Found;
+use super::path::{Path, PathError};
+use super::record::Message;
+use super::tunnel::{Beginning, Tunnel};
+use crate::error::OpenError;
+use crate::handle::{Mesh, lock};
+
+/// How long one route may take to become a path.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// The next route is tried beside one that has not become a path within this.
+const STAGGER: Duration = Duration::from_millis(150);
+/// When it is asked for routes, after the beginning. From the second time on everybody asks everybody.
+const ASK: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(400),
+    Duration::from_millis(1200),
+    Duration::from_millis(2500),
+];
+
+/// Why a route became no path.
+enum Failure {
+    /// Another may.
+    Path(PathError),
+    /// No other will.
+    Final(OpenError),
+}
+
+impl<E: Into<PathError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Path(error.into())
+    }
+}
+
+/// What a path is for.
+enum Aim {
+    /// A new session.
+    Begin,
+    /// A session that goes on.
+    Resume(Tunnel),
+    /// The same, with nobody in between.
+    Direct(Tunnel),
+}
+
+/// What became of it.
+enum Reached {
+    Begun(Beginning),
+    /// The peer has everything up to here.
+    Resumed(Path, u64),
+}
+
+/// Begins a session with a node.
+pub(super) async fn begin(mesh: &Mesh, node: NodeId) -> Result<Beginning, OpenError> {
+    match establish(mesh, node, None, Aim::Begin).await? {
+        Reached::Begun(beginning) => Ok(beginning),
+        Reached::Resumed(..) => Err(OpenError::Closed),
+    }
+}
+
+/// Finds another path for a session: not through `avoid`.
+pub(super) async fn resume(mesh: &Mesh, tunnel: &Tunnel, avoid: Option<Vec<NodeId>>) -> Result<(Path, u64), OpenError> {
+    resumed(establish(mesh, tunnel.node(), avoid, Aim::Resume(tunnel.clone())).await?)
+}
+
+/// Makes a path over the direct connection that there is now.
+pub(super) async fn go_direct(mesh: &Mesh, tunnel: &Tunnel) -> Result<(Path, u64), OpenError> {
+    resumed(establish(mesh, tunnel.node(), None, Aim::Direct(tunnel.clone())).await?)
+}
+
+fn resumed(reached: Reached) -> Result<(Path, u64), OpenError> {
+    match reached {
+        Reached::Resumed(path, received) => Ok((path, received)),
+        Reached::Begun(_) => Err(OpenError::Closed),
+    }
+}
+
+/// Says on a new path what it is for, and hears whether the peer agrees.
+async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failure> {
+    let (node, via) = (path.peer(), path.via.clone());
+    let own = Bytes::from(mesh.shared.gate.own_chain());
+    let said = match aim {
+        Aim::Begin => Message::Begin { via, chain: own },
+        Aim::Resume(tunnel) | Aim::Direct(tunnel) => Message::Resume {
+            session: tunnel.id(),
+            received: lock(tunnel.session()).received(),
+            via,
+            chain: own,
+        },
+    };
+    path.send(&said, Instant::now())?;
+    path.flush().await?;
+    match (path.message().await?, aim) {
+        (Message::Welcome { chain }, Aim::Begin) => {
+            let verdict = mesh.shared.gate.verify(node, &chain);
+            let membership = refuse(&mut path, node, verdict).await?;
+            Ok(Reached::Begun(Beginning {
+                path,
+                membership,
+                chain,
+                is_initiator: true,
+            }))
+        }
+        (Message::Resumed { received, chain }, Aim::Resume(tunnel) | Aim::Direct(tunnel)) => {
+            let verdict = tunnel.shown(&*mesh.shared.gate, chain);
+            refuse(&mut path, node, verdict).await?;
+            Ok(Reached::Resumed(path, received))
+        }
+        (Message::Refused { reason, evidence }, _) => {
+            mesh.shared.gate.refused(node, &evidence).await;
+            Err(Failure::Final(OpenError::Refused { node, reason }))
+        }
+        _ => Err(super::record::Malformed.into()),
+    }
+}
+
+/// Says to the peer that its chain is not accepted, if it is not.
+async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, crate::Refusal>) -> Result<T, Failure> {
+    let refusal = match verdict {
+        Ok(accepted) => return Ok(accepted),
+        Err(refusal) => refusal,
+    };
+    let message = Message::Refused {
+        reason: refusal.message,
+        evidence: refusal.evidence,
+    };
+    path.send(&message, Instant::now())?;
+    path.flush().await?;
+    Err(Failure::Final(OpenError::NotAMember(node)))
+}
+
+/// The next route to try: a direct connection, then what is known, the newest first.
+fn candidate(mesh: &Mesh, node: NodeId, aim: &Aim, tried: &[Vec<NodeId>]) -> Option<Found> {
+    let direct = mesh.shared.peer(node).map(|_| Found {
+        target: node,
+        via: Vec::new(),
+        known: None,
+    });
+    let is_open = |found: &Found| {
+        let first = found.via.first().unwrap_or(&node);
+        !tried.contains(&found.via) && mesh.shared.peer(*first).is_some()
+    };
+    let others = match aim {
+        Aim::Direct(_) => Vec::new(),
+        Aim::Begin | Aim::Resume(_) => mesh.forward()?.routes(node),
+    };
+    direct.into_iter().chain(others).find(is_open)
+}
+
+/// Makes a path to a node; the first that comes up is it.
+async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Vec<NodeId>>, aim: Aim) -> Result<Reached, OpenError> {
+    let not_connected = |reason: String| OpenError::NotConnected { node, reason };
+    let forward = mesh.forward().ok_or(OpenError::Closed)?;
+    let begun = Instant::now();
+    let deadline = begun + forward.config.find;
+    let mut attempts = FuturesUnordered::new();
+    let mut tried: Vec<Vec<NodeId>> = avoid.into_iter().collect();
+    let mut questions = match aim {
+        Aim::Direct(_) => [].iter(),
+        Aim::Begin | Aim::Resume(_) => ASK.iter(),
+    };
+    let mut ask_at = questions.next().map(|after| begun + *after);
+    let mut launch_at = begun;
+    let mut why = String::from("no member knows a way to it");
+    loop {
+        let found = forward.found.notified();
+        let now = Instant::now();
+        let mut waits = false;
+        if let Some(route) = candidate(mesh, node, &aim, &tried) {
+            if attempts.is_empty() || now >= launch_at {
+                tried.push(route.via.clone());
+                launch_at = now + STAGGER;
+                attempts.push(attempt(mesh, route, &aim));
+                continue;
+            }
+            waits = true;
+        } else if attempts.is_empty() && matches!(aim, Aim::Direct(_)) {
+            return Err(not_connected(why));
+        }
+        let next = [Some(deadline), ask_at, waits.then_some(launch_at)]
+            .into_iter()
+            .flatten()
+            .min();
+        tokio::select! {
+            Some((via, done)) = attempts.next() => match done {
+                Ok(done) => return Ok(done),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Path(error)) => {
+                    tracing::debug!(%node, hops = via.len(), %error, "a route became no path");
+                    why = error.to_string();
+                    forward.forget_route(node, &via);
+                }
+            },
+            () = found => {}
+            () = tokio::time::sleep_until(next.unwrap_or(deadline).into()) => {
+                let now = Instant::now();
+                if now >= deadline {
+                    return Err(not_connected(format!("no forwarded route was found ({why})")));
+                }
+                if ask_at.is_some_and(|at| at <= now) {
+                    mesh.ask_for_routes(node, ask_at != Some(begun));
+                    ask_at = questions.next().map(|after| begun + *after);
+                }
+            }
+        }
+    }
+}
+
+/// Makes a path of a route.
+async fn attempt(mesh: &Mesh, route: Found, aim: &Aim) -> (Vec<NodeId>, Result<Reached, Failure>) {
+    let via = route.via.clone();
+    let trying = async {
+        let known = route.known.or_else(|| mesh.forward()?.known(route.target));
+        let path = match path(mesh, &route, known).await {
+            // It may have another key by now.
+            Err(PathError::Handshake(_) | PathError::Ended | PathError::Io(_)) if known.is_some() => {
+                if let Some(forward) = mesh.forward() {
+                    forward.forget_key(route.target);
+                }
+                path(mesh, &route, None).await?
+            }
+            path => path?,
+        };
+        agree(mesh, path, aim).await
+    };
+    let done = tokio::time::timeout(ATTEMPT, trying).await;
+    let late = || Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    (via, done.unwrap_or_else(|_| late()))
+}
+
+async fn path(mesh: &Mesh, route: &Found, known: Option<KnownPeer>) -> Result<Path, PathError> {
+    use tokio::io::AsyncWriteExt as _;
+    let not_there = || std::io::Error::from(std::io::ErrorKind::NotConnected);
+    let forward = mesh.forward().ok_or_else(not_there)?;
+    let (first, rest) = match route.via.split_first() {
+        Some((first, rest)) => (*first, [rest, &[route.target]].concat()),
+        None => (route.target, Vec::new()),
+    };
+    let (_, cut) = mesh.shared.peer(first).ok_or_else(not_there)?;
+    let mut stream = mesh
+        .backend_open(first, FORWARD, cut)
+        .await
+        .map_err(std::io::Error::other)?;
+    stream.write_all(&encode_route(&rest)).await?;
+    let signing = forward.config.signing;
+    Path::initiate(
+        stream,
+        &forward.ends(mesh),
+        route.target,
+        known,
+        signing,
+        route.via.clone(),
+    )
+    .await
+}
+
+/// What the other side of [`begin`] and [`resume`] made of a path.
+pub(super) enum Answered {
+    /// A new session.
+    Begun(Beginning),
+    /// A session goes on; the peer has everything up to here.
+    Resumed(Tunnel, Path, u64),
+}
+
+/// Answers on a path that a peer made.
+pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, PathError> {
+    let forward = mesh.forward().ok_or(PathError::Ended)?;
+    let peer = path.peer();
+    let gate = &*mesh.shared.gate;
+    let back = |mut via: Vec<NodeId>| {
+        via.reverse();
+        via
+    };
+    let accepted: Result<Answered, crate::Refusal> = match path.message().await? {
+        Message::Begin { via, chain } => {
+            path.via = back(via);
+            match gate.verify(peer, &chain) {
+                Ok(membership) if forward.has_room(peer) => {
+                    let chain_here = gate.own_chain().into();
+                    path.send(&Message::Welcome { chain: chain_here }, Instant::now())?;
+                    path.flush().await?;
+                    return Ok(Answered::Begun(beginning(path, membership, chain)));
+                }
+                Ok(_) => Err(refusal("busy", "there are too many tunnels")),
+                Err(refusal) => Err(refusal),
+            }
+        }
+        Message::Resume {
+            session,
+            received,
+            via,
+            chain,
+        } => {
+            path.via = back(via);
+            // Only the node that began a session goes on with it.
+            let known = forward.tunnel_of(session);
+            match known.filter(|tunnel| tunnel.node() == peer && !tunnel.is_initiator()) {
+                Some(tunnel) => match tunnel.shown(gate, chain) {
+                    Ok(()) => return Ok(Answered::Resumed(tunnel, path, received)),
+                    Err(refusal) => Err(refusal),
+                },
+                None => Err(refusal("unknown_session", "the session is over")),
+            }
+        }
+        Message::Refused { .. } => return Err(PathError::Ended),
+        _ => return Err(super::record::Malformed.into()),
+    };
+    if let Err(refusal) = accepted {
+        tracing::debug!(%peer, %refusal, "a forwarded route is refused");
+        crate::peer::Counters::count(&mesh.shared.counters.refused_members);
+        let message = Message::Refused {
+            reason: refusal.message,
+            evidence: refusal.evidence,
+        };
+        path.send(&message, Instant::now())?;
+        path.end(dawn_channel::transport::CloseCode::Refused, "it is refused")
+            .await;
+    }
+    Err(PathError::Ended)
+}
+
+fn beginning(path: Path, membership: Membership, chain: Bytes) -> Beginning {
+    Beginning {
+        path,
+        membership,
+        chain,
+        is_initiator: false,
+    }
+}
+
+fn refusal(code: &str, message: &str) -> crate::Refusal {
+    crate::Refusal {
+        code: code.into(),
+        message: message.into(),
+        evidence: Bytes::new(),
+    }
+}

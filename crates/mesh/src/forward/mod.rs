@@ -1,0 +1,487 @@
+//! Forwarded routes: streams to members that are not connected, carried by other members, readable by none of them.
+//!
+//! ```text
+//!  streams ──yamux──▶ session ──records──▶ path: secure channel over a carrier ──▶ member ──▶ member ──▶ peer
+//! ```
+//!
+//! [`discovery`] finds which members are in between, [`carrier`] is what they do, [`path`] is one way with a secure channel
+//! of its own, [`session`] keeps what is under way when a path dies, [`tunnel`] multiplexes streams over the session, and
+//! [`connect`] finds and makes paths.
+
+mod carrier;
+mod config;
+mod connect;
+mod discovery;
+mod path;
+mod query;
+mod record;
+mod session;
+mod tunnel;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use dawn_channel::transport::CloseCode;
+use dawn_channel::{KnownPeer, SessionId};
+use dawn_identity::{NodeId, UnixTime};
+use tokio::sync::{Notify, broadcast};
+
+use crate::error::OpenError;
+use crate::handle::{Incoming, Mesh, lock};
+use crate::peer::{Audience, Counters, PeerEvent, PeerInfo, Route};
+use crate::pubsub::Published;
+use carrier::Carriers;
+use discovery::{Discovery, Found, Then};
+use path::{Ends, Path};
+use session::{Session, SessionLimits};
+use tunnel::Command;
+
+pub(crate) use carrier::FORWARD;
+pub(crate) use tunnel::Tunnel;
+
+pub use config::{ForwardConfig, Forwarding, MAX_HOPS, PartySource};
+
+/// The parsers of what members send each other, for fuzzing and for tests.
+pub mod wire {
+    pub use super::carrier::{Refused, check_route, split_route};
+    pub use super::query::{Answer, Asked, Query, QueryError, Told};
+
+    /// Whether bytes are a message between the two ends of a route.
+    #[must_use]
+    pub fn decode_message(bytes: &[u8]) -> bool {
+        super::record::Message::decode(bytes).is_ok()
+    }
+}
+
+const QUERY: &str = "dawn/route/query";
+const ANSWER: &str = "dawn/route/answer";
+/// How long a peer may take to begin or resume a session.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Routes that are remembered of one node, and nodes of which.
+const ROUTES: usize = 4;
+const TARGETS: usize = 1024;
+/// For how long.
+const FRESH: Duration = Duration::from_secs(600);
+/// Sessions that one node may have begun here.
+const PER_PEER: usize = 4;
+/// A node to which no route was found is not looked for again within this.
+const REST: Duration = Duration::from_millis(500);
+
+/// What is remembered of a node that was asked for.
+#[derive(Default)]
+struct Target {
+    /// The newest first.
+    routes: Vec<(Instant, Vec<NodeId>)>,
+    key: Option<KnownPeer>,
+}
+
+/// One tunnel to a node is made at a time.
+#[derive(Default)]
+struct Making(tokio::sync::Mutex<Option<(Instant, String)>>);
+
+/// The forwarded routes of one mesh.
+pub(crate) struct Forward {
+    forwarding: Forwarding,
+    pub(crate) config: ForwardConfig,
+    pub(crate) carriers: Arc<Carriers>,
+    discovery: Mutex<Discovery>,
+    targets: Mutex<HashMap<NodeId, Target>>,
+    /// A route was found.
+    found: Notify,
+    tunnels: Mutex<HashMap<SessionId, Tunnel>>,
+    making: Mutex<HashMap<NodeId, Arc<Making>>>,
+}
+
+fn time() -> UnixTime {
+    UnixTime::from(SystemTime::now())
+}
+
+impl Forward {
+    pub(crate) fn new(local: NodeId, forwarding: Forwarding) -> Self {
+        let config = forwarding.config.clone();
+        Self {
+            carriers: Carriers::new(config.clone()),
+            discovery: Mutex::new(Discovery::new(local, config.clone())),
+            forwarding,
+            config,
+            targets: Mutex::default(),
+            found: Notify::new(),
+            tunnels: Mutex::default(),
+            making: Mutex::default(),
+        }
+    }
+
+    fn ends(&self, mesh: &Mesh) -> Ends {
+        Ends {
+            network: self.forwarding.network,
+            party: (self.forwarding.party)(),
+            clock_skew: self.config.clock_skew,
+            chain_bytes: mesh.shared.limits.chain_bytes,
+            record_bytes: SessionLimits::default().record,
+        }
+    }
+
+    fn session(&self) -> Session {
+        Session::new(SessionLimits {
+            window: self.config.window,
+            ..SessionLimits::default()
+        })
+    }
+
+    /// The routes to a node that are known.
+    fn routes(&self, node: NodeId) -> Vec<Found> {
+        let targets = lock(&self.targets);
+        let Some(target) = targets.get(&node) else {
+            return Vec::new();
+        };
+        let fresh = target.routes.iter().filter(|(at, _)| at.elapsed() < FRESH);
+        fresh
+            .map(|(_, via)| Found {
+                target: node,
+                via: via.clone(),
+                known: target.key,
+            })
+            .collect()
+    }
+
+    fn known(&self, node: NodeId) -> Option<KnownPeer> {
+        lock(&self.targets).get(&node)?.key
+    }
+
+    fn forget_route(&self, node: NodeId, via: &[NodeId]) {
+        if let Some(target) = lock(&self.targets).get_mut(&node) {
+            target.routes.retain(|(_, known)| known != via);
+        }
+    }
+
+    fn forget_key(&self, node: NodeId) {
+        if let Some(target) = lock(&self.targets).get_mut(&node) {
+            target.key = None;
+        }
+    }
+
+    fn remember(&self, found: Found) {
+        let mut targets = lock(&self.targets);
+        if targets.len() >= TARGETS && !targets.contains_key(&found.target) {
+            targets.retain(|_, target| target.routes.iter().any(|(at, _)| at.elapsed() < FRESH));
+            if targets.len() >= TARGETS {
+                return;
+            }
+        }
+        let target = targets.entry(found.target).or_default();
+        target.routes.retain(|(_, known)| *known != found.via);
+        target.routes.insert(0, (Instant::now(), found.via));
+        target.routes.truncate(ROUTES);
+        target.key = found.known.or(target.key);
+        drop(targets);
+        self.found.notify_waiters();
+    }
+
+    fn tunnels(&self) -> Vec<Tunnel> {
+        lock(&self.tunnels).values().cloned().collect()
+    }
+
+    fn tunnel_of(&self, session: SessionId) -> Option<Tunnel> {
+        lock(&self.tunnels).get(&session).cloned()
+    }
+
+    /// Whether a peer may begin another session. One that has begun too many lost the oldest.
+    fn has_room(&self, peer: NodeId) -> bool {
+        let begun: Vec<Tunnel> = self
+            .tunnels()
+            .into_iter()
+            .filter(|tunnel| !tunnel.is_initiator())
+            .collect();
+        let mut own: Vec<&Tunnel> = begun.iter().filter(|tunnel| tunnel.node() == peer).collect();
+        if own.len() >= PER_PEER {
+            own.sort_by_key(|tunnel| (tunnel.has_path(), tunnel.since()));
+            if let Some(oldest) = own.first() {
+                oldest.tell(Command::End(CloseCode::Busy, "a newer session has taken its place"));
+            }
+        }
+        begun.len() < self.config.tunnels
+    }
+
+    fn add(&self, tunnel: &Tunnel) {
+        lock(&self.tunnels).insert(tunnel.id(), tunnel.clone());
+        // Its driver may have ended already.
+        if tunnel.is_over() {
+            lock(&self.tunnels).remove(&tunnel.id());
+        }
+    }
+}
+
+impl Mesh {
+    pub(crate) fn forward(&self) -> Option<&Forward> {
+        self.shared.forward.get()
+    }
+
+    fn forward_config(&self) -> ForwardConfig {
+        self.forward().map(|forward| forward.config.clone()).unwrap_or_default()
+    }
+
+    /// Serves forwarded routes.
+    pub(crate) fn begin_forwarding(&self, forwarding: Forwarding) {
+        if self
+            .shared
+            .forward
+            .set(Forward::new(self.shared.local, forwarding))
+            .is_err()
+        {
+            return;
+        }
+        let (queries, answers) = (self.subscribe(QUERY), self.subscribe(ANSWER));
+        tokio::spawn(discover(self.clone(), queries, answers, self.events()));
+        if let Ok(incoming) = self.accept(FORWARD, Audience::Members) {
+            tokio::spawn(serve(self.clone(), incoming));
+        }
+    }
+
+    /// A tunnel to a node that is in use: of several, one that has a path.
+    pub(crate) fn tunnel(&self, node: NodeId) -> Option<Tunnel> {
+        let tunnels = self.forward()?.tunnels().into_iter();
+        tunnels
+            .filter(|tunnel| tunnel.node() == node && !tunnel.is_over())
+            // Who began a session brings it back, if it is still there.
+            .filter(|tunnel| tunnel.has_path() || tunnel.is_initiator())
+            .max_by_key(|tunnel| (tunnel.has_path(), tunnel.is_initiator()))
+    }
+
+    /// A tunnel to a node, made if there is none.
+    pub(crate) async fn tunnel_to(&self, node: NodeId) -> Result<Tunnel, OpenError> {
+        let forward = self.forward().ok_or(OpenError::Closed)?;
+        let making = {
+            let mut making = lock(&forward.making);
+            let rests = |failed: &Option<(Instant, String)>| failed.as_ref().is_some_and(|(at, _)| at.elapsed() < REST);
+            making.retain(|_, making| {
+                Arc::strong_count(making) > 1 || making.0.try_lock().is_ok_and(|failed| rests(&failed))
+            });
+            Arc::clone(making.entry(node).or_default())
+        };
+        let mut failed = making.0.lock().await;
+        if let Some(tunnel) = self.tunnel(node) {
+            return Ok(tunnel);
+        }
+        if let Some((at, reason)) = failed.take()
+            && at.elapsed() < REST
+        {
+            *failed = Some((at, reason.clone()));
+            return Err(OpenError::NotConnected { node, reason });
+        }
+        let begun = forward.tunnels().iter().filter(|tunnel| tunnel.is_initiator()).count();
+        if begun >= forward.config.tunnels {
+            let reason = "there are too many forwarded routes".into();
+            return Err(OpenError::NotConnected { node, reason });
+        }
+        match connect::begin(self, node).await {
+            Ok(beginning) => {
+                let tunnel = Tunnel::start(self, forward.session(), beginning);
+                Counters::count(&self.shared.counters.tunnels);
+                forward.add(&tunnel);
+                Ok(tunnel)
+            }
+            Err(error) => {
+                if let OpenError::NotConnected { reason, .. } = &error {
+                    *failed = Some((Instant::now(), reason.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn tunnel_over(&self, tunnel: &Tunnel) {
+        if let Some(forward) = self.forward() {
+            lock(&forward.tunnels).remove(&tunnel.id());
+        }
+    }
+
+    /// Asks every neighbour for routes to a node.
+    fn ask_for_routes(&self, node: NodeId, wide: bool) {
+        let Some(forward) = self.forward() else { return };
+        let party = (forward.forwarding.party)();
+        let sealing = query::Now {
+            network: forward.forwarding.network,
+            party: &party,
+            time: time(),
+            at: Instant::now(),
+        };
+        let chain = self.shared.gate.own_chain();
+        let asked = lock(&forward.discovery).ask(node, wide, chain, sealing, &mut rand::rng());
+        match asked {
+            Ok(bytes) => {
+                Counters::count(&self.shared.counters.route_queries);
+                self.publish(QUERY, &bytes.into());
+            }
+            Err(error) => tracing::debug!(%node, %error, "no route is asked for"),
+        }
+    }
+
+    fn route_message(&self, message: &Published, is_query: bool) {
+        let Some(forward) = self.forward() else { return };
+        let party = (forward.forwarding.party)();
+        let sealing = query::Now {
+            network: forward.forwarding.network,
+            party: &party,
+            time: time(),
+            at: Instant::now(),
+        };
+        let then = if is_query {
+            let neighbours: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
+            let is_member = |node, chain: &[u8]| self.shared.gate.verify(node, chain).is_ok();
+            let (from, mut rng) = (message.from, rand::rng());
+            lock(&forward.discovery).query(from, &message.bytes, &neighbours, sealing, is_member, &mut rng)
+        } else {
+            lock(&forward.discovery).answer(message.from, &message.bytes, sealing)
+        };
+        match then {
+            Ok(Then::Pass { to, bytes }) => {
+                let bytes = Bytes::from(bytes);
+                for node in to {
+                    // A neighbour that is too slow is not part of the route.
+                    let _sent = self.send_to(node, QUERY, bytes.clone());
+                }
+            }
+            Ok(Then::Answer { to, bytes }) => {
+                let _sent = self.send_to(to, ANSWER, bytes.into());
+            }
+            Ok(Then::Found(found)) => forward.remember(found),
+            Ok(Then::Nothing) => {}
+            Err(error) => {
+                Counters::count(&self.shared.counters.refused_queries);
+                tracing::debug!(from = %message.from, %error, "a message of route discovery is refused");
+            }
+        }
+    }
+
+    /// What the tunnels lead to, beside those who are connected.
+    pub(crate) fn forwarded_peers(&self, connected: &[PeerInfo]) -> Vec<PeerInfo> {
+        let Some(forward) = self.forward() else {
+            return Vec::new();
+        };
+        let mut found: HashMap<NodeId, PeerInfo> = HashMap::new();
+        for tunnel in forward.tunnels() {
+            let node = tunnel.node();
+            if connected.iter().any(|peer| peer.node == node) {
+                continue;
+            }
+            let info = tunnel.status(|status| {
+                let via = status.via.clone().filter(|via| !via.is_empty())?;
+                Some(PeerInfo {
+                    node,
+                    membership: status.membership.clone(),
+                    address: None,
+                    transport: None,
+                    route: Route::Forwarded { via },
+                    rtt: status.rtt,
+                    since: tunnel.since(),
+                })
+            });
+            if let Some(info) = info.filter(|_| tunnel.is_initiator() || !found.contains_key(&node)) {
+                found.insert(node, info);
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// Asks the gate again about the members at the other ends of tunnels, and ends the tunnels to those that it refuses.
+    pub(crate) fn recheck_tunnels(&self) {
+        for tunnel in self.forward().map(Forward::tunnels).unwrap_or_default() {
+            if let Err(refusal) = tunnel.recheck(&*self.shared.gate) {
+                tracing::info!(node = %tunnel.node(), %refusal, "a member is cut");
+                tunnel.tell(Command::End(
+                    CloseCode::Refused,
+                    "the membership is not accepted any more",
+                ));
+            }
+        }
+    }
+
+    pub(crate) fn show_tunnels_own_chain(&self) {
+        let chain = Bytes::from(self.shared.gate.own_chain());
+        for tunnel in self.forward().map(Forward::tunnels).unwrap_or_default() {
+            tunnel.tell(Command::Chain(chain.clone()));
+        }
+    }
+
+    /// Ends every tunnel, and waits a moment until the peers were told.
+    pub(crate) async fn end_tunnels(&self) {
+        const MOMENT: Duration = Duration::from_millis(500);
+        let Some(forward) = self.forward() else { return };
+        for tunnel in forward.tunnels() {
+            tunnel.tell(Command::End(CloseCode::GoingAway, "the node shuts down"));
+        }
+        let ended = async {
+            while !lock(&forward.tunnels).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Who is not told finds out by itself.
+        let _ = tokio::time::timeout(MOMENT, ended).await;
+    }
+
+    /// Tunnels that are open.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.forward().map_or(0, |forward| lock(&forward.tunnels).len())
+    }
+
+    /// Streams of other members that are carried now.
+    #[must_use]
+    pub fn carriers(&self) -> usize {
+        self.forward().map_or(0, |forward| forward.carriers.count())
+    }
+}
+
+async fn discover(
+    mesh: Mesh,
+    mut queries: broadcast::Receiver<Published>,
+    mut answers: broadcast::Receiver<Published>,
+    mut events: broadcast::Receiver<PeerEvent>,
+) {
+    let stop = mesh.shared.stop.clone();
+    loop {
+        // What was missed is asked again by who wants to know.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(message) = queries.recv() => mesh.route_message(&message, true),
+            Ok(message) = answers.recv() => mesh.route_message(&message, false),
+            Ok(event) = events.recv() => {
+                if let PeerEvent::MemberUp(peer) = event {
+                    let tunnels = mesh.forward().map(Forward::tunnels).unwrap_or_default().into_iter();
+                    tunnels.filter(|tunnel| tunnel.node() == peer.node).for_each(|tunnel| tunnel.tell(Command::Direct));
+                }
+            }
+            else => tokio::task::yield_now().await,
+        }
+    }
+}
+
+async fn serve(mesh: Mesh, mut incoming: Incoming) {
+    while let Some(inbound) = incoming.next().await {
+        let mesh = mesh.clone();
+        tokio::spawn(async move {
+            let Some(forward) = mesh.forward() else { return };
+            let Some(stream) = carrier::serve(&mesh, &forward.carriers, inbound.stream).await else {
+                return;
+            };
+            let answering = async {
+                let path = Path::respond(stream, &forward.ends(&mesh)).await?;
+                connect::answer(&mesh, path).await
+            };
+            match tokio::time::timeout(PATIENCE, answering).await {
+                Ok(Ok(connect::Answered::Begun(beginning))) => {
+                    let tunnel = Tunnel::start(&mesh, forward.session(), beginning);
+                    Counters::count(&mesh.shared.counters.tunnels);
+                    forward.add(&tunnel);
+                }
+                Ok(Ok(connect::Answered::Resumed(tunnel, path, received))) => {
+                    tunnel.tell(Command::Resume(Box::new(path), received));
+                }
+                Ok(Err(error)) => tracing::debug!(neighbour = %inbound.peer.node, %error, "a path did not come to be"),
+                Err(_) => tracing::debug!(neighbour = %inbound.peer.node, "a path did not come to be in time"),
+            }
+        });
+    }
+}

@@ -1,0 +1,156 @@
+//! Peers: who they are, how they are reached, who decides whether they are members, and what was counted of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dawn_identity::{Membership, NodeId};
+
+/// Who may open a protocol's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Peers with a verified membership.
+    Members,
+    /// Strangers too.
+    Anyone,
+}
+
+/// Why the gate refuses a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// A stable code.
+    pub code: String,
+    /// In words.
+    pub message: String,
+    /// What proves it to the one refused, at most [`MeshLimits::chain_bytes`]; empty where nothing does.
+    pub evidence: Bytes,
+}
+
+/// Decides who is a member. The node implements it over its certificates.
+#[async_trait::async_trait]
+pub trait Gate: Send + Sync + 'static {
+    /// The chain this node shows; empty before it is a member.
+    fn own_chain(&self) -> Vec<u8>;
+    /// Whether the chain that a peer showed makes it a member.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal>;
+    /// Takes note that a peer refused this node, with its evidence, if any.
+    async fn refused(&self, by: NodeId, evidence: &[u8]);
+}
+
+/// A peer as a stream's acceptor sees it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its id, authenticated by the transport.
+    pub node: NodeId,
+    /// What its certificates say; `None` for a stranger.
+    pub membership: Option<Membership>,
+    /// The chain it showed; empty for a stranger.
+    pub chain: Bytes,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// A connection from node to node.
+    Direct,
+    /// Other members carry the streams.
+    Forwarded {
+        /// Which, the nearest first.
+        via: Vec<NodeId>,
+    },
+}
+
+/// Over which transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// QUIC over UDP.
+    Quic,
+    /// TCP with Noise and Yamux.
+    Tcp,
+    /// WebSocket over TCP with Noise and Yamux.
+    WebSocket,
+    /// In memory.
+    Memory,
+}
+
+/// A member that is connected, or reached through others.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// Its id.
+    pub node: NodeId,
+    /// What its certificates say.
+    pub membership: Membership,
+    /// The multiaddress of the connection, if there is one.
+    pub address: Option<String>,
+    /// The connection's transport.
+    pub transport: Option<Transport>,
+    /// How it is reached.
+    pub route: Route,
+    /// The last measured round trip.
+    pub rtt: Option<Duration>,
+    /// When it became a connected member, or the tunnel to it began.
+    pub since: Instant,
+}
+
+/// What happens in the mesh.
+#[derive(Debug, Clone)]
+pub enum PeerEvent {
+    /// A peer showed a valid membership.
+    MemberUp(Peer),
+    /// A member's last connection ended, or its membership did.
+    MemberDown {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node was found on the local network.
+    Discovered {
+        /// Which.
+        node: NodeId,
+        /// Where.
+        addresses: Vec<String>,
+    },
+    /// This node listens on an address.
+    Listening {
+        /// The multiaddress.
+        address: String,
+    },
+}
+
+/// What the mesh counted since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections established.
+    pub connections: AtomicU64,
+    /// Peers whose membership was refused.
+    pub refused_members: AtomicU64,
+    /// Streams of strangers to protocols of members.
+    pub refused_strangers: AtomicU64,
+    /// Streams over a limit.
+    pub refused_streams: AtomicU64,
+    /// Published messages dropped because a peer was slow.
+    pub dropped_messages: AtomicU64,
+    /// Tunnels begun, by this node or by peers.
+    pub tunnels: AtomicU64,
+    /// Times that a tunnel went on over another path.
+    pub resumed: AtomicU64,
+    /// Carriers for other members.
+    pub carriers: AtomicU64,
+    /// Carriers refused, for their route or for a limit.
+    pub refused_carriers: AtomicU64,
+    /// Bytes carried for other members.
+    pub carried_bytes: AtomicU64,
+    /// Routes asked for by this node.
+    pub route_queries: AtomicU64,
+    /// Messages of route discovery that were refused.
+    pub refused_queries: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

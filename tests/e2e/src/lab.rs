@@ -1,0 +1,205 @@
+//! Networks that are really apart: network namespaces with cables between them, and what goes over the cables.
+//!
+//! It takes the rights to make namespaces (root, or `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`) and `ip` of iproute2. Everything
+//! is inside the namespaces, and goes away with the [`Lab`].
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+/// Namespaces of one test.
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+    spaces: Vec<String>,
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip")
+        .args(args)
+        .output()
+        .map_err(|error| format!("`ip` does not start: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "ip {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
+    }
+}
+
+impl Lab {
+    /// Namespaces with these names. Where they cannot be made here, says so loudly and gives nothing: the test is skipped.
+    #[must_use]
+    pub fn open(names: &[&str]) -> Option<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let mut lab = Self {
+            prefix: format!("dawn{}-{number}", std::process::id()),
+            spaces: Vec::new(),
+        };
+        for name in names {
+            let space = lab.space(name);
+            if let Err(error) = ip(&["netns", "add", &space]) {
+                eprintln!("SKIPPED: no network namespaces can be made here ({error})");
+                return None;
+            }
+            lab.spaces.push(space.clone());
+            ip(&["-n", &space, "link", "set", "lo", "up"]).expect("a loopback");
+        }
+        Some(lab)
+    }
+
+    /// The namespace behind a name.
+    #[must_use]
+    pub fn space(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// Lays cable `number` between two namespaces, with the addresses `10.98.NUMBER.1` and `10.98.NUMBER.2`.
+    pub fn cable(&self, number: u8, a: &str, b: &str) {
+        let ends = [(a, 1), (b, 2)].map(|(name, end)| (self.space(name), format!("c{number}"), end));
+        let [(near, device, _), (far, other, _)] = &ends;
+        let made = ip(&[
+            "-n", near, "link", "add", device, "type", "veth", "peer", "name", other, "netns", far,
+        ]);
+        made.expect("a cable");
+        for (space, device, end) in &ends {
+            let address = format!("10.98.{number}.{end}/24");
+            ip(&["-n", space, "addr", "add", &address, "dev", device]).expect("an address");
+            ip(&["-n", space, "link", "set", device, "up"]).expect("a device");
+        }
+    }
+
+    /// A command inside a namespace.
+    #[must_use]
+    pub fn command(&self, name: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space(name), program]);
+        command
+    }
+
+    /// Records every packet that a namespace's devices see from now on.
+    #[must_use]
+    pub fn capture(&self, name: &str) -> Capture {
+        let space = File::open(format!("/run/netns/{}", self.space(name))).expect("a namespace");
+        let (seen, stop): (Arc<Mutex<Vec<u8>>>, _) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let (into, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
+        let (ready, wait) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            // Only this thread moves.
+            setns(space, CloneFlags::CLONE_NEWNET).expect("into the namespace");
+            let socket = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::empty(),
+                SockProtocol::EthAll,
+            )
+            .expect("a raw socket");
+            setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(100)).expect("a time-out");
+            ready.send(()).expect("somebody waits");
+            let mut packet = vec![0; 128 << 10];
+            while !stopped.load(Ordering::Relaxed) {
+                // A time-out is a chance to look whether it is over.
+                if let Ok(length) = recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+                    let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.extend_from_slice(&packet[..length]);
+                }
+            }
+        });
+        wait.recv().expect("a capture that runs");
+        Capture {
+            seen,
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for space in &self.spaces {
+            // What is gone already is as good.
+            let _ = ip(&["netns", "del", space]);
+        }
+    }
+}
+
+/// Packets that were seen.
+#[derive(Debug)]
+pub struct Capture {
+    seen: Arc<Mutex<Vec<u8>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// How many bytes were seen.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether these bytes were seen, in one packet.
+    #[must_use]
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        holds(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), bytes)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A capture that failed has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn holds(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|part| part == wanted)
+}
+
+/// Whether a process has these bytes anywhere in memory that it writes to.
+#[must_use]
+pub fn in_memory(pid: u32, wanted: &[u8]) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process");
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("its memory");
+    let regions = maps.lines().filter_map(|line| {
+        let mut parts = line.split_whitespace();
+        let (from, to) = parts.next()?.split_once('-')?;
+        let is_written = parts.next()?.starts_with("rw");
+        let at = |text| u64::from_str_radix(text, 16).ok();
+        is_written.then_some((at(from)?, at(to)?))
+    });
+    let mut piece = vec![0; 1 << 20];
+    for (from, to) in regions {
+        let mut at = from;
+        while at < to {
+            let length = piece.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+            // What went away in between holds nothing.
+            let read = memory.read_at(&mut piece[..length], at).unwrap_or(0);
+            if holds(&piece[..read], wanted) {
+                return true;
+            }
+            // Pieces overlap, so that nothing is cut in two.
+            at += (length.max(wanted.len() + 1) - wanted.len()) as u64;
+            if length <= wanted.len() {
+                break;
+            }
+        }
+    }
+    false
+}
