@@ -19,9 +19,11 @@ use crate::error::NodeError;
 mod check;
 pub mod edit;
 mod gateway;
+mod keys;
 
 pub use dawn_mcp::gateway::resource::Secret;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
+pub use keys::KeysConfig;
 
 /// A length of time, written as `7d`, `90s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub mesh: MeshSection,
     /// Membership certificates that this node issues.
     pub certificate: CertificateConfig,
+    /// This node's keys beside its identity.
+    pub keys: KeysConfig,
     /// The built-in agent `memory`.
     pub memory: MemoryConfig,
     /// Limits.
@@ -564,10 +568,11 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "api",
     "mesh",
     "certificate",
+    "keys",
     "memory",
     "limits",
     "log",

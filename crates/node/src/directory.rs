@@ -9,18 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dawn_channel::{Binding, BindingError, Bound};
 use dawn_identity::{AgentName, Keypair, Membership, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence, ToolList};
 use dawn_mesh::{Mesh, PeerEvent, Published};
-use dawn_registry::{Applied, Beat, Digest, Limits, NodeRecord, NodeView, Registry, RegistryEvent, Version};
+use dawn_registry::{
+    Applied, Beat, Digest, Limits, NodeRecord, NodeView, RecordError, Registry, RegistryEvent, Version,
+};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Events;
 use crate::error::NodeError;
-use crate::members::{Members, REVOCATION};
+use crate::members::{Members, REVOCATION, SKEW};
+use crate::party::Keys;
 use crate::store::Store;
 
 const DIGEST: &str = "dawn/registry/digest";
@@ -43,6 +47,7 @@ struct Inner {
     mesh: Mesh,
     host: Host,
     key: Keypair,
+    keys: Keys,
     epoch: u64,
     sequence: Mutex<(u64, u64)>,
     started: Instant,
@@ -77,6 +82,7 @@ impl Directory {
         mesh: Mesh,
         host: Host,
         key: Keypair,
+        keys: Keys,
         events: Events,
     ) -> Result<Self, NodeError> {
         let mut registry = Registry::new(members.network(), key.node_id(), Limits::default());
@@ -94,6 +100,7 @@ impl Directory {
             mesh,
             host,
             key,
+            keys,
             epoch,
             sequence: Mutex::new((0, 0)),
             started: Instant::now(),
@@ -129,6 +136,18 @@ impl Directory {
         view.last_seen.map(|seen| self.now().saturating_sub(seen))
     }
 
+    /// A node's static key, as its last record says, if the binding is valid now: what Noise `IK` and envelopes to it
+    /// need (`KnownPeer::from`).
+    #[must_use]
+    pub fn binding(&self, node: NodeId) -> Option<Bound> {
+        let binding = lock(&self.0.registry).record(&node)?.binding.clone();
+        let bound = Binding::decode(&binding)
+            .ok()?
+            .verify(crate::members::now(), SKEW)
+            .ok()?;
+        (bound.node == node).then_some(bound)
+    }
+
     /// Says anew what this node is and has.
     fn announce(&self) {
         let sequence = {
@@ -149,6 +168,7 @@ impl Directory {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.0.members.addresses(),
             agents: self.0.host.summaries(),
+            binding: self.0.keys.party().binding().encode(),
         };
         let bytes = record.fit().sign(&self.0.key);
         let own = self.0.members.own();
@@ -225,6 +245,7 @@ impl Directory {
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
         let mut agents = self.0.host.changes();
         let mut renewed = self.0.members.renewed();
+        let mut party = self.0.keys.changes();
         // An agent may have become ready before anybody listened.
         self.announce();
         self.keep_known().await;
@@ -244,6 +265,7 @@ impl Directory {
                     self.drop_expired().await;
                 }
                 Ok(()) = renewed.changed() => self.announce(),
+                Ok(()) = party.changed() => self.announce(),
                 () = tokio::time::sleep(silence.max(Duration::from_millis(10))) => {
                     let now = self.now();
                     lock(&self.0.registry).tick(now);
@@ -408,7 +430,7 @@ impl Directory {
     /// Forgets nodes that were put out.
     pub(crate) async fn drop_revoked(&self) {
         let members = self.0.members.clone();
-        self.retain(|record, _| membership(&members, record).is_ok()).await;
+        self.retain(|record, _| members.membership(&record.chain).is_ok()).await;
     }
 
     /// Forgets nodes whose membership ended and was not renewed.
@@ -470,10 +492,26 @@ fn meant(said: &str, names: &[String]) -> String {
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
-/// What a record's certificate chain makes of its node.
-fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, String> {
-    members.membership(&record.chain).map_err(|error| error.to_string())
+/// What a record's certificate chain makes of its node. Its binding, if it has one, must be its own; one whose time is
+/// over is of no use, and no reason to refuse the record.
+fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, RecordError> {
+    if !record.binding.is_empty() {
+        let bad = |error: BindingError| RecordError::BadBinding(error.to_string());
+        let binding = Binding::decode(&record.binding).map_err(bad)?;
+        match binding.verify(crate::members::now(), SKEW) {
+            Ok(_) | Err(BindingError::Expired(_) | BindingError::NotYetValid(_)) => {}
+            Err(error) => return Err(bad(error)),
+        }
+        if binding.node() != record.node {
+            return Err(RecordError::BadBinding("it is that of another node".into()));
+        }
+    }
+    members
+        .membership(&record.chain)
+        .map_err(|error| RecordError::NoMember(error.to_string()))
 }
+
+const _: () = assert!(dawn_channel::MAX_BINDING_BYTES <= dawn_registry::MAX_BINDING_BYTES);
 
 /// The next published message; what a slow reader missed is caught up with by the next digest.
 async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published> {

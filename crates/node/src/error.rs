@@ -31,6 +31,9 @@ pub enum NodeError {
         /// Why.
         source: dawn_identity::keyfile::KeyFileError,
     },
+    /// A static key cannot be kept, or not be vouched for.
+    #[error("the static key cannot be used: {0}")]
+    StaticKey(String),
     /// Another node runs on this home.
     #[error("a node already runs on {0}")]
     Running(PathBuf),
@@ -129,6 +132,7 @@ impl NodeError {
             Self::File { .. } => "file",
             Self::OpenKey { .. } => "key_permissions",
             Self::Key { .. } => "key",
+            Self::StaticKey(_) => "static_key",
             Self::Running(_) => "already_running",
             Self::NoNetwork(_) => "no_network",
             Self::HasNetwork(_) => "has_network",

@@ -12,6 +12,7 @@ pub mod home;
 pub mod members;
 mod metrics;
 pub mod node;
+pub mod party;
 pub mod setup;
 pub mod store;
 pub mod time;

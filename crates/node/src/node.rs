@@ -29,6 +29,7 @@ use crate::error::NodeError;
 use crate::exposed::Exposed;
 use crate::home::{Home, HomeLock};
 use crate::members::{ADMISSION, Members};
+use crate::party::Keys;
 use crate::store::Store;
 use crate::vault::Credentials;
 
@@ -39,6 +40,8 @@ mod reload;
 pub struct NodeState {
     /// Membership.
     pub members: Members,
+    /// This node's static keys.
+    pub keys: Keys,
     /// Nodes and agents.
     pub directory: Directory,
     /// The mesh.
@@ -310,6 +313,7 @@ impl Node {
         let store = Store::open(&home.database()).await?;
         let events = Events::default();
         let members = Members::load(store.clone(), key.clone(), root, &config, events.clone(), home.data()).await?;
+        let keys = Keys::load(store.clone(), key.clone(), config.keys.clone()).await?;
         let mesh_config = MeshConfig {
             listen: with_remembered_ports(&store, &config.mesh.listen).await?,
             mdns: config.mesh.mdns,
@@ -359,6 +363,7 @@ impl Node {
             mesh.clone(),
             host.clone(),
             key.clone(),
+            keys.clone(),
             events.clone(),
         )
         .await?;
@@ -401,6 +406,7 @@ impl Node {
         };
         let state = NodeState {
             members,
+            keys,
             directory,
             mesh,
             host,
@@ -452,6 +458,7 @@ impl Node {
                 router.set_local(own_caller(&members));
             }
         });
+        self.tasks.spawn(state.keys.clone().run(self.background.clone()));
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
         self.tasks
             .spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));

@@ -12,6 +12,10 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::error::NodeError;
 
+mod keys;
+
+pub use keys::StaticKeyRow;
+
 /// The database of one node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store(SqlitePool);

@@ -12,6 +12,6 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use record::{Beat, Digest, MAX_BEAT_BYTES, MAX_RECORD_BYTES, NodeRecord, RecordError, Version};
+pub use record::{Beat, Digest, MAX_BEAT_BYTES, MAX_BINDING_BYTES, MAX_RECORD_BYTES, NodeRecord, RecordError, Version};
 pub use registry::{Applied, Instant, Limits, NodeView, Registry, RegistryEvent};
 pub use summary::{AgentState, AgentSummary, ToolSummary};

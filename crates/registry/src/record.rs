@@ -7,6 +7,8 @@ use crate::summary::AgentSummary;
 
 /// Longest encoded record, bytes.
 pub const MAX_RECORD_BYTES: usize = 256 << 10;
+/// Longest encoded key binding in a record, bytes.
+pub const MAX_BINDING_BYTES: usize = 512;
 /// Longest encoded beat, bytes.
 pub const MAX_BEAT_BYTES: usize = 512;
 
@@ -43,6 +45,10 @@ pub struct NodeRecord {
     pub addresses: Vec<String>,
     /// Its agents.
     pub agents: Vec<AgentSummary>,
+    /// Its binding: which static key is its own, for the secure channel and for envelopes. Empty where it says nothing
+    /// of that. Whether it is valid, the caller's `verify` says.
+    #[serde(default, with = "bytes", skip_serializing_if = "Vec::is_empty")]
+    pub binding: Vec<u8>,
 }
 
 /// A node's sign of life.
@@ -85,6 +91,9 @@ pub enum RecordError {
     /// The node's certificate does not make it a member.
     #[error("it does not come from a member: {0}")]
     NoMember(String),
+    /// The key binding in it is not that of its node.
+    #[error("its key binding is not valid: {0}")]
+    BadBinding(String),
     /// A beat of a node without a record.
     #[error("nothing is known of its node")]
     Unknown,
@@ -193,7 +202,13 @@ impl NodeRecord {
     /// # Errors
     /// They are too long, malformed, or not signed by the node they speak of.
     pub fn open(bytes: &[u8]) -> Result<Self, RecordError> {
-        open(RECORD_LABEL, bytes, MAX_RECORD_BYTES, |record: &Self| record.node)
+        let record = open(RECORD_LABEL, bytes, MAX_RECORD_BYTES, |record: &Self| record.node)?;
+        let length = record.binding.len();
+        if length > MAX_BINDING_BYTES {
+            let limit = MAX_BINDING_BYTES;
+            return Err(RecordError::TooLong { length, limit });
+        }
+        Ok(record)
     }
 }
 

@@ -120,15 +120,15 @@ impl Registry {
         }))
     }
 
-    /// Takes a signed record from anywhere. `verify` says what its certificate chain makes of the node; it is asked only
-    /// about news.
+    /// Takes a signed record from anywhere. `verify` says what its certificate chain makes of the node, and refuses a
+    /// binding that is not the node's; it is asked only about news.
     ///
     /// # Errors
-    /// It is malformed, forged, of another network or of no member.
+    /// It is malformed, forged, of another network or of no member, or what `verify` says.
     pub fn apply_record(
         &mut self,
         bytes: &[u8],
-        verify: impl FnOnce(&NodeRecord) -> Result<Membership, String>,
+        verify: impl FnOnce(&NodeRecord) -> Result<Membership, RecordError>,
     ) -> Result<Applied, RecordError> {
         let record = NodeRecord::open(bytes)?;
         let node = record.node;
@@ -139,7 +139,7 @@ impl Registry {
         if known.is_some_and(|known| known.record.version >= record.version) {
             return Ok(Applied::Known);
         }
-        let membership = verify(&record).map_err(RecordError::NoMember)?;
+        let membership = verify(&record)?;
         if membership.node != node || membership.name != record.name {
             return Err(RecordError::NoMember("its certificate is that of another node".into()));
         }

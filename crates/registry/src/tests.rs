@@ -5,7 +5,10 @@ use std::time::Duration;
 use dawn_identity::{Keypair, Membership, NetworkId, Role, Roles, Serial, UnixTime};
 use proptest::prelude::*;
 
-use crate::{AgentSummary, Applied, Beat, Digest, Limits, NodeRecord, RecordError, Registry, RegistryEvent, Version};
+use crate::{
+    AgentSummary, Applied, Beat, Digest, Limits, MAX_BINDING_BYTES, NodeRecord, RecordError, Registry, RegistryEvent,
+    Version,
+};
 
 fn network() -> NetworkId {
     Keypair::from_seed([9; 32]).network_id()
@@ -29,13 +32,14 @@ fn record(node: u8, epoch: u64, sequence: u64) -> NodeRecord {
         software: "test".into(),
         addresses: vec!["/ip4/127.0.0.1/tcp/1".into()],
         agents: vec![AgentSummary::starting("memory".parse().unwrap())],
+        binding: Vec::new(),
     }
 }
 
 /// What the chains of these tests stand for: the number of their node.
-fn member(record: &NodeRecord) -> Result<Membership, String> {
+fn member(record: &NodeRecord) -> Result<Membership, RecordError> {
     let [number] = record.chain[..] else {
-        return Err("no chain".into());
+        return Err(RecordError::NoMember("no chain".into()));
     };
     Ok(Membership {
         network: network(),
@@ -141,6 +145,30 @@ fn forged_foreign_and_strangers_are_refused() {
     assert_eq!(unknown, Err(RecordError::Unknown));
     let connected = registry.apply_beat(&beat(4, 1, 1, false), SECOND, |node| *node == key(4).node_id());
     assert_eq!(connected, Ok(Applied::New));
+}
+
+#[test]
+fn a_record_tells_its_nodes_binding_and_a_long_one_is_refused() {
+    let with = |length: usize, sequence: u64| NodeRecord {
+        binding: vec![7; length],
+        ..record(2, 1, sequence)
+    };
+    let mut registry = registry(1);
+    let longest = with(MAX_BINDING_BYTES, 1);
+    registry.apply_record(&longest.sign(&key(2)), member).unwrap();
+    assert_eq!(registry.record(&key(2).node_id()).unwrap().binding, longest.binding);
+    let limit = MAX_BINDING_BYTES;
+    assert_eq!(
+        registry.apply_record(&with(limit + 1, 2).sign(&key(2)), member),
+        Err(RecordError::TooLong {
+            length: limit + 1,
+            limit
+        })
+    );
+    let refuse = |_: &NodeRecord| Err(RecordError::BadBinding("another's".into()));
+    let refused = registry.apply_record(&with(3, 3).sign(&key(2)), refuse);
+    assert!(matches!(refused, Err(RecordError::BadBinding(_))));
+    assert_eq!(registry.record(&key(2).node_id()).unwrap().binding, longest.binding);
 }
 
 #[test]

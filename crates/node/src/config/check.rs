@@ -54,6 +54,7 @@ impl Config {
                 return Err(wrong(format!("limits.{name}: nothing would work with 0")));
             }
         }
+        self.keys.check()?;
         for (name, agent) in &self.agents {
             agent.check().map_err(|error| match error {
                 NodeError::Config(words) => wrong(format!("agents.{name}: {words}")),
@@ -132,6 +133,7 @@ impl Config {
             ("api", self.api != other.api),
             ("mesh", self.mesh != other.mesh),
             ("certificate", self.certificate != other.certificate),
+            ("keys", self.keys != other.keys),
             ("memory", self.memory.enabled != other.memory.enabled),
             ("limits", self.limits != other.limits),
             ("log", self.log != other.log),
