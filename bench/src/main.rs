@@ -18,6 +18,7 @@ mod network;
 mod peers;
 mod report;
 mod start;
+mod websocket;
 
 use std::path::PathBuf;
 
@@ -40,7 +41,7 @@ struct Arguments {
     /// The folder of the programs that are measured beside Dawn, as `scripts/peers` fills it.
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// Runs one benchmark: calls, catalogue, daemon.
+    /// Runs one benchmark: calls, catalogue, daemon, websocket.
     #[arg(long)]
     only: Option<String>,
 }
@@ -63,6 +64,9 @@ fn main() {
         if wanted("calls") {
             let programs = peers::Programs::find(arguments.peers.as_deref());
             call::measure(&arguments.dawn, &arguments.agent, &programs, &mut report).await;
+        }
+        if wanted("websocket") {
+            websocket::measure(&arguments.dawn, &arguments.agent, &mut report).await;
         }
         report.finish(&arguments.out, arguments.only.is_some());
     });

@@ -23,6 +23,11 @@ pub(crate) struct Node {
 impl Node {
     /// Makes or joins a network and starts.
     pub(crate) async fn start(dawn: &Path, name: &str, ticket: Option<&str>, listen: &str) -> Self {
+        Self::start_with(dawn, name, ticket, listen, "").await
+    }
+
+    /// The same with a configuration.
+    pub(crate) async fn start_with(dawn: &Path, name: &str, ticket: Option<&str>, listen: &str, config: &str) -> Self {
         let home = tempfile::Builder::new()
             .prefix("dawn-bench-")
             .tempdir()
@@ -31,6 +36,9 @@ impl Node {
             Some(ticket) => run(dawn, home.path(), &["join", ticket, "--name", name]).await,
             None => run(dawn, home.path(), &["init", "--name", name]).await,
         };
+        if !config.is_empty() {
+            std::fs::write(home.path().join("config.toml"), config).expect("written");
+        }
         let begun = Instant::now();
         let mut process = Command::new(dawn)
             .arg("--home")

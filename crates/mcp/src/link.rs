@@ -406,7 +406,7 @@ impl LinkReceiver {
             ReceiverKind::Stream(_) if self.awaits_reply => None,
             ReceiverKind::Stream(reader) => reader.buffered_frame()?,
             ReceiverKind::Channel(receiver) => receiver.try_recv().ok().transpose()?,
-            ReceiverKind::Queue(receiver) => receiver.try_recv().transpose()?,
+            ReceiverKind::Queue(receiver) => receiver.try_recv(),
         };
         Ok(self.observed(received))
     }

@@ -239,7 +239,10 @@ impl Router {
             node => self.directory.resolve(node).is_ok_and(|node| node == self.node),
         };
         if !is_here {
-            let words = format!("a member uses the agents of this node here, not those of {}", address.node);
+            let words = format!(
+                "a member uses the agents of this node here, not those of {}",
+                address.node
+            );
             return Err(Fault::new(FaultCode::Denied, words));
         }
         self.host.open(&address.agent, mode, caller, false).await

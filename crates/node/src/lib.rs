@@ -17,3 +17,4 @@ pub mod setup;
 pub mod store;
 pub mod time;
 mod vault;
+mod websocket;

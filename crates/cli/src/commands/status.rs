@@ -20,12 +20,20 @@ struct Status {
     certificate: Option<Certificate>,
     api: String,
     listen: Vec<String>,
+    websocket: Option<WebSocket>,
     gateway: Option<Gateway>,
     uptime_ms: f64,
     peers: Peers,
     agents: Agents,
     home: String,
     memory_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WebSocket {
+    address: String,
+    plain: bool,
+    connections: u64,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +127,15 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         line("API", status.api)?;
         for address in status.listen {
             line("listens", address)?;
+        }
+        if let Some(websocket) = status.websocket {
+            let secure = if websocket.plain { "" } else { ", secure channel only" };
+            let open = match websocket.connections {
+                0 => String::new(),
+                1 => ", 1 connection".to_owned(),
+                open => format!(", {open} connections"),
+            };
+            line("WebSocket", format!("{}{secure}{open}", websocket.address))?;
         }
         if let Some(Gateway { listen, resources }) = status.gateway {
             for resource in resources {

@@ -200,7 +200,11 @@ impl Gateway {
     /// How WebSocket is served.
     #[must_use]
     pub fn websocket(&self) -> Settings {
-        self.inner.websocket.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner
+            .websocket
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// WebSocket connections that are open.

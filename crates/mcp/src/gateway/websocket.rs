@@ -24,9 +24,7 @@ pub(super) use self::room::Room;
 use super::{Counters, Gateway, Target, http, stdio};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::codes;
-use crate::websocket::{
-    BEARER, Coding, Ended, Identity, PLAIN, Reason, SECURE, Secured, Side, Socket, drive, respond,
-};
+use crate::websocket::{BEARER, Coding, Ended, Identity, PLAIN, Reason, SECURE, Secured, Side, Socket, drive, respond};
 use crate::wire::Caller;
 
 /// Marks a request that showed the node's token. Without it nobody is taken for the owner.
@@ -99,7 +97,10 @@ async fn group(State(gateway): State<Gateway>, Path(group): Path<String>, reques
 
 fn many(gateway: &Gateway, group: Option<String>, request: Request) -> Response {
     if !is_owner(&request) {
-        return unauthorized(gateway, "several agents as one are the owner's; a member uses /ws/NODE/AGENT");
+        return unauthorized(
+            gateway,
+            "several agents as one are the owner's; a member uses /ws/NODE/AGENT",
+        );
     }
     match http::several(gateway, group, request.uri()) {
         Ok(target) => upgrade(gateway, target, request),
@@ -163,10 +164,18 @@ fn upgrade(gateway: &Gateway, target: Target, request: Request) -> Response {
         }
         (Spoken::Secure, Some(identity)) => Some(Arc::clone(identity)),
         (Spoken::Secure, None) => {
-            return refuse(gateway, StatusCode::NOT_IMPLEMENTED, "this gateway has no key for a secure channel");
+            return refuse(
+                gateway,
+                StatusCode::NOT_IMPLEMENTED,
+                "this gateway has no key for a secure channel",
+            );
         }
     };
-    let who = if is_owner { room::Who::Owner } else { room::Who::Unproven };
+    let who = if is_owner {
+        room::Who::Owner
+    } else {
+        room::Who::Unproven
+    };
     let Some(place) = gateway.inner.sockets.take(who) else {
         let words = "as many WebSocket connections are open as may be (limits.sockets); try again later";
         return refuse_fault(gateway, &Fault::new(FaultCode::Busy, words));
@@ -284,7 +293,9 @@ impl Door {
 
     async fn session(self, coding: Coding, member: Option<(Member, Arc<dyn Identity>)>) -> Ended {
         let stop = self.gateway.inner.stop.clone();
-        let gateway = self.gateway.for_member(member.as_ref().map(|(member, _)| member.caller.clone()));
+        let gateway = self
+            .gateway
+            .for_member(member.as_ref().map(|(member, _)| member.caller.clone()));
         let until = async {
             let ended = async {
                 match &member {

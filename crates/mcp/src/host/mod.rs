@@ -20,7 +20,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dawn_identity::{AgentName, NodeName};
+use dawn_channel::Signing;
+use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_registry::{AgentState, AgentSummary};
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -32,6 +33,7 @@ use crate::bridge;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
+use crate::websocket::Identity;
 use crate::wire::{Caller, Counted, Mode};
 use access::{Access, Place};
 pub use access::{Approver, CallerLimits, Question, Rule, Verdict};
@@ -100,8 +102,28 @@ pub enum Source {
         /// As which client to log in, where it asks for a login.
         oauth: OauthClient,
     },
+    /// A WebSocket server.
+    WebSocket {
+        /// Its address, `ws://` or `wss://`.
+        url: Url,
+        /// Headers sent with every upgrade.
+        headers: BTreeMap<String, String>,
+        /// As which client to log in, where it asks for a login.
+        oauth: OauthClient,
+        /// Whom a secure channel is begun with; `None`: plain JSON-RPC is spoken.
+        secure: Option<FarEnd>,
+    },
     /// Code of this process.
     InProcess(Arc<dyn InProcess>),
+}
+
+/// Who is to be at the far end of a secure channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FarEnd {
+    /// The node.
+    pub node: NodeId,
+    /// Whether messages are signed each: that node has to want the same.
+    pub signing: Signing,
 }
 
 impl std::fmt::Debug for Source {
@@ -115,6 +137,11 @@ impl std::fmt::Debug for Source {
             Self::Http { url, .. } => f
                 .debug_struct("Http")
                 .field("url", &url.as_str())
+                .finish_non_exhaustive(),
+            Self::WebSocket { url, secure, .. } => f
+                .debug_struct("WebSocket")
+                .field("url", &url.as_str())
+                .field("secure", secure)
                 .finish_non_exhaustive(),
             Self::InProcess(_) => f.write_str("InProcess"),
         }
@@ -145,6 +172,8 @@ pub struct Services {
     pub audit: Option<Arc<dyn AuditSink>>,
     /// Asks the owner; without it the answer is no.
     pub approver: Option<Arc<dyn Approver>>,
+    /// What the node is in secure channels; without it none is begun.
+    pub identity: Option<Arc<dyn Identity>>,
 }
 
 impl std::fmt::Debug for Services {
@@ -162,6 +191,9 @@ pub enum HostError {
     /// A header of a server cannot be sent.
     #[error("{0:?} is no header that can be sent")]
     Header(String),
+    /// A secure channel is asked for, and the host has no key for one.
+    #[error("this host has no key for a secure channel")]
+    NoIdentity,
 }
 
 /// One of this node's agents, as its owner sees it.
@@ -190,6 +222,7 @@ struct Inner {
     vault: Option<Arc<dyn Vault>>,
     audit: Option<Arc<dyn AuditSink>>,
     owner: access::Owner,
+    identity: Option<Arc<dyn Identity>>,
 }
 
 struct Agent {
@@ -209,6 +242,8 @@ struct Agent {
     access: Arc<access::Access>,
     /// Its account at its server, where this host can keep credentials.
     account: Option<oauth::Account>,
+    /// The node at the far end, where it is reached in a secure channel.
+    far: Option<Arc<http::Far>>,
     /// Its legacy sessions on behalf of modern clients, where it speaks only the legacy era.
     bridged: Arc<bridge::Sessions>,
     stop: CancellationToken,
@@ -244,6 +279,7 @@ impl Host {
             vault,
             audit,
             approver,
+            identity,
         } = services;
         Self(Arc::new(Inner {
             limits,
@@ -256,6 +292,7 @@ impl Host {
             vault,
             audit,
             owner: access::Owner { node, approver },
+            identity,
         }))
     }
 
@@ -264,13 +301,38 @@ impl Host {
     /// # Errors
     /// There is one of that name, or a header cannot be sent.
     pub fn add(&self, name: AgentName, spec: AgentSpec) -> Result<(), HostError> {
-        if let Source::Http { headers, .. } = &spec.source {
+        if let Source::Http { headers, .. } | Source::WebSocket { headers, .. } = &spec.source {
             http::check_headers(headers)?;
         }
+        let far = match &spec.source {
+            Source::WebSocket {
+                secure: Some(FarEnd { node, signing }),
+                ..
+            } => {
+                let identity = self.0.identity.clone().ok_or(HostError::NoIdentity)?;
+                Some(Arc::new(http::Far::new(*node, *signing, identity)))
+            }
+            _ => None,
+        };
         let account = match (&spec.source, &self.0.vault) {
             (Source::Http { url, oauth, .. }, Some(vault)) => Some(oauth::Account::new(
                 name.clone(),
                 url.clone(),
+                oauth.clone(),
+                Arc::clone(vault),
+            )),
+            // A node of this network knows members, and its own token.
+            (
+                Source::WebSocket {
+                    url,
+                    oauth,
+                    secure: None,
+                    ..
+                },
+                Some(vault),
+            ) => Some(oauth::Account::new(
+                name.clone(),
+                http::upgrade_url(url),
                 oauth.clone(),
                 Arc::clone(vault),
             )),
@@ -279,6 +341,7 @@ impl Host {
         let agent = Arc::new(Agent {
             access: access::Access::new(spec.access.clone(), spec.limits),
             account,
+            far,
             status: Mutex::new((AgentSummary::starting(name.clone()), None)),
             name: name.clone(),
             spec,
@@ -581,12 +644,27 @@ impl Host {
                 };
                 Ok(link.with_filter(caller::filter(meta)))
             }
+            (
+                Source::WebSocket {
+                    url, headers, secure, ..
+                },
+                Mode::Session,
+            ) => {
+                // What a proxy may read says nothing about who calls; a node would not believe it anyway.
+                let told = (hint == CallerHint::Auto && secure.is_none())
+                    .then_some(caller)
+                    .flatten();
+                let upstream = self.websocket(agent, url, headers, told);
+                let link = upstream.socket_session(agent.far.clone(), &self.0.tasks);
+                let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
+                Ok(link.with_filter(caller::filter(meta)))
+            }
             (Source::InProcess(code), Mode::Session) => {
                 let link = self.in_process(agent, code);
                 let meta = (hint != CallerHint::None).then_some(caller).flatten();
                 Ok(link.with_filter(caller::filter(meta)))
             }
-            (Source::Stdio { .. } | Source::InProcess(_), _) => {
+            (Source::Stdio { .. } | Source::WebSocket { .. } | Source::InProcess(_), _) => {
                 let meta = (hint != CallerHint::None).then_some(caller).flatten();
                 let link = self
                     .shared(agent)
@@ -595,6 +673,18 @@ impl Host {
                 Ok(link.with_filter(caller::filter(meta)))
             }
         }
+    }
+
+    fn websocket(
+        &self,
+        agent: &Arc<Agent>,
+        url: &Url,
+        headers: &BTreeMap<String, String>,
+        caller: Option<&Caller>,
+    ) -> Arc<http::Upstream> {
+        let client = self.0.http.get_or_init(http::client).clone();
+        let (url, limits) = (http::upgrade_url(url), Arc::clone(&self.0.limits));
+        http::Upstream::new(client, url, headers, caller, limits, Arc::clone(agent))
     }
 
     fn in_process(&self, agent: &Agent, code: &Arc<dyn InProcess>) -> Link {
@@ -642,6 +732,10 @@ impl Host {
         }
         let link = match &agent.spec.source {
             Source::InProcess(code) => self.in_process(agent, code),
+            Source::WebSocket { url, headers, .. } => {
+                let upstream = self.websocket(agent, url, headers, None);
+                upstream.socket(agent.far.as_deref(), &self.0.tasks).await?
+            }
             _ => process::open(&self.0, agent, None, None)?,
         };
         let mux = Mux::start(link, agent, &self.0.limits, &self.0.tasks);

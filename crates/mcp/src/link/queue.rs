@@ -22,6 +22,8 @@ pub(crate) struct QueueSender {
 pub(crate) struct QueueReceiver {
     items: mpsc::Receiver<Item>,
     room: Arc<Semaphore>,
+    /// The end, found by who did not wait for it.
+    fault: Option<Fault>,
 }
 
 /// The other side is gone.
@@ -39,16 +41,18 @@ pub(crate) fn queue(frames: usize, bytes: usize) -> (QueueSender, QueueReceiver)
             room: Arc::clone(&room),
             bytes,
         },
-        QueueReceiver { items: receiver, room },
+        QueueReceiver {
+            items: receiver,
+            room,
+            fault: None,
+        },
     )
 }
 
 impl QueueSender {
     /// Puts a frame in as soon as there is room.
     pub(crate) async fn send(&self, frame: Frame) -> Result<(), Gone> {
-        let length = u32::try_from(frame.message.len())
-            .unwrap_or(u32::MAX)
-            .min(self.bytes);
+        let length = u32::try_from(frame.message.len()).unwrap_or(u32::MAX).min(self.bytes);
         let room = Arc::clone(&self.room).acquire_many_owned(length);
         let room = room.await.map_err(|_| Gone)?;
         self.items.send((Ok(frame), Some(room))).await.map_err(|_| Gone)
@@ -59,22 +63,26 @@ impl QueueSender {
         // Who is gone needs no word.
         let _ = self.items.send((Err(fault), None)).await;
     }
-
-    /// Waits until the other side is gone.
-    pub(crate) async fn closed(&self) {
-        self.items.closed().await;
-    }
 }
 
 impl QueueReceiver {
     /// The next frame; `None` when the other side is gone and nothing is left.
     pub(crate) async fn recv(&mut self) -> Option<Result<Frame, Fault>> {
+        if let Some(fault) = self.fault.take() {
+            return Some(Err(fault));
+        }
         self.items.recv().await.map(|(frame, _)| frame)
     }
 
-    /// A frame that is there, without waiting.
-    pub(crate) fn try_recv(&mut self) -> Option<Result<Frame, Fault>> {
-        self.items.try_recv().ok().map(|(frame, _)| frame)
+    /// A frame that is there, without waiting. A fault waits for [`recv`](Self::recv).
+    pub(crate) fn try_recv(&mut self) -> Option<Frame> {
+        match self.items.try_recv().ok()? {
+            (Ok(frame), _) => Some(frame),
+            (Err(fault), _) => {
+                self.fault = Some(fault);
+                None
+            }
+        }
     }
 }
 
@@ -103,9 +111,14 @@ mod tests {
         assert_eq!(receiver.recv().await.unwrap().unwrap().message.len(), 60);
         sender.send(frame(1000)).await.unwrap();
         assert!(sender.send(frame(1)).now_or_never().is_none());
-        assert_eq!(receiver.try_recv().unwrap().unwrap().message.len(), 1000);
+        assert_eq!(receiver.try_recv().unwrap().message.len(), 1000);
         assert!(receiver.try_recv().is_none());
         sender.send(frame(1)).await.unwrap();
+        let fault = Fault::new(crate::fault::FaultCode::TooLarge, "it ends");
+        sender.fail(fault.clone()).await;
+        assert!(receiver.try_recv().is_some());
+        assert!(receiver.try_recv().is_none(), "who does not wait misses nothing");
+        assert_eq!(receiver.recv().await, Some(Err(fault)));
     }
 
     #[tokio::test]
@@ -117,6 +130,5 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(receiver);
         assert_eq!(waiting.await, Err(Gone));
-        sender.closed().await;
     }
 }

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dawn_channel::transport::{HEADER_BYTES, MAX_OVERHEAD_BYTES, Opened, SealError};
 use dawn_channel::Channel;
+use dawn_channel::transport::{HEADER_BYTES, MAX_OVERHEAD_BYTES, Opened, SealError};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Message as Data;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as Fragment;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as Opcode, OpCode};
+use tokio_util::sync::CancellationToken;
 
 use super::carrier::{Carrier, Pulse};
 use super::ended::{Ended, Reason};
@@ -174,7 +174,10 @@ impl Lane {
                 }
             }
             (Data::Text(_), Some(_)) => {
-                return Err(Ended::new(Reason::Unsupported, "text in a secure channel: it is binary"));
+                return Err(Ended::new(
+                    Reason::Unsupported,
+                    "text in a secure channel: it is binary",
+                ));
             }
             (Data::Binary(_), None) => {
                 return Err(Ended::new(
@@ -212,14 +215,11 @@ impl Lane {
                 && !self.ending.is_cancelled()
                 && let Some(next) = outbound.try_recv()
             {
-                kept = self.say(sink, spoken(next)?).await?;
+                kept = self.say(sink, next.message.into_bytes()).await?;
             }
             sink.flush().await?;
             let ping_at = self.pulse.heard().max(pinged) + self.keep_alive();
-            let channel_at = self
-                .channel
-                .as_ref()
-                .and_then(|channel| lock(channel).poll_timeout());
+            let channel_at = self.channel.as_ref().and_then(|channel| lock(channel).poll_timeout());
             let wake_at = channel_at.map_or(ping_at, |at| at.min(ping_at));
             tokio::select! {
                 biased;

@@ -114,7 +114,11 @@ impl Ended {
     pub(super) fn by_peer(frame: Option<&CloseFrame>) -> Self {
         let words = match frame {
             Some(frame) if frame.reason.is_empty() => format!("the peer closed the connection ({})", frame.code),
-            Some(frame) => format!("the peer closed the connection ({}: {})", frame.code, clean(&frame.reason)),
+            Some(frame) => format!(
+                "the peer closed the connection ({}: {})",
+                frame.code,
+                clean(&frame.reason)
+            ),
             None => "the peer closed the connection".to_owned(),
         };
         Self::new(Reason::Closed, words)
@@ -151,7 +155,10 @@ impl From<Error> for Ended {
             }
             Error::Io(error) => Self::new(Reason::Broken, format!("the connection broke ({error})")),
             Error::Utf8(_) => Self::new(Reason::Protocol, "a text message that is no UTF-8"),
-            error => Self::new(Reason::Protocol, format!("the peer broke the WebSocket protocol ({error})")),
+            error => Self::new(
+                Reason::Protocol,
+                format!("the peer broke the WebSocket protocol ({error})"),
+            ),
         }
     }
 }

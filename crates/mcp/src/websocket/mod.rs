@@ -20,10 +20,10 @@ use dawn_channel::{Party, Signing};
 use dawn_identity::{Membership, NetworkId, NodeId};
 use tokio::sync::watch;
 
-pub(crate) use drive::{Coding, drive};
-pub use ended::Reason;
+pub(crate) use drive::{Coding, drive, unusable};
 pub(crate) use ended::Ended;
-pub(crate) use secure::{Secured, carrier, dial, respond};
+pub use ended::Reason;
+pub(crate) use secure::{Expected, Secured, dial, respond};
 pub(crate) use socket::{Side, Socket};
 
 /// The subprotocol of plain JSON-RPC.
@@ -39,6 +39,8 @@ pub trait Identity: Send + Sync + 'static {
     fn network(&self) -> NetworkId;
     /// The node as a party, with a binding that is valid now.
     fn party(&self) -> Arc<Party>;
+    /// The same, and then with each former static key that still opens: others may not know yet that it was replaced.
+    fn parties(&self) -> Vec<Arc<Party>>;
     /// Its own membership chain, encoded.
     fn chain(&self) -> Bytes;
     /// Whether a node is a member by the chain it shows.

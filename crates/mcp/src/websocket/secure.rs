@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use dawn_channel::handshake::{Accept, Answer, Initiator, Responder};
+use dawn_channel::handshake::{Accept, Answer, HandshakeError, Initiator, Responder};
 use dawn_channel::transport::{Close, CloseCode, HEADER_BYTES, Opened};
 use dawn_channel::{Channel, Context, Delivery, KnownPeer, Limits, Signing, StaticPublic, Terms};
 use dawn_identity::{Membership, NodeId, UnixTime};
@@ -25,14 +25,19 @@ fn time() -> UnixTime {
 
 /// The carrier of a channel to what a path leads to: the path from `/ws` on, so that a proxy may serve it under
 /// another one, but not lead a client elsewhere.
-pub(crate) fn carrier(path: &str) -> Vec<u8> {
+fn carrier(path: &str) -> Vec<u8> {
     let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
     let from = match parts.as_slice() {
         [.., "ws", _, _] => parts.len() - 3,
         [.., "ws"] => parts.len() - 1,
         _ => 0,
     };
-    [CARRIER, b"/", parts.get(from..).unwrap_or_default().join("/").as_bytes()].concat()
+    [
+        CARRIER,
+        b"/",
+        parts.get(from..).unwrap_or_default().join("/").as_bytes(),
+    ]
+    .concat()
 }
 
 fn context(identity: &dyn Identity, path: &str, signing: Signing) -> Context {
@@ -101,7 +106,10 @@ impl Secured {
     async fn confirmed(&mut self) -> Result<(), Ended> {
         while !self.channel.is_confirmed() {
             if self.step().await?.is_some() {
-                return Err(Ended::new(Reason::Channel, "a message came before the handshake was complete"));
+                return Err(Ended::new(
+                    Reason::Channel,
+                    "a message came before the handshake was complete",
+                ));
             }
         }
         Ok(())
@@ -116,9 +124,8 @@ impl Secured {
         let late = |_| Ended::new(Reason::Late, "no membership certificate came in time");
         let chain = timeout(limits.handshake, self.receive()).await.map_err(late)??;
         let membership = identity.verify(self.peer(), &chain);
-        let membership = membership.map_err(|why| {
-            Ended::new(Reason::Refused, format!("this node does not accept you: {why}"))
-        })?;
+        let membership =
+            membership.map_err(|why| Ended::new(Reason::Refused, format!("this node does not accept you: {why}")))?;
         self.send(&identity.chain()).await?;
         Ok((membership, chain))
     }
@@ -204,18 +211,28 @@ async fn responded(
 ) -> Result<Box<Channel>, Ended> {
     let context = context(identity, path, signing);
     let limits = limits(&socket.limits);
-    let mut responder = Responder::new(identity.party(), Accept::Either, None, context, limits);
+    let failed = |error: HandshakeError| {
+        tracing::debug!(%error, "the handshake of a secure WebSocket failed");
+        Ended::new(Reason::Handshake, NOT_AGREED)
+    };
+    let read = |responder: Responder, message: &[u8]| responder.read(message, time(), Instant::now(), &mut rand::rng());
+    let first = socket.binary().await?;
+    let mut outcome = Err(HandshakeError::Unexpected);
+    for party in identity.parties() {
+        let responder = Responder::new(party, Accept::Either, None, context.clone(), limits);
+        outcome = read(responder, &first);
+        // Only this says that the client may have another key in mind.
+        if !matches!(outcome, Err(HandshakeError::NotAuthentic)) {
+            break;
+        }
+    }
     loop {
-        let message = socket.binary().await?;
-        match responder.read(&message, time(), Instant::now(), &mut rand::rng()) {
-            Ok(Answer::Reply(reply, next)) => {
+        match outcome.map_err(failed)? {
+            Answer::Channel(channel) => return Ok(channel),
+            Answer::Reply(reply, next) => {
                 socket.send(reply).await?;
-                responder = *next;
-            }
-            Ok(Answer::Channel(channel)) => return Ok(channel),
-            Err(error) => {
-                tracing::debug!(%error, "the handshake of a secure WebSocket failed");
-                return Err(Ended::new(Reason::Handshake, NOT_AGREED));
+                let message = socket.binary().await?;
+                outcome = read(*next, &message);
             }
         }
     }

@@ -37,18 +37,15 @@ pub(crate) struct Socket {
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Socket").field("pulse", &self.pulse).finish_non_exhaustive()
+        f.debug_struct("Socket")
+            .field("pulse", &self.pulse)
+            .finish_non_exhaustive()
     }
 }
 
 impl Socket {
     /// Takes over an upgraded connection; the bytes of a peer that is not trusted yet are bounded.
-    pub(crate) async fn new(
-        stream: impl Stream + 'static,
-        side: Side,
-        trusted: bool,
-        limits: &Arc<McpLimits>,
-    ) -> Self {
+    pub(crate) async fn new(stream: impl Stream + 'static, side: Side, trusted: bool, limits: &Arc<McpLimits>) -> Self {
         let budget = (!trusted).then_some(limits.unproven_bytes);
         let carrier = Carrier::new(stream, budget);
         let pulse = carrier.pulse();
@@ -81,7 +78,10 @@ impl Socket {
                 Some(Data::Binary(bytes)) => return Ok(bytes),
                 Some(Data::Ping(_) | Data::Pong(_) | Data::Frame(_)) => {}
                 Some(Data::Text(_)) => {
-                    return Err(Ended::new(Reason::Unsupported, "text in a secure channel: it is binary"));
+                    return Err(Ended::new(
+                        Reason::Unsupported,
+                        "text in a secure channel: it is binary",
+                    ));
                 }
                 Some(Data::Close(frame)) => return Err(Ended::by_peer(frame.as_ref())),
                 None => return Err(Ended::by_peer(None)),
