@@ -74,7 +74,7 @@ soak: release ## an hour of 200 clients that connect, call and drop: memory and 
 
 fuzz: tools ## the parsers of outside bytes, FUZZ_SECONDS (60) each
 	@scripts/tools fuzz
-	@for target in message frame identity registry channel_frame channel_handshake envelope; do \
+	@for target in message frame identity registry channel_frame channel_handshake envelope websocket; do \
 		echo "== fuzzing $$target"; mkdir -p fuzz/corpus/$$target; \
 		cargo +nightly fuzz run --fuzz-dir fuzz $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- -max_total_time=$${FUZZ_SECONDS:-60}; \
 	done

@@ -85,3 +85,16 @@ impl std::fmt::Debug for Settings {
             .finish_non_exhaustive()
     }
 }
+
+/// What a fuzzer needs: the bytes of a client after the upgrade, as far as they count before it is trusted.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub async fn hear(bytes: Vec<u8>, identity: &dyn Identity) -> bool {
+    let limits = Arc::new(crate::limits::McpLimits::default());
+    let stream = tokio::io::join(std::io::Cursor::new(bytes), tokio::io::sink());
+    let socket = Socket::new(stream, Side::Server, false, &limits).await;
+    match respond(socket, identity, "/ws/node/agent", Signing::default()).await {
+        Ok(mut secured) => secured.welcome(identity, &limits).await.is_ok(),
+        Err(_) => false,
+    }
+}
