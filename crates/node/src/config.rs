@@ -693,6 +693,9 @@ mod tests {
             ("[agents.x]\n", "agents.x"),
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
+            ("[limits]\nsockets = 0\n", "sockets"),
+            ("[limits]\nsocket_idle = \"1ms\"\n", "socket_idle"),
+            ("[api.websocket]\nsigning = \"never\"\n", "signing"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();
