@@ -366,8 +366,8 @@ mod tests {
 
     #[test]
     fn the_secure_channel_is_preferred_and_nothing_unknown_is_spoken() {
-        for (offered, spoken) in [
-            (&[][..], Some(Spoken::Plain(None))),
+        let cases: [(&[&str], Option<Spoken>); 9] = [
+            (&[], Some(Spoken::Plain(None))),
             (&["mcp"], Some(Spoken::Plain(Some("mcp")))),
             (&["mcp, dawn-secure.v1"], Some(Spoken::Secure)),
             (&["mcp", "dawn-secure.v1"], Some(Spoken::Secure)),
@@ -376,7 +376,8 @@ mod tests {
             (&["bearer.abc, mcp"], Some(Spoken::Plain(Some("mcp")))),
             (&["graphql-ws"], None),
             (&["dawn-secure.v2"], None),
-        ] {
+        ];
+        for (offered, spoken) in cases {
             assert_eq!(chosen(&headers(offered)).ok(), spoken, "{offered:?}");
         }
     }

@@ -611,8 +611,12 @@ impl Host {
         if let Some(at) = shared.not_before.filter(|at| *at > now) {
             let patience = self.0.limits.restart_first * 4;
             if at - now > patience {
+                let (was, again) = match &agent.spec.source {
+                    Source::WebSocket { .. } => ("was lost", "tried"),
+                    _ => ("crashed", "started"),
+                };
                 let words = format!(
-                    "agent {} crashed {} times in a row and is started again in {} s",
+                    "agent {} {was} {} times in a row and is {again} again in {} s",
                     agent.name,
                     shared.failures,
                     (at - now).as_secs() + 1
