@@ -96,9 +96,10 @@ async fn run(
             ended = until => (ended, false),
         }
     };
+    let by = tokio::time::Instant::now() + GOODBYE;
     if let Some(fault) = told(&ended) {
         // Whoever does not listen finds out when it says something.
-        let _ = tokio::time::timeout(GOODBYE, inbound.fail(fault)).await;
+        let _ = tokio::time::timeout_at(by, inbound.fail(fault)).await;
     }
     drop(inbound);
     // A frame that was begun is written to its end, or the last word could not be said.
@@ -107,11 +108,13 @@ async fn run(
         if !ended.reason.leaves_time() {
             lane.ending.cancel();
         }
-        is_whole = tokio::time::timeout(GOODBYE, &mut writing).await.is_ok();
+        is_whole = tokio::time::timeout_at(by, &mut writing).await.is_ok();
     }
     drop(writing);
     drop(outbound);
-    lane.goodbye(&mut sink, &mut source, &ended, is_whole).await;
+    let goodbye = lane.goodbye(&mut sink, &mut source, &ended, is_whole);
+    // Whether the peer hears it or not, it is over.
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     ended
 }
 
@@ -282,21 +285,17 @@ impl Lane {
         Ok(None)
     }
 
-    async fn goodbye(&self, sink: &mut Sink, source: &mut Source, ended: &Ended, is_whole: bool) {
-        let goodbye = async {
-            if let Some(frame) = ended.close_frame() {
-                if let Some(channel) = self.channel.as_ref().filter(|_| is_whole) {
-                    lock(channel).close(last_word(ended));
-                    self.transmit(sink).await?;
-                }
-                sink.send(Data::Close(Some(frame))).await?;
+    async fn goodbye(&self, sink: &mut Sink, source: &mut Source, ended: &Ended, is_whole: bool) -> Result<(), Ended> {
+        if let Some(frame) = ended.close_frame() {
+            if let Some(channel) = self.channel.as_ref().filter(|_| is_whole) {
+                lock(channel).close(last_word(ended));
+                self.transmit(sink).await?;
             }
-            // What is still on its way would make the system cut off what was just said.
-            while source.next().await.transpose()?.is_some() {}
-            Ok::<(), Ended>(())
-        };
-        // Whether the peer hears it or not, it is over.
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+            sink.send(Data::Close(Some(frame))).await?;
+        }
+        // What is still on its way would make the system cut off what was just said.
+        while source.next().await.transpose()?.is_some() {}
+        Ok(())
     }
 }
 
