@@ -29,7 +29,7 @@ pub(crate) struct Figures {
     pub(crate) per_second: f64,
 }
 
-fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
+pub(crate) fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
     latencies.sort_by(f64::total_cmp);
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] * 1e3;
     Figures {
@@ -39,14 +39,14 @@ fn figures(mut latencies: Vec<f64>, elapsed: Duration) -> Figures {
     }
 }
 
-fn request(id: u64, tool: &str, text: &str) -> String {
+pub(crate) fn request(id: u64, tool: &str, text: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"text":"{text}"}}}}}}"#
     )
 }
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
-const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
+pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// A client over standard I/O: one process, many requests in flight.
 pub(crate) struct Stdio0 {
@@ -185,7 +185,7 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The number after `"id":` near the start of an answer.
-fn id_of(line: &[u8]) -> u64 {
+pub(crate) fn id_of(line: &[u8]) -> u64 {
     let head = &line[..line.len().min(64)];
     let at = head
         .windows(5)

@@ -101,7 +101,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, report: &mut Report) {
                 Some(first) => Some(first.ticket().await),
                 None => None,
             };
-            let node = Node::start_in(dawn, &format!("n{at}"), ticket.as_deref(), listen, Some(space)).await;
+            let node = Node::start_in(dawn, &format!("n{at}"), ticket.as_deref(), listen, Some(space), "").await;
             if is_far {
                 node.is_direct(&format!("n{}", at - 1), true).await;
                 row.unplug("join", at);

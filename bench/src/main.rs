@@ -21,6 +21,7 @@ mod network;
 mod peers;
 mod report;
 mod start;
+mod websocket;
 
 use std::path::PathBuf;
 
@@ -43,7 +44,7 @@ struct Arguments {
     /// The folder of the programs that are measured beside Dawn, as `scripts/peers` fills it.
     #[arg(long)]
     peers: Option<PathBuf>,
-    /// Runs one benchmark: calls, catalogue, channel, daemon, forward.
+    /// Runs one benchmark: calls, catalogue, channel, daemon, forward, websocket.
     #[arg(long)]
     only: Option<String>,
 }
@@ -72,6 +73,9 @@ fn main() {
         }
         if wanted("forward") {
             forward::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+        }
+        if wanted("websocket") {
+            websocket::measure(&arguments.dawn, &arguments.agent, &mut report).await;
         }
         report.finish(&arguments.out, arguments.only.is_some());
     });

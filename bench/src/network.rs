@@ -24,16 +24,17 @@ pub(crate) struct Node {
 impl Node {
     /// Makes or joins a network and starts.
     pub(crate) async fn start(dawn: &Path, name: &str, ticket: Option<&str>, listen: &str) -> Self {
-        Self::start_in(dawn, name, ticket, listen, None).await
+        Self::start_in(dawn, name, ticket, listen, None, "").await
     }
 
-    /// The same, with everything of it in a network namespace.
+    /// The same with a configuration, and with everything of it in a network namespace.
     pub(crate) async fn start_in(
         dawn: &Path,
         name: &str,
         ticket: Option<&str>,
         listen: &str,
         space: Option<&str>,
+        config: &str,
     ) -> Self {
         let home = tempfile::Builder::new()
             .prefix("dawn-bench-")
@@ -43,6 +44,9 @@ impl Node {
             Some(ticket) => run(dawn, home.path(), space, &["join", ticket, "--name", name]).await,
             None => run(dawn, home.path(), space, &["init", "--name", name]).await,
         };
+        if !config.is_empty() {
+            std::fs::write(home.path().join("config.toml"), config).expect("written");
+        }
         let begun = Instant::now();
         let mut process = program(dawn, space)
             .arg("--home")

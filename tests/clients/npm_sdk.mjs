@@ -1,6 +1,7 @@
 // The official npm SDKs against Dawn, with sampling, elicitation and progress in use:
 //   npm_sdk.mjs VERSION MODULES http API TOKEN
 //   npm_sdk.mjs VERSION MODULES stdio DAWN HOME
+//   npm_sdk.mjs 1 MODULES ws API TOKEN
 // VERSION is 1 or 2; version 2 speaks both eras, one after the other. MODULES is the folder of the installed packages.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -16,6 +17,7 @@ const sdk =
         ...(await load("@modelcontextprotocol/sdk/client/index.js")),
         ...(await load("@modelcontextprotocol/sdk/client/streamableHttp.js")),
         ...(await load("@modelcontextprotocol/sdk/client/stdio.js")),
+        ...(await load("@modelcontextprotocol/sdk/client/websocket.js")),
         types: await load("@modelcontextprotocol/sdk/types.js"),
       }
     : { ...(await load("@modelcontextprotocol/client")), ...(await load("@modelcontextprotocol/client/stdio")) };
@@ -26,6 +28,11 @@ function transport(address) {
     return new sdk.StreamableHTTPClientTransport(url, {
       requestInit: { headers: { Authorization: `Bearer ${secret}` } },
     });
+  }
+  if (kind === "ws") {
+    const path = address ? "/" + address.replace(":", "/") : "";
+    // It takes an address and nothing else.
+    return new sdk.WebSocketClientTransport(new URL(`${where.replace("http", "ws")}/ws${path}?token=${secret}`));
   }
   const args = ["--home", secret, "mcp", ...(address ? [address] : [])];
   return new sdk.StdioClientTransport({ command: where, args });

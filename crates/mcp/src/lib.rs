@@ -19,4 +19,5 @@ pub mod memory;
 mod param_headers;
 pub mod pump;
 pub mod router;
+pub mod websocket;
 pub mod wire;

@@ -31,6 +31,14 @@ pub struct McpLimits {
     pub sse_after: Duration,
     /// Server-sent events: a comment is sent when a stream was silent this long.
     pub keep_alive: Duration,
+    /// WebSocket connections at once.
+    pub sockets: usize,
+    /// A WebSocket of which nothing was heard for this long, not even an answer to a ping, is closed.
+    pub socket_idle: Duration,
+    /// How many bytes are read of a WebSocket peer that has not shown who it is.
+    pub unproven_bytes: usize,
+    /// How long the handshake of a secure channel may take, and a member to show its certificate.
+    pub handshake: Duration,
     /// Processes one agent may have at once.
     pub processes_per_agent: usize,
     /// How long an agent may go on with open requests after a stdio client said that nothing more comes.
@@ -59,6 +67,10 @@ impl Default for McpLimits {
             aggregate: Duration::from_secs(5),
             sse_after: Duration::from_secs(5),
             keep_alive: Duration::from_secs(15),
+            sockets: 256,
+            socket_idle: Duration::from_secs(60),
+            unproven_bytes: 16 << 10,
+            handshake: Duration::from_secs(10),
             processes_per_agent: 64,
             linger: Duration::from_secs(30),
             kill_after: Duration::from_secs(3),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+mod queue;
 mod switch;
 
+pub(crate) use queue::{QueueReceiver, QueueSender, queue};
 pub(crate) use switch::{Diverted, Switch};
 
 use crate::fault::{Fault, FaultCode};
@@ -77,21 +79,7 @@ impl Link {
     /// A link over a stream that is already framed.
     #[must_use]
     pub fn from_framed(reader: FrameReader<BoxRead>, writer: FrameWriter<BoxWrite>) -> Self {
-        Self {
-            sender: LinkSender {
-                kind: SenderKind::Stream(writer),
-                inside: None,
-                filter: None,
-                switch: None,
-            },
-            receiver: LinkReceiver {
-                kind: ReceiverKind::Stream(reader),
-                awaits_reply: false,
-                inside: Looks::default(),
-                looks: Looks::default(),
-                switch: None,
-            },
-        }
+        Self::of(SenderKind::Stream(writer), ReceiverKind::Stream(reader))
     }
 
     /// A link over a byte stream.
@@ -183,15 +171,25 @@ impl Link {
         sender: mpsc::Sender<Result<Frame, Fault>>,
         receiver: mpsc::Receiver<Result<Frame, Fault>>,
     ) -> Self {
+        Self::of(SenderKind::Channel(sender), ReceiverKind::Channel(receiver))
+    }
+
+    /// A link over bounded queues. When the other side is gone, the link is closed rather than done.
+    #[must_use]
+    pub(crate) fn from_queues(sender: QueueSender, receiver: QueueReceiver) -> Self {
+        Self::of(SenderKind::Queue(sender), ReceiverKind::Queue(receiver))
+    }
+
+    fn of(sender: SenderKind, receiver: ReceiverKind) -> Self {
         Self {
             sender: LinkSender {
-                kind: SenderKind::Channel(sender),
+                kind: sender,
                 inside: None,
                 filter: None,
                 switch: None,
             },
             receiver: LinkReceiver {
-                kind: ReceiverKind::Channel(receiver),
+                kind: receiver,
                 awaits_reply: false,
                 inside: Looks::default(),
                 looks: Looks::default(),
@@ -213,6 +211,7 @@ pub struct LinkSender {
 enum SenderKind {
     Stream(FrameWriter<BoxWrite>),
     Channel(mpsc::Sender<Result<Frame, Fault>>),
+    Queue(QueueSender),
     Closed,
 }
 
@@ -231,6 +230,7 @@ impl LinkSender {
         match &mut self.kind {
             SenderKind::Stream(writer) => Ok(writer.feed(&frame).await?),
             SenderKind::Channel(sender) => sender.send(Ok(frame)).await.map_err(|_| LinkError::Closed),
+            SenderKind::Queue(sender) => sender.send(frame).await.map_err(|_| LinkError::Closed),
             SenderKind::Closed => Err(LinkError::Closed),
         }
     }
@@ -259,7 +259,7 @@ impl LinkSender {
     pub async fn flush(&mut self) -> Result<(), LinkError> {
         match &mut self.kind {
             SenderKind::Stream(writer) => Ok(writer.flush().await?),
-            SenderKind::Channel(_) => Ok(()),
+            SenderKind::Channel(_) | SenderKind::Queue(_) => Ok(()),
             SenderKind::Closed => Err(LinkError::Closed),
         }
     }
@@ -288,6 +288,7 @@ impl fmt::Debug for LinkSender {
         f.write_str(match self.kind {
             SenderKind::Stream(_) => "LinkSender(stream)",
             SenderKind::Channel(_) => "LinkSender(channel)",
+            SenderKind::Queue(_) => "LinkSender(queue)",
             SenderKind::Closed => "LinkSender(closed)",
         })
     }
@@ -324,6 +325,7 @@ impl Looks {
 enum ReceiverKind {
     Stream(FrameReader<BoxRead>),
     Channel(mpsc::Receiver<Result<Frame, Fault>>),
+    Queue(QueueReceiver),
 }
 
 impl LinkReceiver {
@@ -361,6 +363,10 @@ impl LinkReceiver {
                 Ok(reader.frame().await?)
             }
             ReceiverKind::Channel(receiver) => Ok(receiver.recv().await.transpose()?),
+            ReceiverKind::Queue(receiver) => match receiver.recv().await {
+                Some(frame) => Ok(Some(frame?)),
+                None => Err(LinkError::Closed),
+            },
         }
     }
 
@@ -400,6 +406,7 @@ impl LinkReceiver {
             ReceiverKind::Stream(_) if self.awaits_reply => None,
             ReceiverKind::Stream(reader) => reader.buffered_frame()?,
             ReceiverKind::Channel(receiver) => receiver.try_recv().ok().transpose()?,
+            ReceiverKind::Queue(receiver) => receiver.try_recv(),
         };
         Ok(self.observed(received))
     }
@@ -410,6 +417,7 @@ impl fmt::Debug for LinkReceiver {
         f.write_str(match self.kind {
             ReceiverKind::Stream(_) => "LinkReceiver(stream)",
             ReceiverKind::Channel(_) => "LinkReceiver(channel)",
+            ReceiverKind::Queue(_) => "LinkReceiver(queue)",
         })
     }
 }

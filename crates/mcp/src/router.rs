@@ -224,6 +224,30 @@ impl Router {
         &self.limits
     }
 
+    /// The limits in force, shared.
+    pub(crate) fn shared_limits(&self) -> &Arc<McpLimits> {
+        &self.limits
+    }
+
+    /// Opens a link to one of this node's agents for a member that is here by another way than the mesh.
+    ///
+    /// # Errors
+    /// The address is another node's, or what [`Host::open`] says.
+    pub(crate) async fn open_for(&self, caller: &Caller, address: &AgentAddress, mode: Mode) -> Result<Link, Fault> {
+        let is_here = match &address.node {
+            NodeRef::Any => true,
+            node => self.directory.resolve(node).is_ok_and(|node| node == self.node),
+        };
+        if !is_here {
+            let words = format!(
+                "a member uses the agents of this node here, not those of {}",
+                address.node
+            );
+            return Err(Fault::new(FaultCode::Denied, words));
+        }
+        self.host.open(&address.agent, mode, caller, false).await
+    }
+
     /// Opens a link to an agent.
     ///
     /// # Errors

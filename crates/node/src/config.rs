@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dawn_identity::AgentName;
 use dawn_mcp::gateway::{Disclosure, Pattern, View};
-use dawn_mcp::host::{CallerLimits, Rule, Verdict};
+use dawn_mcp::host::{CallerLimits, OauthClient, Rule, Verdict};
 use dawn_mcp::limits::McpLimits;
 use dawn_mesh::MeshLimits;
 use figment::Figment;
@@ -21,11 +21,15 @@ pub mod edit;
 mod forwarding;
 mod gateway;
 mod keys;
+mod signing;
+mod websocket;
 
 pub use dawn_mcp::gateway::resource::Secret;
-pub use forwarding::{ForwardingConfig, SigningConfig};
+pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig};
+pub use signing::SigningConfig;
+pub use websocket::{SecureConfig, WebSocketConfig};
 
 /// A length of time, written as `7d`, `90s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,6 +225,8 @@ pub struct ApiConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins beside loopback from which browsers may call, as `https://name`.
     pub allowed_origins: Vec<String>,
+    /// MCP over WebSocket.
+    pub websocket: WebSocketConfig,
 }
 
 impl Default for ApiConfig {
@@ -229,6 +235,7 @@ impl Default for ApiConfig {
             listen: "127.0.0.1:7400".into(),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            websocket: WebSocketConfig::default(),
         }
     }
 }
@@ -320,6 +327,10 @@ pub struct LimitsConfig {
     pub sessions: usize,
     /// A legacy session that nobody uses for this long ends.
     pub session_idle: Span,
+    /// WebSocket connections at once.
+    pub sockets: usize,
+    /// A WebSocket of which nothing was heard for this long, not even an answer to a ping, is closed.
+    pub socket_idle: Span,
     /// Requests in flight on one session.
     pub in_flight: usize,
     /// Processes that one agent may have at once.
@@ -347,6 +358,8 @@ impl Default for LimitsConfig {
             message_bytes: mcp.message_bytes,
             sessions: mcp.sessions,
             session_idle: Span(mcp.session_idle),
+            sockets: mcp.sockets,
+            socket_idle: Span(mcp.socket_idle),
             in_flight: mcp.in_flight,
             processes_per_agent: mcp.processes_per_agent,
             connections: mesh.connections,
@@ -368,6 +381,8 @@ impl LimitsConfig {
             message_bytes: self.message_bytes,
             sessions: self.sessions,
             session_idle: self.session_idle.0,
+            sockets: self.sockets,
+            socket_idle: self.socket_idle.0,
             in_flight: self.in_flight,
             processes_per_agent: self.processes_per_agent,
             ..McpLimits::default()
@@ -416,7 +431,7 @@ pub struct AgentConfig {
     /// Program and arguments of a server that speaks over standard I/O.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
-    /// Address of a Streamable HTTP server.
+    /// Address of a Streamable HTTP server, or of a WebSocket server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Environment variables of the program.
@@ -428,6 +443,9 @@ pub struct AgentConfig {
     /// As which OAuth client to log in at the server.
     #[serde(skip_serializing_if = "OauthConfig::is_empty")]
     pub oauth: OauthConfig,
+    /// The node that the WebSocket server is, and is spoken with in a secure channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureConfig>,
     /// Working directory of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
@@ -543,6 +561,17 @@ pub struct OauthConfig {
 }
 
 impl OauthConfig {
+    /// As the host takes it.
+    #[must_use]
+    pub fn client(&self) -> OauthClient {
+        OauthClient {
+            client_id: self.client_id.clone(),
+            client_secret: self.client_secret.clone(),
+            metadata_url: self.metadata_url.clone(),
+            scopes: self.scopes.clone(),
+        }
+    }
+
     /// Whether nothing is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -551,18 +580,32 @@ impl OauthConfig {
 }
 
 impl AgentConfig {
+    /// Whether it is a WebSocket server.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        let url = self.url.as_deref().and_then(|url| url.parse::<url::Url>().ok());
+        url.is_some_and(|url| matches!(url.scheme(), "ws" | "wss"))
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
     /// Neither or both of `command` and `url`, or an empty command.
     pub fn check(&self) -> Result<(), NodeError> {
+        if self.secure.is_some() && self.url.is_none() {
+            return Err(NodeError::Config("`secure` needs a url, ws:// or wss://".into()));
+        }
         match (&self.command, &self.url) {
             (Some(command), None) if command.first().is_some_and(|program| !program.is_empty()) => Ok(()),
             (Some(_), None) => Err(NodeError::Config("an agent's command is empty".into())),
             (None, Some(url)) => match url.parse::<url::Url>() {
-                Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
+                Ok(url) if matches!(url.scheme(), "ws" | "wss") => Ok(()),
+                Ok(url) if matches!(url.scheme(), "http" | "https") && self.secure.is_none() => Ok(()),
+                Ok(url) if matches!(url.scheme(), "http" | "https") => Err(NodeError::Config(
+                    "an agent with `secure` is a node's /ws: its url begins with ws:// or wss://".into(),
+                )),
                 Ok(url) => Err(NodeError::Config(format!(
-                    "an agent's url begins with http:// or https://, not {}://",
+                    "an agent's url begins with http://, https://, ws:// or wss://, not {}://",
                     url.scheme()
                 ))),
                 Err(error) => Err(NodeError::Config(format!("{url:?} is no address of a server: {error}"))),
@@ -673,6 +716,9 @@ mod tests {
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
             ("[forwarding]\nhops = 0\n", "hops"),
+            ("[limits]\nsockets = 0\n", "sockets"),
+            ("[limits]\nsocket_idle = \"1ms\"\n", "socket_idle"),
+            ("[api.websocket]\nsigning = \"never\"\n", "signing"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();

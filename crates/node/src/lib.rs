@@ -23,3 +23,4 @@ mod shares;
 pub mod store;
 pub mod time;
 mod vault;
+mod websocket;

@@ -119,6 +119,7 @@ struct Inner {
     events: Events,
     decided: Notify,
     renewed: watch::Sender<()>,
+    revoked: watch::Sender<()>,
     /// This node is known to be no member any more.
     out: AtomicBool,
     /// One is let in at a time, so that two do not get one name.
@@ -205,6 +206,7 @@ impl Members {
             events,
             decided: Notify::new(),
             renewed: watch::channel(()).0,
+            revoked: watch::channel(()).0,
             out: AtomicBool::new(false),
             welcoming: tokio::sync::Mutex::default(),
             lifetime: config.certificate.lifetime.0,
@@ -526,6 +528,7 @@ impl Members {
             return Ok(false);
         }
         self.look_at_standing();
+        self.0.revoked.send_replace(());
         self.0
             .events
             .say("member.revoked", &serde_json::json!({ "node": node }));
@@ -543,6 +546,11 @@ impl Members {
         if let (Err(error), false) = (standing, was_out) {
             tracing::error!(%error, "this node is no member any more; `dawn leave` lets it join again with a new invite");
         }
+    }
+
+    /// Changes whenever somebody was revoked.
+    pub(crate) fn revoked(&self) -> watch::Receiver<()> {
+        self.0.revoked.subscribe()
     }
 
     /// Whether this node is known to be no member any more.

@@ -16,6 +16,11 @@ struct ByCode {
     code: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let metric: Counter = Counter::default();
     metric.inc_by(value);
@@ -137,6 +142,29 @@ impl NodeState {
             "Connections of dawn mcp",
             load(&gateway.bridges),
         );
+        counter(
+            &mut registry,
+            "mcp_sockets_opened",
+            "Plain WebSocket connections",
+            load(&gateway.sockets),
+        );
+        counter(
+            &mut registry,
+            "mcp_secure_sockets_opened",
+            "WebSocket connections in a secure channel",
+            load(&gateway.secure_sockets),
+        );
+        gauge(
+            &mut registry,
+            "mcp_sockets",
+            "WebSocket connections that are open",
+            self.gateway.sockets(),
+        );
+        let endings = Family::<ByReason, Counter>::default();
+        for (reason, count) in gateway.endings() {
+            endings.get_or_create(&ByReason { reason: reason.slug() }).inc_by(count);
+        }
+        registry.register("mcp_sockets_ended", "WebSocket connections that ended", endings);
         counter(
             &mut registry,
             "mcp_refused",

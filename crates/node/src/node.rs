@@ -10,9 +10,10 @@ use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
 use dawn_mcp::gateway::resource::ResourceServer;
-use dawn_mcp::host::{AgentSpec, AuditSink, Guard, Host, InProcess, OauthClient, Services, Source};
+use dawn_mcp::host::{AgentSpec, AuditSink, FarEnd, Guard, Host, InProcess, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
+use dawn_mcp::websocket::Identity;
 use dawn_mcp::wire::{Caller, PROTOCOL};
 use dawn_mesh::{Audience, Backoff, Forwarding, Mesh, MeshConfig, Protocol};
 use serde_json::Value;
@@ -36,6 +37,7 @@ use crate::members::{ADMISSION, Members};
 use crate::party::Keys;
 use crate::store::Store;
 use crate::vault::Credentials;
+use crate::websocket::{self, NodeIdentity};
 
 mod reload;
 
@@ -259,17 +261,22 @@ fn spec(config: &AgentConfig) -> Result<AgentSpec, NodeError> {
         },
         (None, Some(url)) => {
             let url = url
-                .parse()
+                .parse::<url::Url>()
                 .map_err(|error| NodeError::Config(format!("{url:?}: {error}")))?;
-            Source::Http {
-                url,
-                headers: config.headers.clone(),
-                oauth: OauthClient {
-                    client_id: config.oauth.client_id.clone(),
-                    client_secret: config.oauth.client_secret.clone(),
-                    metadata_url: config.oauth.metadata_url.clone(),
-                    scopes: config.oauth.scopes.clone(),
-                },
+            let (headers, oauth) = (config.headers.clone(), config.oauth.client());
+            if config.is_websocket() {
+                let secure = config.secure.as_ref().map(|secure| FarEnd {
+                    node: secure.node,
+                    signing: secure.signing.into(),
+                });
+                Source::WebSocket {
+                    url,
+                    headers,
+                    oauth,
+                    secure,
+                }
+            } else {
+                Source::Http { url, headers, oauth }
             }
         }
         (None, None) => return Err(NodeError::Config("an agent needs a command or a url".into())),
@@ -368,11 +375,16 @@ impl Node {
             .then(|| Audit::new(home.audit(), config.audit.keep.0));
         let sink = audit.clone().map(|audit| Arc::new(audit) as Arc<dyn AuditSink>);
         let approvals = Approvals::new(events.clone());
+        let identity: Arc<dyn Identity> = Arc::new(NodeIdentity {
+            keys: keys.clone(),
+            members: members.clone(),
+        });
         let services = Services {
             node: Some(members.own().name),
             vault: Some(Arc::new(credentials)),
             audit: sink,
             approver: Some(Arc::new(approvals.clone())),
+            identity: Some(Arc::clone(&identity)),
         };
         let host = Host::new(Arc::clone(&limits), guard, services);
         let notes = add_agents(&host, &home, &config).await?;
@@ -426,6 +438,7 @@ impl Node {
         );
         let gateway = Gateway::new(router.clone());
         gateway.views().set(config.views()?);
+        gateway.set_websocket(websocket::settings(&config.api.websocket, identity));
         let exposed = match &config.gateway {
             Some(config) => Some(Exposed::bind(gateway.clone(), config).await?),
             None => None,

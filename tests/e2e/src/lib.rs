@@ -12,8 +12,10 @@
 pub mod client;
 pub mod issuer;
 pub mod lab;
+pub mod proxy;
 pub mod sse;
 pub mod terminal;
+pub mod websocket;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,7 +28,9 @@ use tokio::process::{Child, Command};
 pub use client::{Legacy, Modern, Reply};
 pub use issuer::Issuer;
 pub use lab::Lab;
+pub use proxy::Proxy;
 pub use sse::Events;
+pub use websocket::WebSocket;
 
 /// How long any single expectation may take before it counts as not met.
 pub const PATIENCE: Duration = Duration::from_secs(60);

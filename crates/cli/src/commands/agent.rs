@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use dawn_identity::{AgentAddress, AgentName};
+use dawn_identity::{AgentAddress, AgentName, NodeId};
 use dawn_node::client::{Client, ClientError, segment};
-use dawn_node::config::{AgentConfig, CallerHint, CallerLimitsConfig, Isolation, OauthConfig, edit};
+use dawn_node::config::{
+    AgentConfig, CallerHint, CallerLimitsConfig, Isolation, OauthConfig, SecureConfig, SigningConfig, edit,
+};
 use dawn_node::error::NodeError;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -75,7 +77,7 @@ enum AgentCommand {
 /// Share an MCP server with the network
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It waits for the agent's first answer. One that gives none is added all the same, and tried again by itself; the exit code is then 1. A server that asks for a login has answered.\n\nExamples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git"
+    after_help = "It waits for the agent's first answer. One that gives none is added all the same, and tried again by itself; the exit code is then 1. A server that asks for a login has answered.\n\nExamples:\n  dawn agent add files -- npx -y @modelcontextprotocol/server-filesystem ~/notes\n  dawn agent add search --url http://127.0.0.1:9000/mcp --header 'X-Key: secret'\n  dawn agent add desk --url wss://desk.example.org/ws/desk/files --node 12D3KooW…\n  dawn agent add git --env TOKEN=… --directory ~/src --isolation shared -- mcp-server-git"
 )]
 struct AddArgs {
     /// Its name on this node
@@ -95,9 +97,15 @@ struct AddArgs {
     /// How the agent is told who calls
     #[arg(long, value_enum, default_value_t = Caller::Auto)]
     caller: Caller,
-    /// The address of a Streamable HTTP server
+    /// The address of a Streamable HTTP server, or of a WebSocket server (`ws://`, `wss://`)
     #[arg(long, value_name = "URL", conflicts_with = "command")]
     url: Option<String>,
+    /// The node that the WebSocket server is: it is spoken with in a secure channel
+    #[arg(long, value_name = "NODE-ID", requires = "url")]
+    node: Option<NodeId>,
+    /// What vouches for each message in the secure channel; the node there has to want the same
+    #[arg(long, value_enum, requires = "node", default_value_t = Signing::EachMessage)]
+    signing: Signing,
     /// The id of an OAuth client that was registered at the server beforehand; its secret is read from the variable
     /// `DAWN_OAUTH_CLIENT_SECRET`
     #[arg(long, value_name = "ID", requires = "url")]
@@ -119,6 +127,14 @@ enum Isolated {
     Session,
     /// One process for all
     Shared,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Signing {
+    /// Its sender's signature
+    EachMessage,
+    /// The channel alone
+    ChannelOnly,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -192,6 +208,13 @@ fn configured(args: AddArgs) -> Result<AgentConfig, Failure> {
             metadata_url: args.oauth_client_metadata,
             scopes: args.oauth_scope,
         },
+        secure: args.node.map(|node| SecureConfig {
+            node,
+            signing: match args.signing {
+                Signing::EachMessage => SigningConfig::EachMessage,
+                Signing::ChannelOnly => SigningConfig::ChannelOnly,
+            },
+        }),
         directory: args.directory.map(absolute).transpose()?,
         isolation: match args.isolation {
             Isolated::Session => Isolation::Session,

@@ -20,6 +20,7 @@ struct Status {
     certificate: Option<Certificate>,
     api: String,
     listen: Vec<String>,
+    websocket: Option<WebSocket>,
     gateway: Option<Gateway>,
     uptime_ms: f64,
     peers: Peers,
@@ -27,6 +28,13 @@ struct Status {
     envelopes: Option<Envelopes>,
     home: String,
     memory_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WebSocket {
+    address: String,
+    plain: bool,
+    connections: u64,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +134,15 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         line("API", status.api)?;
         for address in status.listen {
             line("listens", address)?;
+        }
+        if let Some(websocket) = status.websocket {
+            let secure = if websocket.plain { "" } else { ", secure channel only" };
+            let open = match websocket.connections {
+                0 => String::new(),
+                1 => ", 1 connection".to_owned(),
+                open => format!(", {open} connections"),
+            };
+            line("WebSocket", format!("{}{secure}{open}", websocket.address))?;
         }
         if let Some(Gateway { listen, resources }) = status.gateway {
             for resource in resources {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::error::Elapsed;
@@ -32,27 +32,34 @@ async fn group(State(gateway): State<Gateway>, Path(group): Path<String>, reques
     many(gateway, Some(group), request).await
 }
 
-/// All agents, or those of a group; `?tools=search` or `?tools=full` says how tools are disclosed.
 async fn many(gateway: Gateway, group: Option<String>, request: Request) -> Response {
+    match several(&gateway, group, request.uri()) {
+        Ok(target) => serve(gateway, target, request).await,
+        Err(NoTarget::Fault(fault)) => refuse_fault(gateway, fault, request).await,
+        Err(NoTarget::Query(words)) => refuse(&gateway, StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, &words),
+    }
+}
+
+/// Why a request for several agents leads nowhere.
+pub(super) enum NoTarget {
+    /// There is no such group.
+    Fault(Fault),
+    /// The query is not understood.
+    Query(String),
+}
+
+/// All agents, or those of a group; `?tools=search` or `?tools=full` says how tools are disclosed.
+pub(super) fn several(gateway: &Gateway, group: Option<String>, uri: &Uri) -> Result<Target, NoTarget> {
     if let Some(name) = &group
         && gateway.views().get(Some(name)).is_none()
     {
-        return refuse_fault(gateway, super::unknown_group(name), request).await;
+        return Err(NoTarget::Fault(super::unknown_group(name)));
     }
-    let query = request.uri().query().unwrap_or_default();
+    let query = uri.query().unwrap_or_default();
     let wanted = query.split('&').find_map(|pair| pair.strip_prefix("tools="));
-    let disclosure = match wanted.map(str::parse).transpose() {
-        Ok(disclosure) => disclosure,
-        Err(words) => {
-            return refuse(
-                &gateway,
-                StatusCode::BAD_REQUEST,
-                codes::INVALID_REQUEST,
-                &format!("?tools=: {words}"),
-            );
-        }
-    };
-    serve(gateway, Target::All { group, disclosure }, request).await
+    let disclosure = wanted.map(str::parse).transpose();
+    let disclosure = disclosure.map_err(|words| NoTarget::Query(format!("?tools=: {words}")))?;
+    Ok(Target::All { group, disclosure })
 }
 
 async fn refuse_fault(gateway: Gateway, fault: Fault, request: Request) -> Response {

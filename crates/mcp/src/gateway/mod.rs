@@ -1,7 +1,7 @@
 //! The gateway: where MCP clients of this machine meet the agents of the whole network.
 //!
 //! A door is a transport and an era (Streamable HTTP for legacy sessions and for modern exchanges, framed streams for
-//! `dawn mcp`); behind every door stands a [`Target`]: one agent, unchanged, or all agents as one server. The rules of
+//! `dawn mcp`, WebSocket); behind every door stands a [`Target`]: one agent, unchanged, or all agents as one server. The rules of
 //! HTTP (sessions, headers, statuses) of each revision live here and nowhere else.
 //! Source: MCP 2025-11-25 and 2026-07-28, "Streamable HTTP".
 
@@ -13,10 +13,11 @@ pub mod resource;
 mod session;
 mod sse;
 mod stdio;
+mod websocket;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dawn_identity::{AgentAddress, AgentName, NodeRef};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
+pub use websocket::{Owner, asks_for_channel, bearer};
 
 use crate::aggregate::{Aggregate, Called, Owned};
 pub use crate::aggregate::{Disclosure, Pattern, View, Views};
@@ -32,8 +34,10 @@ use crate::jsonrpc::Peek;
 use crate::limits::McpLimits;
 use crate::link::Link;
 use crate::router::Router;
-use crate::wire::{Mode, User};
+use crate::websocket::{Reason, Settings};
+use crate::wire::{Caller, Mode, User};
 use session::Session;
+use websocket::Room;
 
 /// What a door leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,10 @@ pub struct Counters {
     pub exchanges: AtomicU64,
     /// Connections of `dawn mcp`.
     pub bridges: AtomicU64,
+    /// Plain WebSocket connections.
+    pub sockets: AtomicU64,
+    /// WebSocket connections in a secure channel.
+    pub secure_sockets: AtomicU64,
     /// Requests refused before they reached an agent (malformed, wrong headers, too large, unknown session).
     pub refused: AtomicU64,
     /// Requests from beyond this machine that were let in.
@@ -67,6 +75,7 @@ pub struct Counters {
     /// Requests from beyond this machine that were not: no token, or one that does not do.
     pub challenged: AtomicU64,
     faults: [AtomicU64; FaultCode::ALL.len()],
+    ended: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Counters {
@@ -78,6 +87,19 @@ impl Counters {
         if let Some(at) = FaultCode::ALL.iter().position(|known| *known == code) {
             Self::count(&self.faults[at]);
         }
+    }
+
+    pub(crate) fn ended(&self, reason: Reason) {
+        if let Some(at) = Reason::ALL.iter().position(|known| *known == reason) {
+            Self::count(&self.ended[at]);
+        }
+    }
+
+    /// How often WebSocket connections ended for each reason.
+    pub fn endings(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL
+            .into_iter()
+            .zip(self.ended.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// How often each fault was told to a client.
@@ -96,6 +118,8 @@ pub struct Gateway {
     guest: Option<Guest>,
     /// Whether only such are served.
     guests_only: bool,
+    /// The member that came in by its certificate; it may use this node's agents alone.
+    member: Option<Arc<Caller>>,
 }
 
 /// Somebody whom an exposed endpoint let in, under its rules as they were then.
@@ -118,6 +142,8 @@ struct Inner {
     views: Views,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     counters: Counters,
+    websocket: RwLock<Settings>,
+    sockets: Room,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -136,6 +162,8 @@ impl Gateway {
     pub fn new(router: Router) -> Self {
         let aggregate = Aggregate::new(router.clone());
         let inner = Inner {
+            websocket: RwLock::default(),
+            sockets: Room::new(router.limits().sockets),
             router,
             aggregate,
             views: Views::default(),
@@ -148,6 +176,7 @@ impl Gateway {
             inner: Arc::new(inner),
             guest: None,
             guests_only: false,
+            member: None,
         };
         let reaper = gateway.clone();
         gateway
@@ -157,9 +186,31 @@ impl Gateway {
         gateway
     }
 
-    /// The HTTP routes: `/mcp`, `/mcp/groups/{group}` and `/mcp/{node}/{agent}`. Authentication is the caller's.
+    /// The HTTP routes: `/mcp`, `/mcp/groups/{group}` and `/mcp/{node}/{agent}`, and the same under `/ws` for WebSocket.
+    /// Authentication is the caller's; at `/ws` only a request that is marked as the [`Owner`]'s is taken for the owner's.
     pub fn routes(&self) -> axum::Router {
-        http::routes(self.clone())
+        http::routes(self.clone()).merge(websocket::routes(self.clone()))
+    }
+
+    /// Sets how WebSocket is served: connections that come later are.
+    pub fn set_websocket(&self, settings: Settings) {
+        *self.inner.websocket.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// How WebSocket is served.
+    #[must_use]
+    pub fn websocket(&self) -> Settings {
+        self.inner
+            .websocket
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// WebSocket connections that are open.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.inner.sockets.len()
     }
 
     /// The same routes for somebody from beyond this machine: a request without a [`Guest`] is refused.
@@ -215,6 +266,14 @@ impl Gateway {
         (guest.is_some() || !self.guests_only).then_some(Self { guest, ..self })
     }
 
+    /// The same gateway for a member, or for this node's owner.
+    fn for_member(&self, member: Option<Caller>) -> Self {
+        Self {
+            member: member.map(Arc::new),
+            ..self.clone()
+        }
+    }
+
     fn user(&self) -> Option<&User> {
         self.guest.as_ref().map(|guest| &guest.user)
     }
@@ -244,6 +303,13 @@ impl Gateway {
     /// The same for a request about something that one instance of an agent alone may know.
     async fn open_about(&self, target: &Target, mode: Mode, about: Option<&str>) -> Result<Link, Fault> {
         let router = self.inner.router.on_behalf(self.user().cloned());
+        if let Some(member) = &self.member {
+            let opened = match target {
+                Target::Agent(address) => router.open_for(member, address, mode).await,
+                Target::All { .. } => Err(Fault::new(FaultCode::Denied, "several agents as one are the owner's")),
+            };
+            return opened.inspect_err(|fault| self.inner.counters.fault(fault.code));
+        }
         let opened = match target {
             Target::All { group, disclosure } => match self.inner.views.get(group.as_deref()) {
                 Some(view) => {

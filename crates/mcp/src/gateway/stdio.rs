@@ -1,4 +1,5 @@
-//! The door of `dawn mcp`: a connection turned into a framed stream, for clients that speak over standard I/O.
+//! The door of `dawn mcp`: a connection turned into a framed stream, for clients that speak over standard I/O; and the
+//! session that such a connection is, as a WebSocket is one too.
 //!
 //! Legacy messages go over one session link, as they come. Modern requests get an exchange each; both may come on one
 //! connection, as clients of both eras probe with `server/discover` before they fall back to `initialize`. When the
@@ -39,6 +40,7 @@ pub(super) fn upgrade(gateway: &Gateway, target: Target, request: Request) -> Re
         let served = stop.run_until_cancelled(async {
             match hyper::upgrade::on(request).await {
                 Ok(upgraded) => {
+                    Counters::count(&gateway.counters().bridges);
                     let link = Link::from_stream(TokioIo::new(upgraded), gateway.limits().message_bytes);
                     serve(gateway.clone(), target, link).await;
                 }
@@ -79,8 +81,8 @@ struct Session {
     stop: CancellationToken,
 }
 
-async fn serve(gateway: Gateway, target: Target, link: Link) {
-    Counters::count(&gateway.counters().bridges);
+/// Serves a client until it is gone, or done.
+pub(super) async fn serve(gateway: Gateway, target: Target, link: Link) {
     let mut from_client = link.receiver;
     let mut bridge = Bridge {
         gateway,

@@ -29,9 +29,11 @@ mod events;
 mod params;
 mod session;
 mod sse;
+mod websocket;
 
 pub(super) use params::ParamHeaders;
 use params::without_invalid;
+pub(super) use websocket::{Far, upgrade_url};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");

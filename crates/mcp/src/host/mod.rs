@@ -12,17 +12,16 @@ mod mux;
 mod oauth;
 mod probe;
 mod process;
+mod source;
 mod tasks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dawn_identity::{AgentName, NodeName};
 use dawn_registry::{AgentState, AgentSummary};
-use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +31,7 @@ use crate::bridge;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::McpLimits;
 use crate::link::Link;
+use crate::websocket::Identity;
 use crate::wire::{Caller, Counted, Mode};
 use access::{Access, Place};
 pub use access::{Approver, CallerLimits, Question, Rule, Verdict};
@@ -40,6 +40,7 @@ pub(crate) use http::client as http_client;
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
 pub use process::locate;
+pub use source::{AgentSpec, CallerHint, FarEnd, InProcess, Isolation, Source};
 
 /// What is put before every command, so that no process outlives its node.
 #[derive(Debug, Clone, Default)]
@@ -49,89 +50,6 @@ pub enum Guard {
     None,
     /// A supervisor that takes the command as its arguments.
     Command(Vec<OsString>),
-}
-
-/// Whether clients share one process of an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// A process for each session.
-    Session,
-    /// One process for all.
-    Shared,
-}
-
-/// How an agent is told who calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallerHint {
-    /// By environment for a process of its own, by headers over HTTP, by `_meta` where clients share a connection.
-    Auto,
-    /// By `_meta` always.
-    Meta,
-    /// Not at all.
-    None,
-}
-
-/// An agent that is code of this process.
-pub trait InProcess: Send + Sync + 'static {
-    /// Serves one connection of newline-delimited JSON-RPC until its end.
-    fn serve(&self, stream: tokio::io::DuplexStream) -> BoxFuture<'static, ()>;
-}
-
-/// Where an agent comes from.
-#[derive(Clone)]
-pub enum Source {
-    /// A child process.
-    Stdio {
-        /// Program and arguments.
-        command: Vec<String>,
-        /// Environment variables beside the node's own.
-        env: BTreeMap<String, String>,
-        /// Working directory.
-        directory: Option<PathBuf>,
-        /// Whether clients share one process.
-        isolation: Isolation,
-    },
-    /// A Streamable HTTP server.
-    Http {
-        /// Its address.
-        url: Url,
-        /// Headers sent with every request.
-        headers: BTreeMap<String, String>,
-        /// As which client to log in, where it asks for a login.
-        oauth: OauthClient,
-    },
-    /// Code of this process.
-    InProcess(Arc<dyn InProcess>),
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Stdio { command, isolation, .. } => f
-                .debug_struct("Stdio")
-                .field("command", command)
-                .field("isolation", isolation)
-                .finish_non_exhaustive(),
-            Self::Http { url, .. } => f
-                .debug_struct("Http")
-                .field("url", &url.as_str())
-                .finish_non_exhaustive(),
-            Self::InProcess(_) => f.write_str("InProcess"),
-        }
-    }
-}
-
-/// An agent to host.
-#[derive(Debug, Clone)]
-pub struct AgentSpec {
-    /// Where it comes from.
-    pub source: Source,
-    /// How it is told who calls.
-    pub caller: CallerHint,
-    /// Who may call what of it; the first rule that fits decides.
-    pub access: Vec<Rule>,
-    /// How much each other node may ask of it.
-    pub limits: CallerLimits,
 }
 
 /// What a node does for its host.
@@ -145,6 +63,8 @@ pub struct Services {
     pub audit: Option<Arc<dyn AuditSink>>,
     /// Asks the owner; without it the answer is no.
     pub approver: Option<Arc<dyn Approver>>,
+    /// What the node is in secure channels; without it none is begun.
+    pub identity: Option<Arc<dyn Identity>>,
 }
 
 impl std::fmt::Debug for Services {
@@ -162,6 +82,9 @@ pub enum HostError {
     /// A header of a server cannot be sent.
     #[error("{0:?} is no header that can be sent")]
     Header(String),
+    /// A secure channel is asked for, and the host has no key for one.
+    #[error("this host has no key for a secure channel")]
+    NoIdentity,
 }
 
 /// One of this node's agents, as its owner sees it.
@@ -190,6 +113,7 @@ struct Inner {
     vault: Option<Arc<dyn Vault>>,
     audit: Option<Arc<dyn AuditSink>>,
     owner: access::Owner,
+    identity: Option<Arc<dyn Identity>>,
 }
 
 struct Agent {
@@ -209,6 +133,8 @@ struct Agent {
     access: Arc<access::Access>,
     /// Its account at its server, where this host can keep credentials.
     account: Option<oauth::Account>,
+    /// The node at the far end, where it is reached in a secure channel.
+    far: Option<Arc<http::Far>>,
     /// Its legacy sessions on behalf of modern clients, where it speaks only the legacy era.
     bridged: Arc<bridge::Sessions>,
     stop: CancellationToken,
@@ -244,6 +170,7 @@ impl Host {
             vault,
             audit,
             approver,
+            identity,
         } = services;
         Self(Arc::new(Inner {
             limits,
@@ -256,6 +183,7 @@ impl Host {
             vault,
             audit,
             owner: access::Owner { node, approver },
+            identity,
         }))
     }
 
@@ -264,13 +192,38 @@ impl Host {
     /// # Errors
     /// There is one of that name, or a header cannot be sent.
     pub fn add(&self, name: AgentName, spec: AgentSpec) -> Result<(), HostError> {
-        if let Source::Http { headers, .. } = &spec.source {
+        if let Source::Http { headers, .. } | Source::WebSocket { headers, .. } = &spec.source {
             http::check_headers(headers)?;
         }
+        let far = match &spec.source {
+            Source::WebSocket {
+                secure: Some(FarEnd { node, signing }),
+                ..
+            } => {
+                let identity = self.0.identity.clone().ok_or(HostError::NoIdentity)?;
+                Some(Arc::new(http::Far::new(*node, *signing, identity)))
+            }
+            _ => None,
+        };
         let account = match (&spec.source, &self.0.vault) {
             (Source::Http { url, oauth, .. }, Some(vault)) => Some(oauth::Account::new(
                 name.clone(),
                 url.clone(),
+                oauth.clone(),
+                Arc::clone(vault),
+            )),
+            // A node of this network knows members, and its own token.
+            (
+                Source::WebSocket {
+                    url,
+                    oauth,
+                    secure: None,
+                    ..
+                },
+                Some(vault),
+            ) => Some(oauth::Account::new(
+                name.clone(),
+                http::upgrade_url(url),
                 oauth.clone(),
                 Arc::clone(vault),
             )),
@@ -279,6 +232,7 @@ impl Host {
         let agent = Arc::new(Agent {
             access: access::Access::new(spec.access.clone(), spec.limits),
             account,
+            far,
             status: Mutex::new((AgentSummary::starting(name.clone()), None)),
             name: name.clone(),
             spec,
@@ -581,12 +535,27 @@ impl Host {
                 };
                 Ok(link.with_filter(caller::filter(meta)))
             }
+            (
+                Source::WebSocket {
+                    url, headers, secure, ..
+                },
+                Mode::Session,
+            ) => {
+                // What a proxy may read says nothing about who calls; a node would not believe it anyway.
+                let told = (hint == CallerHint::Auto && secure.is_none())
+                    .then_some(caller)
+                    .flatten();
+                let upstream = self.websocket(agent, url, headers, told);
+                let link = upstream.socket_session(agent.far.clone(), &self.0.tasks);
+                let meta = (hint == CallerHint::Meta).then_some(caller).flatten();
+                Ok(link.with_filter(caller::filter(meta)))
+            }
             (Source::InProcess(code), Mode::Session) => {
                 let link = self.in_process(agent, code);
                 let meta = (hint != CallerHint::None).then_some(caller).flatten();
                 Ok(link.with_filter(caller::filter(meta)))
             }
-            (Source::Stdio { .. } | Source::InProcess(_), _) => {
+            (Source::Stdio { .. } | Source::WebSocket { .. } | Source::InProcess(_), _) => {
                 let meta = (hint != CallerHint::None).then_some(caller).flatten();
                 let link = self
                     .shared(agent)
@@ -595,6 +564,18 @@ impl Host {
                 Ok(link.with_filter(caller::filter(meta)))
             }
         }
+    }
+
+    fn websocket(
+        &self,
+        agent: &Arc<Agent>,
+        url: &Url,
+        headers: &BTreeMap<String, String>,
+        caller: Option<&Caller>,
+    ) -> Arc<http::Upstream> {
+        let client = self.0.http.get_or_init(http::client).clone();
+        let (url, limits) = (http::upgrade_url(url), Arc::clone(&self.0.limits));
+        http::Upstream::new(client, url, headers, caller, limits, Arc::clone(agent))
     }
 
     fn in_process(&self, agent: &Agent, code: &Arc<dyn InProcess>) -> Link {
@@ -630,8 +611,12 @@ impl Host {
         if let Some(at) = shared.not_before.filter(|at| *at > now) {
             let patience = self.0.limits.restart_first * 4;
             if at - now > patience {
+                let (was, again) = match &agent.spec.source {
+                    Source::WebSocket { .. } => ("was lost", "tried"),
+                    _ => ("crashed", "started"),
+                };
                 let words = format!(
-                    "agent {} crashed {} times in a row and is started again in {} s",
+                    "agent {} {was} {} times in a row and is {again} again in {} s",
                     agent.name,
                     shared.failures,
                     (at - now).as_secs() + 1
@@ -642,6 +627,10 @@ impl Host {
         }
         let link = match &agent.spec.source {
             Source::InProcess(code) => self.in_process(agent, code),
+            Source::WebSocket { url, headers, .. } => {
+                let upstream = self.websocket(agent, url, headers, None);
+                upstream.socket(agent.far.as_deref(), &self.0.tasks).await?
+            }
             _ => process::open(&self.0, agent, None, None)?,
         };
         let mux = Mux::start(link, agent, &self.0.limits, &self.0.tasks);

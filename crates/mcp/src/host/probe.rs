@@ -100,16 +100,16 @@ async fn probe(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
             Source::Stdio {
                 isolation: Isolation::Session,
                 ..
-            }
+            } | Source::WebSocket { .. }
         )
     {
-        // A process that nobody can share need not run.
+        // A process or a connection that nobody can share need not be there.
         agent.shared.lock().await.mux = None;
     }
     let legacy = tokio::time::timeout(host.0.limits.probe, initialize(host, agent)).await;
     let legacy = legacy.unwrap_or_else(|_| {
         Err(agent.failed(match &agent.spec.source {
-            Source::Http { .. } => "its server did not answer initialize in time",
+            Source::Http { .. } | Source::WebSocket { .. } => "its server did not answer initialize in time",
             Source::Stdio { .. } | Source::InProcess(_) => {
                 "it did not answer initialize in time; see the node's log for what it printed"
             }

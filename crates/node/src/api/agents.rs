@@ -286,7 +286,10 @@ pub(crate) fn source(config: &AgentConfig) -> Value {
     let environment: BTreeMap<&String, &str> = config.env.keys().map(|key| (key, "…")).collect();
     match (&config.command, &config.url) {
         (Some(command), _) => json!({ "command": command, "env": environment }),
-        (None, Some(url)) => json!({ "url": url }),
+        (None, Some(url)) => match &config.secure {
+            Some(secure) => json!({ "url": url, "secure": secure }),
+            None => json!({ "url": url }),
+        },
         (None, None) => Value::Null,
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use dawn_mcp::gateway::{Owner, asks_for_channel, bearer};
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
@@ -46,7 +47,10 @@ pub(super) async fn check(State(guarded): State<Guarded>, request: Request, next
     }
     let path = request.uri().path();
     let open = matches!(path, "/healthz" | "/readyz" | "/oauth/callback");
-    if !open && !authorised(&guarded, &request) {
+    let shown = shown(&guarded, &request);
+    // A member shows in the secure channel who it is; the gateway lets nobody else further than that.
+    let is_proven_later = shown.is_none() && is_websocket(path) && asks_for_channel(headers);
+    if !open && shown != Some(true) && !is_proven_later {
         let error = ApiError::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
@@ -59,26 +63,41 @@ pub(super) async fn check(State(guarded): State<Guarded>, request: Request, next
             .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
+    let mut request = request;
+    if shown == Some(true) {
+        request.extensions_mut().insert(Owner);
+    }
     next.run(request).await
 }
 
-fn authorised(guarded: &Guarded, request: &Request) -> bool {
-    let bearer = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    if let Some(bearer) = bearer {
-        return bearer
-            .split_once(' ')
-            .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && guarded.is_token(token.trim()));
+/// Whether a request shows the token; `None` when it shows none at all.
+fn shown(guarded: &Guarded, request: &Request) -> Option<bool> {
+    let headers = request.headers();
+    if let Some(bearer) = headers.get(header::AUTHORIZATION) {
+        let bearer = bearer.to_str().ok().and_then(|bearer| bearer.split_once(' '));
+        return Some(
+            bearer
+                .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && guarded.is_token(token.trim())),
+        );
+    }
+    let path = request.uri().path();
+    // A browser can set no header of a WebSocket.
+    if let Some(token) = bearer(headers).filter(|_| is_websocket(path)) {
+        return Some(guarded.is_token(token));
     }
     // Some MCP clients take nothing but an address.
-    let is_gateway = request.uri().path() == "/mcp" || request.uri().path().starts_with("/mcp/");
+    let is_gateway = path == "/mcp" || path.starts_with("/mcp/") || is_websocket(path);
     let query = request.uri().query().filter(|_| is_gateway).unwrap_or_default();
-    query
+    let mut tokens = query
         .split('&')
         .filter_map(|pair| pair.strip_prefix("token="))
-        .any(|token| guarded.is_token(token))
+        .peekable();
+    tokens.peek()?;
+    Some(tokens.any(|token| guarded.is_token(token)))
+}
+
+fn is_websocket(path: &str) -> bool {
+    path == "/ws" || path.starts_with("/ws/")
 }
 
 fn host_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {

@@ -26,6 +26,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "certificate": { "expires": rfc3339(own.expires), "renews": rfc3339(state.members.renews()) },
         "api": state.api_url(),
         "gateway": state.exposed().map(|(listen, resources)| json!({ "listen": listen, "resources": resources })),
+        "websocket": websocket(&state),
         "listen": state.mesh.listen_addresses(),
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
         "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },
@@ -35,6 +36,17 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "home": state.home().data(),
         "memory_bytes": resident_bytes(),
     }))
+}
+
+/// Where MCP over WebSocket is served, and how.
+fn websocket(state: &NodeState) -> Value {
+    let settings = state.gateway.websocket();
+    json!({
+        "address": format!("{}/ws", state.api_url().replacen("http", "ws", 1)),
+        "plain": settings.plain,
+        "members": settings.members,
+        "connections": state.gateway.sockets(),
+    })
 }
 
 /// Resident memory of this process; absent where the system does not tell.

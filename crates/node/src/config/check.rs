@@ -1,5 +1,7 @@
 //! What a configuration may not say, and what it says that may not be meant.
 
+use std::time::Duration;
+
 use dawn_identity::Role;
 
 use super::{AccessRule, AgentConfig, CallerLimitsConfig, Config};
@@ -7,6 +9,9 @@ use crate::error::NodeError;
 
 /// Shortest limit on messages, bytes: below it not even `initialize` passes.
 const LEAST_MESSAGE: usize = 4096;
+
+/// Shortest time after which a silent WebSocket is closed: an answer to a ping takes its time.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 fn wrong(words: String) -> NodeError {
     NodeError::Config(words)
@@ -47,6 +52,7 @@ impl Config {
         }
         for (name, value) in [
             ("sessions", self.limits.sessions),
+            ("sockets", self.limits.sockets),
             ("in_flight", self.limits.in_flight),
             ("processes_per_agent", self.limits.processes_per_agent),
         ] {
@@ -56,6 +62,12 @@ impl Config {
         }
         self.keys.check()?;
         self.forwarding.check()?;
+        if self.limits.socket_idle.0 < LEAST_IDLE {
+            return Err(wrong(format!(
+                "limits.socket_idle: it has to be {} at least",
+                humantime::format_duration(LEAST_IDLE)
+            )));
+        }
         for (name, agent) in &self.agents {
             agent.check().map_err(|error| match error {
                 NodeError::Config(words) => wrong(format!("agents.{name}: {words}")),

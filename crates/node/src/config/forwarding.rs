@@ -1,11 +1,10 @@
 //! `[forwarding]`: streams to members that are not connected, carried by other members.
 
-use dawn_channel::Signing;
 use dawn_mesh::ForwardConfig;
 use dawn_mesh::forward::MAX_HOPS;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::{SigningConfig, Span};
 use crate::error::NodeError;
 
 /// `[forwarding]`
@@ -35,26 +34,6 @@ pub struct ForwardingConfig {
     pub window_bytes: usize,
     /// Whether what goes over this node's tunnels is signed piece by piece.
     pub signing: SigningConfig,
-}
-
-/// What vouches for the sender inside a secure channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SigningConfig {
-    /// Each message carries its sender's signature.
-    #[default]
-    EachMessage,
-    /// The channel alone.
-    ChannelOnly,
-}
-
-impl From<SigningConfig> for Signing {
-    fn from(config: SigningConfig) -> Self {
-        match config {
-            SigningConfig::EachMessage => Self::EachMessage,
-            SigningConfig::ChannelOnly => Self::ChannelOnly,
-        }
-    }
 }
 
 impl Default for ForwardingConfig {

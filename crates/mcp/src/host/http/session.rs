@@ -18,7 +18,7 @@ use crate::link::Link;
 /// How long the stream of a new session is waited for.
 const OPENING: Duration = Duration::from_millis(250);
 /// Subscriptions of a session that survive its loss.
-const SETTINGS: usize = 1024;
+pub(super) const SETTINGS: usize = 1024;
 
 impl Upstream {
     /// A link for a legacy session.

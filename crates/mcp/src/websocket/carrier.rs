@@ -1,0 +1,166 @@
+//! The byte stream under a WebSocket: it knows when the peer was heard last, and how much of one that has proven
+//! nothing is read.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A byte stream of either role.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// What is known of the peer, shared by the stream and who drives it.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    began: Instant,
+    /// When the last sign of life came, milliseconds after `began`.
+    heard: AtomicU64,
+    /// How many bytes are read still, unless the peer is trusted.
+    budget: AtomicUsize,
+    trusted: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Pulse {
+    fn new(budget: Option<usize>) -> Self {
+        Self {
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
+            budget: AtomicUsize::new(budget.unwrap_or_default()),
+            trusted: AtomicBool::new(budget.is_none()),
+            reader: Mutex::default(),
+        }
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// When the last sign of life came.
+    pub(crate) fn heard(&self) -> Instant {
+        self.began + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// The peer may say as much as it likes from now on.
+    pub(crate) fn trust(&self) {
+        self.trusted.store(true, Ordering::Release);
+        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            reader.wake();
+        }
+    }
+
+    /// How many bytes may be read now; `None` for as many as there are.
+    fn room(&self, context: &Context<'_>) -> Poll<Option<usize>> {
+        if self.trusted.load(Ordering::Acquire) {
+            return Poll::Ready(None);
+        }
+        let left = self.budget.load(Ordering::Relaxed);
+        if left > 0 {
+            return Poll::Ready(Some(left));
+        }
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        // Trust may have come in between.
+        if self.trusted.load(Ordering::Acquire) {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+}
+
+/// A byte stream with its [`Pulse`].
+pub(crate) struct Carrier {
+    stream: Box<dyn Stream>,
+    pulse: Arc<Pulse>,
+    /// A write had to wait: the peer, or the way to it, takes part in the next one that does not.
+    waited: bool,
+}
+
+impl Carrier {
+    /// Takes over a stream. `budget` is how many bytes are read before the peer is trusted; `None`: it is already.
+    pub(crate) fn new(stream: impl Stream + 'static, budget: Option<usize>) -> Self {
+        Self {
+            stream: Box::new(stream),
+            pulse: Arc::new(Pulse::new(budget)),
+            waited: false,
+        }
+    }
+
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    fn wrote(&mut self, written: &Poll<std::io::Result<usize>>) {
+        match written {
+            Poll::Pending => self.waited = true,
+            Poll::Ready(Ok(bytes)) if *bytes > 0 && std::mem::take(&mut self.waited) => self.pulse.touch(),
+            Poll::Ready(_) => {}
+        }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let room = ready!(self.pulse.room(context));
+        let most = room.unwrap_or(usize::MAX).min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        if read > 0 {
+            self.pulse.touch();
+        }
+        if room.is_some() {
+            self.pulse.budget.fetch_sub(read, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_peer_that_is_not_trusted_no_more_than_the_budget_is_read() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut carrier = Carrier::new(near, Some(10));
+        let pulse = carrier.pulse();
+        far.write_all(&[7; 100]).await.unwrap();
+        let mut bytes = vec![0; 100];
+        assert_eq!(carrier.read(&mut bytes).await.unwrap(), 10);
+        let (read, ()) = tokio::join!(carrier.read(&mut bytes), async {
+            // Not before it is trusted.
+            tokio::task::yield_now().await;
+            pulse.trust();
+        });
+        assert_eq!(read.unwrap(), 90);
+    }
+}
