@@ -19,6 +19,8 @@ const SIZES: [(&str, usize); 3] = [("64 B", 64), ("64 KiB", 64 << 10), ("1 MiB",
 const IN_FLIGHT: [usize; 3] = [1, 32, 128];
 /// How long one case is measured, after a warm-up of a quarter of it.
 const SPAN: Duration = Duration::from_millis(1500);
+/// How long all rest before what they still hold is measured.
+const REST: Duration = Duration::from_secs(10);
 /// How long another program may take for one case.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -197,7 +199,7 @@ pub(crate) fn id_of(line: &[u8]) -> u64 {
 }
 
 /// A client over Streamable HTTP: a connection for each request in flight.
-struct Http {
+pub(crate) struct Http {
     authority: String,
     path: String,
     token: Option<String>,
@@ -206,7 +208,7 @@ struct Http {
 }
 
 impl Http {
-    async fn open(url: &str, token: Option<&str>) -> Self {
+    pub(crate) async fn open(url: &str, token: Option<&str>) -> Self {
         let rest = url.strip_prefix("http://").expect("an http address");
         let (authority, path) = rest.split_once('/').expect("a path");
         let mut client = Self {
@@ -269,7 +271,7 @@ impl Http {
         )
     }
 
-    async fn measure(&self, size: usize, in_flight: usize) -> Figures {
+    pub(crate) async fn measure(&self, size: usize, in_flight: usize) -> Figures {
         let text = "x".repeat(size);
         let begun = Instant::now();
         let mut workers = Vec::new();
@@ -497,11 +499,20 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     &[("direct", &direct_http)],
                 );
                 if in_flight == IN_FLIGHT[2] {
+                    for (when, rest) in [("after", None), ("10 s after", Some(REST))] {
+                        if let Some(rest) = rest {
+                            mesh.iter().for_each(|mesh| mesh.run_daemons(true));
+                            tokio::time::sleep(rest).await;
+                        }
+                        let case = format!("{when} {} calls, {transport}", size.0);
+                        let mut beside: Vec<(&str, f64)> =
+                            mesh.iter().map(|mesh| ("mcpmesh", mesh.resident())).collect();
+                        report.add("calls", &case, "client node", "MiB", home.resident(), &beside, None);
+                        beside.extend(proxies.iter().map(|proxy| (proxy.name, proxy.resident())));
+                        report.add("calls", &case, "agent node", "MiB", lab.resident(), &beside, None);
+                    }
+                    mesh.iter().for_each(|mesh| mesh.run_daemons(false));
                     let case = format!("after {} calls, {transport}", size.0);
-                    let mut beside: Vec<(&str, f64)> = mesh.iter().map(|mesh| ("mcpmesh", mesh.resident())).collect();
-                    report.add("calls", &case, "client node", "MiB", home.resident(), &beside, None);
-                    beside.extend(proxies.iter().map(|proxy| (proxy.name, proxy.resident())));
-                    report.add("calls", &case, "agent node", "MiB", lab.resident(), &beside, None);
                     report.add("calls", &case, "dawn mcp", "MiB", bridge, &[], None);
                 }
             }

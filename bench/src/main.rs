@@ -21,6 +21,7 @@ mod network;
 mod peers;
 mod report;
 mod start;
+mod versus;
 mod websocket;
 
 use std::path::PathBuf;
@@ -44,6 +45,9 @@ struct Arguments {
     /// The folder of the programs that are measured beside Dawn, as `scripts/peers` fills it.
     #[arg(long)]
     peers: Option<PathBuf>,
+    /// Another build of Dawn, to be measured in turn with `--dawn` and alone; repeatable.
+    #[arg(long)]
+    against: Vec<PathBuf>,
     /// Runs one benchmark: calls, catalogue, channel, daemon, forward, websocket.
     #[arg(long)]
     only: Option<String>,
@@ -57,6 +61,10 @@ fn main() {
         .expect("a runtime");
     runtime.block_on(async {
         let mut report = Report::default();
+        if !arguments.against.is_empty() {
+            versus::measure(&arguments.dawn, &arguments.against, &arguments.agent, &mut report).await;
+            return;
+        }
         let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
         if wanted("daemon") {
             start::measure(&arguments.dawn, &mut report).await;

@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod failure;
 mod guard;
+mod memory;
 mod output;
 mod passphrase;
 

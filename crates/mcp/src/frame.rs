@@ -3,6 +3,8 @@
 //! `{"jsonrpc":…}\n`, or `@<raw id> {"jsonrpc":…}\n` where the sender knows that the message belongs to the exchange
 //! of that request. A message begins with `{` or `[`, so the two cannot be mistaken for each other.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -44,6 +46,8 @@ pub enum FrameError {
 }
 
 const READ_CHUNK: usize = 64 << 10;
+/// How long a buffer that a large line made is kept for another one.
+const KEEP_LARGE: Duration = Duration::from_secs(1);
 
 /// Reads lines from a byte stream. Cancel safe: a read that is dropped loses nothing.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct FrameReader<R> {
     buffer: BytesMut,
     scanned: usize,
     limit: usize,
+    /// A line made the buffer large.
+    is_large: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -62,6 +68,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             buffer: BytesMut::new(),
             scanned: 0,
             limit,
+            is_large: false,
         }
     }
 
@@ -81,7 +88,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             // A large message grows the buffer by doubling, so that it is not copied for every chunk.
             self.buffer.reserve(READ_CHUNK.max(self.buffer.len().min(self.limit)));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.read().await? == 0 {
                 return if self.buffer.trim_ascii().is_empty() {
                     Ok(None)
                 } else {
@@ -89,6 +96,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 };
             }
         }
+    }
+
+    /// Reads once; a large buffer that nothing fills for a while is given back.
+    async fn read(&mut self) -> Result<usize, std::io::Error> {
+        if self.is_large && self.buffer.is_empty() {
+            let reading = self.stream.read_buf(&mut self.buffer);
+            if let Ok(read) = tokio::time::timeout(KEEP_LARGE, reading).await {
+                return read;
+            }
+            self.buffer = BytesMut::with_capacity(READ_CHUNK);
+            self.is_large = false;
+        }
+        self.stream.read_buf(&mut self.buffer).await
     }
 
     fn buffered_line(&mut self) -> Result<Option<Bytes>, FrameError> {
@@ -102,6 +122,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         let end = self.scanned + at;
         self.scanned = 0;
+        self.is_large |= end >= READ_CHUNK;
         let mut line = self.buffer.split_to(end + 1);
         line.truncate(end);
         if line.len() > self.limit {
@@ -314,5 +335,26 @@ mod tests {
             let error = FrameReader::new(&b"{\"jsonrpc\""[..], 1000).frame().await.unwrap_err();
             assert!(matches!(error, FrameError::Truncated));
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_buffer_that_was_large_is_given_back_and_nothing_is_lost() {
+        let (mut near, far) = tokio::io::duplex(1 << 10);
+        let large = [&b"{"[..], &vec![b'x'; 1 << 20], b"\n"].concat();
+        let writing = tokio::spawn(async move {
+            near.write_all(&large).await.unwrap();
+            tokio::time::sleep(KEEP_LARGE * 2).await;
+            near.write_all(b"{\"after").await.unwrap();
+            tokio::time::sleep(KEEP_LARGE * 2).await;
+            near.write_all(b"\"}\n").await.unwrap();
+            near
+        });
+        let mut reader = FrameReader::new(far, 2 << 20);
+        assert_eq!(reader.line().await.unwrap().unwrap().len(), 1 + (1 << 20));
+        assert!(reader.is_large);
+        assert_eq!(reader.line().await.unwrap().unwrap(), "{\"after\"}");
+        assert!(!reader.is_large && reader.buffer.capacity() <= READ_CHUNK);
+        drop(writing.await.unwrap());
+        assert!(reader.line().await.unwrap().is_none());
     }
 }

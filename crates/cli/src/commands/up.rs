@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::memory;
 use crate::output::{BAD, FAINT, GOOD, Output, STRONG, styled, words};
 use crate::passphrase;
 
@@ -79,6 +80,7 @@ pub(crate) fn run(context: &Context, args: UpArgs) -> Result<(), Failure> {
         let events = node.state().events.subscribe();
         ready(context, &node)?;
         let telling = tokio::spawn(tell_joins(context.out, events));
+        let tidying = tokio::spawn(memory::give_back());
         let out = context.out;
         node.run_until(async {
             told.await;
@@ -86,6 +88,7 @@ pub(crate) fn run(context: &Context, args: UpArgs) -> Result<(), Failure> {
         })
         .await;
         telling.abort();
+        tidying.abort();
         out.note("the node has ended");
         Ok(())
     })

@@ -1,0 +1,44 @@
+//! What the allocator keeps is given back when nobody needs it.
+//!
+//! The C library's allocator keeps freed memory for later, and after a burst of large messages that is several times
+//! what a node needs. Small blocks that are still in use keep it from giving the rest back by itself.
+
+use std::time::Duration;
+
+/// How often it is looked at.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How much must have changed since the last time, bytes: what rests is left alone.
+const CHANGED: u64 = 64 << 10;
+
+/// Gives free memory back to the system, now and then, for ever.
+pub(crate) async fn give_back() {
+    let mut after = 0;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if resident().is_some_and(|now| now.abs_diff(after) >= CHANGED) {
+            // The allocator holds its locks meanwhile, but works on free memory only: a few milliseconds.
+            let _done = tokio::task::spawn_blocking(trim).await;
+            after = resident().unwrap_or_default();
+        }
+    }
+}
+
+/// The anonymous memory that is resident, bytes; `None` where the system does not say.
+fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(resident.saturating_sub(shared) * u64::try_from(page).ok()?)
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code, reason = "nothing safe asks the C library's allocator")]
+fn trim() {
+    // SAFETY: `malloc_trim` may be called at any time from any thread; it takes the allocator's own locks and gives back
+    // only pages that hold no block in use. What it returns says whether there were any.
+    let _any = unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn trim() {}
