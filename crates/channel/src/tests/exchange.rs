@@ -75,6 +75,11 @@ fn two_nodes_agree_on_a_key() {
     assert_eq!((keys[0].created(), keys[0].generation()), (NOW, 1));
     // The acceptor wanted it to end sooner.
     assert_eq!(keys[0].expires(), NOW + DAY * 20);
+    // Later than the requester wants, it never ends.
+    let request = KeyRequest::read(begin(None).request().bytes(), &network(), &node(2), NOW, SKEW).unwrap();
+    let late = Acceptor::accept(&identity(2), request, None, NOW + DAY * 40, NOW, &mut rng(2)).unwrap();
+    let read = begin(None).read(&identity(1), late.acceptance(), NOW, SKEW);
+    assert_eq!(read.unwrap().0.expires(), offer().key_expires);
     let other = exchange(None, |_, message| message).unwrap();
     assert_eq!(other[0], keys[0], "the same randomness makes the same key");
 }
@@ -411,6 +416,19 @@ fn either_of_the_two_can_revoke_a_key_and_nobody_else() {
         read(network(), NOW - SKEW - SECOND),
         KeyRevocationError::FromTheFuture(NOW)
     );
+}
+
+#[test]
+fn a_message_that_is_too_long_is_not_read() {
+    let long = vec![0; MAX_EXCHANGE_MESSAGE_BYTES + 1];
+    let requester = begin(None);
+    let acceptor = accept(requester.request().bytes(), None, 2).unwrap();
+    assert_eq!(accept(&long, None, 2).unwrap_err(), ExchangeError::TooLarge);
+    let read = requester.read(&identity(1), &long, NOW, SKEW);
+    assert_eq!(read.unwrap_err(), ExchangeError::TooLarge);
+    assert_eq!(acceptor.read(&long, NOW, SKEW), Err(ExchangeError::TooLarge));
+    let read = KeyRevocation::read(&long[..=MAX_KEY_REVOCATION_BYTES], &network(), NOW, SKEW);
+    assert_eq!(read, Err(KeyRevocationError::TooLarge));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::handshake::MAX_HANDSHAKE_BYTES;
 use crate::noise::{Noise, Pattern, Role, Setup};
 
 const BOTH: [How; 2] = [How::Ik, How::Xx];
@@ -349,6 +350,19 @@ fn another_version_is_known_as_such() {
     message[1] = 9;
     let read = b.responder(Accept::Either).read(&message, NOW, *START, &mut rng(2));
     assert_eq!(read.unwrap_err(), HandshakeError::UnsupportedVersion(9));
+}
+
+#[test]
+fn a_message_that_is_too_long_is_not_read() {
+    let [a, b] = sides();
+    for how in BOTH {
+        let begun = a.initiator(how, b.party.known(), 1).unwrap();
+        let mut long = begun.message().to_vec();
+        long.resize(MAX_HANDSHAKE_BYTES + 1, 0);
+        let read = b.responder(Accept::Either).read(&long, NOW, *START, &mut rng(2));
+        assert_eq!(read.unwrap_err(), HandshakeError::TooLarge);
+        assert_eq!(begun.read(&long, NOW, *START).unwrap_err(), HandshakeError::TooLarge);
+    }
 }
 
 #[test]
