@@ -72,14 +72,12 @@ impl Drop for Row {
 }
 
 fn add(report: &mut Report, case: &str, ours: &Figures, direct: &Figures) {
-    let rows: [(&str, &str, fn(&Figures) -> f64); 3] = [
-        ("p50", "ms", |figures| figures.p50_ms),
-        ("p99", "ms", |figures| figures.p99_ms),
-        ("rate", "call/s", |figures| figures.per_second),
-    ];
-    for (metric, unit, of) in rows {
+    let mut row = |metric, unit, of: fn(&Figures) -> f64| {
         report.add("forward", case, metric, unit, of(ours), &[("direct", of(direct))], None);
-    }
+    };
+    row("p50", "ms", |figures| figures.p50_ms);
+    row("p99", "ms", |figures| figures.p99_ms);
+    row("rate", "call/s", |figures| figures.per_second);
 }
 
 /// Measures every transport, distance, size and number in flight.

@@ -269,8 +269,8 @@ enum Reached {
 }
 
 /// Neither a connection nor, as far as this goes, a tunnel.
-fn neither(direct: OpenError, forwarded: Result<Tunnel, OpenError>) -> Result<Reached, OpenError> {
-    forwarded.map(Reached::Forwarded).map_err(|error| both(&direct, error))
+fn neither(direct: &OpenError, forwarded: Result<Tunnel, OpenError>) -> Result<Reached, OpenError> {
+    forwarded.map(Reached::Forwarded).map_err(|error| both(direct, error))
 }
 
 /// What is said when there is neither a connection nor a tunnel.
@@ -364,7 +364,7 @@ impl Mesh {
                 tokio::select! {
                     reached = &mut direct => match reached {
                         Ok(reached) => return Ok(reached),
-                        Err(error) => return neither(error, forwarded.await),
+                        Err(error) => return neither(&error, forwarded.await),
                     },
                     tunnel = &mut forwarded => match tunnel {
                         Ok(tunnel) => return Ok(Reached::Forwarded(tunnel)),
@@ -374,7 +374,7 @@ impl Mesh {
                 }
             }
         };
-        neither(error, self.tunnel_to(node).await)
+        neither(&error, self.tunnel_to(node).await)
     }
 
     /// Opens a stream to a connected peer whether or not it is a member.

@@ -1,5 +1,11 @@
 //! Forwarded routes from outside: over the in-memory network, whose bytes can be looked at, and over real transports.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests, which tell how long a pause was"
+)]
 
 mod common;
 
@@ -178,7 +184,8 @@ async fn over_real_transports_too_and_with_either_signing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_in_between_handles_nothing_of_what_is_said() {
-    const SECRETS: [&[u8]; 3] = [b"/test/echo/1", b"the argument of a call", b"ECHOED"];
+    const CALL: &[u8] = br#"{"method":"tools/call","params":{"name":"unlock","arguments":{"door":"back"}}}"#;
+    const SECRETS: [&[u8]; 5] = [ECHO.0.as_bytes(), b"tools/call", b"unlock", b"\"door\"", b"\"back\""];
     let world = World::chain(3).await;
     let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
     let record = Arc::clone(&seen);
@@ -190,9 +197,10 @@ async fn who_is_in_between_handles_nothing_of_what_is_said() {
     })));
     let call = async |to: u8| {
         let mut stream = world.mesh(1).open(id(to), ECHO).await.unwrap();
-        stream.write_all(b"the argument of a call, to be ECHOED").await.unwrap();
-        let mut answer = [0; 36];
+        stream.write_all(CALL).await.unwrap();
+        let mut answer = vec![0; CALL.len()];
         stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, CALL);
     };
     let holds = |secret: &[u8]| seen.lock().unwrap().windows(secret.len()).any(|part| part == secret);
     call(3).await;

@@ -41,6 +41,7 @@ fn ip(args: &[&str]) -> Result<(), String> {
 impl Lab {
     /// Namespaces with these names. Where they cannot be made here, says so loudly and gives nothing: the test is skipped.
     #[must_use]
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub fn open(names: &[&str]) -> Option<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);

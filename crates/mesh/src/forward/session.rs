@@ -152,7 +152,7 @@ impl Session {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
         let room = self.limits.window.saturating_sub(self.kept.len());
         let taken = bytes.len().min(room);
-        self.kept.extend(bytes.iter().take(taken));
+        self.kept.extend(&bytes[..taken]);
         taken
     }
 
