@@ -325,9 +325,9 @@ impl Keyring {
     }
 }
 
-/// Both nodes order the keys they share by this.
-fn order(held: &Held) -> (UnixTime, KeyId) {
-    (held.key.created(), held.key.id())
+/// Both nodes order the keys they share by this: what renews a key within the same second comes after it.
+fn order(held: &Held) -> (UnixTime, u32, KeyId) {
+    (held.key.created(), held.key.generation(), held.key.id())
 }
 
 #[cfg(test)]
@@ -390,6 +390,23 @@ mod tests {
         assert_eq!(ring.openers(peer(2), expired).len(), 1);
         assert!(ring.remove(key(2, 2, 1).id()).await.unwrap().is_some());
         assert!(ring.all().is_empty() && ring.remove(key(2, 2, 1).id()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_renews_a_key_within_the_same_second_comes_after_it() {
+        let renewed = |seed| {
+            let mut bytes = key(seed, 2, 0).to_bytes();
+            bytes[68] = 2;
+            SharedKey::from_bytes(&bytes).unwrap()
+        };
+        // Whichever has the smaller id.
+        for (first, second) in [(1, 2), (2, 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let ring = ring(&folder).await;
+            ring.add(key(first, 2, 0), Origin::Exchange, true, NOW).await.unwrap();
+            ring.add(renewed(second), Origin::Exchange, true, NOW).await.unwrap();
+            assert_eq!(ring.current(peer(2), NOW).unwrap().key, renewed(second));
+        }
     }
 
     #[tokio::test]

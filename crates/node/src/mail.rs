@@ -36,6 +36,10 @@ const COPIES: u32 = 3;
 const STEP: Duration = Duration::from_secs(15);
 /// Streams that are read at once, and of one member.
 const STREAMS: (usize, usize) = (256, 4);
+/// Between two tries with a member that is there, at first.
+const RETRY: Duration = Duration::from_millis(500);
+/// Between two looks at what waits, and two tries at most.
+const LOOK: Duration = Duration::from_secs(60);
 /// Notices of one kind that wait to be read here.
 const UNREAD: usize = 64;
 
@@ -70,8 +74,8 @@ struct Inner {
     envelopes: Envelopes,
     room: Room,
     readers: Mutex<BTreeMap<String, mpsc::Sender<Received>>>,
-    /// To whom something is handed over now.
-    busy: Mutex<BTreeSet<NodeId>>,
+    /// To whom something is handed over now, and whether there is more since.
+    busy: Mutex<BTreeMap<NodeId, bool>>,
     counted: Mutex<BTreeMap<&'static str, u64>>,
     streams: Shares,
     told: Seldom,
@@ -169,18 +173,25 @@ impl Mail {
     /// Hands over what waits, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut peers = self.0.mesh.events();
-        let mut tidy = tokio::time::interval(Duration::from_secs(3600));
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = tidy.tick() => match self.0.store.tidy_mail(now()).await {
-                    Ok(0) => {}
-                    Ok(count) => tracing::info!(count, "notices expired before their receivers came up"),
-                    Err(error) => tracing::error!(%error, "the mail could not be tidied"),
-                },
+                _ = look.tick() => {
+                    match self.0.store.tidy_mail(now()).await {
+                        Ok(0) => {}
+                        Ok(count) => tracing::info!(count, "notices expired before their receivers came up"),
+                        Err(error) => tracing::error!(%error, "the mail could not be tidied"),
+                    }
+                    // What could not be handed over to who is there.
+                    self.meet_all(&stop);
+                }
                 () = self.0.wake.notified() => self.meet_all(&stop),
                 event = peers.recv() => match event {
                     Ok(PeerEvent::MemberUp(peer)) => self.meet(peer.node, &stop),
+                    // What was for it may need carriers now.
+                    Ok(PeerEvent::MemberDown { .. }) if self.needs_carriers().await => self.meet_all(&stop),
                     Ok(_) => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(&stop),
                     Err(broadcast::error::RecvError::Closed) => break,
@@ -197,18 +208,49 @@ impl Mail {
         }
     }
 
+    /// Whether this node waits with something that others may carry.
+    async fn needs_carriers(&self) -> bool {
+        let own = self.0.store.mail_of(self.0.mesh.node_id(), COPIES).await;
+        own.is_ok_and(|rows| !rows.is_empty())
+    }
+
     /// A member is there: it gets what is for it, and may carry what is for others.
     fn meet(&self, peer: NodeId, stop: &CancellationToken) {
-        if !lock(&self.0.busy).insert(peer) {
+        if let Some(again) = lock(&self.0.busy).get_mut(&peer) {
+            *again = true;
             return;
         }
+        lock(&self.0.busy).insert(peer, false);
         let (mail, stop) = (self.clone(), stop.clone());
         self.0.tasks.spawn(async move {
-            let handing = stop.run_until_cancelled(mail.hand_over(peer)).await;
-            lock(&mail.0.busy).remove(&peer);
-            if let Some(Err(error)) = handing {
-                tracing::info!(%error, %peer, "notices are handed over later");
+            let mut pause = RETRY;
+            loop {
+                match stop.run_until_cancelled(mail.hand_over(peer)).await {
+                    Some(Ok(())) => {
+                        pause = RETRY;
+                        let mut busy = lock(&mail.0.busy);
+                        match busy.get_mut(&peer) {
+                            Some(again) if *again => *again = false,
+                            _ => {
+                                busy.remove(&peer);
+                                return;
+                            }
+                        }
+                    }
+                    // One that has just started does not serve everything yet.
+                    Some(Err(error)) => {
+                        tracing::info!(%error, %peer, "notices are handed over later");
+                        let waited = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                        pause = (pause * 2).min(LOOK);
+                        let is_there = mail.0.mesh.peers().iter().any(|connected| connected.node == peer);
+                        if waited.is_none() || !is_there {
+                            break;
+                        }
+                    }
+                    None => break,
+                }
             }
+            lock(&mail.0.busy).remove(&peer);
         });
     }
 
@@ -249,7 +291,7 @@ impl Mail {
                 continue;
             };
             let mail = self.clone();
-            tokio::spawn(async move {
+            self.0.tasks.spawn(async move {
                 if let Err(error) = mail.take_all(&mut stream, peer.node).await {
                     mail.count("broken");
                     tracing::debug!(%error, from = %peer.node, "mail broke off");

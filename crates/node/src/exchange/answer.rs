@@ -24,7 +24,7 @@ impl KeyExchange {
                 continue;
             };
             let exchange = self.clone();
-            tokio::spawn(async move {
+            self.0.tasks.spawn(async move {
                 exchange.serve_one(inbound).await;
                 drop(share);
             });

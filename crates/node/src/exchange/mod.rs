@@ -203,6 +203,10 @@ struct Inner {
     asked: Mutex<BTreeMap<NodeId, Asked>>,
     /// With whom an exchange is under way that this node began.
     busy: Mutex<BTreeSet<NodeId>>,
+    /// Who is told of revocations now.
+    telling: Mutex<BTreeSet<NodeId>>,
+    /// Revocations that were sent after their peers.
+    sent: Mutex<BTreeSet<KeyId>>,
     /// Keys whose peer will not renew them.
     given_up: Mutex<BTreeSet<KeyId>>,
     /// How often each member asked lately.
@@ -237,6 +241,8 @@ impl KeyExchange {
             parts,
             asked: Mutex::default(),
             busy: Mutex::default(),
+            telling: Mutex::default(),
+            sent: Mutex::default(),
             given_up: Mutex::default(),
             pace: Mutex::default(),
             counted: Mutex::default(),
@@ -407,11 +413,6 @@ impl KeyExchange {
         self.drop_wish_for(id).await?;
         self.count("revoked");
         self.said("key.revoked", &held.key);
-        if !parts.mesh.peers().iter().any(|connected| connected.node == peer)
-            && let Err(error) = parts.mail.send(peer, REVOKED, &row.bytes).await
-        {
-            tracing::warn!(%error, %peer, "the revocation of a key is told when its node is back");
-        }
         self.0.wake.notify_one();
         Ok(())
     }
@@ -493,12 +494,8 @@ impl KeyExchange {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(wait) => {}
-                () = self.0.wake.notified() => {
-                    for peer in self.0.parts.mesh.peers() {
-                        self.tell(peer.node, &stop);
-                    }
-                }
+                () = tokio::time::sleep(wait) => self.tell_all(&stop).await,
+                () = self.0.wake.notified() => self.tell_all(&stop).await,
                 event = peers.recv() => match event {
                     Ok(PeerEvent::MemberUp(peer)) => self.came_up(peer.node, &stop),
                     Ok(_) => {}
@@ -528,14 +525,61 @@ impl KeyExchange {
         self.tell(peer, stop);
     }
 
+    /// Tells every peer that was not told yet: those that are there directly, the others by notices.
+    async fn tell_all(&self, stop: &CancellationToken) {
+        let rows = match self.0.parts.store.key_revocations().await {
+            Ok(rows) => rows,
+            Err(error) => return tracing::error!(%error, "the revocations of keys could not be read"),
+        };
+        let connected: BTreeSet<NodeId> = self.0.parts.mesh.peers().iter().map(|peer| peer.node).collect();
+        let untold: BTreeSet<NodeId> = rows.iter().filter(|row| !row.told).map(|row| row.peer).collect();
+        for peer in untold {
+            if connected.contains(&peer) {
+                self.tell(peer, stop);
+            } else {
+                self.send_revocations(peer).await;
+            }
+        }
+    }
+
     fn tell(&self, peer: NodeId, stop: &CancellationToken) {
+        /// Tries with a peer that is there: one that has just started does not serve everything yet.
+        const TRIES: u32 = 5;
+        if !lock(&self.0.telling).insert(peer) {
+            return;
+        }
         let (exchange, stop) = (self.clone(), stop.clone());
         self.0.tasks.spawn(async move {
-            let telling = stop.run_until_cancelled(exchange.tell_revocations(peer)).await;
-            if let Some(Err(error)) = telling {
-                tracing::info!(%error, %peer, "the revocations of keys are told later");
+            let mut pause = RETRY.0 / 10;
+            for _ in 0..TRIES {
+                let waited = match stop.run_until_cancelled(exchange.tell_revocations(peer)).await {
+                    Some(Err(error)) => {
+                        tracing::info!(%error, %peer, "the revocations of keys are told later");
+                        exchange.send_revocations(peer).await;
+                        stop.run_until_cancelled(tokio::time::sleep(pause)).await
+                    }
+                    Some(Ok(())) | None => None,
+                };
+                if waited.is_none() {
+                    break;
+                }
+                pause *= 2;
             }
+            lock(&exchange.0.telling).remove(&peer);
         });
+    }
+
+    /// Sends after a peer which keys this node has revoked: once, until it is told.
+    async fn send_revocations(&self, peer: NodeId) {
+        let rows = self.0.parts.store.key_revocations().await.unwrap_or_default();
+        for row in rows.into_iter().filter(|row| row.peer == peer && !row.told) {
+            if !lock(&self.0.sent).insert(row.key) {
+                continue;
+            }
+            if let Err(error) = self.0.parts.mail.send(peer, REVOKED, &row.bytes).await {
+                tracing::warn!(%error, %peer, "the revocation of a key is told when its node is back");
+            }
+        }
     }
 
     /// Does what is due, and says after how long to look again.
