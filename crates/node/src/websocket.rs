@@ -6,7 +6,6 @@ use bytes::Bytes;
 use dawn_channel::Party;
 use dawn_identity::{Membership, NetworkId, NodeId};
 use dawn_mcp::websocket::{Identity, Settings};
-use dawn_mesh::Gate as _;
 use tokio::sync::watch;
 
 use crate::config::WebSocketConfig;

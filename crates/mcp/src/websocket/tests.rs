@@ -55,8 +55,10 @@ impl Identity for TestNode {
     }
     fn parties(&self) -> Vec<Arc<Party>> {
         // As if the key had just been replaced: the former one opens still.
-        let present = Self::new(250, 1).party;
-        vec![present, self.party()]
+        let (now, day) = (UnixTime::from(SystemTime::now()), Duration::from_secs(86_400));
+        let key = StaticKey::generate(&mut rand::rng());
+        let present = Party::new(self.party.identity().clone(), key, now, day).unwrap();
+        vec![Arc::new(present), self.party()]
     }
     fn chain(&self) -> Bytes {
         Bytes::copy_from_slice(self.node().as_bytes())
@@ -297,6 +299,7 @@ async fn meddled(meddle: impl Fn(&mut Vec<Vec<u8>>)) -> (usize, Ended) {
     drop(link);
     // The peer is told, by the channel or by the connection.
     while client.socket.binary().await.is_ok() {}
+    drop(client);
     (passed, task.await.unwrap())
 }
 
