@@ -23,7 +23,8 @@ pub struct Refusal {
     pub code: String,
     /// In words.
     pub message: String,
-    /// What proves it to the one refused, at most [`MeshLimits::chain_bytes`]; empty where nothing does.
+    /// What proves it to the one refused, at most
+    /// [`MeshLimits::chain_bytes`](crate::MeshLimits::chain_bytes); empty where nothing does.
     pub evidence: Bytes,
 }
 

@@ -81,7 +81,7 @@ fn a_node_is_online_while_it_beats_and_offline_when_it_stops_leaves_or_is_suspec
         .apply_beat(&beat(2, 1, 2, false), SECOND * 20, |_| false)
         .unwrap();
     registry.suspect(key(2).node_id(), SECOND * 20);
-    registry.tick(SECOND * 22);
+    registry.tick(SECOND * 24);
     assert!(!registry.view()[0].online);
     registry
         .apply_beat(&beat(2, 1, 3, false), SECOND * 30, |_| false)

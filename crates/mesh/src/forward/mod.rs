@@ -4,9 +4,9 @@
 //!  streams ──yamux──▶ session ──records──▶ path: secure channel over a carrier ──▶ member ──▶ member ──▶ peer
 //! ```
 //!
-//! [`discovery`] finds which members are in between, [`carrier`] is what they do, [`path`] is one way with a secure channel
-//! of its own, [`session`] keeps what is under way when a path dies, [`tunnel`] multiplexes streams over the session, and
-//! [`connect`] finds and makes paths.
+//! `discovery` finds which members are in between, `carrier` is what they do, `path` is one way with a secure channel
+//! of its own, `session` keeps what is under way when a path dies, `tunnel` multiplexes streams over the session, and
+//! `connect` finds and makes paths.
 
 mod carrier;
 mod config;
