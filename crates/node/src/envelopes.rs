@@ -160,7 +160,8 @@ impl Envelopes {
             max_lifetime: LIFETIME,
             ..GuardLimits::default()
         };
-        let guard = ReplayGuard::restore(limits, since, store.envelopes().await?);
+        let (remembered, forgotten) = store.envelopes().await?;
+        let guard = ReplayGuard::restore(limits, since, forgotten, remembered);
         for place in config.readable() {
             tracing::warn!("{place} is \"none\": envelopes are signed, but everybody on their way can read them");
         }
@@ -290,18 +291,22 @@ impl Envelopes {
             })?
         };
         let notice = Notice::decode(&payload)?;
-        self.0
-            .guard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .admit(envelope, now)?;
+        let guard = || self.0.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = {
+            let mut guard = guard();
+            guard.admit(envelope, now)?;
+            guard.forgotten()
+        };
         let remembered = Remembered {
             expires: cover.expires,
             sender: cover.sender,
             id: cover.id,
         };
-        let forget = UnixTime(now.0.saturating_sub(SKEW.as_secs()));
-        self.0.store.remember_envelope(&remembered, forget).await?;
+        if let Err(error) = self.0.store.remember_envelope(&remembered, forgotten).await {
+            // It may come again.
+            guard().withdraw(&remembered);
+            return Err(error.into());
+        }
         Ok(Received {
             sender: cover.sender,
             kind: notice.kind().to_owned(),

@@ -157,6 +157,13 @@ impl ReplayGuard {
         Ok(())
     }
 
+    /// Lets an envelope that counted count once more: for who could not keep what it said.
+    pub fn withdraw(&mut self, envelope: &Remembered) {
+        if self.known.remove(envelope) {
+            self.forget_id(envelope);
+        }
+    }
+
     fn remember(&mut self, envelope: Remembered) {
         if self.ids.entry(envelope.sender).or_default().insert(envelope.id) {
             self.known.insert(envelope);
@@ -170,11 +177,15 @@ impl ReplayGuard {
         {
             self.known.pop_first();
             self.forgotten = self.forgotten.max(first.expires);
-            if let Some(ids) = self.ids.get_mut(&first.sender) {
-                ids.remove(&first.id);
-                if ids.is_empty() {
-                    self.ids.remove(&first.sender);
-                }
+            self.forget_id(&first);
+        }
+    }
+
+    fn forget_id(&mut self, envelope: &Remembered) {
+        if let Some(ids) = self.ids.get_mut(&envelope.sender) {
+            ids.remove(&envelope.id);
+            if ids.is_empty() {
+                self.ids.remove(&envelope.sender);
             }
         }
     }

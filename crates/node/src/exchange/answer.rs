@@ -1,7 +1,10 @@
 //! The side that is asked for a key.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use dawn_channel::SharedKey;
 use dawn_channel::exchange::{Acceptor, ExchangeError, KeyRequest, Message, RefusalCode};
 use dawn_identity::NodeId;
 use dawn_mesh::{Inbound, Incoming, MeshStream};
@@ -11,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::stream::{receive, send};
-use super::{ASKED, AcceptKeys, Asked, AskedFor, ExchangeFailure, KeyExchange, Origin, Progress, STEP, lock};
+use super::{ASKED, AcceptKeys, Asked, AskedFor, DEADLINE, ExchangeFailure, KeyExchange, Origin, Progress, STEP, lock};
 use crate::members::{SKEW, now};
 use crate::time::rfc3339;
 
@@ -111,6 +114,7 @@ impl KeyExchange {
             return Err(ExchangeFailure::NotUnderstood);
         };
         let key = acceptor.read(&confirmation, now(), SKEW)?;
+        self.is_kept(former)?;
         self.keyring().add(key.clone(), Origin::Exchange, true, now()).await?;
         self.count("agreed");
         self.said("key.agreed", &key);
@@ -149,23 +153,45 @@ impl KeyExchange {
             "key.requested",
             &json!({ "node": peer, "name": self.name(peer), "expires": rfc3339(waiting.expires) }),
         );
+        let _until_then = Question {
+            asked: &self.0.asked,
+            peer,
+        };
         send(stream, &Message::Pending).await?;
-        let left = Duration::from_secs(offer.deadline.0.saturating_sub(since.0));
-        let outcome = tokio::select! {
+        let left = Duration::from_secs(offer.deadline.0.saturating_sub(since.0)).min(DEADLINE);
+        tokio::select! {
             answer = answered => match answer {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(ExchangeFailure::Refused(RefusalCode::Denied)),
                 // The same node asked anew.
-                Err(_) => return Err(ExchangeFailure::Late),
+                Err(_) => Err(ExchangeFailure::Late),
             },
             // Who asks has nothing to say meanwhile: it has left.
             _ = stream.read_u8() => Err(ExchangeFailure::Unreachable("it did not wait for an answer".to_owned())),
             () = tokio::time::sleep(left) => Err(ExchangeFailure::Late),
-        };
-        let mut asked = lock(&self.0.asked);
-        if asked.get(&peer).is_some_and(|asked| asked.answer.is_closed()) {
-            asked.remove(&peer);
         }
-        outcome
+    }
+
+    /// What is renewed may have been revoked meanwhile.
+    pub(super) fn is_kept(&self, former: Option<&SharedKey>) -> Result<(), ExchangeFailure> {
+        match former.filter(|key| self.keyring().get(key.id()).is_none()) {
+            Some(key) => Err(ExchangeFailure::Revoked(key.id())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A question to the owner; it ends with who waits for its answer.
+struct Question<'a> {
+    asked: &'a Mutex<BTreeMap<NodeId, Asked>>,
+    peer: NodeId,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let mut asked = lock(self.asked);
+        if asked.get(&self.peer).is_some_and(|asked| asked.answer.is_closed()) {
+            asked.remove(&self.peer);
+        }
     }
 }

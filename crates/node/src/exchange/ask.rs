@@ -86,7 +86,7 @@ impl KeyExchange {
             deadline: now_ + DEADLINE,
             key_expires: now_ + row.lifetime,
         };
-        let requester = Requester::begin(&parts.identity, offer, former, now_, &mut rand::rng())?;
+        let requester = Requester::begin(&parts.identity, offer, former.clone(), now_, &mut rand::rng())?;
         let request = requester.request().bytes().to_vec();
         send(&mut stream, &Message::Request(request)).await?;
         let mut answer = self.next(&mut stream, STEP).await?;
@@ -107,6 +107,7 @@ impl KeyExchange {
             _ => return Err(ExchangeFailure::NotUnderstood),
         };
         let (key, confirmation) = requester.read(&parts.identity, &acceptance, now(), SKEW)?;
+        self.is_kept(former.as_ref())?;
         // The peer may seal with it as soon as it has the confirmation: from then on it has to open here, whatever becomes
         // of this stream, or of this node.
         self.keyring().add(key.clone(), Origin::Exchange, false, now()).await?;

@@ -53,6 +53,9 @@ fn mail(row: &SqliteRow) -> Result<MailRow, NodeError> {
     })
 }
 
+/// The latest expiry of the envelopes that are forgotten.
+const FORGOTTEN: &str = "envelopes-forgotten";
+
 impl Store {
     /// Keeps an envelope for its receiver; `false` when it waits already.
     ///
@@ -138,11 +141,11 @@ impl Store {
         Ok(query.execute(&self.0).await?.rows_affected())
     }
 
-    /// The envelopes that have come.
+    /// The envelopes that have come, and the latest expiry of those that are forgotten.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn envelopes(&self) -> Result<Vec<Remembered>, NodeError> {
+    pub async fn envelopes(&self) -> Result<(Vec<Remembered>, UnixTime), NodeError> {
         let rows = sqlx::query("SELECT * FROM envelopes").fetch_all(&self.0).await?;
         let envelope = |row: &SqliteRow| {
             Ok(Remembered {
@@ -151,21 +154,33 @@ impl Store {
                 id: id(row)?,
             })
         };
-        rows.iter().map(envelope).collect()
+        let forgotten = self.get(FORGOTTEN).await?;
+        let forgotten = forgotten
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
+        let envelopes: Result<_, NodeError> = rows.iter().map(envelope).collect();
+        Ok((envelopes?, UnixTime(forgotten)))
     }
 
-    /// Remembers an envelope that has come, and forgets those that expired before `forget`.
+    /// Remembers an envelope that has come, and forgets those that expire by `forgotten`.
     ///
     /// # Errors
-    /// The database failed.
-    pub async fn remember_envelope(&self, envelope: &Remembered, forget: UnixTime) -> Result<(), NodeError> {
-        let query = sqlx::query("DELETE FROM envelopes WHERE expires < ?").bind(seconds(forget));
-        let _done = query.execute(&self.0).await?;
+    /// The database failed; nothing has changed.
+    pub async fn remember_envelope(&self, envelope: &Remembered, forgotten: UnixTime) -> Result<(), NodeError> {
+        let mut transaction = self.0.begin().await?;
+        let query = sqlx::query("DELETE FROM envelopes WHERE expires <= ?").bind(seconds(forgotten));
+        let _done = query.execute(&mut *transaction).await?;
+        let query = sqlx::query(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        );
+        let query = query.bind(FORGOTTEN).bind(&forgotten.0.to_be_bytes()[..]);
+        let _done = query.execute(&mut *transaction).await?;
         let query = sqlx::query("INSERT OR IGNORE INTO envelopes (id, sender, expires) VALUES (?, ?, ?)");
         let query = query
             .bind(envelope.id.as_bytes().to_vec())
             .bind(envelope.sender.as_bytes().to_vec());
-        let _done = query.bind(seconds(envelope.expires)).execute(&self.0).await?;
+        let _done = query.bind(seconds(envelope.expires)).execute(&mut *transaction).await?;
+        transaction.commit().await?;
         Ok(())
     }
 }
@@ -230,8 +245,14 @@ mod tests {
         for _ in 0..2 {
             store.remember_envelope(&envelope(1, 100), UnixTime(50)).await.unwrap();
         }
-        assert_eq!(store.envelopes().await.unwrap(), [envelope(1, 100)]);
-        store.remember_envelope(&envelope(2, 300), UnixTime(101)).await.unwrap();
-        assert_eq!(store.envelopes().await.unwrap(), [envelope(2, 300)]);
+        let kept = store.envelopes().await.unwrap();
+        assert_eq!(kept, (vec![envelope(1, 100)], UnixTime(50)));
+        store.remember_envelope(&envelope(2, 300), UnixTime(100)).await.unwrap();
+        let kept = store.envelopes().await.unwrap();
+        assert_eq!(
+            kept,
+            (vec![envelope(2, 300)], UnixTime(100)),
+            "also when the clock is set back"
+        );
     }
 }
