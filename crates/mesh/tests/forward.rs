@@ -438,6 +438,72 @@ async fn who_is_put_out_loses_its_tunnels_and_learns_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_signs_nothing_is_taken_only_by_who_does_not_either() {
+    let config = |seed| ForwardConfig {
+        signing: if seed == 1 {
+            Signing::ChannelOnly
+        } else {
+            Signing::EachMessage
+        },
+        ..ForwardConfig::default()
+    };
+    let world = World::new(3, &[(1, 2), (2, 3)], config).await;
+    let refused = world.mesh(1).open(id(3), ECHO).await.unwrap_err().to_string();
+    assert!(refused.contains("forwarding.signing"), "{refused}");
+    assert_eq!(world.mesh(3).counters().refused_carriers.load(Ordering::Relaxed), 1);
+    assert_eq!(world.mesh(3).tunnels(), 0);
+    // The other way round what is sent is signed.
+    echoes(world.mesh(3), id(1), 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_is_made_and_goes_on_only_with_the_static_key_that_is_pinned() {
+    let world = World::chain(3).await;
+    let key = |seed| StaticKey::from_bytes([seed; 32]).public();
+    let pin = |at: usize, seed, pinned| *world.gates[at].pinned.lock().unwrap() = vec![(id(seed), key(pinned))];
+    // Each end refuses the other.
+    for (at, seed) in [(2, 1), (0, 3)] {
+        pin(at, seed, 99);
+        let refused = world.mesh(1).open(id(3), ECHO).await;
+        assert!(
+            matches!(refused, Err(OpenError::Refused { .. } | OpenError::NotAMember(_))),
+            "{refused:?}"
+        );
+        pin(at, seed, seed);
+    }
+    let mut stream = world.mesh(1).open(id(3), ECHO).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    world.mesh(3).recheck();
+    stream.write_all(b"y").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'y');
+    // What is pinned later counts as well.
+    pin(2, 1, 99);
+    world.mesh(3).recheck();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_u8())
+        .await
+        .expect("cut in time");
+    assert!(ended.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_put_out_while_it_is_let_in_keeps_no_tunnel() {
+    let world = World::chain(3).await;
+    *world.gates[2].slipping.lock().unwrap() = Some(id(1));
+    // It is let in, and cut at once.
+    if let Ok(mut stream) = world.mesh(1).open(id(3), ECHO).await {
+        let ended = tokio::time::timeout(PATIENCE, stream.read_u8())
+            .await
+            .expect("cut in time");
+        assert!(ended.is_err());
+    }
+    eventually("the tunnel is gone", || {
+        world.mesh(3).tunnels() == 0 && world.mesh(3).counters().tunnels.load(Ordering::Relaxed) == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_restarts_is_reached_again() {
     let world = World::chain(3).await;
     echoes(world.mesh(1), id(3), 1000).await;

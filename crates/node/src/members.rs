@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use dawn_channel::StaticPublic;
 use dawn_identity::{
     Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Keypair, Membership,
     NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
@@ -630,6 +631,14 @@ impl Gate for Members {
             Ok(()) => Ok(membership),
             Err(violation) => Err(refuse("pinned", violation.to_string(), Bytes::new())),
         }
+    }
+
+    fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal> {
+        self.0.pins.check_key(peer, key).map_err(|violation| Refusal {
+            code: "pinned".to_owned(),
+            message: violation.to_string(),
+            evidence: Bytes::new(),
+        })
     }
 
     async fn refused(&self, by: NodeId, evidence: &[u8]) {

@@ -46,6 +46,11 @@ pub enum Refused {
     /// It carries nothing.
     #[error("a member in between does not carry streams of others")]
     Off = 6,
+    /// The target takes only what is signed piece by piece.
+    #[error(
+        "the other end takes only signed messages; set forwarding.signing to \"each-message\" here, or to \"channel-only\" there"
+    )]
+    Unsigned = 7,
 }
 
 impl Refused {
@@ -57,6 +62,7 @@ impl Refused {
             4 => Self::NotConnected,
             5 => Self::Busy,
             6 => Self::Off,
+            7 => Self::Unsigned,
             _ => Self::Malformed,
         }
     }
@@ -103,6 +109,15 @@ pub fn check_route(route: &[NodeId], local: NodeId, neighbour: NodeId, hops: usi
         seen.push(*node);
     }
     Ok(next)
+}
+
+/// Whether members in between, the last of them next to `local`, can be how a path came from `peer` over `neighbour`.
+pub(crate) fn is_way(via: &[NodeId], local: NodeId, neighbour: NodeId, peer: NodeId) -> bool {
+    if neighbour == peer {
+        return via.is_empty();
+    }
+    let is_new = |(at, node): (usize, &NodeId)| ![local, peer].contains(node) && !via[..at].contains(node);
+    via.len() <= MAX_HOPS && via.last() == Some(&neighbour) && via.iter().enumerate().all(is_new)
 }
 
 async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Result<Vec<NodeId>, Refused>> {
@@ -339,8 +354,26 @@ mod tests {
     }
 
     #[test]
+    fn a_way_ends_with_the_neighbour_it_came_from_and_is_empty_if_that_is_the_peer() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(node);
+        assert!(is_way(&[], a, d, d) && is_way(&[c, b], a, b, d));
+        for (via, neighbour) in [
+            (&[b][..], d),
+            (&[], b),
+            (&[b, c], b),
+            (&[c, c, b], b),
+            (&[d, b], b),
+            (&[a, b], b),
+        ] {
+            assert!(!is_way(via, a, neighbour, d), "{via:?} over {neighbour}");
+        }
+        let long: Vec<NodeId> = (10..).take(MAX_HOPS).map(node).chain([b]).collect();
+        assert!(!is_way(&long, a, b, d) && is_way(&long[1..], a, b, d));
+    }
+
+    #[test]
     fn every_refusal_comes_back_from_its_number() {
-        for number in 1..=6 {
+        for number in 1..=7 {
             assert_eq!(Refused::of(number) as u8, number);
         }
         assert_eq!(Refused::of(200), Refused::Malformed);

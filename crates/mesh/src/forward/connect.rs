@@ -8,13 +8,14 @@ use dawn_identity::{Membership, NodeId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::carrier::{FORWARD, encode_route};
+use super::carrier::{FORWARD, Refused, encode_route, is_way};
 use super::discovery::Found;
 use super::path::{Path, PathError};
 use super::record::Message;
 use super::tunnel::{Beginning, Tunnel};
 use crate::error::OpenError;
 use crate::handle::{Mesh, lock};
+use crate::peer::{Counters, Gate, Refusal};
 
 /// How long one route may take to become a path.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -86,7 +87,7 @@ fn resumed(reached: Reached) -> Result<(Path, u64), OpenError> {
 
 /// Says on a new path what it is for, and hears whether the peer agrees.
 async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failure> {
-    let (node, via) = (path.peer(), path.via.clone());
+    let (node, key, via) = (path.peer(), path.key(), path.via.clone());
     let own = Bytes::from(mesh.shared.gate.own_chain());
     let said = match aim {
         Aim::Begin => Message::Begin { via, chain: own },
@@ -101,7 +102,7 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
     path.flush().await?;
     match (path.message().await?, aim) {
         (Message::Welcome { chain }, Aim::Begin) => {
-            let verdict = mesh.shared.gate.verify(node, &chain);
+            let verdict = admitted(&*mesh.shared.gate, &path, &chain);
             let membership = refuse(&mut path, node, verdict).await?;
             Ok(Reached::Begun(Beginning {
                 path,
@@ -111,7 +112,7 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
             }))
         }
         (Message::Resumed { received, chain }, Aim::Resume(tunnel) | Aim::Direct(tunnel)) => {
-            let verdict = tunnel.shown(&*mesh.shared.gate, chain);
+            let verdict = tunnel.shown(&*mesh.shared.gate, chain, key);
             refuse(&mut path, node, verdict).await?;
             Ok(Reached::Resumed(path, received))
         }
@@ -123,8 +124,15 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
     }
 }
 
+/// What the gate makes of the chain and the static key that a peer has shown.
+fn admitted(gate: &dyn Gate, path: &Path, chain: &[u8]) -> Result<Membership, Refusal> {
+    let membership = gate.verify(path.peer(), chain)?;
+    gate.verify_key(path.peer(), &path.key())?;
+    Ok(membership)
+}
+
 /// Says to the peer that its chain is not accepted, if it is not.
-async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, crate::Refusal>) -> Result<T, Failure> {
+async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, Refusal>) -> Result<T, Failure> {
     let refusal = match verdict {
         Ok(accepted) => return Ok(accepted),
         Err(refusal) => refusal,
@@ -251,16 +259,7 @@ async fn path(mesh: &Mesh, route: &Found, known: Option<KnownPeer>) -> Result<Pa
         .await
         .map_err(std::io::Error::other)?;
     stream.write_all(&encode_route(&rest)).await?;
-    let signing = forward.config.signing;
-    Path::initiate(
-        stream,
-        &forward.ends(mesh),
-        route.target,
-        known,
-        signing,
-        route.via.clone(),
-    )
-    .await
+    Path::initiate(stream, &forward.ends(mesh), route.target, known, route.via.clone()).await
 }
 
 /// What the other side of [`begin`] and [`resume`] made of a path.
@@ -274,16 +273,21 @@ pub(super) enum Answered {
 /// Answers on a path that a peer made.
 pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, PathError> {
     let forward = mesh.forward().ok_or(PathError::Ended)?;
-    let peer = path.peer();
+    let (peer, neighbour) = (path.peer(), path.neighbour());
     let gate = &*mesh.shared.gate;
+    // What it says of the way has to fit where it came from.
     let back = |mut via: Vec<NodeId>| {
+        if !is_way(&via, mesh.shared.local, neighbour, peer) {
+            Counters::count(&mesh.shared.counters.refused_carriers);
+            return Err(Refused::Malformed);
+        }
         via.reverse();
-        via
+        Ok(via)
     };
-    let accepted: Result<Answered, crate::Refusal> = match path.message().await? {
+    let accepted: Result<Answered, Refusal> = match path.message().await? {
         Message::Begin { via, chain } => {
-            path.via = back(via);
-            match gate.verify(peer, &chain) {
+            path.via = back(via)?;
+            match admitted(gate, &path, &chain) {
                 Ok(membership) if forward.has_room(peer) => {
                     let chain_here = gate.own_chain().into();
                     path.send(&Message::Welcome { chain: chain_here }, Instant::now())?;
@@ -300,11 +304,11 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
             via,
             chain,
         } => {
-            path.via = back(via);
+            path.via = back(via)?;
             // Only the node that began a session goes on with it.
             let known = forward.tunnel_of(session);
             match known.filter(|tunnel| tunnel.node() == peer && !tunnel.is_initiator()) {
-                Some(tunnel) => match tunnel.shown(gate, chain) {
+                Some(tunnel) => match tunnel.shown(gate, chain, path.key()) {
                     Ok(()) => return Ok(Answered::Resumed(tunnel, path, received)),
                     Err(refusal) => Err(refusal),
                 },
@@ -316,7 +320,7 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
     };
     if let Err(refusal) = accepted {
         tracing::debug!(%peer, %refusal, "a forwarded route is refused");
-        crate::peer::Counters::count(&mesh.shared.counters.refused_members);
+        Counters::count(&mesh.shared.counters.refused_members);
         let message = Message::Refused {
             reason: refusal.message,
             evidence: refusal.evidence,
@@ -337,8 +341,8 @@ fn beginning(path: Path, membership: Membership, chain: Bytes) -> Beginning {
     }
 }
 
-fn refusal(code: &str, message: &str) -> crate::Refusal {
-    crate::Refusal {
+fn refusal(code: &str, message: &str) -> Refusal {
+    Refusal {
         code: code.into(),
         message: message.into(),
         evidence: Bytes::new(),

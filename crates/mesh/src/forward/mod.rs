@@ -30,11 +30,11 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::error::OpenError;
 use crate::handle::{Incoming, Mesh, lock};
-use crate::peer::{Audience, Counters, PeerEvent, PeerInfo, Route};
+use crate::peer::{Audience, Counters, Gate, PeerEvent, PeerInfo, Route};
 use crate::pubsub::Published;
-use carrier::Carriers;
+use carrier::{Carriers, Refused};
 use discovery::{Discovery, Found, Then};
-use path::{Ends, Path};
+use path::{Ends, Path, PathError};
 use session::{Session, SessionLimits};
 use tunnel::Command;
 
@@ -98,6 +98,15 @@ fn time() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 
+/// Asks the gate about the member at the other end of a tunnel, which ends if it is refused.
+fn recheck(tunnel: &Tunnel, gate: &dyn Gate) {
+    if let Err(refusal) = tunnel.recheck(gate) {
+        tracing::info!(node = %tunnel.node(), %refusal, "a member is cut");
+        let words = "the membership is not accepted any more";
+        tunnel.tell(Command::End(CloseCode::Refused, words));
+    }
+}
+
 impl Forward {
     pub(crate) fn new(local: NodeId, forwarding: Forwarding) -> Self {
         let config = forwarding.config.clone();
@@ -117,6 +126,7 @@ impl Forward {
         Ends {
             network: self.forwarding.network,
             party: (self.forwarding.party)(),
+            signing: self.config.signing,
             clock_skew: self.config.clock_skew,
             chain_bytes: mesh.shared.limits.chain_bytes,
             record_bytes: SessionLimits::default().record,
@@ -204,8 +214,10 @@ impl Forward {
         begun.len() < self.config.tunnels
     }
 
-    fn add(&self, tunnel: &Tunnel) {
+    /// Keeps a tunnel. Its peer is asked about again: who was put out since it was let in found no tunnel to be cut.
+    fn add(&self, tunnel: &Tunnel, gate: &dyn Gate) {
         lock(&self.tunnels).insert(tunnel.id(), tunnel.clone());
+        recheck(tunnel, gate);
         // Its driver may have ended already.
         if tunnel.is_over() {
             lock(&self.tunnels).remove(&tunnel.id());
@@ -279,7 +291,7 @@ impl Mesh {
             Ok(beginning) => {
                 let tunnel = Tunnel::start(self, forward.session(), beginning);
                 Counters::count(&self.shared.counters.tunnels);
-                forward.add(&tunnel);
+                forward.add(&tunnel, &*self.shared.gate);
                 Ok(tunnel)
             }
             Err(error) => {
@@ -388,13 +400,7 @@ impl Mesh {
     /// Asks the gate again about the members at the other ends of tunnels, and ends the tunnels to those that it refuses.
     pub(crate) fn recheck_tunnels(&self) {
         for tunnel in self.forward().map(Forward::tunnels).unwrap_or_default() {
-            if let Err(refusal) = tunnel.recheck(&*self.shared.gate) {
-                tracing::info!(node = %tunnel.node(), %refusal, "a member is cut");
-                tunnel.tell(Command::End(
-                    CloseCode::Refused,
-                    "the membership is not accepted any more",
-                ));
-            }
+            recheck(&tunnel, &*self.shared.gate);
         }
     }
 
@@ -474,12 +480,17 @@ async fn serve(mesh: Mesh, mut incoming: Incoming) {
                 Ok(Ok(connect::Answered::Begun(beginning))) => {
                     let tunnel = Tunnel::start(&mesh, forward.session(), beginning);
                     Counters::count(&mesh.shared.counters.tunnels);
-                    forward.add(&tunnel);
+                    forward.add(&tunnel, &*mesh.shared.gate);
                 }
                 Ok(Ok(connect::Answered::Resumed(tunnel, path, received))) => {
                     tunnel.tell(Command::Resume(Box::new(path), received));
                 }
-                Ok(Err(error)) => tracing::debug!(neighbour = %inbound.peer.node, %error, "a path did not come to be"),
+                Ok(Err(error)) => {
+                    if matches!(error, PathError::Refused(Refused::Unsigned)) {
+                        Counters::count(&mesh.shared.counters.refused_carriers);
+                    }
+                    tracing::debug!(neighbour = %inbound.peer.node, %error, "a path did not come to be");
+                }
                 Err(_) => tracing::debug!(neighbour = %inbound.peer.node, "a path did not come to be in time"),
             }
         });

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dawn_channel::SessionId;
 use dawn_channel::transport::CloseCode;
+use dawn_channel::{SessionId, StaticPublic};
 use dawn_identity::{Membership, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -68,6 +68,8 @@ pub(crate) enum Command {
 pub(crate) struct Status {
     pub(crate) peer: Peer,
     pub(crate) membership: Membership,
+    /// The static key that it proved last.
+    pub(crate) key: StaticPublic,
     /// The members in between, nearest first; `None` while there is no path.
     pub(crate) via: Option<Vec<NodeId>>,
     pub(crate) rtt: Option<Duration>,
@@ -118,6 +120,7 @@ impl Tunnel {
                 chain,
             },
             membership,
+            key: path.key(),
             via: None,
             rtt: None,
         };
@@ -208,18 +211,21 @@ impl Tunnel {
         let _ = self.0.commands.send(command);
     }
 
-    /// Asks the gate about the chain that the peer showed last.
+    /// Asks the gate about the chain and the key that the peer showed last.
     pub(crate) fn recheck(&self, gate: &dyn Gate) -> Result<(), Refusal> {
-        let chain = self.status(|status| status.peer.chain.clone());
-        gate.verify(self.0.node, &chain).map(|_| ())
+        let (chain, key) = self.status(|status| (status.peer.chain.clone(), status.key));
+        let _ = gate.verify(self.0.node, &chain)?;
+        gate.verify_key(self.0.node, &key)
     }
 
-    /// Takes note of a chain that the peer showed.
-    pub(crate) fn shown(&self, gate: &dyn Gate, chain: Bytes) -> Result<(), Refusal> {
+    /// Takes note of a chain that the peer showed over a path, and of the key that it proved there.
+    pub(crate) fn shown(&self, gate: &dyn Gate, chain: Bytes, key: StaticPublic) -> Result<(), Refusal> {
         let membership = gate.verify(self.0.node, &chain)?;
+        gate.verify_key(self.0.node, &key)?;
         let mut status = lock(&self.0.status);
         status.peer.membership = Some(membership.clone());
         status.membership = membership;
+        status.key = key;
         status.peer.chain = chain;
         Ok(())
     }
@@ -506,7 +512,7 @@ impl Driver {
                         .map_err(|violation| End(CloseCode::Misbehaved, violation.to_string()))?,
                     Message::Chain(chain) => self
                         .tunnel
-                        .shown(&*self.mesh.shared.gate, chain)
+                        .shown(&*self.mesh.shared.gate, chain, path.key())
                         .map_err(|refusal| End(CloseCode::Refused, refusal.message))?,
                     Message::Refused { reason, evidence } => {
                         let (gate, node) = (Arc::clone(&self.mesh.shared.gate), self.tunnel.node());
