@@ -528,14 +528,13 @@ impl Members {
             return Ok(false);
         }
         self.look_at_standing();
-        self.0.revoked.send_replace(());
         self.0
             .events
             .say("member.revoked", &serde_json::json!({ "node": node }));
         if let Some(mesh) = self.mesh() {
             mesh.publish(REVOCATION, bytes);
-            mesh.recheck();
         }
+        self.recheck();
         Ok(true)
     }
 
@@ -548,9 +547,17 @@ impl Members {
         }
     }
 
-    /// Changes whenever somebody was revoked.
+    /// Changes whenever somebody was revoked, or is to be looked at again.
     pub(crate) fn revoked(&self) -> watch::Receiver<()> {
         self.0.revoked.subscribe()
+    }
+
+    /// Looks again at everybody who is connected, over the mesh and otherwise: who may be who has changed (a pin).
+    pub(crate) fn recheck(&self) {
+        self.0.revoked.send_replace(());
+        if let Some(mesh) = self.mesh() {
+            mesh.recheck();
+        }
     }
 
     /// Whether this node is known to be no member any more.
