@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use self::room::Place;
 pub(super) use self::room::Room;
+use super::resource::Peer;
 use super::{Counters, Gateway, Target, http, stdio};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::codes;
@@ -172,7 +173,7 @@ fn upgrade(gateway: &Gateway, target: Target, request: Request) -> Response {
     let who = if is_owner {
         room::Who::Owner
     } else {
-        room::Who::Unproven
+        room::Who::Unproven(request.extensions().get::<Peer>().map(|peer| peer.0))
     };
     let Some(place) = gateway.inner.sockets.take(who) else {
         let words = "as many WebSocket connections are open as may be (limits.sockets); try again later";

@@ -1,6 +1,7 @@
 //! The byte stream under a WebSocket: it knows when the peer was heard last, and how much of one that has proven
 //! nothing is read.
 
+use std::io::Cursor;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +9,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+
+use super::ended::{Ended, Reason};
 
 /// A byte stream of either role.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -73,10 +77,58 @@ impl Pulse {
     }
 }
 
+/// Reads along the frames of a peer that is not trusted: room is made for a frame as soon as its length is known, so
+/// one that is longer than may be read at all is refused by its header.
+#[derive(Debug)]
+struct Frames {
+    /// What is known of a header that is not complete.
+    header: Vec<u8>,
+    /// Bytes of a frame that are still to come.
+    left: u64,
+    longest: u64,
+}
+
+impl Frames {
+    fn new(longest: usize) -> Self {
+        Self {
+            header: Vec::new(),
+            left: 0,
+            longest: u64::try_from(longest).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
+        while let Some((next, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let passed = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                self.left -= passed as u64;
+                bytes = &bytes[passed..];
+                continue;
+            }
+            self.header.push(*next);
+            bytes = rest;
+            match FrameHeader::parse(&mut Cursor::new(&self.header)) {
+                Ok(Some((_, length))) if length <= self.longest => {
+                    self.left = length;
+                    self.header.clear();
+                }
+                Ok(Some((_, length))) => {
+                    let words = format!("a frame of {length} bytes from somebody who has not shown who it is");
+                    return Err(Ended::new(Reason::TooLarge, words));
+                }
+                // What is wrong with it is said by who reads it next.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A byte stream with its [`Pulse`].
 pub(crate) struct Carrier {
     stream: Box<dyn Stream>,
     pulse: Arc<Pulse>,
+    frames: Frames,
     /// A write had to wait: the peer, or the way to it, takes part in the next one that does not.
     waited: bool,
 }
@@ -87,6 +139,7 @@ impl Carrier {
         Self {
             stream: Box::new(stream),
             pulse: Arc::new(Pulse::new(budget)),
+            frames: Frames::new(budget.unwrap_or_default()),
             waited: false,
         }
     }
@@ -115,12 +168,13 @@ impl AsyncRead for Carrier {
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
         let read = part.filled().len();
+        if room.is_some() {
+            self.pulse.budget.fetch_sub(read, Ordering::Relaxed);
+            self.frames.follow(part.filled()).map_err(std::io::Error::other)?;
+        }
         buffer.advance(read);
         if read > 0 {
             self.pulse.touch();
-        }
-        if room.is_some() {
-            self.pulse.budget.fetch_sub(read, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }
@@ -145,6 +199,7 @@ impl AsyncWrite for Carrier {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_tungstenite::tungstenite::error::Error;
 
     use super::*;
 
@@ -153,7 +208,9 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1024);
         let mut carrier = Carrier::new(near, Some(10));
         let pulse = carrier.pulse();
-        far.write_all(&[7; 100]).await.unwrap();
+        // A frame of one byte, and of the next so much that it is not known how long it is.
+        let begun = [0x82, 1, 7, 0x82, 127, 0, 0, 0, 0, 0];
+        far.write_all(&[begun.as_slice(), &[7; 90]].concat()).await.unwrap();
         let mut bytes = vec![0; 100];
         assert_eq!(carrier.read(&mut bytes).await.unwrap(), 10);
         let (read, ()) = tokio::join!(carrier.read(&mut bytes), async {
@@ -162,5 +219,27 @@ mod tests {
             pulse.trust();
         });
         assert_eq!(read.unwrap(), 90);
+    }
+    #[tokio::test]
+    async fn a_frame_that_is_longer_than_the_budget_is_refused_by_its_header_however_that_comes() {
+        let short = [[0x82, 126, 0, 100].as_slice(), &[7; 100]].concat();
+        let long = [0x82, 126, 1, 1];
+        for parts in [1, 3, 200] {
+            let (near, mut far) = tokio::io::duplex(1024);
+            let mut carrier = Carrier::new(near, Some(256));
+            for part in [&short[..], &long].concat().chunks(parts) {
+                far.write_all(part).await.unwrap();
+            }
+            let mut read = Vec::new();
+            let error = loop {
+                let mut bytes = vec![0; parts];
+                match carrier.read(&mut bytes).await {
+                    Ok(length) => read.extend_from_slice(&bytes[..length]),
+                    Err(error) => break error,
+                }
+            };
+            assert!(read.len() < short.len() + long.len(), "nobody sees the header");
+            assert_eq!(Ended::from(Error::Io(error)).reason, Reason::TooLarge);
+        }
     }
 }

@@ -22,7 +22,7 @@ use url::Url;
 use super::session::SETTINGS;
 use super::{FromClient, ToClient, Upstream};
 use crate::fault::{Fault, FaultCode};
-use crate::host::lock;
+use crate::host::{lock, shown};
 use crate::jsonrpc::{Id, Kind, Message, text};
 use crate::link::Link;
 use crate::pump::InFlight;
@@ -73,7 +73,10 @@ impl Upstream {
         far: Option<&Far>,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
-        let late = |_| self.agent.failed(format!("its server at {} does not answer", self.url));
+        let late = |_| {
+            self.agent
+                .failed(format!("its server at {} does not answer", shown(&self.url)))
+        };
         let connecting = timeout(self.limits.open, self.connect(far));
         let (coding, far_end) = connecting.await.map_err(late)??;
         let (stop, upstream) = (self.agent.stop.clone(), Arc::clone(self));
@@ -173,7 +176,7 @@ impl Upstream {
                 let said = self.said(response).await;
                 return Err(self.agent.failed(format!(
                     "its server at {} answers {status} and no WebSocket{said}",
-                    self.url
+                    shown(&self.url)
                 )));
             }
         }
