@@ -153,10 +153,7 @@ impl From<Error> for Ended {
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
                 Self::new(Reason::Broken, "the connection was cut off")
             }
-            // The carrier has its own word to say.
-            Error::Io(error) => error
-                .downcast()
-                .unwrap_or_else(|error| Self::new(Reason::Broken, format!("the connection broke ({error})"))),
+            Error::Io(error) => Self::new(Reason::Broken, format!("the connection broke ({error})")),
             Error::Utf8(_) => Self::new(Reason::Protocol, "a text message that is no UTF-8"),
             error => Self::new(
                 Reason::Protocol,
