@@ -97,6 +97,8 @@ impl Client {
             self.open_frame(&mut frame, &mut |_| {});
             self.transmit().await;
         }
+        // The node says first who it is.
+        self.receive(&mut |_| {}).await;
     }
 
     async fn write(&mut self, frame: Vec<u8>) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use dawn_channel::{Party, StaticKey};
+use dawn_channel::{Party, StaticKey, StaticPublic};
 use dawn_identity::{CertificateChain, Keypair, Membership, NetworkId, NodeId, Revocations, UnixTime};
 use dawn_mcp::websocket::{Identity, hear};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ impl Identity for Node {
     fn chain(&self) -> Bytes {
         Bytes::new()
     }
-    fn verify(&self, _: NodeId, chain: &[u8]) -> Result<Membership, String> {
+    fn verify(&self, _: NodeId, _: &StaticPublic, chain: &[u8]) -> Result<Membership, String> {
         let chain = CertificateChain::decode(chain).map_err(|error| error.to_string())?;
         let verified = chain.verify(&self.network(), now(), Duration::ZERO, &Revocations::new());
         verified.map_err(|error| error.to_string())

@@ -16,7 +16,7 @@ pub struct MeshLimits {
     pub connections_per_peer: u32,
     /// Connections being established at once, each way.
     pub pending: u32,
-    /// Streams of one peer that are open here at once.
+    /// Streams of one peer that are open here at once, over connections and forwarded routes.
     pub streams_per_peer: usize,
     /// Streams of all peers that are open here at once.
     pub streams: usize,

@@ -15,6 +15,7 @@ use crate::error::{AcceptError, OpenError, StartError};
 use crate::forward::{FORWARD, Forward, Forwarding, Tunnel};
 use crate::memory;
 use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Transport};
+use crate::per_node::PerNode;
 use crate::pubsub::{self, PUBSUB, Published};
 use crate::stream::MeshStream;
 use crate::swarm;
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     acceptors: Mutex<HashMap<&'static str, (Audience, mpsc::Sender<Inbound>)>>,
     pub(crate) topics: Mutex<HashMap<&'static str, broadcast::Sender<Published>>>,
     streams: Arc<Semaphore>,
+    /// Streams of one member, over connections and tunnels alike.
+    member_streams: PerNode<Semaphore>,
     /// Streams of peers that are no members, or not yet.
     strangers: Arc<Semaphore>,
     /// Bytes that published messages may take.
@@ -124,6 +127,7 @@ impl Shared {
             acceptors: Mutex::default(),
             topics: Mutex::default(),
             streams,
+            member_streams: PerNode::default(),
             strangers,
             room,
             refused_by: Mutex::default(),
@@ -147,6 +151,12 @@ impl Shared {
                 .get(&node)
                 .map(|member| (member.peer.clone(), member.cut.clone()))
         })
+    }
+
+    /// What bounds the streams of a member.
+    pub(crate) fn streams_of(&self, node: NodeId) -> Arc<Semaphore> {
+        self.member_streams
+            .of(node, || Semaphore::new(self.limits.streams_per_peer))
     }
 
     pub(crate) fn is_served(&self, protocol: &str) -> Option<Audience> {
@@ -605,6 +615,7 @@ impl Mesh {
         };
         let shown = peer.chain.clone();
         let (outbox, queue) = mpsc::channel(self.shared.limits.queue);
+        let streams = self.shared.streams_of(node);
         let is_new = self.shared.with_members(|members| match members.get_mut(&node) {
             Some(member) => {
                 member.peer = peer.clone();
@@ -612,7 +623,6 @@ impl Mesh {
                 false
             }
             None => {
-                let streams = Arc::new(Semaphore::new(self.shared.limits.streams_per_peer));
                 let member = Member {
                     peer: peer.clone(),
                     membership,

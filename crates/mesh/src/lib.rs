@@ -12,6 +12,7 @@ mod inbound;
 mod membership;
 pub mod memory;
 mod peer;
+mod per_node;
 mod pubsub;
 mod stream;
 mod swarm;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dawn_channel::StaticPublic;
 use dawn_identity::{Membership, NodeId};
 
 /// Who may open a protocol's streams.
@@ -38,6 +39,11 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     /// Why it does not.
     fn verify(&self, peer: NodeId, chain: &[u8]) -> Result<Membership, Refusal>;
+    /// Whether a peer may speak with the static key that it proved in a secure channel.
+    ///
+    /// # Errors
+    /// Why it may not: another one is pinned, say.
+    fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal>;
     /// Takes note that a peer refused this node, with its evidence, if any.
     async fn refused(&self, by: NodeId, evidence: &[u8]);
 }
@@ -140,7 +146,7 @@ pub struct Counters {
     pub resumed: AtomicU64,
     /// Carriers for other members.
     pub carriers: AtomicU64,
-    /// Carriers refused, for their route or for a limit.
+    /// Carriers refused: for their route, a limit, or what is not signed.
     pub refused_carriers: AtomicU64,
     /// Bytes carried for other members.
     pub carried_bytes: AtomicU64,

@@ -418,6 +418,105 @@ async fn a_member_carries_no_more_than_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_takes_no_more_tunnels_than_it_may() {
+    let config = |_| ForwardConfig {
+        tunnels: 1,
+        ..ForwardConfig::default()
+    };
+    let world = World::new(4, &[(1, 2), (2, 3), (2, 4)], config).await;
+    // Both at once.
+    let opened = tokio::join!(world.mesh(1).open(id(3), ECHO), world.mesh(4).open(id(3), ECHO));
+    match opened {
+        (Ok(_stream), Err(refused)) | (Err(refused), Ok(_stream)) => {
+            assert!(refused.to_string().contains("too many tunnels"), "{refused}");
+            assert_eq!(world.mesh(3).tunnels(), 1);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_sessions_of_a_member_take_the_places_of_its_oldest() {
+    let world = World::chain(3).await;
+    for _ in 0..4 {
+        world.network.kill(id(1));
+        let again = world
+            .network
+            .node_with(id(1), gate(9, 1), Some(forwarding(1, ForwardConfig::default())));
+        up(&again, id(2)).await;
+        up(world.mesh(2), id(1)).await;
+        echoes(&again, id(3), 1000).await;
+        assert!(world.mesh(3).tunnels() <= 2, "{}", world.mesh(3).tunnels());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ends_with_different_windows_understand_each_other() {
+    let config = |seed| ForwardConfig {
+        window: if seed == 1 { 4 << 20 } else { 64 << 10 },
+        ..ForwardConfig::default()
+    };
+    let world = World::new(3, &[(1, 2), (2, 3)], config).await;
+    echoes(world.mesh(1), id(3), 3 << 20).await;
+    echoes(world.mesh(3), id(1), 3 << 20).await;
+    assert_eq!(world.mesh(3).counters().tunnels.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_a_member_are_bounded_over_tunnels_as_over_connections() {
+    const FEW: usize = 4;
+    let mut meshes = Vec::new();
+    for seed in 1..=3 {
+        let mut config = MeshConfig {
+            listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
+            forwarding: Some(forwarding(seed, ForwardConfig::default())),
+            ..MeshConfig::new([seed; 32])
+        };
+        if seed == 3 {
+            config.limits.streams_per_peer = FEW;
+        }
+        meshes.push(Mesh::start(config, gate(9, seed)).await.unwrap());
+    }
+    let [a, b, c] = &meshes[..] else { unreachable!() };
+    let mut incoming = c.accept(ECHO, Audience::Members).unwrap();
+    for end in [a, c] {
+        end.keep(b.node_id(), b.listen_addresses());
+        up(end, b.node_id()).await;
+        up(b, end.node_id()).await;
+    }
+    let (mut opened, mut held) = (Vec::new(), Vec::new());
+    for _ in 0..FEW {
+        opened.push(a.open(c.node_id(), ECHO).await.unwrap());
+        held.push(incoming.next().await.unwrap());
+    }
+    let mut further = a.open(c.node_id(), ECHO).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, further.read_u8())
+        .await
+        .expect("it ends");
+    assert!(ended.is_err());
+    assert_eq!(c.counters().refused_streams.load(Ordering::Relaxed), 1);
+    drop((opened, held));
+    echoes_of(a, c, &mut incoming).await;
+    for mesh in &meshes {
+        mesh.shutdown().await;
+    }
+}
+
+/// A stream is taken again, once what was held is over.
+async fn echoes_of(from: &Mesh, to: &Mesh, incoming: &mut dawn_mesh::Incoming) {
+    let taken = async {
+        loop {
+            let stream = from.open(to.node_id(), ECHO).await.unwrap();
+            if let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(200), incoming.next()).await {
+                return;
+            }
+            drop(stream);
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_put_out_loses_its_tunnels_and_learns_why() {
     let world = World::chain(3).await;
     let mut stream = world.mesh(1).open(id(3), ECHO).await.unwrap();
@@ -435,6 +534,72 @@ async fn who_is_put_out_loses_its_tunnels_and_learns_why() {
     assert!(matches!(refused, Err(OpenError::Refused { .. })), "{refused:?}");
     assert!(world.gates[0].evidence.lock().unwrap().starts_with(b"evidence"));
     assert_eq!(world.mesh(3).tunnels(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_signs_nothing_is_taken_only_by_who_does_not_either() {
+    let config = |seed| ForwardConfig {
+        signing: if seed == 1 {
+            Signing::ChannelOnly
+        } else {
+            Signing::EachMessage
+        },
+        ..ForwardConfig::default()
+    };
+    let world = World::new(3, &[(1, 2), (2, 3)], config).await;
+    let refused = world.mesh(1).open(id(3), ECHO).await.unwrap_err().to_string();
+    assert!(refused.contains("forwarding.signing"), "{refused}");
+    assert_eq!(world.mesh(3).counters().refused_carriers.load(Ordering::Relaxed), 1);
+    assert_eq!(world.mesh(3).tunnels(), 0);
+    // The other way round what is sent is signed.
+    echoes(world.mesh(3), id(1), 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_is_made_and_goes_on_only_with_the_static_key_that_is_pinned() {
+    let world = World::chain(3).await;
+    let key = |seed| StaticKey::from_bytes([seed; 32]).public();
+    let pin = |at: usize, seed, pinned| *world.gates[at].pinned.lock().unwrap() = vec![(id(seed), key(pinned))];
+    // Each end refuses the other.
+    for (at, seed) in [(2, 1), (0, 3)] {
+        pin(at, seed, 99);
+        let refused = world.mesh(1).open(id(3), ECHO).await;
+        assert!(
+            matches!(refused, Err(OpenError::Refused { .. } | OpenError::NotAMember(_))),
+            "{refused:?}"
+        );
+        pin(at, seed, seed);
+    }
+    let mut stream = world.mesh(1).open(id(3), ECHO).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    world.mesh(3).recheck();
+    stream.write_all(b"y").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'y');
+    // What is pinned later counts as well.
+    pin(2, 1, 99);
+    world.mesh(3).recheck();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_u8())
+        .await
+        .expect("cut in time");
+    assert!(ended.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_put_out_while_it_is_let_in_keeps_no_tunnel() {
+    let world = World::chain(3).await;
+    *world.gates[2].slipping.lock().unwrap() = Some(id(1));
+    // It is let in, and cut at once.
+    if let Ok(mut stream) = world.mesh(1).open(id(3), ECHO).await {
+        let ended = tokio::time::timeout(PATIENCE, stream.read_u8())
+            .await
+            .expect("cut in time");
+        assert!(ended.is_err());
+    }
+    eventually("the tunnel is gone", || {
+        world.mesh(3).tunnels() == 0 && world.mesh(3).counters().tunnels.load(Ordering::Relaxed) == 1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dawn_channel::StaticPublic;
 use dawn_identity::{Keypair, Membership, NodeId};
 use dawn_mesh::{Audience, Gate, Mesh, MeshConfig, OpenError, PeerEvent, Protocol, Refusal, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,9 @@ impl Gate for Nobody {
             message: "trusts nobody".into(),
             evidence: Bytes::new(),
         })
+    }
+    fn verify_key(&self, _: NodeId, _: &StaticPublic) -> Result<(), Refusal> {
+        Ok(())
     }
     async fn refused(&self, _: NodeId, _: &[u8]) {}
 }
@@ -143,6 +147,9 @@ async fn who_stops_being_a_member_while_it_is_let_in_does_not_stay() {
                 self.0.revoked.lock().unwrap().push(peer);
             }
             self.0.verify(peer, chain)
+        }
+        fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal> {
+            self.0.verify_key(peer, key)
         }
         async fn refused(&self, _: NodeId, _: &[u8]) {}
     }

@@ -331,6 +331,8 @@ pub struct LimitsConfig {
     pub sockets: usize,
     /// A WebSocket of which nothing was heard for this long, not even an answer to a ping, is closed.
     pub socket_idle: Span,
+    /// Connections of the API at once, where it listens beyond this machine.
+    pub api_connections: usize,
     /// Requests in flight on one session.
     pub in_flight: usize,
     /// Processes that one agent may have at once.
@@ -360,6 +362,7 @@ impl Default for LimitsConfig {
             session_idle: Span(mcp.session_idle),
             sockets: mcp.sockets,
             socket_idle: Span(mcp.socket_idle),
+            api_connections: 1024,
             in_flight: mcp.in_flight,
             processes_per_agent: mcp.processes_per_agent,
             connections: mesh.connections,

@@ -5,6 +5,7 @@ pub mod approvals;
 pub mod audit;
 pub mod client;
 pub mod config;
+mod connections;
 pub mod directory;
 pub mod envelopes;
 pub mod error;

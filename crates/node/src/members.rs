@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use dawn_channel::StaticPublic;
 use dawn_identity::{
     Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Keypair, Membership,
     NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
@@ -528,14 +529,13 @@ impl Members {
             return Ok(false);
         }
         self.look_at_standing();
-        self.0.revoked.send_replace(());
         self.0
             .events
             .say("member.revoked", &serde_json::json!({ "node": node }));
         if let Some(mesh) = self.mesh() {
             mesh.publish(REVOCATION, bytes);
-            mesh.recheck();
         }
+        self.recheck();
         Ok(true)
     }
 
@@ -548,9 +548,17 @@ impl Members {
         }
     }
 
-    /// Changes whenever somebody was revoked.
+    /// Changes whenever somebody was revoked, or is to be looked at again.
     pub(crate) fn revoked(&self) -> watch::Receiver<()> {
         self.0.revoked.subscribe()
+    }
+
+    /// Looks again at everybody who is connected, over the mesh and otherwise: who may be who has changed (a pin).
+    pub(crate) fn recheck(&self) {
+        self.0.revoked.send_replace(());
+        if let Some(mesh) = self.mesh() {
+            mesh.recheck();
+        }
     }
 
     /// Whether this node is known to be no member any more.
@@ -630,6 +638,14 @@ impl Gate for Members {
             Ok(()) => Ok(membership),
             Err(violation) => Err(refuse("pinned", violation.to_string(), Bytes::new())),
         }
+    }
+
+    fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal> {
+        self.0.pins.check_key(peer, key).map_err(|violation| Refusal {
+            code: "pinned".to_owned(),
+            message: violation.to_string(),
+            evidence: Bytes::new(),
+        })
     }
 
     async fn refused(&self, by: NodeId, evidence: &[u8]) {

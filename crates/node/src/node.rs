@@ -555,7 +555,8 @@ impl Node {
             config.api.allowed_hosts.clone(),
             config.api.allowed_origins.clone(),
         );
-        let serving = api::serve(state.clone(), guarded, listener, self.api_stop.clone());
+        let connections = config.limits.api_connections;
+        let serving = api::serve(state.clone(), guarded, listener, connections, self.api_stop.clone());
         let stop = state.stopping();
         self.tasks.spawn(async move {
             if let Err(error) = serving.await {

@@ -129,6 +129,14 @@ pub async fn init(home: &Home, options: InitOptions) -> Result<InitReport, NodeE
     })
 }
 
+fn not_yet() -> Refusal {
+    Refusal {
+        code: "not_yet".into(),
+        message: "this node is no member yet".into(),
+        evidence: bytes::Bytes::new(),
+    }
+}
+
 /// Trusts nobody and shows nothing: the gate of a node that is no member yet.
 struct NotYet;
 
@@ -139,11 +147,11 @@ impl Gate for NotYet {
     }
 
     fn verify(&self, _: NodeId, _: &[u8]) -> Result<Membership, Refusal> {
-        Err(Refusal {
-            code: "not_yet".into(),
-            message: "this node is no member yet".into(),
-            evidence: bytes::Bytes::new(),
-        })
+        Err(not_yet())
+    }
+
+    fn verify_key(&self, _: NodeId, _: &dawn_channel::StaticPublic) -> Result<(), Refusal> {
+        Err(not_yet())
     }
 
     async fn refused(&self, _: NodeId, _: &[u8]) {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dawn_channel::Party;
+use dawn_channel::{Party, StaticPublic};
 use dawn_identity::{Membership, NetworkId, NodeId};
 use dawn_mcp::websocket::{Identity, Settings};
 use tokio::sync::watch;
@@ -35,9 +35,12 @@ impl Identity for NodeIdentity {
         self.members.chain()
     }
 
-    fn verify(&self, node: NodeId, chain: &[u8]) -> Result<Membership, String> {
+    fn verify(&self, node: NodeId, key: &StaticPublic, chain: &[u8]) -> Result<Membership, String> {
         let membership = self.members.gate().verify(node, chain);
-        membership.map_err(|refusal| refusal.message)
+        let membership = membership.map_err(|refusal| refusal.message)?;
+        let checked = self.members.pins().check_key(node, key);
+        checked.map_err(|violation| violation.to_string())?;
+        Ok(membership)
     }
 
     fn standing(&self) -> watch::Receiver<()> {

@@ -156,6 +156,10 @@ impl WebSocket {
             opened.map_err(|error| error.to_string())?;
             socket.transmit().await;
         }
+        if token.is_some() {
+            // The node says first who it is; to a member, when it knows who that is.
+            let _chain = socket.opened().await.ok_or("it says nothing of itself")?;
+        }
         Ok(socket)
     }
 
@@ -228,11 +232,17 @@ impl WebSocket {
                 other => panic!("{other:?} is not text"),
             };
         }
+        let message = self.opened().await?;
+        Some(serde_json::from_slice(&message).expect("JSON"))
+    }
+
+    /// The next message of the channel; nothing when the server closed.
+    async fn opened(&mut self) -> Option<Vec<u8>> {
         loop {
             let mut frame = self.bytes().await?;
             let opened = self.channel().open(&mut frame, Instant::now()).expect("authentic");
             let message = match opened {
-                Opened::Message(message) => Some(serde_json::from_slice(message).expect("JSON")),
+                Opened::Message(message) => Some(message.to_vec()),
                 Opened::Control => None,
                 Opened::Closed(_) => continue,
             };

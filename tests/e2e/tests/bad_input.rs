@@ -215,6 +215,14 @@ impl dawn_mesh::Gate for NoMember {
         })
     }
 
+    fn verify_key(
+        &self,
+        _peer: dawn_identity::NodeId,
+        _key: &dawn_channel::StaticPublic,
+    ) -> Result<(), dawn_mesh::Refusal> {
+        Ok(())
+    }
+
     async fn refused(&self, _: dawn_identity::NodeId, _: &[u8]) {}
 }
 

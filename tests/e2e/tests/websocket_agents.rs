@@ -216,3 +216,96 @@ async fn a_stranger_learns_nothing_but_who_the_node_is() {
         assert!(!reason.contains("probe") && !reason.contains("none"), "{reason}");
     }
 }
+
+/// How many connections a node ended because it accepts the other end no more.
+async fn refused(node: &Node) -> u64 {
+    let metrics = dawn_e2e::http()
+        .get(format!("{}/metrics", node.api()))
+        .bearer_auth(node.token());
+    let metrics = metrics.send().await.expect("answered").text().await.expect("text");
+    let line = "dawn_mcp_sockets_ended_total{reason=\"refused\"} ";
+    let count = metrics.lines().find_map(|each| each.strip_prefix(line));
+    count.expect("counted").parse().expect("a number")
+}
+
+async fn new_static_key(node: &Node, name: &str) -> String {
+    let rotated = node.dawn(&["keys", "rotate", name]).await.success().json();
+    rotated["static_key"]["public"].as_str().expect("a key").to_owned()
+}
+
+#[tokio::test]
+async fn another_static_key_than_the_pinned_one_is_not_spoken_with_nor_any_longer() {
+    let (network, proxy) = far().await;
+    let [lab, home] = &network.nodes[..] else {
+        unreachable!()
+    };
+    let session = home.legacy(Some("home:far")).await;
+    assert_eq!(session.text(1, "echo", json!({ "text": "x" })).await, "x");
+    assert_eq!(refused(lab).await, 0);
+    // The connection that is open was made with the former key.
+    let key = new_static_key(home, "home").await;
+    eventually("the new key is pinned", async || {
+        let pinned = lab.dawn(&["keys", "pin", "home", "--static-key"]).await;
+        pinned.code == 0 && pinned.json()["pin"]["static_key"] == key.as_str()
+    })
+    .await;
+    eventually("the connection is ended", async || refused(lab).await > 0).await;
+    eventually("with the new key there is another", async || {
+        let answer = session.call(2, "echo", json!({ "text": "y" })).await.body;
+        answer["result"]["content"][0]["text"] == "y"
+    })
+    .await;
+    // What is not pinned is not let in.
+    new_static_key(home, "home").await;
+    proxy.cut();
+    eventually("it is shut out", async || {
+        let answer = session.call(3, "echo", json!({ "text": "z" })).await.body;
+        answer["error"]["data"]["dawn"]["code"] == "denied"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_uses_a_node_that_is_put_out_leaves_it_also_with_a_token() {
+    let network = Network::start(Transport::Quic, &["lab", "home", "desk"]).await;
+    let [lab, home, desk] = &network.nodes[..] else {
+        unreachable!()
+    };
+    desk.add_test_agent("probe", &[], &["--stdio"]).await;
+    let proxy = Proxy::start(desk.api()).await;
+    let node = id_of(desk).await;
+    let url = format!("ws://{}/ws/desk/probe", proxy.address);
+    home.add_agent("member", &["--url", &url, "--node", &node], &[]).await;
+    let with_token = format!("{url}?token={}", desk.token());
+    home.add_agent("owner", &["--url", &with_token, "--node", &node], &[])
+        .await;
+    for agent in ["member", "owner"] {
+        home.sees(&format!("home:{agent}")).await;
+    }
+    let sessions = [
+        home.legacy(Some("home:member")).await,
+        home.legacy(Some("home:owner")).await,
+    ];
+    for session in &sessions {
+        assert_eq!(session.text(1, "echo", json!({ "text": "x" })).await, "x");
+    }
+    let _revoked = lab.dawn(&["peers", "revoke", "desk"]).await.success();
+    for session in &sessions {
+        eventually("it is left", async || {
+            let answer = session.call(2, "echo", json!({ "text": "x" })).await.body;
+            answer["error"]["data"]["dawn"]["code"] == "denied"
+        })
+        .await;
+    }
+    // The token in the address is nobody's business, neither here nor in what callers are told.
+    drop(proxy);
+    let listed = home.get("/api/agents").await.to_string();
+    let answer = sessions[1]
+        .call(3, "echo", json!({ "text": "x" }))
+        .await
+        .body
+        .to_string();
+    for told in [listed, answer] {
+        assert!(!told.contains(&desk.token()), "{told}");
+    }
+}

@@ -6,7 +6,6 @@
 mod room;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -14,17 +13,17 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
-use dawn_identity::{Membership, UnixTime};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use self::room::Place;
 pub(super) use self::room::Room;
+use super::resource::Peer;
 use super::{Counters, Gateway, Target, http, stdio};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::codes;
-use crate::websocket::{BEARER, Coding, Ended, Identity, PLAIN, Reason, SECURE, Secured, Side, Socket, drive, respond};
+use crate::websocket::{BEARER, Coding, Ended, Identity, Member, PLAIN, Reason, SECURE, Side, Socket, drive, respond};
 use crate::wire::Caller;
 
 /// Marks a request that showed the node's token. Without it nobody is taken for the owner.
@@ -174,7 +173,7 @@ fn upgrade(gateway: &Gateway, target: Target, request: Request) -> Response {
     let who = if is_owner {
         room::Who::Owner
     } else {
-        room::Who::Unproven
+        room::Who::Unproven(request.extensions().get::<Peer>().map(|peer| peer.0))
     };
     let Some(place) = gateway.inner.sockets.take(who) else {
         let words = "as many WebSocket connections are open as may be (limits.sockets); try again later";
@@ -253,59 +252,39 @@ impl Door {
 
     async fn secure(self, socket: Socket, identity: Arc<dyn Identity>) -> Result<Ended, Ended> {
         let stop = self.gateway.inner.stop.clone();
-        let responded = stop.run_until_cancelled(respond(socket, &*identity, &self.path, self.signing));
-        let mut secured = responded.await.unwrap_or_else(|| Err(going_away()))?;
-        if self.is_owner {
-            Counters::count(&self.gateway.counters().secure_sockets);
-            return Ok(self.session(Coding::Secure(secured), None).await);
-        }
-        match self.welcome(&mut secured, &*identity).await {
-            Ok(caller) => {
-                Counters::count(&self.gateway.counters().secure_sockets);
-                Ok(self.session(Coding::Secure(secured), Some((caller, identity))).await)
-            }
-            Err(ended) => {
-                secured.close(&ended).await;
-                Err(ended)
-            }
-        }
-    }
-
-    /// Lets a member show which one it is.
-    async fn welcome(&self, secured: &mut Secured, identity: &dyn Identity) -> Result<Member, Ended> {
-        let stop = &self.gateway.inner.stop;
-        let welcomed = stop.run_until_cancelled(secured.welcome(identity, self.gateway.limits()));
-        let (membership, chain) = welcomed.await.unwrap_or_else(|| Err(going_away()))?;
-        if !self.place.becomes(room::Who::Member(membership.node)) {
+        let responding = respond(socket, &*identity, &self.path, self.signing, self.is_owner);
+        let responded = stop.run_until_cancelled(responding).await;
+        let (secured, member) = responded.unwrap_or_else(|| Err(going_away()))?;
+        if let Some(member) = &member
+            && !self.place.becomes(room::Who::Member(member.membership.node))
+        {
             let words = "you have as many connections here as a member may have";
-            return Err(Ended::new(Reason::Refused, words));
+            let ended = Ended::new(Reason::Refused, words);
+            secured.close(&ended).await;
+            return Err(ended);
         }
         secured.socket.trust();
-        let caller = Caller {
-            node: membership.node,
-            name: membership.name.clone(),
-            roles: membership.roles.iter().map(|role| role.to_string()).collect(),
-            chain,
-            user: None,
-        };
-        Ok(Member { caller, membership })
+        Counters::count(&self.gateway.counters().secure_sockets);
+        let member = member.map(|member| (member, identity));
+        Ok(self.session(Coding::Secure(secured), member).await)
     }
 
     async fn session(self, coding: Coding, member: Option<(Member, Arc<dyn Identity>)>) -> Ended {
         let stop = self.gateway.inner.stop.clone();
         let gateway = self
             .gateway
-            .for_member(member.as_ref().map(|(member, _)| member.caller.clone()));
+            .for_member(member.as_ref().map(|(member, _)| caller(member)));
+        let mut member = member;
         let until = async {
             let ended = async {
-                match &member {
+                match &mut member {
                     Some((member, identity)) => member.ends(&**identity).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => going_away(),
-                ended = ended => ended,
+                why = ended => Ended::new(Reason::Refused, format!("this node does not accept you any more: {why}")),
             }
         };
         // What is too large is told within the session; any other end is the client's absence.
@@ -323,35 +302,15 @@ fn going_away() -> Ended {
     Ended::new(Reason::GoingAway, "the node shuts down")
 }
 
-/// A member that came in by its certificate.
-struct Member {
-    caller: Caller,
-    membership: Membership,
-}
-
-impl Member {
-    /// Waits until it is no member any more.
-    async fn ends(&self, identity: &dyn Identity) -> Ended {
-        const LEAST: Duration = Duration::from_secs(1);
-        let mut standing = identity.standing();
-        loop {
-            let now = UnixTime::from(SystemTime::now());
-            let left = Duration::from_secs(self.membership.expires.0.saturating_sub(now.0)).max(LEAST);
-            // Nobody says any more who is a member: then time alone does.
-            let changed = async {
-                if standing.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            tokio::select! {
-                () = changed => {}
-                () = tokio::time::sleep(left) => {}
-            }
-            if let Err(why) = identity.verify(self.caller.node, &self.caller.chain) {
-                let words = format!("this node does not accept you any more: {why}");
-                return Ended::new(Reason::Refused, words);
-            }
-        }
+/// A member as who calls.
+fn caller(member: &Member) -> Caller {
+    let membership = &member.membership;
+    Caller {
+        node: membership.node,
+        name: membership.name.clone(),
+        roles: membership.roles.iter().map(|role| role.to_string()).collect(),
+        chain: member.chain.clone(),
+        user: None,
     }
 }
 

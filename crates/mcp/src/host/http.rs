@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use self::events::bounded;
-use super::{Agent, HostError};
+use super::{Agent, HostError, shown};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Kind, Message, Peek, text};
@@ -210,7 +210,7 @@ impl Upstream {
                 None => request(),
             };
             request.send().await.map_err(|error| {
-                let (url, cause) = (&self.url, cause(&error));
+                let (url, cause) = (shown(&self.url), cause(&error));
                 self.agent
                     .failed(format!("its server at {url} does not answer ({cause})"))
             })

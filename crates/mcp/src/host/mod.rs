@@ -40,7 +40,7 @@ pub(crate) use http::client as http_client;
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
 pub use process::locate;
-pub use source::{AgentSpec, CallerHint, FarEnd, InProcess, Isolation, Source};
+pub use source::{AgentSpec, CallerHint, FarEnd, InProcess, Isolation, Source, shown};
 
 /// What is put before every command, so that no process outlives its node.
 #[derive(Debug, Clone, Default)]

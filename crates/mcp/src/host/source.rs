@@ -85,6 +85,18 @@ pub struct FarEnd {
     pub signing: Signing,
 }
 
+/// An address as it may be told to others: without its query and its user, which may be secrets.
+#[must_use]
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // An address that can have no user has none.
+    let _: Result<(), ()> = url.set_username("");
+    let _: Result<(), ()> = url.set_password(None);
+    url.into()
+}
+
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -93,13 +105,10 @@ impl std::fmt::Debug for Source {
                 .field("command", command)
                 .field("isolation", isolation)
                 .finish_non_exhaustive(),
-            Self::Http { url, .. } => f
-                .debug_struct("Http")
-                .field("url", &url.as_str())
-                .finish_non_exhaustive(),
+            Self::Http { url, .. } => f.debug_struct("Http").field("url", &shown(url)).finish_non_exhaustive(),
             Self::WebSocket { url, secure, .. } => f
                 .debug_struct("WebSocket")
-                .field("url", &url.as_str())
+                .field("url", &shown(url))
                 .field("secure", secure)
                 .finish_non_exhaustive(),
             Self::InProcess(_) => f.write_str("InProcess"),
@@ -118,4 +127,35 @@ pub struct AgentSpec {
     pub access: Vec<Rule>,
     /// How much each other node may ask of it.
     pub limits: CallerLimits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_what_may_be_secret_in_it() {
+        let url: Url = "wss://me:secret@far.example:7443/ws/desk/files?token=secret#secret"
+            .parse()
+            .unwrap();
+        assert_eq!(shown(&url), "wss://far.example:7443/ws/desk/files");
+        let (headers, oauth) = (BTreeMap::new(), OauthClient::default());
+        let sources = [
+            Source::Http {
+                url: url.clone(),
+                headers: headers.clone(),
+                oauth: oauth.clone(),
+            },
+            Source::WebSocket {
+                url,
+                headers,
+                oauth,
+                secure: None,
+            },
+        ];
+        for source in sources {
+            let text = format!("{source:?}");
+            assert!(text.contains("far.example") && !text.contains("secret"), "{text}");
+        }
+    }
 }

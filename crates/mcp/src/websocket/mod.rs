@@ -2,12 +2,13 @@
 //!
 //! Subprotocol `mcp`, or none: each JSON-RPC message is a text message. `dawn-secure.v1`: each binary message is a
 //! message of the handshake or a frame of a secure channel ([`dawn_channel`]), and what the channel carries is JSON-RPC.
-//! A client that shows no token says first who it is, by its membership chain, and the node answers with its own.
+//! The node says who it is, by its membership chain; a client that shows no token says it first.
 //! Source: RFC 6455; MCP knows no WebSocket, and what clients do is what the SDKs of the first generation do.
 
 mod carrier;
 mod drive;
 mod ended;
+mod member;
 mod secure;
 mod socket;
 #[cfg(test)]
@@ -16,14 +17,15 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dawn_channel::{Party, Signing};
+use dawn_channel::{Party, Signing, StaticPublic};
 use dawn_identity::{Membership, NetworkId, NodeId};
 use tokio::sync::watch;
 
 pub(crate) use drive::{Coding, drive, unusable};
 pub(crate) use ended::Ended;
 pub use ended::Reason;
-pub(crate) use secure::{Expected, Secured, dial, respond};
+pub(crate) use member::Member;
+pub(crate) use secure::{Expected, dial, respond};
 pub(crate) use socket::{Side, Socket};
 
 /// The subprotocol of plain JSON-RPC.
@@ -43,12 +45,12 @@ pub trait Identity: Send + Sync + 'static {
     fn parties(&self) -> Vec<Arc<Party>>;
     /// Its own membership chain, encoded.
     fn chain(&self) -> Bytes;
-    /// Whether a node is a member by the chain it shows.
+    /// Whether a node is a member by the chain it shows, and may have the static key that it proved to have.
     ///
     /// # Errors
     /// Why it is not, in words that it may read.
-    fn verify(&self, node: NodeId, chain: &[u8]) -> Result<Membership, String>;
-    /// Changes whenever somebody may have ceased to be a member.
+    fn verify(&self, node: NodeId, key: &StaticPublic, chain: &[u8]) -> Result<Membership, String>;
+    /// Changes whenever `verify` may say something else of somebody than before.
     fn standing(&self) -> watch::Receiver<()>;
 }
 
@@ -93,8 +95,7 @@ pub async fn hear(bytes: Vec<u8>, identity: &dyn Identity) -> bool {
     let limits = Arc::new(crate::limits::McpLimits::default());
     let stream = tokio::io::join(std::io::Cursor::new(bytes), tokio::io::sink());
     let socket = Socket::new(stream, Side::Server, false, &limits).await;
-    match respond(socket, identity, "/ws/node/agent", Signing::default()).await {
-        Ok(mut secured) => secured.welcome(identity, &limits).await.is_ok(),
-        Err(_) => false,
-    }
+    respond(socket, identity, "/ws/node/agent", Signing::default(), false)
+        .await
+        .is_ok()
 }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use dawn_channel::handshake::{Accept, Answer, HandshakeError, Initiator, Responder};
 use dawn_channel::transport::{Close, CloseCode, HEADER_BYTES, Opened};
 use dawn_channel::{Channel, Context, Delivery, KnownPeer, Limits, Signing, StaticPublic, Terms};
-use dawn_identity::{Membership, NodeId, UnixTime};
-use tokio::time::timeout;
+use dawn_identity::{NodeId, UnixTime};
+use tokio::time::{timeout, timeout_at};
 
 use super::Identity;
 use super::ended::{Ended, Reason};
-use super::socket::Socket;
+use super::member::Member;
+use super::socket::{GOODBYE, Socket};
 use crate::limits::McpLimits;
 
 /// What names the carrier of a channel over WebSocket.
@@ -62,11 +63,6 @@ pub(crate) struct Secured {
 }
 
 impl Secured {
-    /// Who the peer is, by its key.
-    pub(crate) fn peer(&self) -> NodeId {
-        self.channel.peer().node
-    }
-
     async fn transmit(&mut self) -> Result<(), Ended> {
         while let Some(frame) = self.channel.poll_transmit(Instant::now()) {
             self.socket.send(frame).await?;
@@ -115,37 +111,28 @@ impl Secured {
         Ok(())
     }
 
-    /// Lets the client say which member it is, and tells it who this node is.
-    pub(crate) async fn welcome(
-        &mut self,
-        identity: &dyn Identity,
-        limits: &McpLimits,
-    ) -> Result<(Membership, Bytes), Ended> {
-        let late = |_| Ended::new(Reason::Late, "no membership certificate came in time");
-        let chain = timeout(limits.handshake, self.receive()).await.map_err(late)??;
-        let membership = identity.verify(self.peer(), &chain);
-        let membership =
-            membership.map_err(|why| Ended::new(Reason::Refused, format!("this node does not accept you: {why}")))?;
-        self.send(&identity.chain()).await?;
-        Ok((membership, chain))
+    /// Reads who the peer is; `refusal` begins the words for one that is no member.
+    async fn meet(&mut self, identity: &dyn Identity, refusal: &str) -> Result<Member, Ended> {
+        let chain = self.receive().await?;
+        let peer = self.channel.peer();
+        let member = Member::new(identity, peer.node, peer.key, chain);
+        member.map_err(|why| Ended::new(Reason::Refused, format!("{refusal}: {why}")))
     }
 
-    /// Says which member this node is, and learns whether the peer is one.
+    /// Says who this node is.
     async fn introduce(&mut self, identity: &dyn Identity) -> Result<(), Ended> {
-        self.send(&identity.chain()).await?;
-        let chain = self.receive().await?;
-        identity
-            .verify(self.peer(), &chain)
-            .map(drop)
-            .map_err(|why| Ended::new(Reason::Refused, format!("it is no member of this network: {why}")))
+        self.send(&identity.chain()).await
     }
 
     /// Says why the connection ends, within the channel and outside of it, and ends it.
     pub(crate) async fn close(mut self, ended: &Ended) {
         self.channel.close(last_word(ended));
+        let goodbye = async {
+            self.transmit().await?;
+            self.socket.goodbye(ended).await
+        };
         // Whether the peer hears it or not, it is over.
-        let _ = self.transmit().await;
-        self.socket.close(ended).await;
+        let _ = timeout(GOODBYE, goodbye).await;
     }
 }
 
@@ -175,31 +162,49 @@ pub(super) fn closed(close: &Close) -> Ended {
     Ended::new(reason, words)
 }
 
-/// Answers the handshake of a client, whoever it is.
+/// Answers the handshake of a client and says who this node is. One that is not the owner says first which member it
+/// is. All of it has its time, whatever the client reads and writes.
 pub(crate) async fn respond(
     socket: Socket,
     identity: &dyn Identity,
     path: &str,
     signing: Signing,
-) -> Result<Secured, Ended> {
+    is_owner: bool,
+) -> Result<(Secured, Option<Member>), Ended> {
     let mut socket = socket;
-    let patience = socket.limits.handshake;
-    let channel = match timeout(patience, responded(&mut socket, identity, path, signing)).await {
-        Ok(Ok(channel)) => channel,
-        Ok(Err(ended)) => {
-            socket.close(&ended).await;
-            return Err(ended);
-        }
-        Err(_) => {
-            let ended = Ended::new(Reason::Late, "the handshake took too long");
+    let by = tokio::time::Instant::now() + socket.limits.handshake;
+    let late = |words: &str| Ended::new(Reason::Late, words);
+    let responded = timeout_at(by, responded(&mut socket, identity, path, signing)).await;
+    let channel = match responded.unwrap_or_else(|_| Err(late("the handshake took too long"))) {
+        Ok(channel) => channel,
+        Err(ended) => {
             socket.close(&ended).await;
             return Err(ended);
         }
     };
     let mut secured = Secured { socket, channel };
-    match secured.transmit().await {
-        Ok(()) => Ok(secured),
-        Err(ended) => Err(ended),
+    let agreed = timeout_at(by, async {
+        secured.transmit().await?;
+        secured.confirmed().await?;
+        let member = if is_owner {
+            None
+        } else {
+            Some(secured.meet(identity, "this node does not accept you").await?)
+        };
+        secured.introduce(identity).await?;
+        Ok(member)
+    });
+    let words = if is_owner {
+        "the handshake took too long"
+    } else {
+        "no membership certificate came in time"
+    };
+    match agreed.await.unwrap_or_else(|_| Err(late(words))) {
+        Ok(member) => Ok((secured, member)),
+        Err(ended) => {
+            secured.close(&ended).await;
+            Err(ended)
+        }
     }
 }
 
@@ -251,37 +256,34 @@ pub(crate) struct Expected {
     pub(crate) as_member: bool,
 }
 
-/// Begins a secure channel, and where it is asked for says who this node is.
+/// Begins a secure channel with a member, and where it is asked for says who this node is.
 pub(crate) async fn dial(
     socket: Socket,
     identity: &dyn Identity,
     path: &str,
     expected: Expected,
-) -> Result<Secured, Ended> {
+) -> Result<(Secured, Member), Ended> {
     let mut socket = socket;
-    let patience = socket.limits.handshake;
-    let dialled = timeout(patience, async {
-        let channel = dialled(&mut socket, identity, path, expected).await?;
-        let mut secured = Secured { socket, channel };
-        let agreed = async {
-            secured.transmit().await?;
-            secured.confirmed().await?;
-            if expected.as_member {
-                secured.introduce(identity).await?;
-            }
-            Ok(())
-        };
-        match agreed.await {
-            Ok(()) => Ok(secured),
-            Err(ended) => {
-                secured.close(&ended).await;
-                Err(ended)
-            }
+    let by = tokio::time::Instant::now() + socket.limits.handshake;
+    let late = || Ended::new(Reason::Late, "the handshake took too long");
+    let dialled = timeout_at(by, dialled(&mut socket, identity, path, expected)).await;
+    let channel = dialled.unwrap_or_else(|_| Err(late()))?;
+    let mut secured = Secured { socket, channel };
+    let agreed = timeout_at(by, async {
+        secured.transmit().await?;
+        secured.confirmed().await?;
+        if expected.as_member {
+            secured.introduce(identity).await?;
         }
+        secured.meet(identity, "it is no member of this network").await
     });
-    dialled
-        .await
-        .unwrap_or_else(|_| Err(Ended::new(Reason::Late, "the handshake took too long")))
+    match agreed.await.unwrap_or_else(|_| Err(late())) {
+        Ok(member) => Ok((secured, member)),
+        Err(ended) => {
+            secured.close(&ended).await;
+            Err(ended)
+        }
+    }
 }
 
 async fn dialled(

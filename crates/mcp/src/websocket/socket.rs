@@ -93,17 +93,19 @@ impl Socket {
         Ok(self.stream.send(Data::Binary(bytes.into())).await?)
     }
 
+    /// Says why the connection ends, and reads until the peer ends it too.
+    pub(super) async fn goodbye(&mut self, ended: &Ended) -> Result<(), Ended> {
+        if let Some(frame) = ended.close_frame() {
+            self.stream.send(Data::Close(Some(frame))).await?;
+        }
+        // What is still on its way would make the system cut off what was just said.
+        while self.stream.next().await.transpose()?.is_some() {}
+        Ok(())
+    }
+
     /// Says why the connection ends, and ends it.
     pub(crate) async fn close(mut self, ended: &Ended) {
-        let goodbye = async {
-            if let Some(frame) = ended.close_frame() {
-                self.stream.send(Data::Close(Some(frame))).await?;
-            }
-            // What is still on its way would make the system cut off what was just said.
-            while self.stream.next().await.transpose()?.is_some() {}
-            Ok::<(), Ended>(())
-        };
         // Whether the peer hears it or not, it is over.
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        let _ = tokio::time::timeout(GOODBYE, self.goodbye(ended)).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Both ends over a pipe: what passes, what is refused, and how it ends.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use dawn_channel::StaticKey;
@@ -8,6 +9,7 @@ use dawn_identity::{Keypair, Role, Roles, Serial, UnixTime};
 use proptest::prelude::*;
 
 use super::ended::Reason;
+use super::secure::Secured;
 use super::*;
 use crate::fault::Fault;
 use crate::jsonrpc::Message;
@@ -18,7 +20,13 @@ use crate::link::{Link, LinkError};
 struct TestNode {
     network: NetworkId,
     party: Arc<Party>,
-    members: BTreeSet<NodeId>,
+    members: Mutex<BTreeSet<NodeId>>,
+    /// The only static key that is accepted, if there is one.
+    pinned: Option<StaticPublic>,
+    /// How much longer than its id the certificate is.
+    padding: usize,
+    /// Somebody who is put out just after being found a member.
+    doomed: Option<NodeId>,
     standing: watch::Sender<()>,
 }
 
@@ -31,14 +39,22 @@ impl TestNode {
         Self {
             network: Keypair::from_seed([network; 32]).network_id(),
             party: Arc::new(party),
-            members: BTreeSet::new(),
+            members: Mutex::default(),
+            pinned: None,
+            padding: 0,
+            doomed: None,
             standing: watch::channel(()).0,
         }
     }
 
-    fn knows(mut self, others: &[NodeId]) -> Self {
-        self.members.extend(others);
+    fn knows(self, others: &[NodeId]) -> Self {
+        self.members.lock().unwrap().extend(others);
         self
+    }
+
+    fn puts_out(&self, node: NodeId) {
+        self.members.lock().unwrap().remove(&node);
+        self.standing.send_replace(());
     }
 
     fn node(&self) -> NodeId {
@@ -61,11 +77,19 @@ impl Identity for TestNode {
         vec![Arc::new(present), self.party()]
     }
     fn chain(&self) -> Bytes {
-        Bytes::copy_from_slice(self.node().as_bytes())
+        [self.node().as_bytes().as_slice(), &vec![0; self.padding]]
+            .concat()
+            .into()
     }
-    fn verify(&self, node: NodeId, chain: &[u8]) -> Result<Membership, String> {
-        if chain != node.as_bytes() || !self.members.contains(&node) {
+    fn verify(&self, node: NodeId, key: &StaticPublic, chain: &[u8]) -> Result<Membership, String> {
+        if self.pinned.is_some_and(|pinned| pinned != *key) {
+            return Err("its key is not the pinned one".to_owned());
+        }
+        if !chain.starts_with(node.as_bytes()) || !self.members.lock().unwrap().contains(&node) {
             return Err("it is a stranger".to_owned());
+        }
+        if self.doomed == Some(node) {
+            self.puts_out(node);
         }
         Ok(Membership {
             network: self.network,
@@ -117,15 +141,17 @@ fn driven(coding: Coding) -> (Link, tokio::task::JoinHandle<Ended>) {
 }
 
 async fn secured(limits: &Arc<McpLimits>, known: bool) -> (Secured, Secured) {
-    let (client, server) = (TestNode::new(1, 1), TestNode::new(2, 1));
+    let server = TestNode::new(2, 1);
+    let client = TestNode::new(1, 1).knows(&[server.node()]);
     let (near, far) = pair(limits).await;
     let key = known.then(|| server.party.key().public());
     let (dialled, responded) = tokio::join!(
         dial(near, &client, "/a/ws/desk/files", expected(server.node(), key)),
-        respond(far, &server, "/ws/desk/files", Signing::EachMessage)
+        respond(far, &server, "/ws/desk/files", Signing::EachMessage, true)
     );
-    let (dialled, responded) = (dialled.unwrap(), responded.unwrap());
-    assert_eq!((dialled.peer(), responded.peer()), (server.node(), client.node()));
+    let ((dialled, _), (responded, _)) = (dialled.unwrap(), responded.unwrap());
+    let nodes = [&dialled, &responded].map(|secured| secured.channel.peer().node);
+    assert_eq!(nodes, [server.node(), client.node()]);
     (dialled, responded)
 }
 
@@ -206,8 +232,8 @@ async fn two_sides_with_different_ideas_of_each_other_never_speak() {
     let server = TestNode::new(2, 1);
     let (node, key) = (server.node(), server.party.key().public());
     let stranger = TestNode::new(3, 1).node();
-    let elsewhere = TestNode::new(1, 9);
-    let client = TestNode::new(1, 1);
+    let elsewhere = TestNode::new(1, 9).knows(&[node, stranger]);
+    let client = TestNode::new(1, 1).knows(&[node, stranger]);
     let unsigned = Expected {
         signing: Signing::ChannelOnly,
         ..expected(node, None)
@@ -228,7 +254,7 @@ async fn two_sides_with_different_ideas_of_each_other_never_speak() {
         ("key", &client, "/ws/desk/files", expected(node, Some(other_key))),
     ] {
         let (near, far) = pair(&limits).await;
-        let responding = respond(far, &server, "/ws/desk/files", Signing::EachMessage);
+        let responding = respond(far, &server, "/ws/desk/files", Signing::EachMessage, true);
         let (dialled, responded) = tokio::join!(dial(near, client, path, expected), responding);
         assert!(dialled.is_err(), "{name}");
         assert!(responded.is_err(), "{name}");
@@ -247,21 +273,13 @@ async fn a_member_says_who_it_is_and_learns_the_same_and_a_stranger_learns_why_n
             as_member: true,
             ..expected(server.node(), None)
         };
-        let welcomed = async {
-            let mut secured = respond(far, &server, "/ws", Signing::EachMessage).await.unwrap();
-            match secured.welcome(&server, &limits).await {
-                Ok((membership, _)) => Ok((membership.node, secured)),
-                Err(ended) => {
-                    secured.close(&ended).await;
-                    Err(ended)
-                }
-            }
-        };
+        let welcomed = respond(far, &server, "/ws", Signing::EachMessage, false);
         let (dialled, welcomed) = tokio::join!(dial(near, &client, "/ws", expected), welcomed);
         match (client_known, server_known) {
             (true, true) => {
                 dialled.unwrap();
-                assert_eq!(welcomed.unwrap().0, client.node());
+                let member = welcomed.unwrap().1.unwrap();
+                assert_eq!(member.membership.node, client.node());
             }
             (false, _) => {
                 assert_eq!(welcomed.unwrap_err().reason, Reason::Refused);
@@ -413,4 +431,105 @@ async fn what_is_of_the_other_kind_is_refused() {
         .unwrap();
     while futures::StreamExt::next(&mut client).await.is_some() {}
     assert_eq!(task.await.unwrap().reason, Reason::Unsupported);
+}
+
+/// Both ends as members, over a channel of their own.
+async fn met(client: &TestNode, server: &TestNode) -> [Result<Member, Ended>; 2] {
+    let (near, far) = pair(&limits()).await;
+    let expected = Expected {
+        as_member: true,
+        ..expected(server.node(), None)
+    };
+    let responding = respond(far, server, "/ws", Signing::EachMessage, false);
+    let (dialled, responded) = tokio::join!(dial(near, client, "/ws", expected), responding);
+    [
+        dialled.map(|(_, member)| member),
+        responded.map(|(_, member)| member.unwrap()),
+    ]
+}
+
+#[tokio::test]
+async fn with_the_token_too_only_a_member_is_spoken_with() {
+    let (limits, server) = (limits(), TestNode::new(2, 1));
+    let client = TestNode::new(1, 1);
+    let (near, far) = pair(&limits).await;
+    let responding = respond(far, &server, "/ws", Signing::EachMessage, true);
+    let (dialled, _) = tokio::join!(dial(near, &client, "/ws", expected(server.node(), None)), responding);
+    let refusal = dialled.unwrap_err();
+    assert_eq!(refusal.reason, Reason::Refused);
+    assert!(refusal.words.contains("no member"), "{refusal}");
+}
+
+#[tokio::test]
+async fn another_key_than_the_pinned_one_is_refused_at_both_ends() {
+    let ids = [TestNode::new(1, 1).node(), TestNode::new(2, 1).node()];
+    let other = Some(TestNode::new(3, 1).party.key().public());
+    let node = |seed| TestNode::new(seed, 1).knows(&ids);
+    for (client_pins, server_pins) in [(other, None), (None, other)] {
+        let (mut client, mut server) = (node(1), node(2));
+        (client.pinned, server.pinned) = (client_pins, server_pins);
+        let [dialled, responded] = met(&client, &server).await;
+        let refusals = [dialled.err(), responded.err()];
+        let by_pin = refusals.iter().flatten().filter(|ended| ended.words.contains("pinned"));
+        assert!(by_pin.count() > 0, "{refusals:?}");
+        assert!(refusals[0].is_some(), "the client is told, or finds it itself");
+    }
+    let (mut client, mut server) = (node(1), node(2));
+    // The key that answers is the former one: `parties` has it second.
+    (client.pinned, server.pinned) = (None, Some(client.party.key().public()));
+    let [dialled, responded] = met(&client, &server).await;
+    assert_eq!(dialled.unwrap().membership.node, server.node());
+    assert_eq!(responded.unwrap().membership.node, client.node());
+}
+
+#[tokio::test]
+async fn who_is_put_out_is_noticed_at_both_ends_also_before_anybody_waits_for_it() {
+    let ids = [TestNode::new(1, 1).node(), TestNode::new(2, 1).node()];
+    let node = |seed| TestNode::new(seed, 1).knows(&ids);
+    // Before the loop is polled for the first time, and while the node's own chain is still on its way.
+    let client = node(1);
+    let server = TestNode {
+        doomed: Some(client.node()),
+        ..node(2)
+    };
+    let [dialled, responded] = met(&client, &server).await;
+    let (mut far, mut near) = (dialled.unwrap(), responded.unwrap());
+    assert!(near.ends(&server).await.contains("stranger"));
+    // While it is waited for; others that are put out change nothing.
+    let ((), why) = tokio::join!(
+        async {
+            client.puts_out(TestNode::new(7, 1).node());
+            tokio::task::yield_now().await;
+            client.puts_out(server.node());
+        },
+        far.ends(&client)
+    );
+    assert!(why.contains("stranger"));
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_has_no_more_time_than_another() {
+    let client = TestNode::new(1, 1);
+    let server = TestNode {
+        padding: 700,
+        ..TestNode::new(2, 1)
+    };
+    // It reads the handshake and a part of the chain, and then nothing more.
+    let deaf = Arc::new(McpLimits {
+        unproven_bytes: 1000,
+        ..McpLimits::default()
+    });
+    let limits = Arc::new(McpLimits {
+        handshake: Duration::from_millis(300),
+        ..McpLimits::default()
+    });
+    let (near, far) = tokio::io::duplex(64);
+    let near = Socket::new(near, Side::Client, false, &deaf).await;
+    let far = Socket::new(far, Side::Server, true, &limits).await;
+    tokio::select! {
+        dialled = dial(near, &client, "/ws", expected(server.node(), None)) => panic!("{:?}", dialled.err()),
+        responded = respond(far, &server, "/ws", Signing::EachMessage, true) => {
+            assert_eq!(responded.unwrap_err().reason, Reason::Late);
+        }
+    }
 }

@@ -4,7 +4,6 @@
 //! Whoever is in between opens the next stream, writes the rest of the route, and copies bytes both ways. The first byte of
 //! the way back says whether the carrier came to be: 0 from the target, else a [`Refused`] of whoever could not go on.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,10 @@ use dawn_identity::NodeId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::config::{ForwardConfig, MAX_HOPS};
+use super::places::Places;
 use crate::handle::{Mesh, Protocol, lock};
 use crate::peer::Counters;
+use crate::per_node::PerNode;
 use crate::stream::MeshStream;
 
 /// Carriers go over it.
@@ -46,6 +47,11 @@ pub enum Refused {
     /// It carries nothing.
     #[error("a member in between does not carry streams of others")]
     Off = 6,
+    /// The target takes only what is signed piece by piece.
+    #[error(
+        "the other end takes only signed messages; set forwarding.signing to \"each-message\" here, or to \"channel-only\" there"
+    )]
+    Unsigned = 7,
 }
 
 impl Refused {
@@ -57,6 +63,7 @@ impl Refused {
             4 => Self::NotConnected,
             5 => Self::Busy,
             6 => Self::Off,
+            7 => Self::Unsigned,
             _ => Self::Malformed,
         }
     }
@@ -105,6 +112,15 @@ pub fn check_route(route: &[NodeId], local: NodeId, neighbour: NodeId, hops: usi
     Ok(next)
 }
 
+/// Whether members in between, the last of them next to `local`, can be how a path came from `peer` over `neighbour`.
+pub(crate) fn is_way(via: &[NodeId], local: NodeId, neighbour: NodeId, peer: NodeId) -> bool {
+    if neighbour == peer {
+        return via.is_empty();
+    }
+    let is_new = |(at, node): (usize, &NodeId)| ![local, peer].contains(node) && !via[..at].contains(node);
+    via.len() <= MAX_HOPS && via.last() == Some(&neighbour) && via.iter().enumerate().all(is_new)
+}
+
 async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Result<Vec<NodeId>, Refused>> {
     let count = stream.read_u8().await?;
     if usize::from(count) > MAX_HOPS + 1 {
@@ -116,13 +132,18 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<R
     Ok(split_route(&bytes).map(|(route, _)| route))
 }
 
+/// A neighbour's line: its carriers wait in it for their turn.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// What this node carries.
 #[derive(Debug)]
 pub(crate) struct Carriers {
     config: ForwardConfig,
     /// By the neighbour that they came from.
-    open: Mutex<HashMap<NodeId, usize>>,
-    bucket: Mutex<Bucket>,
+    places: Arc<Places>,
+    /// Who waits with bytes; one of each neighbour has a turn at a time.
+    turns: PerNode<tokio::sync::Mutex<()>>,
+    bucket: tokio::sync::Mutex<Bucket>,
 }
 
 /// Bytes that may be carried now.
@@ -132,69 +153,46 @@ struct Bucket {
     at: Instant,
 }
 
-/// A place among the carriers, given back when it is dropped.
-struct Place {
-    carriers: Arc<Carriers>,
-    neighbour: NodeId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = lock(&self.carriers.open);
-        if let Some(count) = open.get_mut(&self.neighbour) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.neighbour);
-            }
-        }
-    }
-}
-
 impl Carriers {
     pub(crate) fn new(config: ForwardConfig) -> Arc<Self> {
         Arc::new(Self {
-            bucket: Mutex::new(Bucket {
+            bucket: tokio::sync::Mutex::new(Bucket {
                 bytes: config.bytes_per_second.unwrap_or_default() as f64,
                 at: Instant::now(),
             }),
+            places: Places::new(config.carriers, config.carriers_per_neighbour),
+            turns: PerNode::default(),
             config,
-            open: Mutex::default(),
         })
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        lock(&self.open).values().sum()
+        self.places.count()
     }
 
-    fn place(self: &Arc<Self>, neighbour: NodeId) -> Result<Place, Refused> {
-        let mut open = lock(&self.open);
-        let all: usize = open.values().sum();
-        let own = open.get(&neighbour).copied().unwrap_or_default();
-        if all >= self.config.carriers || own >= self.config.carriers_per_neighbour {
-            return Err(Refused::Busy);
-        }
-        *open.entry(neighbour).or_default() += 1;
-        drop(open);
-        Ok(Place {
-            carriers: Arc::clone(self),
-            neighbour,
-        })
+    fn turn_of(&self, neighbour: NodeId) -> Turn {
+        self.turns.of(neighbour, tokio::sync::Mutex::default)
     }
 
-    /// How long these bytes wait for their turn.
-    fn delay(&self, bytes: usize) -> Duration {
+    /// Waits until these bytes of a neighbour may go on. Neighbours have their turns one after the other, however many
+    /// carriers each has: of one only the first in its own line waits for the bucket, which is a line as well.
+    async fn wait(&self, turn: &Turn, bytes: usize) {
         let Some(rate) = self.config.bytes_per_second else {
-            return Duration::ZERO;
+            return;
         };
         let rate = rate.max(1) as f64;
-        let mut bucket = lock(&self.bucket);
+        let _first = turn.lock().await;
+        let mut bucket = self.bucket.lock().await;
         let now = Instant::now();
         let since = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.at = now;
         // What is not used is saved for a second. What is used ahead of time is paid back by waiting.
         bucket.bytes = (bucket.bytes + since * rate).min(rate) - bytes as f64;
-        Duration::from_secs_f64((-bucket.bytes / rate).max(0.0))
+        let delay = Duration::from_secs_f64((-bucket.bytes / rate).max(0.0));
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
     }
 }
 
@@ -237,7 +235,7 @@ async fn carry(
         return Err(Refused::Off);
     }
     let next = check_route(route, mesh.shared.local, stream.peer(), carriers.config.hops)?;
-    let place = carriers.place(stream.peer())?;
+    let place = carriers.places.take(stream.peer()).map_err(|_| Refused::Busy)?;
     let Some((_, cut)) = mesh.shared.peer(next) else {
         return Err(Refused::NotConnected);
     };
@@ -266,6 +264,7 @@ async fn copy_both(
     here: &mut MeshStream,
     there: &mut MeshStream,
 ) -> std::io::Result<()> {
+    let turn = carriers.turn_of(here.peer());
     let (mut from, mut back) = tokio::io::split(here);
     let (mut onward, mut to) = tokio::io::split(there);
     let moved = Mutex::new(Instant::now());
@@ -279,8 +278,8 @@ async fn copy_both(
         }
     };
     tokio::select! {
-        ended = copy(mesh, carriers, &mut from, &mut to, &moved) => ended,
-        ended = copy(mesh, carriers, &mut onward, &mut back, &moved) => ended,
+        ended = copy(mesh, carriers, &turn, (&mut from, &mut to), &moved) => ended,
+        ended = copy(mesh, carriers, &turn, (&mut onward, &mut back), &moved) => ended,
         () = idle => Err(std::io::ErrorKind::TimedOut.into()),
         () = mesh.shared.stop.cancelled() => Ok(()),
     }
@@ -289,8 +288,8 @@ async fn copy_both(
 async fn copy(
     mesh: &Mesh,
     carriers: &Carriers,
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
+    turn: &Turn,
+    (from, to): (&mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
     moved: &Mutex<Instant>,
 ) -> std::io::Result<()> {
     use std::sync::atomic::Ordering;
@@ -301,10 +300,7 @@ async fn copy(
             // What is under way still goes out.
             return to.shutdown().await;
         }
-        let delay = carriers.delay(length);
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        carriers.wait(turn, length).await;
         to.write_all(&buffer[..length]).await?;
         to.flush().await?;
         *lock(moved) = Instant::now();
@@ -339,8 +335,54 @@ mod tests {
     }
 
     #[test]
+    fn a_way_ends_with_the_neighbour_it_came_from_and_is_empty_if_that_is_the_peer() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(node);
+        assert!(is_way(&[], a, d, d) && is_way(&[c, b], a, b, d));
+        for (via, neighbour) in [
+            (&[b][..], d),
+            (&[], b),
+            (&[b, c], b),
+            (&[c, c, b], b),
+            (&[d, b], b),
+            (&[a, b], b),
+        ] {
+            assert!(!is_way(via, a, neighbour, d), "{via:?} over {neighbour}");
+        }
+        let long: Vec<NodeId> = (10..).take(MAX_HOPS).map(node).chain([b]).collect();
+        assert!(!is_way(&long, a, b, d) && is_way(&long[1..], a, b, d));
+    }
+
+    #[tokio::test]
+    async fn a_neighbour_with_many_carriers_takes_no_turns_of_another() {
+        let carriers = Carriers::new(ForwardConfig {
+            bytes_per_second: Some(20_000),
+            ..ForwardConfig::default()
+        });
+        let [many, one] = [1, 2].map(node);
+        // What was saved is used up.
+        carriers.wait(&carriers.turn_of(one), 20_000).await;
+        let (told, mut turns) = tokio::sync::mpsc::unbounded_channel();
+        let mut waiting = tokio::task::JoinSet::new();
+        for neighbour in [many; 20].into_iter().chain([one]) {
+            let (carriers, told) = (Arc::clone(&carriers), told.clone());
+            waiting.spawn(async move {
+                let turn = carriers.turn_of(neighbour);
+                loop {
+                    carriers.wait(&turn, 100).await;
+                    told.send(neighbour).unwrap();
+                }
+            });
+        }
+        let mut of_one = 0;
+        for _ in 0..60 {
+            of_one += u32::from(turns.recv().await == Some(one));
+        }
+        assert!(of_one >= 20, "{of_one} of 60");
+    }
+
+    #[test]
     fn every_refusal_comes_back_from_its_number() {
-        for number in 1..=6 {
+        for number in 1..=7 {
             assert_eq!(Refused::of(number) as u8, number);
         }
         assert_eq!(Refused::of(200), Refused::Malformed);

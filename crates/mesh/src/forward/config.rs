@@ -45,6 +45,9 @@ impl fmt::Debug for Forwarding {
 /// The most members that a route may have in between, whatever is configured.
 pub const MAX_HOPS: usize = 16;
 
+/// The least that a node may take over a tunnel before it has acknowledged any, bytes.
+pub const MIN_WINDOW: usize = 64 << 10;
+
 /// Limits of forwarded routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardConfig {
@@ -64,9 +67,11 @@ pub struct ForwardConfig {
     pub signing: Signing,
     /// Tunnels of this node at once, each way.
     pub tunnels: usize,
-    /// Streams of one tunnel at once.
+    /// Streams that this node has open over one tunnel at once; further ones wait. Of the peer twice as many are taken,
+    /// and a tunnel buffers 256 KiB for each at most.
     pub streams: usize,
-    /// Bytes that a tunnel keeps in each direction until they are acknowledged.
+    /// Bytes that a tunnel keeps in each direction until they are acknowledged: what is sent fits the smaller window of
+    /// both ends. At least [`MIN_WINDOW`].
     pub window: usize,
     /// A tunnel without streams ends after this.
     pub idle: Duration,
@@ -93,7 +98,7 @@ impl Default for ForwardConfig {
             carrier_idle: Duration::from_secs(300),
             signing: Signing::EachMessage,
             tunnels: 128,
-            streams: 1024,
+            streams: 64,
             window: 2 << 20,
             idle: Duration::from_secs(120),
             head_start: Duration::from_millis(200),

@@ -8,13 +8,17 @@ use dawn_identity::{Membership, NodeId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::carrier::{FORWARD, encode_route};
+use super::Forward;
+use super::carrier::{FORWARD, Refused, encode_route, is_way};
+use super::config::MIN_WINDOW;
 use super::discovery::Found;
 use super::path::{Path, PathError};
+use super::places::Place;
 use super::record::Message;
 use super::tunnel::{Beginning, Tunnel};
 use crate::error::OpenError;
 use crate::handle::{Mesh, lock};
+use crate::peer::{Counters, Gate, Refusal};
 
 /// How long one route may take to become a path.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -52,17 +56,39 @@ enum Aim {
     Direct(Tunnel),
 }
 
+/// What both ends have agreed on for a new session.
+struct Welcome {
+    path: Path,
+    membership: Membership,
+    chain: Bytes,
+    /// What the peer takes without having acknowledged it.
+    window: u32,
+}
+
+impl Welcome {
+    fn begin(self, place: Place, is_initiator: bool) -> Beginning {
+        Beginning {
+            path: self.path,
+            membership: self.membership,
+            chain: self.chain,
+            peer_window: self.window,
+            is_initiator,
+            place,
+        }
+    }
+}
+
 /// What became of it.
 enum Reached {
-    Begun(Beginning),
+    Begun(Welcome),
     /// The peer has everything up to here.
     Resumed(Path, u64),
 }
 
 /// Begins a session with a node.
-pub(super) async fn begin(mesh: &Mesh, node: NodeId) -> Result<Beginning, OpenError> {
+pub(super) async fn begin(mesh: &Mesh, node: NodeId, place: Place) -> Result<Beginning, OpenError> {
     match establish(mesh, node, None, Aim::Begin).await? {
-        Reached::Begun(beginning) => Ok(beginning),
+        Reached::Begun(welcome) => Ok(welcome.begin(place, true)),
         Reached::Resumed(..) => Err(OpenError::Closed),
     }
 }
@@ -84,12 +110,22 @@ fn resumed(reached: Reached) -> Result<(Path, u64), OpenError> {
     }
 }
 
+/// What this node says of its window.
+fn window(mesh: &Mesh) -> u32 {
+    let window = mesh.forward().map_or(MIN_WINDOW, Forward::window);
+    u32::try_from(window).unwrap_or(u32::MAX)
+}
+
 /// Says on a new path what it is for, and hears whether the peer agrees.
 async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failure> {
-    let (node, via) = (path.peer(), path.via.clone());
+    let (node, key, via) = (path.peer(), path.key(), path.via.clone());
     let own = Bytes::from(mesh.shared.gate.own_chain());
     let said = match aim {
-        Aim::Begin => Message::Begin { via, chain: own },
+        Aim::Begin => Message::Begin {
+            window: window(mesh),
+            via,
+            chain: own,
+        },
         Aim::Resume(tunnel) | Aim::Direct(tunnel) => Message::Resume {
             session: tunnel.id(),
             received: lock(tunnel.session()).received(),
@@ -100,18 +136,18 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
     path.send(&said, Instant::now())?;
     path.flush().await?;
     match (path.message().await?, aim) {
-        (Message::Welcome { chain }, Aim::Begin) => {
-            let verdict = mesh.shared.gate.verify(node, &chain);
+        (Message::Welcome { window, chain }, Aim::Begin) => {
+            let verdict = admitted(&*mesh.shared.gate, &path, &chain);
             let membership = refuse(&mut path, node, verdict).await?;
-            Ok(Reached::Begun(Beginning {
+            Ok(Reached::Begun(Welcome {
                 path,
                 membership,
                 chain,
-                is_initiator: true,
+                window,
             }))
         }
         (Message::Resumed { received, chain }, Aim::Resume(tunnel) | Aim::Direct(tunnel)) => {
-            let verdict = tunnel.shown(&*mesh.shared.gate, chain);
+            let verdict = tunnel.shown(&*mesh.shared.gate, chain, key);
             refuse(&mut path, node, verdict).await?;
             Ok(Reached::Resumed(path, received))
         }
@@ -123,8 +159,15 @@ async fn agree(mesh: &Mesh, mut path: Path, aim: &Aim) -> Result<Reached, Failur
     }
 }
 
+/// What the gate makes of the chain and the static key that a peer has shown.
+fn admitted(gate: &dyn Gate, path: &Path, chain: &[u8]) -> Result<Membership, Refusal> {
+    let membership = gate.verify(path.peer(), chain)?;
+    gate.verify_key(path.peer(), &path.key())?;
+    Ok(membership)
+}
+
 /// Says to the peer that its chain is not accepted, if it is not.
-async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, crate::Refusal>) -> Result<T, Failure> {
+async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, Refusal>) -> Result<T, Failure> {
     let refusal = match verdict {
         Ok(accepted) => return Ok(accepted),
         Err(refusal) => refusal,
@@ -251,46 +294,57 @@ async fn path(mesh: &Mesh, route: &Found, known: Option<KnownPeer>) -> Result<Pa
         .await
         .map_err(std::io::Error::other)?;
     stream.write_all(&encode_route(&rest)).await?;
-    let signing = forward.config.signing;
-    Path::initiate(
-        stream,
-        &forward.ends(mesh),
-        route.target,
-        known,
-        signing,
-        route.via.clone(),
-    )
-    .await
+    Path::initiate(stream, &forward.ends(mesh), route.target, known, route.via.clone()).await
 }
 
 /// What the other side of [`begin`] and [`resume`] made of a path.
 pub(super) enum Answered {
     /// A new session.
-    Begun(Beginning),
+    Begun(Box<Beginning>),
     /// A session goes on; the peer has everything up to here.
-    Resumed(Tunnel, Path, u64),
+    Resumed(Tunnel, Box<Path>, u64),
 }
 
 /// Answers on a path that a peer made.
 pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, PathError> {
     let forward = mesh.forward().ok_or(PathError::Ended)?;
-    let peer = path.peer();
+    let (peer, neighbour) = (path.peer(), path.neighbour());
     let gate = &*mesh.shared.gate;
+    // What it says of the way has to fit where it came from.
     let back = |mut via: Vec<NodeId>| {
+        if !is_way(&via, mesh.shared.local, neighbour, peer) {
+            Counters::count(&mesh.shared.counters.refused_carriers);
+            return Err(Refused::Malformed);
+        }
         via.reverse();
-        via
+        Ok(via)
     };
-    let accepted: Result<Answered, crate::Refusal> = match path.message().await? {
-        Message::Begin { via, chain } => {
-            path.via = back(via);
-            match gate.verify(peer, &chain) {
-                Ok(membership) if forward.has_room(peer) => {
-                    let chain_here = gate.own_chain().into();
-                    path.send(&Message::Welcome { chain: chain_here }, Instant::now())?;
-                    path.flush().await?;
-                    return Ok(Answered::Begun(beginning(path, membership, chain)));
-                }
-                Ok(_) => Err(refusal("busy", "there are too many tunnels")),
+    let accepted: Result<Answered, Refusal> = match path.message().await? {
+        Message::Begin {
+            window: peer_window,
+            via,
+            chain,
+        } => {
+            path.via = back(via)?;
+            match admitted(gate, &path, &chain) {
+                Ok(membership) => match forward.place_for(peer).await {
+                    Some(place) => {
+                        let said = Message::Welcome {
+                            window: window(mesh),
+                            chain: gate.own_chain().into(),
+                        };
+                        path.send(&said, Instant::now())?;
+                        path.flush().await?;
+                        let welcome = Welcome {
+                            path,
+                            membership,
+                            chain,
+                            window: peer_window,
+                        };
+                        return Ok(Answered::Begun(Box::new(welcome.begin(place, false))));
+                    }
+                    None => Err(refusal("busy", "there are too many tunnels")),
+                },
                 Err(refusal) => Err(refusal),
             }
         }
@@ -300,12 +354,12 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
             via,
             chain,
         } => {
-            path.via = back(via);
+            path.via = back(via)?;
             // Only the node that began a session goes on with it.
             let known = forward.tunnel_of(session);
             match known.filter(|tunnel| tunnel.node() == peer && !tunnel.is_initiator()) {
-                Some(tunnel) => match tunnel.shown(gate, chain) {
-                    Ok(()) => return Ok(Answered::Resumed(tunnel, path, received)),
+                Some(tunnel) => match tunnel.shown(gate, chain, path.key()) {
+                    Ok(()) => return Ok(Answered::Resumed(tunnel, Box::new(path), received)),
                     Err(refusal) => Err(refusal),
                 },
                 None => Err(refusal("unknown_session", "the session is over")),
@@ -316,7 +370,7 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
     };
     if let Err(refusal) = accepted {
         tracing::debug!(%peer, %refusal, "a forwarded route is refused");
-        crate::peer::Counters::count(&mesh.shared.counters.refused_members);
+        Counters::count(&mesh.shared.counters.refused_members);
         let message = Message::Refused {
             reason: refusal.message,
             evidence: refusal.evidence,
@@ -328,17 +382,8 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
     Err(PathError::Ended)
 }
 
-fn beginning(path: Path, membership: Membership, chain: Bytes) -> Beginning {
-    Beginning {
-        path,
-        membership,
-        chain,
-        is_initiator: false,
-    }
-}
-
-fn refusal(code: &str, message: &str) -> crate::Refusal {
-    crate::Refusal {
+fn refusal(code: &str, message: &str) -> Refusal {
+    Refusal {
         code: code.into(),
         message: message.into(),
         evidence: Bytes::new(),

@@ -1,6 +1,6 @@
 //! Route discovery by bounded flooding, as a state machine: messages and time in, messages to neighbours and routes out.
 //!
-//! Each member passes a query on once; the target answers the first copies of it, each of which came another way in.
+//! Each member passes a query on once; the target answers the first copies of it, one for each neighbour that brought one.
 //! Everything that is remembered has a bound, and each neighbour and each asker may ask so often within ten seconds.
 
 use std::collections::HashMap;
@@ -11,12 +11,13 @@ use dawn_channel::{Binding, KnownPeer};
 use dawn_identity::{NodeId, UnixTime};
 
 use super::config::{ForwardConfig, MAX_HOPS};
+use super::queries::{Queries, Role};
 use super::query::{Answer, Asked, LIFETIME, Now, Query, QueryError, encode_query};
 
-/// Queries that are remembered.
-const REMEMBERED: usize = 8192;
 /// Answers of one query that a target gives, and that a member passes on.
 const ANSWERS: u8 = 4;
+/// Questions of this node that are remembered.
+const OWN: usize = 4096;
 /// Queries of one asker within [`SPAN`].
 const PER_ASKER: u32 = 40;
 const SPAN: Duration = Duration::from_secs(10);
@@ -45,25 +46,23 @@ pub(crate) enum Then {
     Nothing,
 }
 
+/// What this node asked.
 #[derive(Debug)]
-enum Role {
-    /// This node asked.
-    Asker { target: NodeId },
-    /// It passed the query on.
-    Between {
-        asker: NodeId,
-        target: NodeId,
-        from: NodeId,
-    },
-    /// It was asked for.
-    Target,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    role: Role,
+struct Own {
+    target: NodeId,
     answers: u8,
     until: Instant,
+}
+
+/// What is counted of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    /// The queries that it brings.
+    Query,
+    /// The answers that it brings.
+    Answer,
+    /// The queries of its own that others bring.
+    Asked,
 }
 
 /// The discovery of one node.
@@ -71,8 +70,9 @@ struct Remembered {
 pub(crate) struct Discovery {
     local: NodeId,
     config: ForwardConfig,
-    queries: HashMap<EnvelopeId, Remembered>,
-    asked: HashMap<NodeId, (Instant, u32)>,
+    own: HashMap<EnvelopeId, Own>,
+    others: Queries,
+    counts: HashMap<(Counted, NodeId), (Instant, u32)>,
 }
 
 impl Discovery {
@@ -80,8 +80,9 @@ impl Discovery {
         Self {
             local,
             config,
-            queries: HashMap::new(),
-            asked: HashMap::new(),
+            own: HashMap::new(),
+            others: Queries::default(),
+            counts: HashMap::new(),
         }
     }
 
@@ -89,33 +90,35 @@ impl Discovery {
         self.config.hops.min(MAX_HOPS)
     }
 
-    fn remember(&mut self, id: EnvelopeId, role: Role, until: Instant, now: Instant) -> Result<(), QueryError> {
-        if self.queries.len() >= REMEMBERED {
-            self.queries.retain(|_, known| known.until > now);
+    /// Remembers a question of this node, which nothing that others ask keeps it from.
+    fn remember_own(&mut self, id: EnvelopeId, target: NodeId, now: Instant) {
+        if self.own.len() >= OWN {
+            self.own.retain(|_, own| own.until > now);
         }
-        if self.queries.len() >= REMEMBERED {
-            return Err(QueryError::TooMany);
+        if self.own.len() >= OWN
+            && let Some(oldest) = self.own.iter().min_by_key(|(_, own)| own.until).map(|(id, _)| *id)
+        {
+            self.own.remove(&oldest);
         }
-        let remembered = Remembered {
-            role,
+        let own = Own {
+            target,
             answers: 0,
-            until,
+            until: now + LIFETIME,
         };
-        self.queries.insert(id, remembered);
-        Ok(())
+        self.own.insert(id, own);
     }
 
-    /// Counts a question of a node.
-    fn may_ask(&mut self, node: NodeId, most: u32, now: Instant) -> Result<(), QueryError> {
+    /// Counts a message of a node.
+    fn count(&mut self, what: Counted, node: NodeId, most: u32, now: Instant) -> Result<(), QueryError> {
         const NODES: usize = 4096;
         let is_recent = |since: Instant| now.saturating_duration_since(since) < SPAN;
-        if self.asked.len() >= NODES {
-            self.asked.retain(|_, (since, _)| is_recent(*since));
+        if self.counts.len() >= NODES {
+            self.counts.retain(|_, (since, _)| is_recent(*since));
         }
-        if self.asked.len() >= NODES && !self.asked.contains_key(&node) {
+        if self.counts.len() >= NODES && !self.counts.contains_key(&(what, node)) {
             return Err(QueryError::TooMany);
         }
-        let entry = self.asked.entry(node).or_insert((now, 0));
+        let entry = self.counts.entry((what, node)).or_insert((now, 0));
         if !is_recent(entry.0) {
             *entry = (now, 0);
         }
@@ -144,7 +147,7 @@ impl Discovery {
             chain,
         };
         let envelope = sealing.ask(id, target, &asked, rng)?;
-        self.remember(id, Role::Asker { target }, now + LIFETIME, now)?;
+        self.remember_own(id, target, now);
         Ok(encode_query(&[], &envelope))
     }
 
@@ -159,7 +162,7 @@ impl Discovery {
         rng: &mut impl rand::CryptoRng,
     ) -> Result<Then, QueryError> {
         let now = sealing.at;
-        self.may_ask(from, self.config.queries, now)?;
+        self.count(Counted::Query, from, self.config.queries, now)?;
         let query = Query::decode(bytes)?;
         let cover = *query.cover();
         let (id, asker) = (cover.id, cover.sender);
@@ -171,13 +174,14 @@ impl Discovery {
         if path.last().unwrap_or(&asker) != &from || has_loop(&[&[asker, self.local][..], &path].concat()) {
             return Err(QueryError::Path);
         }
-        match self.queries.get(&id) {
-            Some(known) if !matches!(known.role, Role::Target) || known.answers >= ANSWERS => return Ok(Then::Nothing),
-            Some(_) => {}
-            // One of its own neighbours counts once, not as the asker again.
-            None if asker != from => self.may_ask(asker, PER_ASKER, now)?,
-            None => {}
-        }
+        let key = (asker, id);
+        let is_known = match self.others.get(&key, now).map(|known| &known.role) {
+            Some(Role::Target { answered }) if answered.len() < usize::from(ANSWERS) && !answered.contains(&from) => {
+                true
+            }
+            Some(_) => return Ok(Then::Nothing),
+            None => false,
+        };
         let skew = self.config.clock_skew;
         let envelope = query.envelope().to_vec();
         let asked = query.verify(&sealing.network, sealing.time, skew)?;
@@ -185,19 +189,25 @@ impl Discovery {
         if path.len() > hops {
             return Err(QueryError::Path);
         }
-        let is_known = self.queries.contains_key(&id);
-        if !is_known && !verify(asker, &asked.chain) {
-            return Err(QueryError::NoMember);
+        if !is_known {
+            if !verify(asker, &asked.chain) {
+                return Err(QueryError::NoMember);
+            }
+            // Only what it has signed counts as its own. One of the own neighbours counts once, not as the asker again.
+            if asker != from {
+                self.count(Counted::Asked, asker, PER_ASKER, now)?;
+            }
         }
         // As long as the query could be repeated.
         let left = (cover.expires + skew).0.saturating_sub(sealing.time.0);
         let until = now + Duration::from_secs(left + 1);
         if target == self.local {
             if !is_known {
-                self.remember(id, Role::Target, until, now)?;
+                let role = Role::Target { answered: Vec::new() };
+                self.others.remember(key, from, role, until, now);
             }
-            if let Some(known) = self.queries.get_mut(&id) {
-                known.answers += 1;
+            if let Some(Role::Target { answered }) = self.others.get(&key, now).map(|known| &mut known.role) {
+                answered.push(from);
             }
             let bytes = sealing.answer(id, asker, &path, rng)?;
             return Ok(Then::Answer { to: from, bytes });
@@ -205,7 +215,8 @@ impl Discovery {
         if !self.config.carry || path.len() >= hops {
             return Ok(Then::Nothing);
         }
-        self.remember(id, Role::Between { asker, target, from }, until, now)?;
+        let role = Role::Between { target, answers: 0 };
+        self.others.remember(key, from, role, until, now);
         let to = if neighbours.contains(&target) && !asked.wide {
             vec![target]
         } else {
@@ -219,16 +230,26 @@ impl Discovery {
 
     /// An answer that a neighbour sent.
     pub(crate) fn answer(&mut self, from: NodeId, bytes: &[u8], sealing: Now<'_>) -> Result<Then, QueryError> {
+        let now = sealing.at;
+        let most = self.config.queries.saturating_mul(u32::from(ANSWERS));
+        self.count(Counted::Answer, from, most, now)?;
         let answer = Answer::decode(bytes)?;
         let cover = *answer.cover();
         let told = answer.verify(&sealing.network, sealing.time, self.config.clock_skew)?;
-        let known = self.queries.get_mut(&told.query).ok_or(QueryError::Unasked)?;
-        let (asker, target) = match &known.role {
-            Role::Asker { target } => (self.local, *target),
-            Role::Between { asker, target, .. } => (*asker, *target),
-            Role::Target => return Err(QueryError::Unasked),
+        let asker = cover.receiver.ok_or(QueryError::Malformed)?;
+        // Who brought the query, unless it is this node's own.
+        let (target, before, answers) = if asker == self.local {
+            let own = self.own.get_mut(&told.query).filter(|own| own.until > now);
+            let own = own.ok_or(QueryError::Unasked)?;
+            (own.target, None, &mut own.answers)
+        } else {
+            let known = self.others.get(&(asker, told.query), now).ok_or(QueryError::Unasked)?;
+            match &mut known.role {
+                Role::Between { target, answers } => (*target, Some(known.from), answers),
+                Role::Target { .. } => return Err(QueryError::Unasked),
+            }
         };
-        if cover.sender != target || cover.receiver != Some(asker) || known.answers >= ANSWERS {
+        if cover.sender != target || *answers >= ANSWERS {
             return Err(QueryError::Unasked);
         }
         let whole = [&[asker][..], &told.path, &[target]].concat();
@@ -239,16 +260,14 @@ impl Discovery {
         if whole.get(place + 1) != Some(&from) || has_loop(&whole) {
             return Err(QueryError::Path);
         }
-        known.answers += 1;
-        match &known.role {
-            Role::Between { from: before, .. } if place.checked_sub(1).and_then(|at| whole.get(at)) == Some(before) => {
-                Ok(Then::Answer {
-                    to: *before,
-                    bytes: bytes.to_vec(),
-                })
-            }
-            Role::Between { .. } | Role::Target => Err(QueryError::Path),
-            Role::Asker { .. } => Ok(Then::Found(Found {
+        *answers += 1;
+        match before {
+            Some(before) if place.checked_sub(1).and_then(|at| whole.get(at)) == Some(&before) => Ok(Then::Answer {
+                to: before,
+                bytes: bytes.to_vec(),
+            }),
+            Some(_) => Err(QueryError::Path),
+            None => Ok(Then::Found(Found {
                 target,
                 via: told.path,
                 known: static_key(target, &told.binding, sealing.time, self.config.clock_skew),
@@ -500,6 +519,109 @@ mod tests {
             .answer(EnvelopeId::from_bytes([9; 16]), a, &[b], &mut rand::rng())
             .unwrap();
         assert_eq!(flood.hand(b, a, false, &unasked), Err(QueryError::Unasked));
+    }
+
+    #[test]
+    fn what_is_forged_uses_up_nothing_of_who_is_said_to_ask() {
+        let mut flood = Flood::new(4, &[(0, 1), (1, 2), (2, 3)]);
+        let [a, b, c] = [flood.ids[0], flood.ids[1], flood.ids[2]];
+        flood.ask(0, 3, false).unwrap();
+        let (_, _, _, bytes) = flood.wire.pop_front().unwrap();
+        let Ok(Then::Pass { bytes, .. }) = flood.hand(a, b, true, &bytes) else {
+            panic!("it goes on");
+        };
+        let mut forged = bytes.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        for _ in 0..=PER_ASKER {
+            assert!(matches!(flood.hand(b, c, true, &forged), Err(QueryError::Envelope(_))));
+        }
+        assert!(matches!(flood.hand(b, c, true, &bytes), Ok(Then::Pass { .. })));
+    }
+
+    #[test]
+    fn a_target_answers_each_neighbour_that_brings_a_query_once() {
+        let mut flood = Flood::new(4, &[(0, 1), (1, 3), (0, 2), (2, 3)]);
+        let [a, b, c, target] = [0, 1, 2, 3].map(|at| flood.ids[at]);
+        flood.ask(0, 3, false).unwrap();
+        let (_, _, _, bytes) = flood.wire.pop_front().unwrap();
+        let mut pass = |by| match flood.hand(a, by, true, &bytes) {
+            Ok(Then::Pass { bytes, .. }) => bytes,
+            other => panic!("{other:?}"),
+        };
+        let (over_b, over_c) = (pass(b), pass(c));
+        assert!(matches!(flood.hand(b, target, true, &over_b), Ok(Then::Answer { .. })));
+        for _ in 0..ANSWERS {
+            assert_eq!(flood.hand(b, target, true, &over_b), Ok(Then::Nothing));
+        }
+        assert!(matches!(flood.hand(c, target, true, &over_c), Ok(Then::Answer { .. })));
+    }
+
+    #[test]
+    fn two_who_name_their_queries_the_same_are_told_apart_and_both_are_to_be_members() {
+        let mut flood = Flood::new(4, &[(0, 2), (1, 2), (2, 3)]);
+        let [a, b, between, target] = [0, 1, 2, 3].map(|at| flood.ids[at]);
+        let id = EnvelopeId::from_bytes([1; 16]);
+        let query = |flood: &Flood, asker, chain: &[u8]| {
+            let party = Arc::clone(&flood.nodes[&asker].party);
+            let sealing = Now {
+                network: network(),
+                party: &party,
+                time: TIME,
+                at: flood.now,
+            };
+            let asked = Asked {
+                hops: 4,
+                wide: false,
+                chain: chain.to_vec(),
+            };
+            let envelope = sealing.ask(id, target, &asked, &mut rand::rng()).unwrap();
+            (encode_query(&[], &envelope), encode_query(&[between], &envelope))
+        };
+        let (first, first_on) = query(&flood, a, b"member");
+        let (stranger, stranger_on) = query(&flood, b, b"stranger");
+        let (second, second_on) = query(&flood, b, b"member");
+        for (to, from, one, other, last) in [
+            (between, [a, b], first, stranger, second),
+            (target, [between, between], first_on, stranger_on, second_on),
+        ] {
+            let goes_on = |then: Result<Then, QueryError>| matches!(then, Ok(Then::Pass { .. } | Then::Answer { .. }));
+            assert!(goes_on(flood.hand(from[0], to, true, &one)));
+            assert_eq!(flood.hand(from[1], to, true, &other), Err(QueryError::NoMember));
+            assert!(goes_on(flood.hand(from[1], to, true, &last)));
+        }
+    }
+
+    #[test]
+    fn who_answers_too_often_is_not_heard_for_a_while() {
+        let mut flood = Flood::new(2, &[(0, 1)]);
+        let [a, b] = [flood.ids[0], flood.ids[1]];
+        flood.nodes.get_mut(&a).unwrap().discovery.config.queries = 1;
+        for _ in 0..ANSWERS {
+            assert!(matches!(
+                flood.hand(b, a, false, b"no answer"),
+                Err(QueryError::Envelope(_))
+            ));
+        }
+        assert_eq!(flood.hand(b, a, false, b"no answer"), Err(QueryError::TooMany));
+        flood.now += SPAN;
+        assert!(matches!(
+            flood.hand(b, a, false, b"no answer"),
+            Err(QueryError::Envelope(_))
+        ));
+        // What it asks is counted by itself.
+        flood.ask(1, 0, false).unwrap();
+        assert!(flood.step(0));
+        assert!(!flood.wire.is_empty());
+    }
+
+    #[test]
+    fn own_questions_are_asked_whatever_others_ask() {
+        let mut flood = Flood::new(2, &[(0, 1)]);
+        for _ in 0..=OWN {
+            flood.ask(0, 1, false).unwrap();
+        }
+        let asker = flood.ids[0];
+        assert_eq!(flood.nodes[&asker].discovery.own.len(), OWN);
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod config;
 mod connect;
 mod discovery;
 mod path;
+mod places;
+mod queries;
 mod query;
 mod record;
 mod session;
@@ -30,18 +32,19 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::error::OpenError;
 use crate::handle::{Incoming, Mesh, lock};
-use crate::peer::{Audience, Counters, PeerEvent, PeerInfo, Route};
+use crate::peer::{Audience, Counters, Gate, PeerEvent, PeerInfo, Route};
 use crate::pubsub::Published;
-use carrier::Carriers;
+use carrier::{Carriers, Refused};
 use discovery::{Discovery, Found, Then};
-use path::{Ends, Path};
+use path::{Ends, Path, PathError};
+use places::{Place, Places};
 use session::{Session, SessionLimits};
 use tunnel::Command;
 
 pub(crate) use carrier::FORWARD;
 pub(crate) use tunnel::Tunnel;
 
-pub use config::{ForwardConfig, Forwarding, MAX_HOPS, PartySource};
+pub use config::{ForwardConfig, Forwarding, MAX_HOPS, MIN_WINDOW, PartySource};
 
 /// The parsers of what members send each other, for fuzzing and for tests.
 pub mod wire {
@@ -65,7 +68,9 @@ const TARGETS: usize = 1024;
 /// For how long.
 const FRESH: Duration = Duration::from_secs(600);
 /// Sessions that one node may have begun here.
-const PER_PEER: usize = 4;
+const PER_PEER: usize = 2;
+/// How long a newer session of a node waits until an older one has ended.
+const REPLACED: Duration = Duration::from_secs(2);
 /// A node to which no route was found is not looked for again within this.
 const REST: Duration = Duration::from_millis(500);
 
@@ -91,11 +96,24 @@ pub(crate) struct Forward {
     /// A route was found.
     found: Notify,
     tunnels: Mutex<HashMap<SessionId, Tunnel>>,
+    /// For the tunnels that this node begins.
+    begun: Arc<Places>,
+    /// For those that peers begin.
+    taken: Arc<Places>,
     making: Mutex<HashMap<NodeId, Arc<Making>>>,
 }
 
 fn time() -> UnixTime {
     UnixTime::from(SystemTime::now())
+}
+
+/// Asks the gate about the member at the other end of a tunnel, which ends if it is refused.
+fn recheck(tunnel: &Tunnel, gate: &dyn Gate) {
+    if let Err(refusal) = tunnel.recheck(gate) {
+        tracing::info!(node = %tunnel.node(), %refusal, "a member is cut");
+        let words = "the membership is not accepted any more";
+        tunnel.tell(Command::End(CloseCode::Refused, words));
+    }
 }
 
 impl Forward {
@@ -105,6 +123,8 @@ impl Forward {
             carriers: Carriers::new(config.clone()),
             discovery: Mutex::new(Discovery::new(local, config.clone())),
             forwarding,
+            begun: Places::new(config.tunnels, config.tunnels),
+            taken: Places::new(config.tunnels, PER_PEER),
             config,
             targets: Mutex::default(),
             found: Notify::new(),
@@ -117,17 +137,24 @@ impl Forward {
         Ends {
             network: self.forwarding.network,
             party: (self.forwarding.party)(),
+            signing: self.config.signing,
             clock_skew: self.config.clock_skew,
             chain_bytes: mesh.shared.limits.chain_bytes,
             record_bytes: SessionLimits::default().record,
         }
     }
 
-    fn session(&self) -> Session {
-        Session::new(SessionLimits {
-            window: self.config.window,
+    /// What this node takes of the other end of a session without having acknowledged it.
+    fn window(&self) -> usize {
+        self.config.window.max(MIN_WINDOW)
+    }
+
+    fn session(&self, peer_window: u32) -> Session {
+        let limits = SessionLimits {
+            window: self.window(),
             ..SessionLimits::default()
-        })
+        };
+        Session::new(limits, usize::try_from(peer_window).unwrap_or(usize::MAX))
     }
 
     /// The routes to a node that are known.
@@ -187,25 +214,23 @@ impl Forward {
         lock(&self.tunnels).get(&session).cloned()
     }
 
-    /// Whether a peer may begin another session. One that has begun too many lost the oldest.
-    fn has_room(&self, peer: NodeId) -> bool {
-        let begun: Vec<Tunnel> = self
-            .tunnels()
-            .into_iter()
-            .filter(|tunnel| !tunnel.is_initiator())
-            .collect();
-        let mut own: Vec<&Tunnel> = begun.iter().filter(|tunnel| tunnel.node() == peer).collect();
-        if own.len() >= PER_PEER {
-            own.sort_by_key(|tunnel| (tunnel.has_path(), tunnel.since()));
-            if let Some(oldest) = own.first() {
+    /// A place for another session of a peer. One that has begun too many loses the oldest.
+    async fn place_for(&self, peer: NodeId) -> Option<Place> {
+        let make_room = || {
+            let tunnels = self.tunnels().into_iter();
+            let own = tunnels.filter(|tunnel| !tunnel.is_initiator() && tunnel.node() == peer && !tunnel.is_over());
+            if let Some(oldest) = own.min_by_key(|tunnel| (tunnel.has_path(), tunnel.since())) {
                 oldest.tell(Command::End(CloseCode::Busy, "a newer session has taken its place"));
             }
-        }
-        begun.len() < self.config.tunnels
+        };
+        let place = tokio::time::timeout(REPLACED, self.taken.replace(peer, make_room)).await;
+        place.ok()?.ok()
     }
 
-    fn add(&self, tunnel: &Tunnel) {
+    /// Keeps a tunnel. Its peer is asked about again: who was put out since it was let in found no tunnel to be cut.
+    fn add(&self, tunnel: &Tunnel, gate: &dyn Gate) {
         lock(&self.tunnels).insert(tunnel.id(), tunnel.clone());
+        recheck(tunnel, gate);
         // Its driver may have ended already.
         if tunnel.is_over() {
             lock(&self.tunnels).remove(&tunnel.id());
@@ -270,16 +295,15 @@ impl Mesh {
             *failed = Some((at, reason.clone()));
             return Err(OpenError::NotConnected { node, reason });
         }
-        let begun = forward.tunnels().iter().filter(|tunnel| tunnel.is_initiator()).count();
-        if begun >= forward.config.tunnels {
+        let Ok(place) = forward.begun.take(node) else {
             let reason = "there are too many forwarded routes".into();
             return Err(OpenError::NotConnected { node, reason });
-        }
-        match connect::begin(self, node).await {
+        };
+        match connect::begin(self, node, place).await {
             Ok(beginning) => {
-                let tunnel = Tunnel::start(self, forward.session(), beginning);
+                let tunnel = Tunnel::start(self, forward.session(beginning.peer_window), beginning);
                 Counters::count(&self.shared.counters.tunnels);
-                forward.add(&tunnel);
+                forward.add(&tunnel, &*self.shared.gate);
                 Ok(tunnel)
             }
             Err(error) => {
@@ -388,13 +412,7 @@ impl Mesh {
     /// Asks the gate again about the members at the other ends of tunnels, and ends the tunnels to those that it refuses.
     pub(crate) fn recheck_tunnels(&self) {
         for tunnel in self.forward().map(Forward::tunnels).unwrap_or_default() {
-            if let Err(refusal) = tunnel.recheck(&*self.shared.gate) {
-                tracing::info!(node = %tunnel.node(), %refusal, "a member is cut");
-                tunnel.tell(Command::End(
-                    CloseCode::Refused,
-                    "the membership is not accepted any more",
-                ));
-            }
+            recheck(&tunnel, &*self.shared.gate);
         }
     }
 
@@ -442,18 +460,31 @@ async fn discover(
 ) {
     let stop = mesh.shared.stop.clone();
     loop {
-        // What was missed is asked again by who wants to know.
         tokio::select! {
             () = stop.cancelled() => return,
-            Ok(message) = queries.recv() => mesh.route_message(&message, true),
-            Ok(message) = answers.recv() => mesh.route_message(&message, false),
-            Ok(event) = events.recv() => {
+            Some(message) = next(&mut queries) => mesh.route_message(&message, true),
+            Some(message) = next(&mut answers) => mesh.route_message(&message, false),
+            Some(event) = next(&mut events) => {
                 if let PeerEvent::MemberUp(peer) = event {
                     let tunnels = mesh.forward().map(Forward::tunnels).unwrap_or_default().into_iter();
                     tunnels.filter(|tunnel| tunnel.node() == peer.node).for_each(|tunnel| tunnel.tell(Command::Direct));
                 }
             }
-            else => tokio::task::yield_now().await,
+            else => return,
+        }
+    }
+}
+
+/// The next of what is told; `None` when nobody tells anything any more.
+async fn next<T: Clone>(receiver: &mut broadcast::Receiver<T>) -> Option<T> {
+    loop {
+        match receiver.recv().await {
+            Ok(told) => return Some(told),
+            // What was missed is asked again by who wants to know.
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::info!(missed, "messages of route discovery were missed");
+            }
+            Err(broadcast::error::RecvError::Closed) => return None,
         }
     }
 }
@@ -472,16 +503,37 @@ async fn serve(mesh: Mesh, mut incoming: Incoming) {
             };
             match tokio::time::timeout(PATIENCE, answering).await {
                 Ok(Ok(connect::Answered::Begun(beginning))) => {
-                    let tunnel = Tunnel::start(&mesh, forward.session(), beginning);
+                    let tunnel = Tunnel::start(&mesh, forward.session(beginning.peer_window), *beginning);
                     Counters::count(&mesh.shared.counters.tunnels);
-                    forward.add(&tunnel);
+                    forward.add(&tunnel, &*mesh.shared.gate);
                 }
                 Ok(Ok(connect::Answered::Resumed(tunnel, path, received))) => {
-                    tunnel.tell(Command::Resume(Box::new(path), received));
+                    tunnel.tell(Command::Resume(path, received));
                 }
-                Ok(Err(error)) => tracing::debug!(neighbour = %inbound.peer.node, %error, "a path did not come to be"),
+                Ok(Err(error)) => {
+                    if matches!(error, PathError::Refused(Refused::Unsigned)) {
+                        Counters::count(&mesh.shared.counters.refused_carriers);
+                    }
+                    tracing::debug!(neighbour = %inbound.peer.node, %error, "a path did not come to be");
+                }
                 Err(_) => tracing::debug!(neighbour = %inbound.peer.node, "a path did not come to be in time"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_missed_some_of_what_is_told_hears_the_rest() {
+        let (teller, mut told) = broadcast::channel(2);
+        for number in 0..5 {
+            teller.send(number).unwrap();
+        }
+        assert_eq!((next(&mut told).await, next(&mut told).await), (Some(3), Some(4)));
+        drop(teller);
+        assert_eq!(next(&mut told).await, None);
     }
 }

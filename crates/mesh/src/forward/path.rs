@@ -2,7 +2,7 @@
 //!
 //! On the carrier each message of the handshake and each frame of the channel has its length in front (2 bytes). The
 //! initiator's very first byte says which signing it wants: the handshake binds it, so that nobody in between can change
-//! it.
+//! it. The other end takes what is signed, and what is not only if it does not sign either.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use dawn_channel::handshake::{Accept, Answer, HandshakeError, Initiator, MAX_HAN
 use dawn_channel::transport::{
     Close, CloseCode, HEADER_BYTES, MAX_OVERHEAD_BYTES, OpenError as FrameError, Opened, SealError,
 };
-use dawn_channel::{Channel, Context as ChannelContext, KnownPeer, Limits, Party, SessionId, Signing, Terms};
+use dawn_channel::{
+    Channel, Context as ChannelContext, KnownPeer, Limits, Party, SessionId, Signing, StaticPublic, Terms,
+};
 use dawn_identity::{NetworkId, NodeId, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
@@ -72,6 +74,8 @@ pub(crate) enum PathError {
 pub(crate) struct Ends {
     pub(crate) network: NetworkId,
     pub(crate) party: Arc<Party>,
+    /// What this node signs, and the least that it takes of others.
+    pub(crate) signing: Signing,
     pub(crate) clock_skew: Duration,
     pub(crate) chain_bytes: usize,
     pub(crate) record_bytes: usize,
@@ -147,9 +151,9 @@ impl Path {
         ends: &Ends,
         peer: NodeId,
         known: Option<KnownPeer>,
-        signing: Signing,
         via: Vec<NodeId>,
     ) -> Result<Self, PathError> {
+        let signing = ends.signing;
         let (context, limits, party) = (ends.context(signing), ends.limits(), Arc::clone(&ends.party));
         let initiator = match known {
             Some(known) => Initiator::ik(party, known, context, limits, &mut rand::rng())?,
@@ -179,6 +183,12 @@ impl Path {
             1 => Signing::ChannelOnly,
             _ => return Err(Malformed.into()),
         };
+        // Who holds a stolen static key, but not the identity, would be anybody's node without signatures.
+        if signing == Signing::ChannelOnly && ends.signing != signing {
+            stream.write_all(&[Refused::Unsigned as u8]).await?;
+            stream.shutdown().await?;
+            return Err(Refused::Unsigned.into());
+        }
         let party = Arc::clone(&ends.party);
         let mut responder = Responder::new(party, Accept::Either, None, ends.context(signing), ends.limits());
         stream.write_all(&[ACCEPTED]).await?;
@@ -209,6 +219,16 @@ impl Path {
             self.flush().await?;
         }
         Ok(())
+    }
+
+    /// The static key that the other end has proved.
+    pub(crate) fn key(&self) -> StaticPublic {
+        self.channel.peer().key
+    }
+
+    /// The neighbour over whom it goes, or who is the other end.
+    pub(crate) fn neighbour(&self) -> NodeId {
+        self.stream.peer()
     }
 
     /// Who is at the other end.

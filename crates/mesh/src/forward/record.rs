@@ -1,8 +1,8 @@
 //! What two ends say to each other inside the secure channel of a path.
 //!
 //! ```text
-//!  begin        1 ‖ route ‖ chain                    a new session
-//!  welcome      2 ‖ chain                            it is accepted
+//!  begin        1 ‖ window (4) ‖ route ‖ chain       a new session
+//!  welcome      2 ‖ window (4) ‖ chain               it is accepted
 //!  resume       3 ‖ session (32) ‖ received (8) ‖ route ‖ chain
 //!  resumed      4 ‖ received (8) ‖ chain
 //!  refused      5 ‖ length (2) ‖ reason ‖ evidence   the membership is not accepted, or the session is not known
@@ -11,6 +11,7 @@
 //!  acknowledge 17 ‖ acknowledged (8)
 //!  probe       18 ‖ acknowledged (8)
 //!
+//!  window       bytes that the sender takes before it has acknowledged any, at least [`MIN_WINDOW`]
 //!  route        count (1) ‖ node ids (32 each): the members in between, in the order of the way there
 //! ```
 
@@ -19,6 +20,7 @@ use dawn_channel::SessionId;
 use dawn_identity::NodeId;
 
 use super::carrier;
+use super::config::MIN_WINDOW;
 
 /// A record of a session that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub(crate) enum Record {
 pub(crate) enum Message {
     /// A new session.
     Begin {
+        /// What it takes without acknowledging it, bytes.
+        window: u32,
         /// The members in between.
         via: Vec<NodeId>,
         /// Who begins it shows this.
@@ -56,6 +60,8 @@ pub(crate) enum Message {
     },
     /// The session is accepted.
     Welcome {
+        /// What it takes without acknowledging it, bytes.
+        window: u32,
         /// Who accepts it shows this.
         chain: Bytes,
     },
@@ -111,6 +117,15 @@ fn number(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     Ok((u64::from_be_bytes(*number), rest))
 }
 
+fn window(bytes: &[u8]) -> Result<(u32, &[u8]), Malformed> {
+    let (window, rest) = bytes.split_first_chunk().ok_or(Malformed)?;
+    let window = u32::from_be_bytes(*window);
+    if (window as usize) < MIN_WINDOW {
+        return Err(Malformed);
+    }
+    Ok((window, rest))
+}
+
 impl From<Record> for Message {
     fn from(record: Record) -> Self {
         Self::Record(record)
@@ -121,13 +136,15 @@ impl Message {
     /// Appends the message to `to`.
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Begin { via, chain } => {
+            Self::Begin { window, via, chain } => {
                 to.push(1);
+                to.extend(window.to_be_bytes());
                 route(via, to);
                 to.extend_from_slice(chain);
             }
-            Self::Welcome { chain } => {
+            Self::Welcome { window, chain } => {
                 to.push(2);
+                to.extend(window.to_be_bytes());
                 to.extend_from_slice(chain);
             }
             Self::Resume {
@@ -188,13 +205,21 @@ impl Message {
         let shown = |chain: &[u8]| Bytes::copy_from_slice(chain);
         match kind {
             1 => {
+                let (window, rest) = window(rest)?;
                 let (via, chain) = carrier::split_route(rest).map_err(|_| Malformed)?;
                 Ok(Self::Begin {
+                    window,
                     via,
                     chain: shown(chain),
                 })
             }
-            2 => Ok(Self::Welcome { chain: shown(rest) }),
+            2 => {
+                let (window, chain) = window(rest)?;
+                Ok(Self::Welcome {
+                    window,
+                    chain: shown(chain),
+                })
+            }
             3 => {
                 let (session, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let (received, rest) = number(rest)?;
@@ -261,10 +286,14 @@ mod tests {
         let chain = Bytes::from_static(b"chain");
         let messages = [
             Message::Begin {
+                window: 1 << 20,
                 via: vec![node(1), node(2)],
                 chain: chain.clone(),
             },
-            Message::Welcome { chain: chain.clone() },
+            Message::Welcome {
+                window: MIN_WINDOW as u32,
+                chain: chain.clone(),
+            },
             Message::Resume {
                 session: SessionId::from_bytes([7; 32]),
                 received: 9,
@@ -293,6 +322,21 @@ mod tests {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
             assert_eq!(Message::decode(&bytes), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_window_in_which_nothing_fits_is_none() {
+        for (window, fits) in [
+            (0, false),
+            (MIN_WINDOW as u32 - 1, false),
+            (MIN_WINDOW as u32, true),
+            (u32::MAX, true),
+        ] {
+            let chain = Bytes::from_static(b"chain");
+            let mut bytes = Vec::new();
+            Message::Welcome { window, chain }.encode(&mut bytes);
+            assert_eq!(Message::decode(&bytes).is_ok(), fits, "{window}");
         }
     }
 

@@ -96,6 +96,8 @@ struct Current {
 #[derive(Debug)]
 pub(crate) struct Session {
     limits: SessionLimits,
+    /// What the peer takes without having acknowledged it.
+    peer_window: usize,
     /// Written and not acknowledged, from offset `base` on.
     kept: VecDeque<u8>,
     base: u64,
@@ -121,9 +123,10 @@ pub(crate) struct Session {
 const SPARE: usize = 64 << 10;
 
 impl Session {
-    pub(crate) fn new(limits: SessionLimits) -> Self {
+    pub(crate) fn new(limits: SessionLimits, peer_window: usize) -> Self {
         Self {
             limits,
+            peer_window,
             kept: VecDeque::new(),
             base: 0,
             next: 0,
@@ -148,9 +151,10 @@ impl Session {
         self.received - self.inbox.len() as u64
     }
 
-    /// Takes as much as the window has room for; 0 when it is full.
+    /// Takes as much as the smaller window of both ends has room for; 0 when it is full.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
-        let room = self.limits.window.saturating_sub(self.kept.len());
+        let window = self.limits.window.min(self.peer_window);
+        let room = window.saturating_sub(self.kept.len());
         let taken = bytes.len().min(room);
         self.kept.extend(&bytes[..taken]);
         taken

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dawn_channel::SessionId;
 use dawn_channel::transport::CloseCode;
+use dawn_channel::{SessionId, StaticPublic};
 use dawn_identity::{Membership, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect;
 use super::path::{Path, PathError};
+use super::places::Place;
 use super::record::Message;
 use super::session::{Health, PathId, Session};
 use crate::error::OpenError;
@@ -31,6 +32,11 @@ use crate::stream::MeshStream;
 
 /// Longest name of a protocol, bytes.
 const NAME: usize = 64;
+/// For each stream that this node may open so many are taken of the peer, for whom one may have ended that is not over
+/// here,
+const TAKEN: usize = 2;
+/// and so many are known to the multiplexer, which would end the session if there were more.
+const MULTIPLEXED: usize = TAKEN + 2;
 /// How long a peer may take to name a stream's protocol.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Paths of one session that are open at once; the oldest goes.
@@ -68,6 +74,8 @@ pub(crate) enum Command {
 pub(crate) struct Status {
     pub(crate) peer: Peer,
     pub(crate) membership: Membership,
+    /// The static key that it proved last.
+    pub(crate) key: StaticPublic,
     /// The members in between, nearest first; `None` while there is no path.
     pub(crate) via: Option<Vec<NodeId>>,
     pub(crate) rtt: Option<Duration>,
@@ -86,7 +94,14 @@ struct Inner {
     session: Shared,
     status: Mutex<Status>,
     commands: mpsc::UnboundedSender<Command>,
-    streams: Arc<Semaphore>,
+    /// For the streams that this node opens.
+    opened: Arc<Semaphore>,
+    /// For those of the peer.
+    taken: Arc<Semaphore>,
+    /// For those of the peer over whatever leads to it.
+    of_peer: Arc<Semaphore>,
+    /// How long a stream may take to open.
+    patience: Duration,
     /// Ends the streams.
     cut: CancellationToken,
 }
@@ -96,7 +111,10 @@ pub(crate) struct Beginning {
     pub(crate) path: Path,
     pub(crate) membership: Membership,
     pub(crate) chain: Bytes,
+    /// What the peer takes without having acknowledged it.
+    pub(crate) peer_window: u32,
     pub(crate) is_initiator: bool,
+    pub(crate) place: Place,
 }
 
 impl Tunnel {
@@ -107,6 +125,8 @@ impl Tunnel {
             membership,
             chain,
             is_initiator,
+            place,
+            ..
         } = beginning;
         let node = path.peer();
         let config = mesh.forward_config();
@@ -118,6 +138,7 @@ impl Tunnel {
                 chain,
             },
             membership,
+            key: path.key(),
             via: None,
             rtt: None,
         };
@@ -129,13 +150,17 @@ impl Tunnel {
             session: Arc::new(Mutex::new(session)),
             status: Mutex::new(status),
             commands,
-            streams: Arc::new(Semaphore::new(config.streams)),
+            opened: Arc::new(Semaphore::new(config.streams)),
+            taken: Arc::new(Semaphore::new(TAKEN * config.streams)),
+            of_peer: mesh.shared.streams_of(node),
+            patience: mesh.shared.limits.open,
             cut: mesh.shared.stop.child_token(),
         }));
         let mut multiplexing = yamux::Config::default();
         multiplexing.set_max_connection_receive_window(None);
-        multiplexing.set_max_num_streams(config.streams);
-        multiplexing.set_max_connection_receive_window(Some(config.streams * yamux::DEFAULT_CREDIT as usize));
+        let streams = MULTIPLEXED * config.streams;
+        multiplexing.set_max_num_streams(streams);
+        multiplexing.set_max_connection_receive_window(Some(streams * yamux::DEFAULT_CREDIT as usize));
         let mode = if is_initiator {
             yamux::Mode::Client
         } else {
@@ -146,6 +171,7 @@ impl Tunnel {
         };
         let mut driver = Driver {
             mesh: mesh.clone(),
+            _place: place,
             tunnel: tunnel.clone(),
             multiplexer: yamux::Connection::new(wire, multiplexing, mode),
             commands: receiver,
@@ -208,18 +234,21 @@ impl Tunnel {
         let _ = self.0.commands.send(command);
     }
 
-    /// Asks the gate about the chain that the peer showed last.
+    /// Asks the gate about the chain and the key that the peer showed last.
     pub(crate) fn recheck(&self, gate: &dyn Gate) -> Result<(), Refusal> {
-        let chain = self.status(|status| status.peer.chain.clone());
-        gate.verify(self.0.node, &chain).map(|_| ())
+        let (chain, key) = self.status(|status| (status.peer.chain.clone(), status.key));
+        let _ = gate.verify(self.0.node, &chain)?;
+        gate.verify_key(self.0.node, &key)
     }
 
-    /// Takes note of a chain that the peer showed.
-    pub(crate) fn shown(&self, gate: &dyn Gate, chain: Bytes) -> Result<(), Refusal> {
+    /// Takes note of a chain that the peer showed over a path, and of the key that it proved there.
+    pub(crate) fn shown(&self, gate: &dyn Gate, chain: Bytes, key: StaticPublic) -> Result<(), Refusal> {
         let membership = gate.verify(self.0.node, &chain)?;
+        gate.verify_key(self.0.node, &key)?;
         let mut status = lock(&self.0.status);
         status.peer.membership = Some(membership.clone());
         status.membership = membership;
+        status.key = key;
         status.peer.chain = chain;
         Ok(())
     }
@@ -230,12 +259,16 @@ impl Tunnel {
             node: self.0.node,
             reason: "the forwarded route was lost".into(),
         };
-        let permit = Arc::clone(&self.0.streams)
-            .try_acquire_owned()
-            .map_err(|_| OpenError::NotConnected {
-                node: self.0.node,
-                reason: "too many streams are open to it over a forwarded route".into(),
-            })?;
+        let busy = || OpenError::NotConnected {
+            node: self.0.node,
+            reason: "too many streams are open to it over a forwarded route; try again when some have ended".into(),
+        };
+        let permit = tokio::select! {
+            permit = tokio::time::timeout(self.0.patience, Arc::clone(&self.0.opened).acquire_owned()) => {
+                permit.ok().and_then(Result::ok).ok_or_else(busy)?
+            }
+            () = self.0.cut.cancelled() => return Err(lost()),
+        };
         let (reply, opened) = oneshot::channel();
         self.tell(Command::Open(reply));
         let stream = opened.await.map_err(|_| lost())?;
@@ -268,6 +301,10 @@ impl Tunnel {
         let Some(name) = String::from_utf8(name).ok().filter(|name| name.len() <= NAME) else {
             return;
         };
+        match Arc::clone(&self.0.of_peer).try_acquire_owned() {
+            Ok(permit) => permits.push(permit),
+            Err(_) => return Counters::count(&mesh.shared.counters.refused_streams),
+        }
         let peer = self.status(|status| status.peer.clone());
         mesh.shared
             .deliver_forwarded(&name, peer, &mut permits, |permits| self.stream(stream, permits))
@@ -309,6 +346,8 @@ impl futures::AsyncWrite for Wire {
 struct Driver {
     mesh: Mesh,
     tunnel: Tunnel,
+    /// Given back when all of this is gone.
+    _place: Place,
     multiplexer: yamux::Connection<Wire>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Who waits for a stream.
@@ -351,14 +390,14 @@ impl Driver {
         };
         tracing::debug!(node = %self.tunnel.node(), ?code, %words, "a tunnel ended");
         self.tunnel.0.cut.cancel();
-        for (_, path) in std::mem::take(&mut self.paths) {
-            path.end(code, &words).await;
-        }
+        let paths = std::mem::take(&mut self.paths).into_iter();
+        let _: Vec<()> = futures::future::join_all(paths.map(|(_, path)| path.end(code, &words))).await;
     }
 
     fn open_streams(&self) -> usize {
-        let all = self.mesh.forward_config().streams;
-        all.saturating_sub(self.tunnel.0.streams.available_permits())
+        let streams = self.mesh.forward_config().streams;
+        let free = self.tunnel.0.opened.available_permits() + self.tunnel.0.taken.available_permits();
+        ((1 + TAKEN) * streams).saturating_sub(free)
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -506,7 +545,7 @@ impl Driver {
                         .map_err(|violation| End(CloseCode::Misbehaved, violation.to_string()))?,
                     Message::Chain(chain) => self
                         .tunnel
-                        .shown(&*self.mesh.shared.gate, chain)
+                        .shown(&*self.mesh.shared.gate, chain, path.key())
                         .map_err(|refusal| End(CloseCode::Refused, refusal.message))?,
                     Message::Refused { reason, evidence } => {
                         let (gate, node) = (Arc::clone(&self.mesh.shared.gate), self.tunnel.node());
@@ -530,7 +569,7 @@ impl Driver {
             match self.multiplexer.poll_next_inbound(context) {
                 Poll::Ready(Some(Ok(stream))) => {
                     moved = true;
-                    match Arc::clone(&self.tunnel.0.streams).try_acquire_owned() {
+                    match Arc::clone(&self.tunnel.0.taken).try_acquire_owned() {
                         Ok(permit) => {
                             tokio::spawn(self.tunnel.clone().deliver(self.mesh.clone(), stream, permit));
                         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dawn_channel::StaticPublic;
 use dawn_identity::{
     Authority, CertificateChain, Keypair, Membership, NetworkId, NodeId, Request, Revocations, Role, Roles, Serial,
     UnixTime,
@@ -17,12 +18,15 @@ pub(crate) const OPEN: Protocol = Protocol("/test/open/1");
 pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Members of one network; what is in `revoked` is refused.
+/// Members of one network; what is in `revoked` is refused, and who has another key than the one in `pinned`.
 pub(crate) struct Members {
     pub(crate) network: NetworkId,
     pub(crate) chain: Vec<u8>,
     pub(crate) revoked: Mutex<Vec<NodeId>>,
     pub(crate) evidence: Mutex<Vec<u8>>,
+    pub(crate) pinned: Mutex<Vec<(NodeId, StaticPublic)>>,
+    /// Who is put out right after its key was looked at.
+    pub(crate) slipping: Mutex<Option<NodeId>>,
 }
 
 #[async_trait::async_trait]
@@ -45,6 +49,21 @@ impl Gate for Members {
             return Err(refuse("not this node, or revoked".into()));
         }
         Ok(member)
+    }
+
+    fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal> {
+        if self.slipping.lock().unwrap().take_if(|node| *node == peer).is_some() {
+            self.revoked.lock().unwrap().push(peer);
+        }
+        let pinned = self.pinned.lock().unwrap();
+        if pinned.iter().any(|(node, pin)| *node == peer && pin != key) {
+            return Err(Refusal {
+                code: "pinned".into(),
+                message: "another key is pinned".into(),
+                evidence: Bytes::new(),
+            });
+        }
+        Ok(())
     }
 
     async fn refused(&self, _: NodeId, evidence: &[u8]) {
@@ -71,6 +90,8 @@ pub(crate) fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
         chain,
         revoked: Mutex::default(),
         evidence: Mutex::default(),
+        pinned: Mutex::default(),
+        slipping: Mutex::default(),
     })
 }
 

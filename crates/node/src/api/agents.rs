@@ -286,10 +286,15 @@ pub(crate) fn source(config: &AgentConfig) -> Value {
     let environment: BTreeMap<&String, &str> = config.env.keys().map(|key| (key, "…")).collect();
     match (&config.command, &config.url) {
         (Some(command), _) => json!({ "command": command, "env": environment }),
-        (None, Some(url)) => match &config.secure {
-            Some(secure) => json!({ "url": url, "secure": secure }),
-            None => json!({ "url": url }),
-        },
+        (None, Some(url)) => {
+            let url = url
+                .parse()
+                .map_or_else(|_| url.clone(), |url| dawn_mcp::host::shown(&url));
+            match &config.secure {
+                Some(secure) => json!({ "url": url, "secure": secure }),
+                None => json!({ "url": url }),
+            }
+        }
         (None, None) => Value::Null,
     }
 }

@@ -293,8 +293,8 @@ pub(super) async fn pin(
         None
     };
     let pin = state.members.pins().pin(&view.membership, static_key, now()).await?;
-    // Whoever has the name too goes.
-    state.mesh.recheck();
+    // Whoever has the name too, or another key, goes.
+    state.members.recheck();
     state.directory.drop_revoked().await;
     Ok(Json(json!({ "pin": shown_pin(&state, &pin) })))
 }

@@ -27,6 +27,7 @@ pub use error::ApiError;
 pub use events::{Events, NodeEvent};
 pub use guard::Guarded;
 
+use crate::connections::{self, Upgrades};
 use crate::node::NodeState;
 
 /// Longest body of an `/api` request, bytes. Messages to agents have their own limit.
@@ -83,7 +84,8 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .layer(axum::middleware::from_fn_with_state(guarded, guard::check))
 }
 
-/// Serves the API until `stop`.
+/// Serves the API until `stop`. Beyond this machine connections are bounded: at most `connections` at once, each address
+/// a share of them, and little time to say what each wants.
 ///
 /// # Errors
 /// The listener failed.
@@ -91,14 +93,24 @@ pub async fn serve(
     state: NodeState,
     guarded: Guarded,
     listener: TcpListener,
+    connections: usize,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let routes = routes(&state, guarded);
+    if !listener.local_addr()?.ip().to_canonical().is_loopback() {
+        let serve = |stream, address| {
+            let (routes, stop) = (routes.clone(), stop.clone());
+            connections::serve(stream, address, routes, Upgrades::Allowed, stop)
+        };
+        connections::accept(listener, connections, &stop, serve).await;
+        return Ok(());
+    }
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
     });
-    axum::serve(listener, routes(&state, guarded))
+    axum::serve(listener, routes)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }

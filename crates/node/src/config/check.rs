@@ -53,6 +53,7 @@ impl Config {
         for (name, value) in [
             ("sessions", self.limits.sessions),
             ("sockets", self.limits.sockets),
+            ("api_connections", self.limits.api_connections),
             ("in_flight", self.limits.in_flight),
             ("processes_per_agent", self.limits.processes_per_agent),
         ] {

@@ -1,7 +1,7 @@
 //! `[forwarding]`: streams to members that are not connected, carried by other members.
 
 use dawn_mesh::ForwardConfig;
-use dawn_mesh::forward::MAX_HOPS;
+use dawn_mesh::forward::{MAX_HOPS, MIN_WINDOW};
 use serde::{Deserialize, Serialize};
 
 use super::{SigningConfig, Span};
@@ -80,7 +80,6 @@ impl ForwardingConfig {
     /// # Errors
     /// A value with which nothing would be forwarded, or too much.
     pub(super) fn check(&self) -> Result<(), NodeError> {
-        const LEAST_WINDOW: usize = 64 << 10;
         let wrong = |words: String| Err(NodeError::Config(format!("forwarding.{words}")));
         if !(1..=MAX_HOPS).contains(&self.hops) {
             return wrong(format!("hops: it has to be between 1 and {MAX_HOPS}"));
@@ -88,8 +87,8 @@ impl ForwardingConfig {
         if self.bytes_per_second == Some(0) {
             return wrong("bytes_per_second: nothing would be carried with 0; set carry = false".into());
         }
-        if self.window_bytes < LEAST_WINDOW {
-            return wrong(format!("window_bytes: it has to be {LEAST_WINDOW} at least"));
+        if self.window_bytes < MIN_WINDOW {
+            return wrong(format!("window_bytes: it has to be {MIN_WINDOW} at least"));
         }
         if self.tunnels == 0 {
             return wrong("tunnels: nothing would be reached with 0; set enabled = false".into());

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::events::bounded;
-use super::{FromClient, ToClient, Upstream};
+use super::{FromClient, ToClient, Upstream, shown};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::Message;
@@ -33,7 +33,7 @@ impl Upstream {
         if !response.status().is_success() || !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             let words = format!(
                 "its server at {} speaks neither Streamable HTTP nor the older HTTP with SSE (it answers GET with {})",
-                self.url,
+                shown(&self.url),
                 response.status()
             );
             return Err(self.agent.failed(words));

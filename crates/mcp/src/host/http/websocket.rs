@@ -22,11 +22,13 @@ use url::Url;
 use super::session::SETTINGS;
 use super::{FromClient, ToClient, Upstream};
 use crate::fault::{Fault, FaultCode};
-use crate::host::lock;
+use crate::host::{lock, shown};
 use crate::jsonrpc::{Id, Kind, Message, text};
 use crate::link::Link;
 use crate::pump::InFlight;
-use crate::websocket::{Coding, Ended, Expected, Identity, PLAIN, Reason, SECURE, Side, Socket, dial, drive, unusable};
+use crate::websocket::{
+    Coding, Ended, Expected, Identity, Member, PLAIN, Reason, SECURE, Side, Socket, dial, drive, unusable,
+};
 
 /// A connection that lasted so long says something about its server when it breaks: the server is asked anew what it
 /// offers.
@@ -52,6 +54,9 @@ impl Far {
     }
 }
 
+/// A connection, and the member at its far end with what knows whether it is one still.
+type Connected = (Coding, Option<(Member, Arc<dyn Identity>)>);
+
 /// The address of the upgrade: that of the WebSocket, as HTTP names it.
 pub(in crate::host) fn upgrade_url(url: &Url) -> Url {
     let mut url = url.clone();
@@ -68,13 +73,25 @@ impl Upstream {
         far: Option<&Far>,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
-        let late = |_| self.agent.failed(format!("its server at {} does not answer", self.url));
+        let late = |_| {
+            self.agent
+                .failed(format!("its server at {} does not answer", shown(&self.url)))
+        };
         let connecting = timeout(self.limits.open, self.connect(far));
-        let coding = connecting.await.map_err(late)??;
+        let (coding, far_end) = connecting.await.map_err(late)??;
         let (stop, upstream) = (self.agent.stop.clone(), Arc::clone(self));
+        let mut far_end = far_end;
         let until = async move {
-            stop.cancelled().await;
-            Ended::new(Reason::Done, "the agent was removed")
+            let ended = async {
+                match &mut far_end {
+                    Some((member, identity)) => member.ends(&**identity).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => Ended::new(Reason::Done, "the agent was removed"),
+                why = ended => Ended::new(Reason::Refused, format!("its node is not accepted any more: {why}")),
+            }
         };
         let told = move |ended: &Ended| (ended.reason != Reason::Done).then(|| upstream.lost(ended));
         let (link, driving) = drive(coding, until, told);
@@ -93,14 +110,14 @@ impl Upstream {
         unusable(&format!("agent {}", self.agent.name), ended)
     }
 
-    async fn connect(&self, far: Option<&Far>) -> Result<Coding, Fault> {
+    async fn connect(&self, far: Option<&Far>) -> Result<Connected, Fault> {
         let Some(far) = far else {
-            return Ok(Coding::Plain(self.upgraded(PLAIN).await?));
+            return Ok((Coding::Plain(self.upgraded(PLAIN).await?), None));
         };
         let known = *lock(&far.key);
         if known.is_some() {
             match self.secure(far, known).await {
-                Ok(coding) => return Ok(coding),
+                Ok(connected) => return Ok(connected),
                 // It may have another key by now; who it is, is as sure without it.
                 Err(fault) => tracing::debug!(%fault, "a secure WebSocket begins again as a first contact"),
             }
@@ -109,7 +126,7 @@ impl Upstream {
         self.secure(far, None).await
     }
 
-    async fn secure(&self, far: &Far, key: Option<StaticPublic>) -> Result<Coding, Fault> {
+    async fn secure(&self, far: &Far, key: Option<StaticPublic>) -> Result<Connected, Fault> {
         let socket = self.upgraded(SECURE).await?;
         let shows_token =
             self.headers.contains_key(AUTHORIZATION) || self.url.query_pairs().any(|(name, _)| name == "token");
@@ -120,9 +137,10 @@ impl Upstream {
             as_member: !shows_token,
         };
         let dialled = dial(socket, &*far.identity, self.url.path(), expected).await;
-        let secured = dialled.map_err(|ended| self.lost(&ended))?;
+        let (secured, member) = dialled.map_err(|ended| self.lost(&ended))?;
+        secured.socket.trust();
         *lock(&far.key) = Some(secured.channel.peer().key);
-        Ok(Coding::Secure(secured))
+        Ok((Coding::Secure(secured), Some((member, Arc::clone(&far.identity)))))
     }
 
     /// The connection after its upgrade to a subprotocol.
@@ -158,7 +176,7 @@ impl Upstream {
                 let said = self.said(response).await;
                 return Err(self.agent.failed(format!(
                     "its server at {} answers {status} and no WebSocket{said}",
-                    self.url
+                    shown(&self.url)
                 )));
             }
         }
@@ -180,7 +198,8 @@ impl Upstream {
         }
         let upgraded = response.upgrade().await;
         let upgraded = upgraded.map_err(|error| self.agent.failed(format!("the upgrade failed ({error})")))?;
-        Ok(Socket::new(upgraded, Side::Client, true, &self.limits).await)
+        // Who is to be a node has to show that it is before it is heard at length.
+        Ok(Socket::new(upgraded, Side::Client, protocol == PLAIN, &self.limits).await)
     }
 
     /// What a server says of why it refuses, if it says it as JSON-RPC does or as this API does.

@@ -34,7 +34,7 @@ struct End {
 impl End {
     fn new() -> Self {
         Self {
-            session: Session::new(LIMITS()),
+            session: Session::new(LIMITS(), usize::MAX),
             written: Vec::new(),
             read: Vec::new(),
         }
@@ -237,7 +237,7 @@ proptest! {
     fn no_record_of_a_peer_gone_mad_breaks_a_session(records in proptest::collection::vec(
         (0_u8..3, 0_u64..300, 0_u64..300, 0_usize..120), 0..50
     )) {
-        let mut session = Session::new(LIMITS());
+        let mut session = Session::new(LIMITS(), usize::MAX);
         let now = Instant::now();
         session.attach(PathId(0), 0, now).unwrap();
         session.write(&[1; 80]);
@@ -255,7 +255,7 @@ proptest! {
 }
 
 fn attached() -> (Session, Instant) {
-    let mut session = Session::new(LIMITS());
+    let mut session = Session::new(LIMITS(), usize::MAX);
     let now = Instant::now();
     session.attach(PathId(0), 0, now).unwrap();
     let _acknowledgement = session.poll_transmit(now);
@@ -292,7 +292,7 @@ fn a_path_is_probed_while_somebody_waits_and_otherwise_left_alone() {
         session.health(later + Duration::from_millis(300)),
         Some(Health::Suspect)
     );
-    let mut peer = Session::new(LIMITS());
+    let mut peer = Session::new(LIMITS(), usize::MAX);
     peer.attach(PathId(0), 0, later).unwrap();
     let _acknowledgement = peer.poll_transmit(later);
     peer.receive(PathId(0), Record::Probe { acknowledged: 0 }, later)
