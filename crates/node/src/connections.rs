@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::sync::lock;
 
 /// How long a client may take for a handshake, and to say what it wants.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -134,7 +136,7 @@ impl Room {
     }
 
     fn take(&self, address: IpAddr) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.0);
         let own = taken.by_address.get(&address).copied().unwrap_or_default();
         let has_share = address.is_loopback() || own < taken.most.div_ceil(4);
         if taken.all >= taken.most || !has_share {
@@ -151,7 +153,7 @@ impl Room {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.room.0);
         taken.all -= 1;
         if let Some(own) = taken.by_address.get_mut(&self.address) {
             *own -= 1;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use crate::members::{Members, REVOCATION, SKEW};
 use crate::party::Keys;
 use crate::shares::Seldom;
 use crate::store::Store;
+use crate::sync::lock;
 
 const DIGEST: &str = "dawn/registry/digest";
 const RECORD: &str = "dawn/registry/record";
@@ -68,10 +69,6 @@ impl std::fmt::Debug for Directory {
             .field("nodes", &self.nodes().len())
             .finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Directory {

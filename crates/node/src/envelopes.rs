@@ -3,8 +3,7 @@
 //! What is stored, forwarded or flooded goes in envelopes: [`Envelopes::seal`] for the one side, [`Envelopes::open`] for
 //! the other. A notice has a kind, which says whom on the other node it is for.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_channel::envelope::{
@@ -21,6 +20,7 @@ use crate::keyring::Keyring;
 use crate::members::{SKEW, now};
 use crate::party::Keys;
 use crate::store::Store;
+use crate::sync::{Counts, lock};
 
 /// How long a notice counts.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -123,7 +123,7 @@ struct Inner {
     directory: Directory,
     config: EnvelopesConfig,
     guard: Mutex<ReplayGuard>,
-    counted: Mutex<BTreeMap<&'static str, u64>>,
+    counts: Counts,
 }
 
 impl std::fmt::Debug for Envelopes {
@@ -174,7 +174,7 @@ impl Envelopes {
             directory,
             config,
             guard: Mutex::new(guard),
-            counted: Mutex::default(),
+            counts: Counts::default(),
         })))
     }
 
@@ -199,13 +199,11 @@ impl Envelopes {
     /// What was counted since the start: `sealed`, `opened`, and the codes of failures.
     #[must_use]
     pub fn counted(&self) -> Vec<(&'static str, u64)> {
-        let counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.iter().map(|(what, count)| (*what, *count)).collect()
+        self.0.counts.all()
     }
 
     fn count(&self, what: &'static str) {
-        let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        *counted.entry(what).or_default() += 1;
+        self.0.counts.count(what);
     }
 
     /// Seals a notice to a node.
@@ -291,7 +289,7 @@ impl Envelopes {
             })?
         };
         let notice = Notice::decode(&payload)?;
-        let guard = || self.0.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = || lock(&self.0.guard);
         let forgotten = {
             let mut guard = guard();
             guard.admit(envelope, now)?;

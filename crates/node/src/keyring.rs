@@ -5,7 +5,7 @@
 //! grace time. Both nodes order keys alike, so that two exchanges that cross each other leave both with one current key.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dawn_channel::{KeyId, SharedKey};
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::error::NodeError;
 use crate::store::{SharedKeyRow, Store};
+use crate::sync::lock;
 
 /// Keys of one peer that are kept; the oldest former ones go first.
 const PER_PEER: usize = 16;
@@ -171,7 +172,7 @@ impl Keyring {
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<KeyId, Held>> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.held)
     }
 
     /// Every key.

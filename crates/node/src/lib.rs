@@ -22,6 +22,7 @@ pub mod pins;
 pub mod setup;
 mod shares;
 pub mod store;
+mod sync;
 pub mod time;
 mod vault;
 mod websocket;

@@ -6,7 +6,7 @@
 //! What a member carries for others is bounded in size, number and age.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_channel::envelope::ReplayError;
@@ -25,6 +25,7 @@ use crate::error::NodeError;
 use crate::members::now;
 use crate::shares::{Seldom, Shares};
 use crate::store::{MailRow, Store};
+use crate::sync::{Counts, lock};
 
 /// Notices travel over it.
 pub(crate) const MAIL: Protocol = Protocol("/dawn/mail/1");
@@ -76,7 +77,7 @@ struct Inner {
     readers: Mutex<BTreeMap<String, mpsc::Sender<Received>>>,
     /// To whom something is handed over now, and whether there is more since.
     busy: Mutex<BTreeMap<NodeId, bool>>,
-    counted: Mutex<BTreeMap<&'static str, u64>>,
+    counts: Counts,
     streams: Shares,
     told: Seldom,
     /// One is let in at a time, so that none takes the room that another was promised.
@@ -89,10 +90,6 @@ impl std::fmt::Debug for Mail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Mail").field(&self.0.room).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Mail {
@@ -115,7 +112,7 @@ impl Mail {
             },
             readers: Mutex::default(),
             busy: Mutex::default(),
-            counted: Mutex::default(),
+            counts: Counts::default(),
             streams: Shares::new(STREAMS.0, STREAMS.1),
             told: Seldom::default(),
             taking: tokio::sync::Mutex::default(),
@@ -125,16 +122,13 @@ impl Mail {
     }
 
     fn count(&self, what: &'static str) {
-        *lock(&self.0.counted).entry(what).or_default() += 1;
+        self.0.counts.count(what);
     }
 
     /// What was counted since the start.
     #[must_use]
     pub fn counted(&self) -> Vec<(&'static str, u64)> {
-        lock(&self.0.counted)
-            .iter()
-            .map(|(what, count)| (*what, *count))
-            .collect()
+        self.0.counts.all()
     }
 
     /// The notices of a kind that come from now on. A second reader takes the place of the first.

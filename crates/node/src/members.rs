@@ -9,7 +9,7 @@ mod renewal;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::error::{NodeError, SELF};
 use crate::pins::Pins;
 use crate::store::{RequestRow, Store, Verdict};
+use crate::sync::lock;
 
 /// Strangers are admitted over it, and members renewed.
 pub(crate) const ADMISSION: Protocol = Protocol("/dawn/admission/1");
@@ -128,10 +129,6 @@ struct Inner {
     lifetime: Duration,
     admissions_per_minute: u32,
     announce: Vec<String>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn corrupt(error: impl std::fmt::Display) -> NodeError {

@@ -5,7 +5,7 @@
 //! may have sealed to them, or hold an older record of this node. Bindings are made anew whenever they are needed, and
 //! published in this node's record.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_channel::{Party, StaticKey};
@@ -17,6 +17,7 @@ use crate::config::KeysConfig;
 use crate::error::NodeError;
 use crate::members::now;
 use crate::store::{StaticKeyRow, Store};
+use crate::sync::lock;
 
 /// Between two looks at what is due, at most and at least.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
@@ -61,10 +62,6 @@ impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Keys").field(&self.party().key().public()).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unbound(error: &dyn std::fmt::Display) -> NodeError {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dawn_channel::StaticPublic;
 use dawn_identity::{Membership, NodeId, NodeName, UnixTime};
@@ -16,6 +16,7 @@ use crate::api::Events;
 use crate::error::NodeError;
 use crate::shares::Seldom;
 use crate::store::{PinRow, Store};
+use crate::sync::lock;
 
 /// Names for which impostors are remembered.
 const REMEMBERED: usize = 1024;
@@ -112,10 +113,6 @@ impl std::fmt::Debug for Pins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Pins").field(&lock(&self.0.pins).len()).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pins {

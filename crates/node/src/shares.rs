@@ -1,14 +1,12 @@
 //! Fair shares: what one member asks for takes neither the room nor the attention that is for the others.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::lock;
 
 /// Room for so many things at once, and for so many of each node.
 #[derive(Debug, Clone)]

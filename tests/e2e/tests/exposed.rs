@@ -528,23 +528,36 @@ async fn tls_holds_and_slow_or_too_many_clients_are_closed() {
     assert_eq!(ask(trusting()).await.expect("answered").status(), 200);
     assert!(ask(http()).await.is_err(), "an unknown authority is not trusted");
     // Clients that say nothing, before the handshake or after it, are closed and take no place for long.
-    let mut idle: Vec<Box<dyn tokio::io::AsyncRead + Unpin>> = Vec::new();
-    for _ in 0..2 {
-        idle.push(Box::new(
-            tokio::net::TcpStream::connect(&listen).await.expect("connected"),
-        ));
-    }
     let mut roots = rustls::RootCertStore::empty();
     roots.add(pair.cert.der().clone()).expect("a root");
     let trust = rustls::ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = tokio::net::TcpStream::connect(&listen).await.expect("connected");
-    let name = "localhost".try_into().expect("a name");
-    let secured = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trust)).connect(name, stream);
-    idle.push(Box::new(secured.await.expect("a handshake")));
+    let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trust));
+    // The places of the clients before are free once the listener has seen them leave.
+    let mut idle = None;
+    eventually("three clients have all the places", async || {
+        let first = tokio::net::TcpStream::connect(&listen).await.expect("connected");
+        let second = tokio::net::TcpStream::connect(&listen).await.expect("connected");
+        let third = tokio::net::TcpStream::connect(&listen).await.expect("connected");
+        let name = "localhost".try_into().expect("a name");
+        // Clients are taken in their order: once the third has its handshake, it is known whether the others were.
+        let Ok(third) = tls.connect(name, third).await else {
+            return false;
+        };
+        let taken = |stream: &tokio::net::TcpStream| {
+            let nothing_yet = stream.try_read(&mut [0]);
+            nothing_yet.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        let all = taken(&first) && taken(&second);
+        idle = Some((first, second, third));
+        all
+    })
+    .await;
+    let (mut first, mut second, mut third) = idle.expect("three clients");
     eventually("one more is closed at once", async || ask(trusting()).await.is_err()).await;
-    for mut stream in idle {
+    let silent: [&mut (dyn tokio::io::AsyncRead + Unpin); 3] = [&mut first, &mut second, &mut third];
+    for stream in silent {
         let mut rest = Vec::new();
         let ended = tokio::time::timeout(dawn_e2e::PATIENCE, stream.read_to_end(&mut rest)).await;
         assert!(

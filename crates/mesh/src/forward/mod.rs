@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dawn_channel::transport::CloseCode;
-use dawn_channel::{KnownPeer, SessionId};
+use dawn_channel::{KnownPeer, Party, SessionId};
 use dawn_identity::{NodeId, UnixTime};
 use tokio::sync::{Notify, broadcast};
 
@@ -130,6 +130,16 @@ impl Forward {
             found: Notify::new(),
             tunnels: Mutex::default(),
             making: Mutex::default(),
+        }
+    }
+
+    /// What queries and answers are sealed and read with, now.
+    fn sealing<'a>(&self, party: &'a Party) -> query::Now<'a> {
+        query::Now {
+            network: self.forwarding.network,
+            party,
+            time: time(),
+            at: Instant::now(),
         }
     }
 
@@ -325,12 +335,7 @@ impl Mesh {
     fn ask_for_routes(&self, node: NodeId, wide: bool) {
         let Some(forward) = self.forward() else { return };
         let party = (forward.forwarding.party)();
-        let sealing = query::Now {
-            network: forward.forwarding.network,
-            party: &party,
-            time: time(),
-            at: Instant::now(),
-        };
+        let sealing = forward.sealing(&party);
         let chain = self.shared.gate.own_chain();
         let asked = lock(&forward.discovery).ask(node, wide, chain, sealing, &mut rand::rng());
         match asked {
@@ -345,12 +350,7 @@ impl Mesh {
     fn route_message(&self, message: &Published, is_query: bool) {
         let Some(forward) = self.forward() else { return };
         let party = (forward.forwarding.party)();
-        let sealing = query::Now {
-            network: forward.forwarding.network,
-            party: &party,
-            time: time(),
-            at: Instant::now(),
-        };
+        let sealing = forward.sealing(&party);
         let then = if is_query {
             let neighbours: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
             let is_member = |node, chain: &[u8]| self.shared.gate.verify(node, chain).is_ok();

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use dawn_channel::SharedKey;
 use dawn_channel::exchange::{Acceptor, ExchangeError, KeyRequest, Message, RefusalCode};
 use dawn_identity::NodeId;
 use dawn_mesh::{Inbound, Incoming, MeshStream};
@@ -14,8 +13,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::stream::{receive, send};
-use super::{ASKED, AcceptKeys, Asked, AskedFor, DEADLINE, ExchangeFailure, KeyExchange, Origin, Progress, STEP, lock};
+use super::{ASKED, AcceptKeys, Asked, AskedFor, DEADLINE, ExchangeFailure, KeyExchange, Origin, Progress, STEP};
 use crate::members::{SKEW, now};
+use crate::sync::lock;
 use crate::time::rfc3339;
 
 impl KeyExchange {
@@ -169,14 +169,6 @@ impl KeyExchange {
             // Who asks has nothing to say meanwhile: it has left.
             _ = stream.read_u8() => Err(ExchangeFailure::Unreachable("it did not wait for an answer".to_owned())),
             () = tokio::time::sleep(left) => Err(ExchangeFailure::Late),
-        }
-    }
-
-    /// What is renewed may have been revoked meanwhile.
-    pub(super) fn is_kept(&self, former: Option<&SharedKey>) -> Result<(), ExchangeFailure> {
-        match former.filter(|key| self.keyring().get(key.id()).is_none()) {
-            Some(key) => Err(ExchangeFailure::Revoked(key.id())),
-            None => Ok(()),
         }
     }
 }

@@ -10,9 +10,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::stream::{receive, send};
-use super::{DEADLINE, ExchangeFailure, KEYS, KeyExchange, Origin, Progress, RETRY, STEP, lock};
+use super::{DEADLINE, ExchangeFailure, KEYS, KeyExchange, Origin, Progress, RETRY, STEP};
 use crate::members::{SKEW, now};
 use crate::store::WishRow;
+use crate::sync::lock;
 
 impl KeyExchange {
     /// Tries once to get what is wanted of a peer.

@@ -10,7 +10,7 @@ mod ask;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dawn_channel::exchange::{ExchangeError, KeyRevocation, KeyRevocationError, RefusalCode};
@@ -33,6 +33,7 @@ use crate::mail::Mail;
 use crate::members::{SKEW, now};
 use crate::shares::{Seldom, Shares};
 use crate::store::{KeyRevocationRow, Store, WishRow};
+use crate::sync::{Counts, lock};
 use crate::time::rfc3339;
 
 /// Keys are agreed on over it.
@@ -211,7 +212,7 @@ struct Inner {
     given_up: Mutex<BTreeSet<KeyId>>,
     /// How often each member asked lately.
     pace: Mutex<BTreeMap<NodeId, (Instant, u32)>>,
-    counted: Mutex<BTreeMap<&'static str, u64>>,
+    counts: Counts,
     streams: Shares,
     told: Seldom,
     wake: Notify,
@@ -222,10 +223,6 @@ impl std::fmt::Debug for KeyExchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("KeyExchange").field(&lock(&self.0.wishes).len()).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KeyExchange {
@@ -245,7 +242,7 @@ impl KeyExchange {
             sent: Mutex::default(),
             given_up: Mutex::default(),
             pace: Mutex::default(),
-            counted: Mutex::default(),
+            counts: Counts::default(),
             streams: Shares::new(STREAMS.0, STREAMS.1),
             told: Seldom::default(),
             wake: Notify::new(),
@@ -265,17 +262,22 @@ impl KeyExchange {
         self.0.parts.directory.name_of(node)
     }
 
+    /// What is renewed may have been revoked meanwhile.
+    fn is_kept(&self, former: Option<&SharedKey>) -> Result<(), ExchangeFailure> {
+        match former.filter(|key| self.keyring().get(key.id()).is_none()) {
+            Some(key) => Err(ExchangeFailure::Revoked(key.id())),
+            None => Ok(()),
+        }
+    }
+
     fn count(&self, what: &'static str) {
-        *lock(&self.0.counted).entry(what).or_default() += 1;
+        self.0.counts.count(what);
     }
 
     /// What was counted since the start: `agreed`, `revoked`, and the codes of failures.
     #[must_use]
     pub fn counted(&self) -> Vec<(&'static str, u64)> {
-        lock(&self.0.counted)
-            .iter()
-            .map(|(what, count)| (*what, *count))
-            .collect()
+        self.0.counts.all()
     }
 
     /// The keys that are to be agreed on, and how far that is.
