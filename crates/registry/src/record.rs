@@ -112,14 +112,14 @@ struct Envelope {
 }
 
 /// Byte strings in CBOR.
-mod bytes {
+pub(crate) mod bytes {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         match ciborium::Value::deserialize(deserializer)? {
             ciborium::Value::Bytes(bytes) => Ok(bytes),
             _ => Err(serde::de::Error::custom("a byte string was expected")),
@@ -129,7 +129,7 @@ mod bytes {
 
 const DEPTH: usize = 16;
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Writing to memory cannot fail, and these types hold nothing that CBOR cannot express.
     let written = ciborium::into_writer(value, &mut bytes);
@@ -137,7 +137,7 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     let mut rest = bytes;
     let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, DEPTH);
     let value = value.map_err(|error| RecordError::Malformed(error.to_string()))?;

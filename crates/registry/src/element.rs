@@ -1,0 +1,88 @@
+//! What the values in a set say: CBOR in its one encoding.
+
+use dawn_identity::NodeName;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{self, MAX_BINDING_BYTES, bytes};
+use crate::summary::AgentSummary;
+use crate::wire::Malformed;
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeElement {
+    /// Its name.
+    pub name: NodeName,
+    /// Its certificate chain, encoded: by it everybody can tell that it is a member.
+    #[serde(with = "bytes")]
+    pub chain: Vec<u8>,
+    /// The version of its software.
+    pub software: String,
+    /// Multiaddresses at which it can be dialled.
+    pub addresses: Vec<String>,
+    /// Its binding: which static key is its own. Empty where it says nothing of that.
+    #[serde(default, with = "bytes", skip_serializing_if = "Vec::is_empty")]
+    pub binding: Vec<u8>,
+}
+
+impl NodeElement {
+    /// The bytes of the value.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        record::encode(self)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is none, or not in its one encoding.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let element: Self = record::decode(bytes).map_err(|_| Malformed("not what a node says of itself"))?;
+        if element.binding.len() > MAX_BINDING_BYTES || element.encode() != bytes {
+            return Err(Malformed("not what a node says of itself"));
+        }
+        Ok(element)
+    }
+}
+
+impl AgentSummary {
+    /// The bytes of the value.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        record::encode(self)
+    }
+
+    /// Reads a value. Members that are not known here are passed over: a newer node may say more.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        record::decode(bytes).map_err(|_| Malformed("not what a node says of an agent"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_comes_back() {
+        let node = NodeElement {
+            name: "laptop".parse().unwrap(),
+            chain: vec![1; 300],
+            software: "0.1.0".into(),
+            addresses: vec!["/ip4/127.0.0.1/tcp/1".into()],
+            binding: Vec::new(),
+        };
+        assert_eq!(NodeElement::decode(&node.encode()), Ok(node.clone()));
+        assert!(NodeElement::decode(&[&node.encode()[..], &[0]].concat()).is_err());
+        let long = NodeElement {
+            binding: vec![0; MAX_BINDING_BYTES + 1],
+            ..node
+        };
+        assert!(NodeElement::decode(&long.encode()).is_err());
+        let agent = AgentSummary::starting("memory".parse().unwrap());
+        assert_eq!(AgentSummary::decode(&agent.encode()), Ok(agent.clone()));
+        assert!(NodeElement::decode(&agent.encode()).is_err());
+    }
+}

@@ -1,0 +1,492 @@
+//! A replica of the registry: of every node the set that it signed, merged with whatever comes from anybody.
+//!
+//! A node's set is written by that node alone. Every change makes a new [`Head`], signed over the whole
+//! set, and a [`Delta`] from the one before. A replica keeps of each node the heads that no other one replaces: union
+//! without those, which is commutative, associative and idempotent. Usually that is one head; incarnations of a node that
+//! do not know of each other have one each, what is shown is the join of their sets, and whichever of them hears of the
+//! other signs a head that covers both.
+//!
+//! Whoever passes a delta on can neither add to it nor leave anything out: the set that comes of it must be the one that
+//! the head was signed over.
+
+mod local;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dawn_identity::{AgentName, Membership, NetworkId, NodeId, UnixTime};
+
+use crate::delta::{Delta, Element, Key, Value};
+use crate::head::{Equivocation, Head, digest_of};
+use crate::owner::{self, Known, Owner, Stored};
+use crate::refusal::{Refusal, Refusals};
+use crate::set::Rest;
+
+pub use local::{Change, LocalError};
+
+/// How much a replica takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Nodes known at once.
+    pub nodes: usize,
+    /// Entries in the set of a node: itself and its agents.
+    pub entries: usize,
+    /// Bytes of memory of the set of a node, for each of its heads.
+    pub owner_bytes: usize,
+    /// Bytes of memory of all sets.
+    pub bytes: usize,
+    /// Heads of a node that are taken within a minute.
+    pub heads_a_minute: u32,
+    /// How far ahead of this node's clock another's may be.
+    pub skew: Duration,
+    /// How long a head counts that this node signs; others may count as long.
+    pub validity: Duration,
+    /// How long an expired head is kept, unseen.
+    pub keep: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self {
+            nodes: 16_384,
+            entries: 513,
+            owner_bytes: 256 << 10,
+            bytes: 256 << 20,
+            heads_a_minute: 120,
+            skew: Duration::from_secs(120),
+            validity: DAY * 7,
+            keep: DAY * 23,
+        }
+    }
+}
+
+/// What became of a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It is news: others should get it too.
+    New,
+    /// It was known, or something newer is.
+    Known,
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something else is known of a node: what it says, or that it says nothing any more.
+    Changed(NodeId),
+    /// A node signed two different heads of one clock. Told once of each node.
+    Lied(Box<Equivocation>),
+}
+
+/// What a node says now.
+#[derive(Debug, Clone)]
+pub struct NodeView<'a> {
+    /// Who.
+    pub node: NodeId,
+    /// What its certificate says of it.
+    pub membership: &'a Membership,
+    elements: Cow<'a, [Element]>,
+}
+
+impl NodeView<'_> {
+    /// What it says of itself.
+    #[must_use]
+    pub fn own(&self) -> Option<&Value> {
+        owner::read(&self.elements, &Key::Node)
+    }
+
+    /// What it says of an agent.
+    #[must_use]
+    pub fn agent(&self, name: &AgentName) -> Option<&Value> {
+        owner::read(&self.elements, &Key::Agent(name.clone()))
+    }
+
+    /// Its agents, by name.
+    pub fn agents(&self) -> impl Iterator<Item = (&AgentName, &Value)> {
+        let same_key = |a: &Element, b: &Element| a.key == b.key;
+        self.elements.chunk_by(same_key).filter_map(|same| match same {
+            [
+                ..,
+                Element {
+                    key: Key::Agent(name),
+                    value,
+                    ..
+                },
+            ] => Some((name, value)),
+            _ => None,
+        })
+    }
+
+    /// Every entry, also those behind another of the same key.
+    #[must_use]
+    pub fn elements(&self) -> &[Element] {
+        &self.elements
+    }
+}
+
+/// A node of whom something is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// What came between.
+    Part,
+    /// Its whole set: what came between did not fit.
+    Whole,
+}
+
+/// The registry as one node has it.
+#[derive(Debug)]
+pub struct Replica {
+    network: NetworkId,
+    local: NodeId,
+    /// What the certificate of this node says.
+    membership: Arc<Membership>,
+    /// This incarnation.
+    epoch: u64,
+    limits: Limits,
+    owners: BTreeMap<NodeId, Owner>,
+    bytes: usize,
+    missing: BTreeMap<NodeId, Missing>,
+    refusals: Refusals,
+    events: Vec<Event>,
+}
+
+impl Replica {
+    /// An empty replica of the node that `membership` is of. `epoch` names this incarnation of it: greater than that of
+    /// any before, and kept before it is used.
+    #[must_use]
+    pub fn new(membership: Membership, epoch: u64, limits: Limits) -> Self {
+        Self {
+            network: membership.network,
+            local: membership.node,
+            membership: Arc::new(membership),
+            epoch,
+            limits,
+            owners: BTreeMap::new(),
+            bytes: 0,
+            missing: BTreeMap::new(),
+            refusals: Refusals::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Takes an encoded delta, which `from` passed on. `verify` says what the node element (whose value it gets) makes of
+    /// a node; it is asked only where a node says something new of itself.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why it is not taken; nothing changed. It is counted.
+    pub fn apply(
+        &mut self,
+        bytes: &[u8],
+        from: NodeId,
+        now: UnixTime,
+        verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
+    ) -> Result<Applied, Refusal> {
+        let applied = self.try_apply(bytes, now, verify);
+        if let Err(refusal) = &applied {
+            self.refusals.count(refusal, from);
+        }
+        applied
+    }
+
+    fn try_apply(
+        &mut self,
+        bytes: &[u8],
+        now: UnixTime,
+        verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
+    ) -> Result<Applied, Refusal> {
+        let mut delta = Delta::decode(bytes)?;
+        let Some(head) = self.admit(&mut delta, now)? else {
+            return Ok(Applied::Known);
+        };
+        let node = head.node;
+        let missing = match (delta.is_whole(), &delta.rest) {
+            (true, _) => None,
+            (false, Rest::Without(_)) => Some(Missing::Part),
+            (false, Rest::Only(_)) => Some(Missing::Whole),
+        };
+        let nobody = Owner::default();
+        let owner = self.owners.get(&node).unwrap_or(&nobody);
+        let elements = owner.assemble(delta);
+        let elements = elements.filter(|elements| digest_of(elements.iter()) == head.digest);
+        let Some(elements) = elements else {
+            return Err(match missing {
+                Some(missing) => self.misses(node, missing),
+                None => Refusal::NotSigned,
+            });
+        };
+        let own = owner::read(&elements, &Key::Node).ok_or(Refusal::NoNode)?;
+        self.has_room_for(&elements)?;
+        let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
+        let membership = match owner.heads.iter().find(same) {
+            Some(stored) => Arc::clone(&stored.membership),
+            None => Arc::new(self.verified(&node, verify(&node, own))?),
+        };
+        if !self.owners.contains_key(&node) && self.owners.len() >= self.limits.nodes {
+            return Err(Refusal::Full);
+        }
+        self.missing.remove(&node);
+        let is_kept = self.keep(
+            Stored {
+                head,
+                elements: elements.into(),
+                membership,
+            },
+            now,
+        );
+        if is_kept {
+            Ok(Applied::New)
+        } else {
+            Err(Refusal::TooManyHeads)
+        }
+    }
+
+    /// The verified head of a delta, if it is news.
+    fn admit(&mut self, delta: &mut Delta, now: UnixTime) -> Result<Option<Head>, Refusal> {
+        let (parsed, limits) = (&delta.head, &self.limits);
+        let head = parsed.head();
+        if parsed.network() != self.network {
+            return Err(Refusal::OtherNetwork);
+        }
+        let owner = self.owners.get(&head.node);
+        if owner.is_some_and(|owner| owner.heads.iter().any(|stored| is_old(head, &stored.head))) {
+            return Ok(None);
+        }
+        if head.time > now + limits.skew {
+            return Err(Refusal::FromTheFuture(head.time));
+        }
+        if head.expires.since(head.time) > limits.validity {
+            return Err(Refusal::TooLong(head.expires));
+        }
+        if head.expires + limits.keep <= now {
+            return Err(Refusal::Expired(head.expires));
+        }
+        if owner.is_some_and(|owner| !owner.may_say(limits.heads_a_minute, now)) {
+            return Err(Refusal::TooOften);
+        }
+        if !delta.head.is_signed() {
+            return Err(Refusal::BadSignature);
+        }
+        let head = delta.head.head();
+        if let Some(owner) = self.owners.get_mut(&head.node)
+            && let Some(twin) = owner.twin(&head.clock)
+        {
+            let proof = Equivocation::of(&twin.head, head).filter(|_| !owner.lied);
+            let is_old = twin.head.id <= head.id;
+            if let Some(proof) = proof {
+                owner.lied = true;
+                self.events.push(Event::Lied(Box::new(proof)));
+            }
+            if is_old {
+                return Ok(None);
+            }
+        }
+        Ok(Some(delta.head.head().clone()))
+    }
+
+    fn misses(&mut self, node: NodeId, missing: Missing) -> Refusal {
+        /// Nodes of whom it is remembered that something is missing; of more the next comparison tells.
+        const MOST: usize = 1024;
+        if self.missing.len() < MOST || self.missing.contains_key(&node) {
+            let known = self.missing.entry(node).or_insert(missing);
+            if missing == Missing::Whole {
+                *known = missing;
+            }
+        }
+        Refusal::Gap(node)
+    }
+
+    fn has_room_for(&self, elements: &[Element]) -> Result<(), Refusal> {
+        let size = owner::size_of_elements(elements);
+        if elements.len() > self.limits.entries {
+            return Err(Refusal::TooMany(elements.len()));
+        }
+        if size > self.limits.owner_bytes {
+            return Err(Refusal::TooLarge(size));
+        }
+        if self.bytes + size > self.limits.bytes {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    fn verified(&self, node: &NodeId, membership: Result<Membership, String>) -> Result<Membership, Refusal> {
+        let membership = membership.map_err(Refusal::NoMember)?;
+        if membership.node != *node || membership.network != self.network {
+            return Err(Refusal::NoMember("its certificate is that of another node".to_owned()));
+        }
+        Ok(membership)
+    }
+
+    /// Whether it was kept, among those of its node.
+    fn keep(&mut self, stored: Stored, now: UnixTime) -> bool {
+        let node = stored.head.node;
+        let owner = self.owners.entry(node).or_default();
+        owner.count(now);
+        self.bytes = self.bytes.saturating_sub(size_of(owner));
+        let is_kept = owner.insert(stored);
+        owner.live = live(owner, now);
+        self.bytes += size_of(owner);
+        if is_kept {
+            self.events.push(Event::Changed(node));
+        }
+        is_kept
+    }
+
+    /// Forgets what expired long ago, and tells of what expired.
+    pub fn tick(&mut self, now: UnixTime) {
+        let (local, keep) = (self.local, self.limits.keep);
+        for (node, owner) in &mut self.owners {
+            let before = size_of(owner);
+            owner
+                .heads
+                .retain(|stored| *node == local || stored.head.expires + keep > now);
+            self.bytes = (self.bytes + size_of(owner)).saturating_sub(before);
+            let live = live(owner, now);
+            if live != owner.live {
+                owner.live = live;
+                self.events.push(Event::Changed(*node));
+            }
+        }
+        self.owners.retain(|_, owner| !owner.heads.is_empty());
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    #[must_use]
+    pub fn next_tick(&self, now: UnixTime) -> Option<UnixTime> {
+        let heads = self.owners.values().flat_map(|owner| &owner.heads);
+        let ends = heads.map(|stored| match stored.head.expires {
+            expires if expires > now => expires,
+            expires => expires + self.limits.keep,
+        });
+        ends.filter(|end| *end > now).min()
+    }
+
+    /// Forgets the nodes that are no members any more, and says which they are. This node stays.
+    pub fn retain(&mut self, mut is_member: impl FnMut(&NodeId, &Membership) -> bool) -> Vec<NodeId> {
+        let local = self.local;
+        let out = self.owners.extract_if(.., |node, owner| {
+            let is_out = |stored: &Stored| !is_member(node, &stored.membership);
+            *node != local && owner.heads.last().is_some_and(is_out)
+        });
+        let out: Vec<(NodeId, Owner)> = out.collect();
+        for (node, owner) in &out {
+            self.bytes = self.bytes.saturating_sub(size_of(owner));
+            self.events.push(Event::Changed(*node));
+        }
+        out.into_iter().map(|(node, _)| node).collect()
+    }
+
+    /// What changed since this was last asked.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What was refused.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Bytes of memory that the sets take, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What a node says now; `None` if nothing is known of it, or it has expired.
+    #[must_use]
+    pub fn node(&self, node: &NodeId, now: UnixTime) -> Option<NodeView<'_>> {
+        let owner = self.owners.get(node)?;
+        view(*node, owner, now)
+    }
+
+    /// What every node says now.
+    pub fn nodes(&self, now: UnixTime) -> impl Iterator<Item = NodeView<'_>> {
+        self.owners
+            .iter()
+            .filter_map(move |(node, owner)| view(*node, owner, now))
+    }
+
+    /// The heads that are kept of a node, the most recent one last.
+    pub fn heads(&self, node: &NodeId) -> impl Iterator<Item = &Head> {
+        let owner = self.owners.get(node);
+        owner
+            .into_iter()
+            .flat_map(|owner| owner.heads.iter().map(|stored| &stored.head))
+    }
+
+    /// Everything known of a node, a delta for each of its heads: what is kept in storage, and applied at the next start.
+    #[must_use]
+    pub fn states(&self, node: &NodeId) -> Vec<Vec<u8>> {
+        let owner = self.owners.get(node);
+        owner.map_or_else(Vec::new, |owner| owner.heads.iter().map(owner::whole).collect())
+    }
+
+    /// The nodes of whom a delta came without what was before it: [`sync`](crate::sync) fetches them.
+    pub fn wanted(&self) -> impl Iterator<Item = NodeId> {
+        self.missing.keys().copied()
+    }
+
+    /// What is known of a node, as another is told who is to send more; nothing where the whole is wanted.
+    pub(crate) fn known(&self, node: &NodeId) -> Vec<Known> {
+        match (self.missing.get(node), self.owners.get(node)) {
+            (Some(Missing::Whole), _) | (_, None) => Vec::new(),
+            (_, Some(owner)) => owner.known(),
+        }
+    }
+
+    pub(crate) fn owner(&self, node: &NodeId) -> Option<&Owner> {
+        self.owners.get(node)
+    }
+
+    /// The first node after this one.
+    pub(crate) fn next_owner(&self, after: Option<NodeId>) -> Option<NodeId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.owners
+            .range((from, Bound::Unbounded))
+            .next()
+            .map(|(node, _)| *node)
+    }
+
+    pub(crate) fn all_heads(&self, now: UnixTime) -> impl Iterator<Item = &Head> {
+        let heads = self.owners.values().flat_map(|owner| &owner.heads);
+        let heads = heads.map(|stored| &stored.head);
+        heads.filter(move |head| head.expires + self.limits.keep > now)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// Whether a head tells nothing, whoever signed it: it is known, or one that has seen more is.
+fn is_old(head: &Head, known: &Head) -> bool {
+    head.id == known.id || (known.clock != head.clock && known.clock.includes(&head.clock))
+}
+
+fn view(node: NodeId, owner: &Owner, now: UnixTime) -> Option<NodeView<'_>> {
+    let elements = owner.shown(now);
+    let own = owner::read(&elements, &Key::Node)?;
+    // The membership by the certificate that is read.
+    let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
+    let stored = owner.heads.iter().rev().find(same).or(owner.heads.last())?;
+    Some(NodeView {
+        node,
+        membership: &stored.membership,
+        elements,
+    })
+}
+
+fn live(owner: &Owner, now: UnixTime) -> usize {
+    owner.heads.iter().filter(|stored| stored.head.expires > now).count()
+}
+
+fn size_of(owner: &Owner) -> usize {
+    owner.heads.iter().map(Stored::size).sum()
+}
