@@ -10,6 +10,7 @@ mod clock;
 pub mod delta;
 mod element;
 pub mod head;
+pub mod log;
 mod owner;
 mod record;
 mod refusal;
