@@ -221,7 +221,7 @@ impl Replica {
             });
         };
         let own = owner::read(&elements, &Key::Node).ok_or(Refusal::NoNode)?;
-        self.has_room_for(&elements)?;
+        self.has_room_for(&node, &elements)?;
         let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
         let membership = match owner.heads.iter().find(same) {
             Some(stored) => Arc::clone(&stored.membership),
@@ -289,10 +289,9 @@ impl Replica {
         Ok(Some(delta.head.head().clone()))
     }
 
+    /// Remembers that something is missing of a node that is known; who says so of others may have made them up.
     fn misses(&mut self, node: NodeId, missing: Missing) -> Refusal {
-        /// Nodes of whom it is remembered that something is missing; of more the next comparison tells.
-        const MOST: usize = 1024;
-        if self.missing.len() < MOST || self.missing.contains_key(&node) {
+        if self.owners.contains_key(&node) {
             let known = self.missing.entry(node).or_insert(missing);
             if missing == Missing::Whole {
                 *known = missing;
@@ -301,7 +300,7 @@ impl Replica {
         Refusal::Gap(node)
     }
 
-    fn has_room_for(&self, elements: &[Element]) -> Result<(), Refusal> {
+    fn has_room_for(&self, node: &NodeId, elements: &[Element]) -> Result<(), Refusal> {
         let size = owner::size_of_elements(elements);
         if elements.len() > self.limits.entries {
             return Err(Refusal::TooMany(elements.len()));
@@ -309,7 +308,9 @@ impl Replica {
         if size > self.limits.owner_bytes {
             return Err(Refusal::TooLarge(size));
         }
-        if self.bytes + size > self.limits.bytes {
+        // Who is known already may go on changing when the registry is full.
+        let own = self.owners.get(node).map_or(0, size_of);
+        if self.bytes.saturating_sub(own).saturating_add(size) > self.limits.bytes {
             return Err(Refusal::Full);
         }
         Ok(())
@@ -354,6 +355,7 @@ impl Replica {
             }
         }
         self.owners.retain(|_, owner| !owner.heads.is_empty());
+        self.missing.retain(|node, _| self.owners.contains_key(node));
     }
 
     /// When [`tick`](Self::tick) has something to do next.
@@ -376,6 +378,7 @@ impl Replica {
         });
         let out: Vec<(NodeId, Owner)> = out.collect();
         for (node, owner) in &out {
+            self.missing.remove(node);
             self.bytes = self.bytes.saturating_sub(size_of(owner));
             self.events.push(Event::Changed(*node));
         }
@@ -428,7 +431,8 @@ impl Replica {
         owner.map_or_else(Vec::new, |owner| owner.heads.iter().map(owner::whole).collect())
     }
 
-    /// The nodes of whom a delta came without what was before it: [`sync`](crate::sync) fetches them.
+    /// The known nodes of whom a delta came without what was before it: [`sync`](crate::sync) fetches them. Of others
+    /// [`Refusal::Gap`] tells.
     pub fn wanted(&self) -> impl Iterator<Item = NodeId> {
         self.missing.keys().copied()
     }

@@ -226,7 +226,8 @@ impl Replica {
         if set.get(&Key::Node).is_none() {
             return Err(LocalError::NoNode);
         }
-        self.has_room_for(set.entries()).map_err(LocalError::TooMuch)?;
+        self.has_room_for(&self.local, set.entries())
+            .map_err(LocalError::TooMuch)?;
         if set.clock() == base.clock() {
             set.touch(self.epoch)?;
         }

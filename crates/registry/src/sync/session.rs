@@ -16,6 +16,8 @@ use crate::replica::Replica;
 
 /// Rounds of a comparison: each makes ranges 256 times shorter, or is one message of many ids.
 const MAX_ROUNDS: u32 = 64;
+/// Messages in which a registry can be listed, more than enough.
+const MAX_MESSAGES: usize = 64;
 /// Bytes of a message before its content is closed: what is added last may be a little longer.
 const FULL: usize = MAX_MESSAGE_BYTES - (2 << 10);
 /// Bytes of a step of the comparison before it is closed; the rest is compared in the next.
@@ -65,7 +67,6 @@ enum State {
     Collecting {
         asks_all: bool,
         theirs: BTreeMap<NodeId, Vec<Known>>,
-        needs: usize,
     },
     /// Giver: sends deltas.
     Giving(Outbox),
@@ -84,6 +85,8 @@ pub struct Session {
     inbox: Inbox,
     /// What came of a step of the comparison that is not complete.
     step: Vec<u8>,
+    /// What the other listed, and its messages without anything in them.
+    listed: usize,
     traffic: Traffic,
 }
 
@@ -121,6 +124,7 @@ impl Session {
             state,
             inbox: Inbox::default(),
             step: Vec::new(),
+            listed: 0,
             traffic: Traffic::default(),
         }
     }
@@ -250,6 +254,9 @@ impl Session {
                 return Err(SyncError::TooMuch);
             }
             self.step.extend_from_slice(bytes);
+            if !is_last && bytes.is_empty() {
+                return Err(SyncError::OutOfTurn);
+            }
             if !is_last {
                 self.state = state;
                 return Ok(Vec::new());
@@ -260,7 +267,6 @@ impl Session {
     }
 
     fn next(&mut self, state: State, message: Message<'_>, replica: &Replica) -> Result<State, SyncError> {
-        let most = most_heads(replica);
         match (state, message) {
             (State::Answering { rounds }, Message::Compare { heads, .. }) => {
                 let step = std::mem::take(&mut self.step);
@@ -291,7 +297,6 @@ impl Session {
                 State::Collecting {
                     asks_all: before,
                     mut theirs,
-                    needs: counted,
                 },
                 Message::Lists {
                     asks_all,
@@ -300,7 +305,7 @@ impl Session {
                     has,
                 },
             ) => {
-                let counted = counted + needs.len();
+                self.lists(needs.len() + has.len(), replica)?;
                 for Has { node, heads } in has {
                     theirs.insert(node, heads);
                 }
@@ -312,25 +317,16 @@ impl Session {
                     let known = theirs.entry(node).or_insert_with(|| replica.known(&node));
                     known.retain(|known| !id.0.starts_with(&known.id));
                 }
-                if theirs.len() > most || counted > most {
-                    return Err(SyncError::TooMuch);
-                }
                 let asks_all = asks_all || before;
                 Ok(match is_last {
                     true => State::Giving(Outbox::new(asks_all, theirs)),
-                    false => State::Collecting {
-                        asks_all,
-                        theirs,
-                        needs: counted,
-                    },
+                    false => State::Collecting { asks_all, theirs },
                 })
             }
             (State::Asked { mut wants }, Message::Want { is_last, has }) => {
                 self.inbox.end()?;
+                self.lists(has.len(), replica)?;
                 wants.extend(has.into_iter().map(|has| (has.node, has.heads)));
-                if wants.len() > most {
-                    return Err(SyncError::TooMuch);
-                }
                 Ok(match is_last {
                     true => State::Returning(Outbox::new(false, wants)),
                     false => State::Asked { wants },
@@ -338,6 +334,15 @@ impl Session {
             }
             (State::Given, Message::End) => self.inbox.end().map(|()| State::Done),
             _ => Err(SyncError::OutOfTurn),
+        }
+    }
+
+    /// Counts what the other lists; also a list of nothing, so that there is an end to them.
+    fn lists(&mut self, count: usize, replica: &Replica) -> Result<(), SyncError> {
+        self.listed = self.listed.saturating_add(count).saturating_add(1);
+        match self.listed > most_heads(replica) + MAX_MESSAGES {
+            true => Err(SyncError::TooMuch),
+            false => Ok(()),
         }
     }
 
@@ -398,7 +403,6 @@ fn collecting(asks_all: bool) -> State {
     State::Collecting {
         asks_all,
         theirs: BTreeMap::new(),
-        needs: 0,
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn read(&mut self, piece: &[u8], most: usize) -> Result<Vec<Vec<u8>>, SyncError> {
-        self.total = self.total.saturating_add(piece.len());
+        self.total = self.total.saturating_add(piece.len().max(1));
         if self.total > most {
             return Err(SyncError::TooMuch);
         }

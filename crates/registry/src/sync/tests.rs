@@ -354,11 +354,50 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     };
     (0..4).for_each(|turn| drop(giver.receive(&a.replica, &lists(turn * 100)).unwrap()));
     assert_eq!(giver.receive(&a.replica, &lists(1000)), Err(SyncError::TooMuch));
+    // Lists of nothing, too, end some time.
+    let mut giver = Session::respond(snapshot(&a.replica));
+    let nothing = Message::Lists {
+        asks_all: false,
+        is_last: false,
+        needs: Vec::new(),
+        has: Vec::new(),
+    }
+    .encode();
+    let until_refused = |session: &mut Session, message: &[u8]| {
+        let mut turns = 0;
+        while session.receive(&a.replica, message).is_ok() {
+            turns += 1;
+            assert!(turns < 1_000_000);
+        }
+        assert!(session.is_done());
+    };
+    until_refused(&mut giver, &nothing);
+    let piece = |is_last, bytes| {
+        Message::Compare {
+            heads: 1,
+            is_last,
+            bytes,
+        }
+        .encode()
+    };
+    let mut endless = Session::respond(snapshot(&a.replica));
+    assert_eq!(
+        endless.receive(&a.replica, &piece(false, &[])),
+        Err(SyncError::OutOfTurn)
+    );
+    let mut endless = Session::respond(snapshot(&a.replica));
+    until_refused(&mut endless, &piece(false, &[0; 60_000]));
     let asker = || {
         let mut asker = Session::fetch(snapshot(&a.replica), [a.id()]);
         asker.transmit(&a.replica).unwrap();
         asker
     };
+    until_refused(&mut asker(), &Message::Stream(&[]).encode());
+    let want = Message::Want {
+        is_last: false,
+        has: Vec::new(),
+    };
+    until_refused(&mut asker(), &want.encode());
     let mut flooded = asker();
     let piece = Message::Stream(&[0; 60_000]).encode();
     assert!(flooded.receive(&a.replica, &piece).is_ok());

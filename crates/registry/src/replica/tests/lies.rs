@@ -326,6 +326,35 @@ fn a_node_that_never_stops_is_slowed_and_one_with_too_much_is_refused() {
 }
 
 #[test]
+fn when_the_registry_is_full_those_that_are_known_go_on() {
+    let limits = Limits {
+        bytes: 3000,
+        ..Limits::default()
+    };
+    let mut b = Member::limited(2, 100, limits);
+    b.set_node("here");
+    let (mut a, mut c) = (Member::new(1, 100), Member::new(3, 100));
+    b.apply(&a.set_node(&"x".repeat(1200))).unwrap();
+    assert_eq!(b.apply(&c.set_node(&"x".repeat(1200))), Err(Refusal::Full));
+    assert_eq!(b.apply(&a.set_node(&"y".repeat(1200))), Ok(Applied::New));
+    assert!(b.replica.bytes() < 3000);
+    b.set_agent(1, "one");
+    b.replica.retain(|_, _| false);
+    b.learn(&c, c.id());
+}
+
+#[test]
+fn of_a_node_that_nobody_knows_nothing_is_remembered() {
+    let mut b = Member::up(2, 100);
+    for node in 10..30 {
+        let mut stranger = Member::up(node, 100);
+        let late = stranger.set_agent(1, "one");
+        assert_eq!(b.apply(&late), Err(Refusal::Gap(stranger.id())));
+    }
+    assert_eq!(b.replica.wanted().count(), 0);
+}
+
+#[test]
 fn a_write_with_two_values_ends_in_the_whole_being_wanted() {
     // The owner changes what its first write said, and signs both. Deltas that lean on it cannot fit.
     let key = key(1);
