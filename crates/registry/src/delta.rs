@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dawn_identity::AgentName;
 
 use crate::clock::Dot;
-use crate::head::{Head, Parsed, sha256};
+use crate::head::{Head, HeadId, Parsed, sha256};
 use crate::set::{Entry, Rest};
 use crate::wire::{self, Malformed, Reader};
 
@@ -114,6 +114,14 @@ impl Delta {
         };
         reader.end()?;
         Ok(Self { head, added, rest })
+    }
+
+    /// The id of the head that a delta begins with, without a look at anything else.
+    pub(crate) fn peek(bytes: &[u8]) -> Option<HeadId> {
+        let mut reader = Reader::new(bytes);
+        let is_delta = reader.byte().ok()? == VERSION;
+        let head = reader.bytes().ok().filter(|_| is_delta)?;
+        Some(HeadId(sha256(head)))
     }
 
     /// What it says, whether true or not.

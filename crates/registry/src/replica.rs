@@ -12,22 +12,23 @@
 mod local;
 #[cfg(test)]
 pub(crate) mod tests;
+mod view;
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dawn_identity::{AgentName, Membership, NetworkId, NodeId, UnixTime};
+use dawn_identity::{Membership, NetworkId, NodeId, UnixTime};
 
 use crate::delta::{Delta, Element, Key, Value};
-use crate::head::{Equivocation, Head, digest_of};
+use crate::head::{Equivocation, Head, HeadId, digest_of};
 use crate::owner::{self, Known, Owner, Stored};
 use crate::refusal::{Refusal, Refusals};
 use crate::set::Rest;
 
 pub use local::{Change, LocalError};
+pub use view::NodeView;
 
 /// How much a replica takes.
 #[derive(Debug, Clone, Copy)]
@@ -84,52 +85,6 @@ pub enum Event {
     Lied(Box<Equivocation>),
 }
 
-/// What a node says now.
-#[derive(Debug, Clone)]
-pub struct NodeView<'a> {
-    /// Who.
-    pub node: NodeId,
-    /// What its certificate says of it.
-    pub membership: &'a Membership,
-    elements: Cow<'a, [Element]>,
-}
-
-impl NodeView<'_> {
-    /// What it says of itself.
-    #[must_use]
-    pub fn own(&self) -> Option<&Value> {
-        owner::read(&self.elements, &Key::Node)
-    }
-
-    /// What it says of an agent.
-    #[must_use]
-    pub fn agent(&self, name: &AgentName) -> Option<&Value> {
-        owner::read(&self.elements, &Key::Agent(name.clone()))
-    }
-
-    /// Its agents, by name.
-    pub fn agents(&self) -> impl Iterator<Item = (&AgentName, &Value)> {
-        let same_key = |a: &Element, b: &Element| a.key == b.key;
-        self.elements.chunk_by(same_key).filter_map(|same| match same {
-            [
-                ..,
-                Element {
-                    key: Key::Agent(name),
-                    value,
-                    ..
-                },
-            ] => Some((name, value)),
-            _ => None,
-        })
-    }
-
-    /// Every entry, also those behind another of the same key.
-    #[must_use]
-    pub fn elements(&self) -> &[Element] {
-        &self.elements
-    }
-}
-
 /// A node of whom something is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missing {
@@ -151,6 +106,8 @@ pub struct Replica {
     limits: Limits,
     owners: BTreeMap<NodeId, Owner>,
     bytes: usize,
+    /// The heads of all owners: what comes again is known by its first bytes.
+    heads: BTreeSet<HeadId>,
     missing: BTreeMap<NodeId, Missing>,
     refusals: Refusals,
     events: Vec<Event>,
@@ -169,6 +126,7 @@ impl Replica {
             limits,
             owners: BTreeMap::new(),
             bytes: 0,
+            heads: BTreeSet::new(),
             missing: BTreeMap::new(),
             refusals: Refusals::default(),
             events: Vec::new(),
@@ -200,6 +158,9 @@ impl Replica {
         now: UnixTime,
         verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
     ) -> Result<Applied, Refusal> {
+        if Delta::peek(bytes).is_some_and(|id| self.heads.contains(&id)) {
+            return Ok(Applied::Known);
+        }
         let mut delta = Delta::decode(bytes)?;
         let Some(head) = self.admit(&mut delta, now)? else {
             return Ok(Applied::Known);
@@ -330,9 +291,13 @@ impl Replica {
         let owner = self.owners.entry(node).or_default();
         owner.count(now);
         self.bytes = self.bytes.saturating_sub(size_of(owner));
+        ids(owner).for_each(|id| {
+            self.heads.remove(id);
+        });
         let is_kept = owner.insert(stored);
         owner.live = live(owner, now);
         self.bytes += size_of(owner);
+        self.heads.extend(ids(owner));
         if is_kept {
             self.events.push(Event::Changed(node));
         }
@@ -344,9 +309,12 @@ impl Replica {
         let (local, keep) = (self.local, self.limits.keep);
         for (node, owner) in &mut self.owners {
             let before = size_of(owner);
-            owner
+            let gone = owner
                 .heads
-                .retain(|stored| *node == local || stored.head.expires + keep > now);
+                .extract_if(.., |stored| *node != local && stored.head.expires + keep <= now);
+            gone.for_each(|stored| {
+                self.heads.remove(&stored.head.id);
+            });
             self.bytes = (self.bytes + size_of(owner)).saturating_sub(before);
             let live = live(owner, now);
             if live != owner.live {
@@ -379,6 +347,9 @@ impl Replica {
         let out: Vec<(NodeId, Owner)> = out.collect();
         for (node, owner) in &out {
             self.missing.remove(node);
+            ids(owner).for_each(|id| {
+                self.heads.remove(id);
+            });
             self.bytes = self.bytes.saturating_sub(size_of(owner));
             self.events.push(Event::Changed(*node));
         }
@@ -406,14 +377,14 @@ impl Replica {
     #[must_use]
     pub fn node(&self, node: &NodeId, now: UnixTime) -> Option<NodeView<'_>> {
         let owner = self.owners.get(node)?;
-        view(*node, owner, now)
+        view::view(*node, owner, now)
     }
 
     /// What every node says now.
     pub fn nodes(&self, now: UnixTime) -> impl Iterator<Item = NodeView<'_>> {
         self.owners
             .iter()
-            .filter_map(move |(node, owner)| view(*node, owner, now))
+            .filter_map(move |(node, owner)| view::view(*node, owner, now))
     }
 
     /// The heads that are kept of a node, the most recent one last.
@@ -474,17 +445,8 @@ fn is_old(head: &Head, known: &Head) -> bool {
     head.id == known.id || (known.clock != head.clock && known.clock.includes(&head.clock))
 }
 
-fn view(node: NodeId, owner: &Owner, now: UnixTime) -> Option<NodeView<'_>> {
-    let elements = owner.shown(now);
-    let own = owner::read(&elements, &Key::Node)?;
-    // The membership by the certificate that is read.
-    let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
-    let stored = owner.heads.iter().rev().find(same).or(owner.heads.last())?;
-    Some(NodeView {
-        node,
-        membership: &stored.membership,
-        elements,
-    })
+fn ids(owner: &Owner) -> impl Iterator<Item = &HeadId> {
+    owner.heads.iter().map(|stored| &stored.head.id)
 }
 
 fn live(owner: &Owner, now: UnixTime) -> usize {

@@ -4,7 +4,7 @@ mod figures;
 mod histories;
 mod lies;
 
-use dawn_identity::{Keypair, Role, Roles, Serial};
+use dawn_identity::{AgentName, Keypair, Role, Roles, Serial};
 
 use super::*;
 
@@ -111,8 +111,11 @@ impl Member {
         own.into_iter().chain(agents).collect()
     }
 
-    pub(crate) fn ids(&self) -> Vec<crate::head::HeadId> {
-        self.replica.all_heads(NOW).map(Head::id).collect()
+    pub(crate) fn ids(&self) -> Vec<HeadId> {
+        let ids: Vec<HeadId> = self.replica.all_heads(NOW).map(Head::id).collect();
+        // What is known by its first bytes is what is there.
+        assert_eq!(ids.iter().copied().collect::<BTreeSet<_>>(), self.replica.heads);
+        ids
     }
 }
 
@@ -325,9 +328,11 @@ fn what_expired_is_hidden_then_forgotten_and_comes_back_with_the_next_head() {
     assert!(b.replica.node(&a.id(), end).is_none());
     assert_eq!(b.replica.heads(&a.id()).count(), 1);
     let old = a.replica.states(&a.id());
+    assert_eq!(b.ids().len(), 2);
     let forgotten = end + limits.keep;
     b.replica.tick(forgotten);
     assert_eq!(b.replica.heads(&a.id()).count(), 0);
+    assert_eq!(b.ids().len(), 1);
     let refused = b.replica.apply(&old[0], key(0).node_id(), forgotten, verify);
     assert_eq!(refused, Err(Refusal::Expired(end)));
     // This node's own set is never forgotten.
@@ -351,6 +356,7 @@ fn who_is_no_member_any_more_is_forgotten_and_the_bytes_are_accounted() {
     assert!(b.replica.bytes() > before + 300);
     assert_eq!(b.replica.retain(|_, _| false), [a.id()]);
     assert_eq!(b.replica.bytes(), before);
+    assert_eq!(b.ids().len(), 1);
     assert!(b.replica.node(&a.id(), NOW).is_none());
 }
 
