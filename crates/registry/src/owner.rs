@@ -164,19 +164,17 @@ impl Owner {
         self.heads.iter().any(|stored| stored.head.id == id)
     }
 
-    /// The deltas that somebody lacks who has `known` of this node, to be applied in this order: each builds on what is
-    /// there after the ones before.
+    /// The deltas that somebody lacks who has `known` of this node, to be applied in this order: none builds on a head
+    /// that one before it replaces.
     pub(crate) fn deltas_for(&self, known: &[Known]) -> Vec<Vec<u8>> {
         let mut known = known.to_vec();
         let mut deltas = Vec::new();
         for stored in &self.heads {
             let ours = Known::of(&stored.head);
-            if known.iter().any(|theirs| theirs.covers(&ours)) {
-                continue;
+            if !known.iter().any(|theirs| theirs.covers(&ours)) {
+                deltas.push(delta_for(stored, &known));
+                known.retain(|theirs| !ours.covers(theirs));
             }
-            deltas.push(delta_for(stored, &known));
-            known.retain(|theirs| !ours.covers(theirs));
-            known.push(ours);
         }
         deltas
     }

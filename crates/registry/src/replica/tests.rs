@@ -247,7 +247,7 @@ fn incarnations_that_do_not_know_of_each_other_are_shown_as_one_until_one_joins_
 }
 
 #[test]
-fn of_several_heads_each_delta_builds_on_what_is_there_after_the_one_before() {
+fn of_several_heads_none_builds_on_what_the_one_before_replaced() {
     let (mut first, mut other) = (Member::up(1, 100), Member::up(2, 100));
     let node = first.id();
     other.learn(&first, node);

@@ -376,8 +376,6 @@ impl Session {
         if have.is_empty() && need.is_empty() {
             return Ok(sending(Message::End.encode(), State::Done));
         }
-        // What was lost of a node is not to be seen by its heads.
-        have.extend(replica.wanted());
         Ok(State::Listing {
             asks_all: false,
             needs: need.into_iter().collect(),

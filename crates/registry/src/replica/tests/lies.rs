@@ -67,6 +67,16 @@ fn who_passes_a_delta_on_can_add_nothing_and_leave_nothing_out() {
         Err(Refusal::NotSigned)
     );
     assert_eq!(b.apply(&encode(&[], &whole)), Err(Refusal::NotSigned));
+    let other_dot = element(all[1].key.clone(), 100, 1, "one");
+    assert_eq!(
+        b.apply(&encode(&[all[0], &other_dot, all[2]], &whole)),
+        Err(Refusal::NotSigned)
+    );
+    let other_key = element(Key::Agent(name(0)), 100, all[1].dot.sequence, "one");
+    assert_eq!(
+        b.apply(&encode(&[all[0], &other_key, all[2]], &whole)),
+        Err(Refusal::NotSigned)
+    );
     // Where it may be that something is missing, the sender cannot be told from an honest one.
     let kept = Rest::Only(vec![all[0].dot]);
     assert_eq!(b.apply(&encode(&all[1..], &kept)), Err(Refusal::Gap(a.id())));
@@ -87,7 +97,7 @@ fn who_passes_a_delta_on_can_add_nothing_and_leave_nothing_out() {
     assert_eq!(b.ids(), before);
     assert_eq!(
         (count(&b, "not_signed"), count(&b, "gap"), count(&b, "malformed")),
-        (4, 2, 3)
+        (6, 2, 3)
     );
     assert_eq!(b.apply(&encode(&all, &whole)), Ok(Applied::New));
 }
@@ -323,6 +333,24 @@ fn a_node_that_never_stops_is_slowed_and_one_with_too_much_is_refused() {
     let states = third.replica.states(&third.id());
     assert_eq!(b.apply(&states[0]), Err(Refusal::Full));
     assert_eq!(b.replica.refusals().total(), 4);
+}
+
+#[test]
+fn a_set_that_holds_one_write_twice_is_none_though_it_is_signed() {
+    let key = key(1);
+    let mut b = Member::up(2, 100);
+    let one = |value| element(Key::Agent(name(1)), 5, 2, value);
+    let before = [element(Key::Node, 5, 1, "here"), one("one")];
+    b.apply(&forged(&key, &up_to(5, 2), &before, NOW, NOW + DAY)).unwrap();
+    let [here, first] = before;
+    let twice = [here, first, one("two")];
+    let head = signed(&key, &up_to(5, 3), &twice, NOW, NOW + DAY);
+    let added = delta::encode(&head, twice[2..].iter(), &Rest::Without(Vec::new()));
+    assert_eq!(b.apply(&added), Err(Refusal::Gap(key.node_id())));
+    assert!(matches!(
+        b.apply(&forged(&key, &up_to(5, 3), &twice, NOW, NOW + DAY)),
+        Err(Refusal::Malformed(_))
+    ));
 }
 
 #[test]
