@@ -397,6 +397,9 @@ fn a_write_with_two_values_ends_in_the_whole_being_wanted() {
         element(Key::Agent(name(1)), 5, 2, "one"),
     ];
     let head = signed(&key, &up_to(5, 3), &after, NOW, NOW + DAY);
+    let published = delta::encode(&head, [].iter(), &Rest::Without(Vec::new()));
+    assert_eq!(b.apply(&published), Err(Refusal::Gap(key.node_id())));
+    assert_eq!(b.replica.known(&key.node_id()).len(), 1);
     let kept: BTreeSet<Dot> = after.iter().map(|element| element.dot).collect();
     let leaning = delta::encode(&head, [].iter(), &Rest::Only(kept.into_iter().collect()));
     assert_eq!(b.apply(&leaning), Err(Refusal::Gap(key.node_id())));
