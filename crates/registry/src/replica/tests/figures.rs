@@ -35,7 +35,11 @@ fn figures() {
         owners.iter_mut().map(|owner| owner.set_agent(3, "changed")).collect()
     });
     let mut b = Member::new(1, 100);
-    let news = |deltas: &[Vec<u8>], b: &mut Member| deltas.iter().filter(|delta| b.apply(delta).is_ok()).count();
+    let from = key(0).node_id();
+    let news = |deltas: &[Vec<u8>], b: &mut Member| {
+        let applied = deltas.iter().map(|delta| b.replica.apply(delta, from, NOW, verify));
+        applied.filter(Result::is_ok).count()
+    };
     let mut hear = |what, deltas| assert_eq!(timed(what, count, || news(deltas, &mut b)), count);
     hear("a whole set of eleven entries (verifies)", &whole);
     hear("a change of one entry (verifies)", &changes);
