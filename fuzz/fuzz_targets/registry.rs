@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use dawn_identity::{Keypair, Membership, Role, Roles, Serial, UnixTime};
-use dawn_registry::{Beat, Digest, Limits, NodeRecord, Registry};
+use dawn_registry::{Beat, Digest, Limits, NodeRecord, RecordError, Registry};
 use libfuzzer_sys::fuzz_target;
 
 /// What a node would make of the chain of any member.
-fn member(record: &NodeRecord) -> Result<Membership, String> {
+fn member(record: &NodeRecord) -> Result<Membership, RecordError> {
     Ok(Membership {
         network: record.network,
         node: record.node,
