@@ -1,7 +1,7 @@
 //! Calls of which an agent's owner wants to be asked.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dawn_mcp::host::{Approver, Question};
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::api::Events;
+use crate::sync::lock;
 
 /// How long the owner has to answer.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -58,7 +59,7 @@ impl Approvals {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn say(&self, id: &str, state: &str) {

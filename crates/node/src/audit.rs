@@ -1,17 +1,21 @@
 //! The audit log: a line of JSON for each call of this node's agents, in a file a day under `audit/` of the home.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dawn_identity::NodeId;
 use dawn_mcp::host::{AuditEntry, AuditSink, Outcome};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+use crate::sync::lock;
 
 /// How often lines are written.
 const FLUSH: Duration = Duration::from_millis(100);
@@ -54,14 +58,31 @@ struct Inner {
     folder: PathBuf,
     keep: Duration,
     waiting: Mutex<Vec<u8>>,
+    texts: Mutex<Texts>,
     dropped: AtomicU64,
+}
+
+/// The texts of node ids: writing one out takes longer than the rest of a line.
+#[derive(Debug, Default)]
+struct Texts(HashMap<NodeId, String>);
+
+impl Texts {
+    /// Ids whose text is kept.
+    const MOST: usize = 1024;
+
+    fn of(&mut self, node: NodeId) -> String {
+        if self.0.len() >= Self::MOST && !self.0.contains_key(&node) {
+            self.0.clear();
+        }
+        self.0.entry(node).or_insert_with(|| node.to_string()).clone()
+    }
 }
 
 impl AuditSink for Audit {
     fn record(&self, entry: AuditEntry) {
         let line = AuditLine {
             at: Timestamp::now(),
-            caller: entry.caller.to_string(),
+            caller: lock(&self.0.texts).of(entry.caller),
             name: entry.caller_name.to_string(),
             user: entry.user.map(String::from),
             agent: entry.agent,
@@ -77,7 +98,7 @@ impl AuditSink for Audit {
             }
             .to_owned(),
         };
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.0.waiting);
         let before = waiting.len();
         if before >= WAITING || serde_json::to_writer(&mut *waiting, &line).is_err() {
             waiting.truncate(before);
@@ -94,6 +115,7 @@ impl Audit {
             folder,
             keep,
             waiting: Mutex::default(),
+            texts: Mutex::default(),
             dropped: AtomicU64::new(0),
         }))
     }
@@ -134,7 +156,7 @@ impl Audit {
 
     fn write(&self) -> std::io::Result<()> {
         let lines = {
-            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&self.0.waiting);
             std::mem::take(&mut *waiting)
         };
         if lines.is_empty() {
@@ -149,7 +171,7 @@ impl Audit {
             .and_then(|mut file| file.write_all(&lines));
         if written.is_err() {
             // They are written when it works again.
-            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&self.0.waiting);
             let newer = std::mem::replace(&mut *waiting, lines);
             waiting.extend(newer);
         }

@@ -43,6 +43,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(60);
 /// Notices of one kind that wait to be read here.
 const UNREAD: usize = 64;
+/// How long there may be no room for one more of them before its carrier is asked to come again.
+const READER: Duration = Duration::from_secs(5);
 
 /// What becomes of an envelope that is handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,21 +368,33 @@ impl Mail {
     }
 
     async fn receive(&self, bytes: &[u8]) -> Result<Answer, EnvelopeFailure> {
+        // Of which kind it is shows when it is opened, and what was opened is not taken twice: so there is room for it
+        // with every reader first.
+        let readers = lock(&self.0.readers).clone();
+        let mut places = BTreeMap::new();
+        for (kind, reader) in &readers {
+            match timeout(READER, reader.reserve()).await {
+                Ok(Ok(place)) => drop(places.insert(kind.as_str(), place)),
+                // This one reads no more.
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    self.count("unread");
+                    return Ok(Answer::Full);
+                }
+            }
+        }
         let received = match self.0.envelopes.open(bytes).await {
             Ok(received) => received,
             Err(EnvelopeFailure::Replay(ReplayError::Repeated)) => return Ok(Answer::Taken),
             Err(EnvelopeFailure::Replay(ReplayError::Full) | EnvelopeFailure::Store(_)) => return Ok(Answer::Full),
             Err(error) => return Err(error),
         };
-        let reader = lock(&self.0.readers).get(&received.kind).cloned();
-        let Some(reader) = reader else {
+        let Some(place) = places.remove(received.kind.as_str()) else {
             self.count("unknown_kind");
             return Ok(Answer::Refused);
         };
-        match timeout(STEP, reader.send(received)).await {
-            Ok(Ok(())) => self.count("received"),
-            Ok(Err(_)) | Err(_) => self.count("unread"),
-        }
+        place.send(received);
+        self.count("received");
         Ok(Answer::Taken)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dawn_identity::keyfile::Passphrase;
@@ -36,6 +36,7 @@ use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
 use crate::party::Keys;
 use crate::store::Store;
+use crate::sync::lock;
 use crate::vault::Credentials;
 use crate::websocket::{self, NodeIdentity};
 
@@ -175,7 +176,7 @@ impl NodeState {
     /// Where one of this node's agents comes from, as the API shows it.
     #[must_use]
     pub fn source_of(&self, name: &AgentName) -> Value {
-        let agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let agents = lock(&self.inner.agents);
         match agents.get(name) {
             Some(config) => api::source(config),
             None => serde_json::json!({ "builtin": name }),
@@ -201,11 +202,7 @@ impl NodeState {
         self.host
             .add(name.clone(), spec(&config)?)
             .map_err(|error| NodeError::Agent(error.to_string()))?;
-        self.inner
-            .agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, config);
+        lock(&self.inner.agents).insert(name, config);
         Ok(())
     }
 
@@ -217,11 +214,7 @@ impl NodeState {
         edit::remove_agent(self.home(), name)?;
         // A process or the code of this node has no credentials; those of a server go with it.
         let _ = self.host.logout(name).await;
-        self.inner
-            .agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        lock(&self.inner.agents).remove(name);
         self.host.remove(name).await;
         Ok(())
     }

@@ -23,7 +23,9 @@ impl Issuer {
     pub async fn start() -> Self {
         /// How long installing may take.
         const INSTALLING: Duration = Duration::from_secs(300);
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../oauth/provider");
+        // Where the checkout is now: what was built of another one may lie in the same target folder.
+        let checkout = std::env::var_os("CARGO_MANIFEST_DIR").expect("tests run under cargo");
+        let program = Path::new(&checkout).join("../oauth/provider");
         let mut process = Command::new(program)
             // It ends with its standard input.
             .stdin(Stdio::piped())

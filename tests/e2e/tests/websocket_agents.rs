@@ -197,6 +197,84 @@ async fn a_plain_websocket_server_is_an_agent_too_and_the_token_makes_its_holder
     assert!(!listed.contains(&lab.token()), "headers are nobody's business");
 }
 
+/// Ends TLS in front of a node's API, on a port of loopback.
+async fn tls_front(pair: &rcgen::CertifiedKey, target: &str) -> u16 {
+    let key = rustls::pki_types::PrivateKeyDer::try_from(pair.key_pair.serialize_der()).expect("a key");
+    let config =
+        rustls::ServerConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![pair.cert.der().clone()], key)
+            .expect("a certificate with its key");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let target = target.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, target) = (acceptor.clone(), target.clone());
+            tokio::spawn(async move {
+                // Who does not trust the certificate leaves here.
+                let Ok(mut client) = acceptor.accept(client).await else {
+                    return;
+                };
+                let mut server = tokio::net::TcpStream::connect(target).await.expect("the node is there");
+                let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn over_tls_an_agent_is_reached_where_its_certificate_is_trusted_and_nowhere_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trusted = folder.path().join("trusted.pem");
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&trusted, pair.cert.pem()).expect("written");
+    let environment = [("SSL_CERT_FILE", trusted.to_str().expect("text"))];
+    let network = Network::start_with(Transport::Quic, &["lab", "home"], &environment).await;
+    let [lab, home] = &network.nodes[..] else {
+        unreachable!()
+    };
+    lab.add_test_agent("probe", &[], &["--stdio"]).await;
+    lab.sees("lab:probe").await;
+    let port = tls_front(&pair, lab.api()).await;
+    let authorization = format!("Authorization: Bearer {}", lab.token());
+    let url = format!("wss://localhost:{port}/ws/lab/probe");
+    home.add_agent("plain", &["--url", &url, "--header", &authorization], &[])
+        .await;
+    home.add_agent("sealed", &["--url", &url, "--node", &id_of(lab).await], &[])
+        .await;
+    for agent in ["home:plain", "home:sealed"] {
+        home.sees(agent).await;
+        let session = home.legacy(Some(agent)).await;
+        assert_eq!(session.text(1, "echo", json!({ "text": "x" })).await, "x");
+        let called = home
+            .modern(Some(agent))
+            .call(2, "echo", json!({ "text": "y" }))
+            .await
+            .body;
+        assert_eq!(called["result"]["content"][0]["text"], "y", "{called}");
+    }
+    // The certificate is not that of this name; nor is it trusted where nobody said so.
+    let other = format!("wss://127.0.0.1:{port}/ws/lab/probe");
+    let strangers = Network::start(Transport::Quic, &["alone"]).await;
+    for (node, url) in [(home, &other), (&strangers.nodes[0], &url)] {
+        let _added = node
+            .dawn(&["agent", "add", "other", "--url", url, "--header", &authorization])
+            .await;
+        eventually("it is told why", async || {
+            let listed = node.get("/api/agents").await.to_string();
+            listed.contains("certificate") && !listed.contains("\"other\",\"state\":\"ready\"")
+        })
+        .await;
+        let called = node.dawn(&["call", "other", "echo", "text=x"]).await;
+        assert_ne!(called.code, 0, "{called:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_stranger_learns_nothing_but_who_the_node_is() {
     let (network, proxy) = far().await;

@@ -169,6 +169,8 @@ fn carry(bridge: Bridge) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::io("the bridge could not be set up", &error);
     let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
+    dawn_mcp::host::widen(&stdin);
+    dawn_mcp::host::widen(&stdout);
     let Bridge {
         stream: mut node,
         early,

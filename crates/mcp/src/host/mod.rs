@@ -39,7 +39,7 @@ pub use audit::{AuditEntry, AuditSink, Outcome};
 pub(crate) use http::client as http_client;
 use mux::Mux;
 pub use oauth::{Login, LoginState, OauthClient, Vault};
-pub use process::locate;
+pub use process::{locate, widen};
 pub use source::{AgentSpec, CallerHint, FarEnd, InProcess, Isolation, Source, shown};
 
 /// What is put before every command, so that no process outlives its node.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use data_encoding::BASE64URL_NOPAD;
+#[cfg(target_os = "linux")]
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf};
@@ -22,6 +25,21 @@ use crate::wire::{Caller, Counted};
 
 /// Longest line of standard error that is logged, bytes.
 const LOG_LINE: usize = 4096;
+
+/// Room in a pipe, bytes: a message of 64 KiB and a little passes at once, instead of waking both its ends twice.
+#[cfg(target_os = "linux")]
+const PIPE: i32 = 256 << 10;
+
+/// Gives a pipe that carries messages more room, where the system grants it; a pipe without works too. What is no pipe
+/// stays as it is.
+pub fn widen(pipe: &impl AsFd) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE)) {
+        tracing::trace!(%error, "a pipe keeps its size");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = pipe;
+}
 
 /// One half of a process's standard I/O; when both are dropped, the process is ended.
 struct Half<T> {
@@ -198,6 +216,8 @@ pub(super) fn open(
     let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         return Err(agent.failed("its standard I/O is not there"));
     };
+    widen(&stdin);
+    widen(&stdout);
     let done = CancellationToken::new();
     let alive = Arc::new(done.clone().drop_guard());
     let (name, stop, patience) = (agent.name.to_string(), agent.stop.clone(), host.limits.kill_after);

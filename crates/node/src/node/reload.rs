@@ -1,6 +1,6 @@
 //! The configuration read again while the node runs.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use dawn_identity::AgentName;
@@ -9,6 +9,7 @@ use dawn_mcp::router::Directory as _;
 use super::{MEMORY, NodeState, spec};
 use crate::config::{AccessRule, CallerLimitsConfig, Config, Overrides};
 use crate::error::NodeError;
+use crate::sync::lock;
 
 impl NodeState {
     /// Reads the configuration again: agents that are new, gone or different, who may use them and how much, and what the
@@ -31,7 +32,7 @@ impl NodeState {
         }
         self.gateway.views().set(views);
         let before = {
-            let mut agents = self.inner.agents.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut agents = lock(&self.inner.agents);
             std::mem::replace(&mut *agents, config.agents.clone())
         };
         let mut changed = Vec::new();
@@ -73,7 +74,7 @@ impl NodeState {
     }
 
     fn config(&self) -> MutexGuard<'_, Config> {
-        self.inner.config.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.config)
     }
 
     /// Puts rules and limits of an agent in force; `false` when there is none of that name.
