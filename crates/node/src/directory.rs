@@ -615,11 +615,18 @@ impl dawn_mcp::router::Directory for Directory {
     }
 
     fn agents(&self) -> Vec<AgentEntry> {
+        let own = self.0.key.node_id();
         let online = self.nodes().into_iter().filter(|view| view.online);
         online
             .flat_map(|view| {
                 let (node, name) = (view.record.node, view.record.name);
-                view.record.agents.into_iter().map(move |summary| AgentEntry {
+                // Its own agents a node knows better than its last record says.
+                let agents = if node == own {
+                    self.0.host.summaries()
+                } else {
+                    view.record.agents
+                };
+                agents.into_iter().map(move |summary| AgentEntry {
                     node,
                     node_name: name.clone(),
                     summary,

@@ -16,6 +16,7 @@ use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 use crate::config::EnvelopesConfig;
 use crate::directory::Directory;
 use crate::error::NodeError;
+use crate::exchange::REVOKED;
 use crate::keyring::Keyring;
 use crate::members::{SKEW, now};
 use crate::party::Keys;
@@ -230,7 +231,12 @@ impl Envelopes {
             payload: &payload,
         };
         let (identity, mut rng) = (&self.0.identity, rand::rng());
-        Ok(match self.encryption(to) {
+        let encryption = match self.encryption(to) {
+            // The key that is revoked may be the only one.
+            Encryption::Symmetric if kind == REVOKED => Encryption::Asymmetric,
+            configured => configured,
+        };
+        Ok(match encryption {
             Encryption::Asymmetric => {
                 let bound = self.0.directory.binding(to).ok_or(EnvelopeFailure::NoBinding(to))?;
                 Envelope::seal(identity, &draft, Sealing::Asymmetric(&KnownPeer::from(bound)), &mut rng)?

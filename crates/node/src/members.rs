@@ -558,6 +558,11 @@ impl Members {
         }
     }
 
+    /// When a node was put out last, if it ever was.
+    pub(crate) fn revoked_at(&self, node: NodeId) -> Option<UnixTime> {
+        lock(&self.0.revocations).revoked_at(&node)
+    }
+
     /// Whether this node is known to be no member any more.
     #[must_use]
     pub fn is_out(&self) -> bool {

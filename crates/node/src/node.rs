@@ -413,6 +413,7 @@ impl Node {
             identity: key.clone(),
             network: members.network(),
             store: store.clone(),
+            members: members.clone(),
             keyring: keyring.clone(),
             mesh: mesh.clone(),
             directory: directory.clone(),

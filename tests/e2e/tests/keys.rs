@@ -150,6 +150,51 @@ async fn a_key_that_is_wanted_of_a_node_that_is_away_is_agreed_on_when_it_is_bac
 }
 
 #[tokio::test]
+async fn a_key_that_is_not_wanted_any_more_does_not_come_to_be() {
+    let mut network = Network::start(Transport::Quic, &["home"]).await;
+    network
+        .join(Node::new("lab", Transport::Quic).env("DAWN_KEYS__ACCEPT", "ask"))
+        .await;
+    let asked = network.nodes[0].dawn(&["keys", "exchange", "lab"]).await.success();
+    assert_eq!(asked.json()["state"], "asked");
+    let withdrawn = network.nodes[0].dawn(&["keys", "revoke", "lab"]).await.success();
+    assert_eq!(withdrawn.json()["given_up"], true);
+    let lab = &network.nodes[1];
+    eventually("lab's owner is not asked any more", async || {
+        lab.get("/api/keys").await["requests"] == json!([])
+    })
+    .await;
+    assert_eq!(network.nodes[1].down().await, 0);
+    network.nodes[0].sees_online("lab", false).await;
+    let waiting = network.nodes[0].dawn(&["keys", "exchange", "lab"]).await.success();
+    assert_eq!(waiting.json()["code"], "unreachable", "{waiting:?}");
+    let withdrawn = network.nodes[0].dawn(&["keys", "revoke", "lab"]).await.success();
+    assert_eq!(withdrawn.json()["given_up"], true);
+    network.nodes[1].up().await;
+    network.nodes[0].sees_online("lab", true).await;
+    let _there = network.nodes[0].dawn(&["ping", "lab"]).await.success();
+    // Whoever would still ask does it as soon as lab is there: before this, with another stream.
+    let none = network.nodes[0].dawn(&["keys", "revoke", "lab"]).await;
+    assert_eq!(none.json()["error"]["code"], "unknown_key");
+    assert_eq!(network.nodes[1].get("/api/keys").await["requests"], json!([]));
+}
+
+#[tokio::test]
+async fn keys_end_with_the_membership_of_their_node() {
+    let network = Network::start(Transport::Tcp, &["home", "lab"]).await;
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
+    let _agreed = home.dawn(&["keys", "exchange", "lab"]).await.success();
+    share_a_key(home, lab, 1).await;
+    let _out = home.dawn(&["peers", "revoke", "lab"]).await.success();
+    eventually("the key is gone", async || {
+        home.get("/api/keys").await["keys"] == json!([])
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_owner_who_wants_to_be_asked_says_who_gets_a_key() {
     let mut network = Network::start(Transport::Tcp, &["home"]).await;
     network
@@ -218,6 +263,11 @@ async fn a_revocation_reaches_who_was_away_through_another_member_while_its_send
     network.nodes[2].up().await;
     network.nodes[1].sees_online("desk", true).await;
     assert_eq!(counted(&network.nodes[1], "keys", "revoked").await, 1);
+}
+
+#[tokio::test]
+async fn a_revocation_travels_where_envelopes_are_encrypted_under_the_key_that_is_gone() {
+    let _network = a_revocation_travels(&[("DAWN_ENVELOPES__ENCRYPTION", "symmetric")]).await;
 }
 
 #[tokio::test]

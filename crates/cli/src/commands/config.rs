@@ -57,6 +57,11 @@ fn without_secrets(mut config: Config) -> Config {
         for value in agent.env.values_mut().chain(agent.headers.values_mut()) {
             "…".clone_into(value);
         }
+        if let Some(url) = &mut agent.url
+            && let Some((address, _)) = url.split_once('?')
+        {
+            *url = format!("{address}?…");
+        }
         if let Some(secret) = &mut agent.oauth.client_secret {
             "…".clone_into(secret);
         }

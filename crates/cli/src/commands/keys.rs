@@ -51,7 +51,7 @@ enum KeysCommand {
         #[arg(value_name = "NODE|KEY")]
         target: String,
     },
-    /// End a key, or all keys shared with a node, at once and on both sides
+    /// End a key, or all keys shared with a node: here at once, on the other side as soon as it hears of it
     Revoke {
         /// A node, or a key's id
         #[arg(value_name = "NODE|KEY")]
@@ -82,7 +82,7 @@ enum KeysCommand {
     Pin {
         /// The node's name or id
         node: String,
-        /// Accept no other static key of it either; a rotation then needs a new pin
+        /// Accept no other static key of it either, until it is pinned anew or unpinned; a rotation then needs a new pin
         #[arg(long)]
         static_key: bool,
     },
@@ -266,6 +266,7 @@ fn list(context: &Context) -> Result<(), Failure> {
 struct Outcome {
     node: Option<Named>,
     state: String,
+    code: Option<String>,
     reason: Option<String>,
     key: Option<Key>,
 }
@@ -296,7 +297,10 @@ fn outcome(context: &Context, target: &str, verb: &str, body: &Value) -> Result<
             _ => {
                 let reason = outcome.reason.map(|reason| format!(" ({})", words::clean(&reason)));
                 out.line(format!("no key yet{}", reason.unwrap_or_default()))?;
-                out.note(format!("It is agreed on by itself when {node} can be reached."));
+                out.note(match outcome.code.as_deref() {
+                    Some("unreachable") => format!("It is agreed on by itself when {node} can be reached."),
+                    _ => "It is tried again by itself; `dawn keys list` shows how it goes.".to_owned(),
+                });
                 Ok(())
             }
         }
@@ -307,6 +311,7 @@ fn outcome(context: &Context, target: &str, verb: &str, body: &Value) -> Result<
 struct Revoked {
     node: Named,
     revoked: Vec<String>,
+    given_up: bool,
     online: bool,
 }
 
@@ -315,11 +320,17 @@ fn revoke(context: &Context, target: &str) -> Result<(), Failure> {
     let out = context.out;
     out.answer(&answer, |revoked: Revoked| {
         let node = revoked.node.shown();
+        if revoked.given_up {
+            out.line(format!("no key is asked of {node} any more"))?;
+        }
+        if revoked.revoked.is_empty() {
+            return Ok(());
+        }
         let keys = words::count(revoked.revoked.len() as u64, "key");
         let told = if revoked.online {
             "is told"
         } else {
-            "is told when it is back"
+            "is told through other members, and when it is back"
         };
         out.line(format!("{keys} shared with {node} ended here; {node} {told}"))
     })
@@ -383,7 +394,7 @@ fn pin(context: &Context, node: &str, static_key: bool) -> Result<(), Failure> {
         out.line(format!("the name {name} belongs to {id} from now on"))?;
         if static_key {
             out.note(format!(
-                "When {} takes a new static key, pin it anew: channels and envelopes to it wait for that.",
+                "When {} takes a new static key, pin it anew with --static-key: new channels and envelopes to it wait for that.",
                 pin.name
             ));
         }

@@ -92,7 +92,11 @@ impl std::fmt::Debug for Settings {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub async fn hear(bytes: Vec<u8>, identity: &dyn Identity) -> bool {
-    let limits = Arc::new(crate::limits::McpLimits::default());
+    // Who sends more than it may before it is trusted is waited for, and nothing more comes here.
+    let limits = Arc::new(crate::limits::McpLimits {
+        handshake: std::time::Duration::from_millis(20),
+        ..crate::limits::McpLimits::default()
+    });
     let stream = tokio::io::join(std::io::Cursor::new(bytes), tokio::io::sink());
     let socket = Socket::new(stream, Side::Server, false, &limits).await;
     respond(socket, identity, "/ws/node/agent", Signing::default(), false)

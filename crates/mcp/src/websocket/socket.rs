@@ -17,7 +17,11 @@ const BUFFER: usize = 16 << 10;
 /// What a frame of the secure channel is longer than its message, and a header of a fragment besides.
 const OVERHEAD: usize = 256;
 /// How long a connection that ends has to end in order.
-pub(super) const GOODBYE: Duration = Duration::from_secs(2);
+pub(super) const GOODBYE: Duration = if cfg!(fuzzing) {
+    Duration::from_millis(20)
+} else {
+    Duration::from_secs(2)
+};
 
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -145,10 +145,19 @@ pub(super) struct Wanted {
     lifetime_s: Option<u64>,
 }
 
-fn lifetime(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
-    match seconds {
-        Some(0) => Err(ApiError::bad_request("a key lives for a second at least")),
-        seconds => Ok(seconds.map(Duration::from_secs)),
+fn lifetime(state: &NodeState, seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
+    /// A key is renewed at half of its time, and times are whole seconds.
+    const SHORTEST: u64 = 4;
+    let longest = state.exchange.longest();
+    match seconds.map(Duration::from_secs) {
+        Some(wanted) if wanted.as_secs() < SHORTEST => Err(ApiError::bad_request(format!(
+            "a key lives for {SHORTEST} seconds at least"
+        ))),
+        Some(wanted) if wanted > longest => Err(ApiError::bad_request(format!(
+            "a key lives for {} at most here (longest in [keys])",
+            humantime::format_duration(longest)
+        ))),
+        wanted => Ok(wanted),
     }
 }
 
@@ -179,13 +188,21 @@ pub(super) async fn exchange(
     body: Option<Json<Wanted>>,
 ) -> Result<Json<Value>, ApiError> {
     let node = other(&state, &node)?.record.node;
-    let lifetime = lifetime(body.and_then(|Json(wanted)| wanted.lifetime_s))?;
+    let lifetime = lifetime(&state, body.and_then(|Json(wanted)| wanted.lifetime_s))?;
     let progress = state.exchange.exchange(node, lifetime, None).await?;
     outcome(&state, node, progress)
 }
 
 pub(super) async fn rotate(State(state): State<NodeState>, Path(text): Path<String>) -> Result<Json<Value>, ApiError> {
     let held = match target(&state, &text)? {
+        Target::Key(held) if held.state(now()) != KeyState::Current => {
+            let words = format!(
+                "key {} is {} and is not renewed",
+                held.key.id(),
+                held.state(now()).as_str()
+            );
+            return Err(ApiError::new(StatusCode::CONFLICT, "not_current", words).next("dawn keys list"));
+        }
         Target::Key(held) => held,
         Target::Node(node) if node == state.node_id() => {
             state.keys.rotate().await?;
@@ -224,7 +241,7 @@ pub(super) async fn revoke(State(state): State<NodeState>, Path(text): Path<Stri
     let connected = state.mesh.peers().iter().any(|connected| connected.node == peer);
     let revoked: Vec<String> = keys.iter().map(|held| held.key.id().to_string()).collect();
     Ok(Json(
-        json!({ "node": named(&state, peer), "revoked": revoked, "online": connected }),
+        json!({ "node": named(&state, peer), "revoked": revoked, "given_up": given_up, "online": connected }),
     ))
 }
 
@@ -249,7 +266,7 @@ pub(super) async fn add(
         .map_err(|_| ApiError::bad_request("the secret is not written in base64"))?;
     let key = state
         .exchange
-        .add_pre_shared(node, &secret, lifetime(body.lifetime_s)?)
+        .add_pre_shared(node, &secret, lifetime(&state, body.lifetime_s)?)
         .await?;
     let held = state.keyring.get(key.id());
     Ok(Json(json!({ "key": held.map(|held| shown(&state, &held)) })))
@@ -283,6 +300,8 @@ pub(super) async fn pin(
     body: Option<Json<Pinning>>,
 ) -> Result<Json<Value>, ApiError> {
     let view = other(&state, &node)?;
+    let pinned = state.members.pins().all();
+    let pinned = pinned.into_iter().find(|pin| pin.node == view.record.node);
     let static_key = if body.is_some_and(|Json(pinning)| pinning.static_key) {
         let bound = state.directory.shown_binding(view.record.node).ok_or_else(|| {
             let words = format!("the static key of {node} is not known, or its binding has expired");
@@ -290,7 +309,8 @@ pub(super) async fn pin(
         })?;
         Some(bound.key)
     } else {
-        None
+        // What is protected more is not protected less by being pinned again; `unpin` takes it away.
+        pinned.and_then(|pin| pin.static_key)
     };
     let pin = state.members.pins().pin(&view.membership, static_key, now()).await?;
     // Whoever has the name too, or another key, goes.

@@ -10,18 +10,32 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::stream::{receive, send};
-use super::{DEADLINE, ExchangeFailure, KEYS, KeyExchange, Origin, Progress, RETRY, STEP};
+use super::{DEADLINE, ExchangeFailure, KEYS, KeyExchange, Origin, Progress, RETRY, STEP, Wish};
 use crate::members::{SKEW, now};
 use crate::store::WishRow;
 use crate::sync::lock;
 
+/// A key that the peer has accepted and this node has not yet.
+struct Accepted {
+    stream: MeshStream,
+    key: SharedKey,
+    confirmation: Vec<u8>,
+}
+
 impl KeyExchange {
     /// Tries once to get what is wanted of a peer.
     pub(super) async fn attempt(&self, peer: NodeId) {
-        let Some(row) = lock(&self.0.wishes).get(&peer).map(|wish| wish.row) else {
+        let wish = |wish: &Wish| (wish.row, wish.progress.subscribe());
+        let Some((row, mut progress)) = lock(&self.0.wishes).get(&peer).map(wish) else {
             return;
         };
-        let outcome = self.try_exchange(&row).await;
+        // It is dropped with the wish: when the key is not wanted any more, is there, or is wanted otherwise.
+        let unwanted = async { while progress.changed().await.is_ok() {} };
+        let outcome = match self.try_exchange(&row, unwanted).await {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => return tracing::debug!(%peer, "a key is not wanted any more"),
+            Err(error) => Err(error),
+        };
         let told = match outcome {
             Ok(key) => {
                 self.count("agreed");
@@ -72,13 +86,27 @@ impl KeyExchange {
         opened.map_err(|error| ExchangeFailure::Unreachable(error.to_string()))
     }
 
-    async fn try_exchange(&self, row: &WishRow) -> Result<SharedKey, ExchangeFailure> {
-        let parts = &self.0.parts;
+    /// The key; `None` if it was `unwanted` before this node had agreed.
+    async fn try_exchange(
+        &self,
+        row: &WishRow,
+        unwanted: impl Future<Output = ()>,
+    ) -> Result<Option<SharedKey>, ExchangeFailure> {
         let former = match row.former {
             None => None,
             // What was to be renewed has been revoked or forgotten since.
             Some(id) => Some(self.keyring().get(id).ok_or(ExchangeFailure::Revoked(id))?.key),
         };
+        let asked = tokio::select! {
+            asked = self.ask(row, former.as_ref()) => asked?,
+            () = unwanted => return Ok(None),
+        };
+        self.confirm(asked, former.as_ref()).await.map(Some)
+    }
+
+    /// Asks for a key, until the peer has accepted.
+    async fn ask(&self, row: &WishRow, former: Option<&SharedKey>) -> Result<Accepted, ExchangeFailure> {
+        let parts = &self.0.parts;
         let mut stream = self.open(row.peer).await?;
         let now_ = now();
         let offer = Offer {
@@ -87,7 +115,7 @@ impl KeyExchange {
             deadline: now_ + DEADLINE,
             key_expires: now_ + row.lifetime,
         };
-        let requester = Requester::begin(&parts.identity, offer, former.clone(), now_, &mut rand::rng())?;
+        let requester = Requester::begin(&parts.identity, offer, former.cloned(), now_, &mut rand::rng())?;
         let request = requester.request().bytes().to_vec();
         send(&mut stream, &Message::Request(request)).await?;
         let mut answer = self.next(&mut stream, STEP).await?;
@@ -108,7 +136,21 @@ impl KeyExchange {
             _ => return Err(ExchangeFailure::NotUnderstood),
         };
         let (key, confirmation) = requester.read(&parts.identity, &acceptance, now(), SKEW)?;
-        self.is_kept(former.as_ref())?;
+        Ok(Accepted {
+            stream,
+            key,
+            confirmation,
+        })
+    }
+
+    /// Agrees to the key: from here on it exists, here or at both ends.
+    async fn confirm(&self, accepted: Accepted, former: Option<&SharedKey>) -> Result<SharedKey, ExchangeFailure> {
+        let Accepted {
+            mut stream,
+            key,
+            confirmation,
+        } = accepted;
+        self.is_kept(former)?;
         // The peer may seal with it as soon as it has the confirmation: from then on it has to open here, whatever becomes
         // of this stream, or of this node.
         self.keyring().add(key.clone(), Origin::Exchange, false, now()).await?;

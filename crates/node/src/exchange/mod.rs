@@ -28,9 +28,9 @@ use crate::config::{AcceptKeys, KeysConfig};
 use crate::directory::Directory;
 use crate::envelopes::Received;
 use crate::error::NodeError;
-use crate::keyring::{KeyState, Keyring, Origin};
+use crate::keyring::{Held, KeyState, Keyring, Origin};
 use crate::mail::Mail;
-use crate::members::{SKEW, now};
+use crate::members::{Members, SKEW, now};
 use crate::shares::{Seldom, Shares};
 use crate::store::{KeyRevocationRow, Store, WishRow};
 use crate::sync::{Counts, lock};
@@ -185,6 +185,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Keypair,
     pub(crate) network: NetworkId,
     pub(crate) store: Store,
+    pub(crate) members: Members,
     pub(crate) keyring: Keyring,
     pub(crate) mesh: Mesh,
     pub(crate) directory: Directory,
@@ -274,6 +275,12 @@ impl KeyExchange {
         self.0.counts.count(what);
     }
 
+    /// The longest that a key may live here.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.0.parts.config.longest.0
+    }
+
     /// What was counted since the start: `agreed`, `revoked`, and the codes of failures.
     #[must_use]
     pub fn counted(&self) -> Vec<(&'static str, u64)> {
@@ -325,7 +332,11 @@ impl KeyExchange {
         let told = tokio::time::timeout(patience, progress.wait_for(is_told)).await;
         match told {
             Ok(Ok(progress)) => Ok(progress.clone()),
-            Ok(Err(_)) | Err(_) => Ok(Progress::Waiting(None)),
+            _ if !is_online => {
+                let away = ExchangeFailure::Unreachable("it is not online now".to_owned());
+                Ok(Progress::Waiting(Some(away)))
+            }
+            Ok(Err(_)) | Err(_) => Ok(Progress::Waiting(Some(ExchangeFailure::Late))),
         }
     }
 
@@ -435,6 +446,26 @@ impl KeyExchange {
         lock(&self.0.wishes).contains_key(&peer)
     }
 
+    /// Ends the keys of nodes that were put out since they were agreed on.
+    async fn drop_keys_of_revoked(&self) -> Result<(), NodeError> {
+        let members = &self.0.parts.members;
+        let was_revoked = |held: &Held| {
+            let revoked = members.revoked_at(held.key.peer());
+            revoked.is_some_and(|at| held.key.created() <= at)
+        };
+        for held in self.keyring().all().into_iter().filter(was_revoked) {
+            self.keyring().remove(held.key.id()).await?;
+            self.drop_wish(
+                held.key.peer(),
+                Progress::Failed(ExchangeFailure::Revoked(held.key.id())),
+            )
+            .await?;
+            self.count("revoked");
+            self.said("key.revoked", &held.key);
+        }
+        Ok(())
+    }
+
     /// A key that is gone is not renewed.
     async fn drop_wish_for(&self, id: KeyId) -> Result<(), NodeError> {
         let peer = {
@@ -483,6 +514,7 @@ impl KeyExchange {
     /// Runs until `stop`, and reads the notices of revoked keys.
     pub(crate) async fn run(self, mut notices: mpsc::Receiver<Received>, stop: CancellationToken) {
         let mut peers = self.0.parts.mesh.events();
+        let mut revoked = self.0.parts.members.revoked();
         for peer in self.0.parts.mesh.peers() {
             self.came_up(peer.node, &stop);
         }
@@ -498,6 +530,8 @@ impl KeyExchange {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => self.tell_all(&stop).await,
                 () = self.0.wake.notified() => self.tell_all(&stop).await,
+                // The look at the keys comes with the next turn.
+                Ok(()) = revoked.changed() => {}
                 event = peers.recv() => match event {
                     Ok(PeerEvent::MemberUp(peer)) => self.came_up(peer.node, &stop),
                     Ok(_) => {}
@@ -579,6 +613,7 @@ impl KeyExchange {
                 continue;
             }
             if let Err(error) = self.0.parts.mail.send(peer, REVOKED, &row.bytes).await {
+                lock(&self.0.sent).remove(&row.key);
                 tracing::warn!(%error, %peer, "the revocation of a key is told when its node is back");
             }
         }
@@ -592,6 +627,7 @@ impl KeyExchange {
         for held in self.keyring().tidy(now).await? {
             self.said("key.forgotten", &held.key);
         }
+        self.drop_keys_of_revoked().await?;
         self.0.parts.store.tidy_key_revocations(now).await?;
         let mut due = now + LOOK.1;
         for held in self.keyring().all() {
