@@ -450,6 +450,14 @@ fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fa
             FaultCode::Timeout,
             format!("node {node} did not answer in time; see `dawn ping {node}`"),
         ),
+        OpenError::NotAccepted { code, reason, .. } if code == "pinned" => (
+            FaultCode::PinMismatch,
+            format!("node {node} is not who is pinned: {reason}; see `dawn keys list`"),
+        ),
+        OpenError::NotAccepted { reason, .. } => (
+            FaultCode::NodeOffline,
+            format!("node {node} is not accepted here: {reason}; see `dawn peers`"),
+        ),
         OpenError::NotAMember(_) => (
             FaultCode::NodeOffline,
             format!("node {node} has not shown that it is a member; see `dawn peers`"),

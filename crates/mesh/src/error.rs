@@ -35,6 +35,16 @@ pub enum OpenError {
     /// The peer has not shown a valid membership.
     #[error("{0} is not a member")]
     NotAMember(NodeId),
+    /// The peer has shown who it is, and this node's gate does not accept that.
+    #[error("{node} is not accepted here: {reason}")]
+    NotAccepted {
+        /// The node.
+        node: NodeId,
+        /// The gate's code.
+        code: String,
+        /// The gate's words.
+        reason: String,
+    },
     /// The peer does not accept this node's membership.
     #[error("{node} refuses this node: {reason}")]
     Refused {

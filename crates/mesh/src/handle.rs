@@ -378,7 +378,7 @@ impl Mesh {
                     },
                     tunnel = &mut forwarded => match tunnel {
                         Ok(tunnel) => return Ok(Reached::Forwarded(tunnel)),
-                        Err(error @ OpenError::Refused { .. }) => return Err(error),
+                        Err(error @ (OpenError::Refused { .. } | OpenError::NotAccepted { .. })) => return Err(error),
                         Err(error) => return direct.await.map_err(|direct| both(&direct, error)),
                     },
                 }

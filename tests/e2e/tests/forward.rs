@@ -337,6 +337,37 @@ async fn a_direct_route_takes_over_when_there_is_one() {
 }
 
 #[tokio::test]
+async fn another_static_key_than_the_pinned_one_is_told_of_as_that() {
+    let Some(lab) = Lab::open(&["a", "b", "c"]) else { return };
+    let [mut a, _b, c] = chain(&lab, Transport::Quic).await;
+    eventually("c is pinned with its static key", async || {
+        a.dawn(&["keys", "pin", "c", "--static-key"]).await.code == 0
+    })
+    .await;
+    assert_eq!(echo(&a, "c:probe", "as pinned").await, "as pinned");
+    let _new = c.dawn(&["keys", "rotate", "c"]).await.success();
+    eventually("a hears of the new key", async || {
+        let listed = a.dawn(&["keys"]).await.success().json();
+        listed["pins"][0]["violation"]["code"] == "other_static_key"
+    })
+    .await;
+    // The channel whose end has shown the pinned key goes on; a new one does not come to be.
+    assert_eq!(echo(&a, "c:probe", "goes on").await, "goes on");
+    assert_eq!(a.down().await, 0);
+    a.up().await;
+    eventually("a knows c", async || peer(&a, "c").await["online"] == true).await;
+    for command in [&["call", "c:probe", "echo", "text=x"][..], &["ping", "c"]] {
+        let refused = a.dawn(command).await;
+        assert_eq!(refused.json()["error"]["code"], "pin_mismatch", "{refused:?}");
+    }
+    let _pinned = a.dawn(&["keys", "pin", "c", "--static-key"]).await.success();
+    eventually("c is reached again", async || {
+        a.dawn(&["call", "c:probe", "echo", "text=x"]).await.code == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_member_that_does_not_carry_carries_nothing() {
     let Some(lab) = Lab::open(&["a", "b", "c"]) else { return };
     let [a, mut b, c] = chain(&lab, Transport::Tcp).await;

@@ -172,13 +172,18 @@ async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, Refusal>) -
         Ok(accepted) => return Ok(accepted),
         Err(refusal) => refusal,
     };
+    let Refusal {
+        code,
+        message: reason,
+        evidence,
+    } = refusal;
     let message = Message::Refused {
-        reason: refusal.message,
-        evidence: refusal.evidence,
+        reason: reason.clone(),
+        evidence,
     };
     path.send(&message, Instant::now())?;
     path.flush().await?;
-    Err(Failure::Final(OpenError::NotAMember(node)))
+    Err(Failure::Final(OpenError::NotAccepted { node, code, reason }))
 }
 
 /// The next route to try: a direct connection, then what is known, the newest first.

@@ -459,7 +459,7 @@ impl Driver {
                     tokio::spawn(path.end(MOVED, "another path has taken over"));
                 }
             }
-            Command::Connected(Err(error @ (OpenError::Refused { .. } | OpenError::NotAMember(_)))) => {
+            Command::Connected(Err(error @ (OpenError::Refused { .. } | OpenError::NotAccepted { .. }))) => {
                 return Err(End(CloseCode::Done, error.to_string()));
             }
             Command::Connected(Err(error)) => {
