@@ -27,7 +27,7 @@ mod websocket;
 pub use dawn_mcp::gateway::resource::Secret;
 pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
-pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig};
+pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig, SHORTEST_LIFETIME};
 pub use signing::SigningConfig;
 pub use websocket::{SecureConfig, WebSocketConfig};
 

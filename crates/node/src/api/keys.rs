@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::error::ApiError;
+use crate::config::SHORTEST_LIFETIME;
 use crate::exchange::Progress;
 use crate::keyring::{Held, KeyState, Origin};
 use crate::members::now;
@@ -146,12 +147,11 @@ pub(super) struct Wanted {
 }
 
 fn lifetime(state: &NodeState, seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
-    /// A key is renewed at half of its time, and times are whole seconds.
-    const SHORTEST: u64 = 4;
     let longest = state.exchange.longest();
     match seconds.map(Duration::from_secs) {
-        Some(wanted) if wanted.as_secs() < SHORTEST => Err(ApiError::bad_request(format!(
-            "a key lives for {SHORTEST} seconds at least"
+        Some(wanted) if wanted < SHORTEST_LIFETIME => Err(ApiError::bad_request(format!(
+            "a key lives for {} at least",
+            humantime::format_duration(SHORTEST_LIFETIME)
         ))),
         Some(wanted) if wanted > longest => Err(ApiError::bad_request(format!(
             "a key lives for {} at most here (longest in [keys])",

@@ -10,6 +10,8 @@ use super::Span;
 use crate::error::NodeError;
 
 const DAY: u64 = 24 * 60 * 60;
+/// The shortest that a shared key is asked for: it is renewed at half of its time, and times are whole seconds.
+pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(4);
 
 /// With whom a key is agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]

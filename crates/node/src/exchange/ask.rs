@@ -31,13 +31,9 @@ impl KeyExchange {
         };
         // It is dropped with the wish: when the key is not wanted any more, is there, or is wanted otherwise.
         let unwanted = async { while progress.changed().await.is_ok() {} };
-        let outcome = match self.try_exchange(&row, unwanted).await {
-            Ok(Some(key)) => Ok(key),
+        let told = match self.try_exchange(&row, unwanted).await {
             Ok(None) => return tracing::debug!(%peer, "a key is not wanted any more"),
-            Err(error) => Err(error),
-        };
-        let told = match outcome {
-            Ok(key) => {
+            Ok(Some(key)) => {
                 self.count("agreed");
                 self.said("key.agreed", &key);
                 self.drop_wish(peer, Progress::Agreed(key.id())).await
