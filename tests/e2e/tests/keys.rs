@@ -206,6 +206,16 @@ async fn an_owner_who_wants_to_be_asked_says_who_gets_a_key() {
     let asked = home.dawn(&["keys", "exchange", "lab"]).await.success().json();
     assert_eq!(asked["state"], "asked", "{asked}");
     assert_eq!(lab.get("/api/keys").await["requests"][0]["node"]["name"], "home");
+    let status = lab.words(&["status"]).await.success();
+    assert!(
+        status.stdout.contains("1 request for a shared key (`dawn keys`)"),
+        "{status:?}"
+    );
+    let doctor = lab.words(&["doctor"]).await;
+    assert!(
+        doctor.stdout.contains("wait for yours: 1 request for a shared key"),
+        "{doctor:?}"
+    );
     let _denied = lab.dawn(&["keys", "deny", "home"]).await.success();
     eventually("the exchange is given up", async || {
         home.get("/api/keys").await["waiting"] == json!([])

@@ -193,6 +193,10 @@ async fn a_plain_websocket_server_is_an_agent_too_and_the_token_makes_its_holder
     // Without token and channel there is nothing.
     let added = home.dawn(&["agent", "add", "none", "--url", &url]).await;
     assert_eq!(added.json()["error_code"], "login_required", "{added:?}");
+    assert!(
+        added.stdout.contains("if it is a Dawn node, for its token"),
+        "{added:?}"
+    );
     let listed = home.get("/api/agents").await.to_string();
     assert!(!listed.contains(&lab.token()), "headers are nobody's business");
 }

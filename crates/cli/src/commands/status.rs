@@ -28,6 +28,37 @@ struct Status {
     envelopes: Option<Envelopes>,
     home: String,
     memory_bytes: Option<u64>,
+    waiting: Option<Waiting>,
+}
+
+/// How much waits for a decision of this node's owner.
+#[derive(Default, Deserialize)]
+pub(super) struct Waiting {
+    joins: u64,
+    calls: u64,
+    keys: u64,
+}
+
+impl Waiting {
+    /// What waits, each with the command that shows it; nothing if nothing does.
+    pub(super) fn words(&self) -> Vec<String> {
+        let kinds = [
+            (self.joins, "request to join", "requests to join", "dawn requests"),
+            (self.calls, "call", "calls", "dawn calls"),
+            (
+                self.keys,
+                "request for a shared key",
+                "requests for shared keys",
+                "dawn keys",
+            ),
+        ];
+        let waiting = kinds.into_iter().filter(|(number, ..)| *number > 0);
+        waiting
+            .map(|(number, one, many, command)| {
+                format!("{number} {} (`{command}`)", if number == 1 { one } else { many })
+            })
+            .collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -131,6 +162,10 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             "agents",
             format!("{} here, {} in the network", status.agents.local, status.agents.network),
         )?;
+        let waiting = status.waiting.unwrap_or_default().words();
+        if !waiting.is_empty() {
+            line("waits", format!("for your decision: {}", waiting.join(", ")))?;
+        }
         line("API", status.api)?;
         for address in status.listen {
             line("listens", address)?;

@@ -221,12 +221,10 @@ impl Host {
                     ..
                 },
                 Some(vault),
-            ) => Some(oauth::Account::new(
-                name.clone(),
-                http::upgrade_url(url),
-                oauth.clone(),
-                Arc::clone(vault),
-            )),
+            ) => Some(
+                oauth::Account::new(name.clone(), http::upgrade_url(url), oauth.clone(), Arc::clone(vault))
+                    .at_websocket(),
+            ),
             _ => None,
         };
         let agent = Arc::new(Agent {

@@ -144,6 +144,8 @@ pub(super) struct Account {
     state: tokio::sync::Mutex<State>,
     /// The last challenge of the server.
     challenge: Mutex<Option<String>>,
+    /// What a server wants that answers 401, in words.
+    asks: &'static str,
 }
 
 impl Account {
@@ -155,6 +157,7 @@ impl Account {
             vault,
             state: tokio::sync::Mutex::default(),
             challenge: Mutex::default(),
+            asks: "asks for a login",
         }
     }
 
@@ -165,6 +168,14 @@ impl Account {
     fn login_required(&self, why: &str) -> Fault {
         let words = format!("its server {why}; on its node: dawn agent login {}", self.agent);
         self.fault(FaultCode::LoginRequired, words)
+    }
+
+    /// The same at a WebSocket, which may be that of another node: it lets nobody log in.
+    pub(super) fn at_websocket(self) -> Self {
+        Self {
+            asks: "asks for a login or, if it is a Dawn node, for its token (`--header 'Authorization: Bearer …'`) or a secure channel (`--node NODE-ID`)",
+            ..self
+        }
     }
 
     async fn manager(&self) -> Result<AuthorizationManager, AuthError> {
@@ -241,7 +252,7 @@ impl Account {
         }
         *lock(&self.challenge) = challenge.map(str::to_owned);
         let Some(sent) = sent else {
-            return Some(Err(self.login_required("asks for a login")));
+            return Some(Err(self.login_required(self.asks)));
         };
         Some(self.renewed(sent).await)
     }

@@ -9,14 +9,19 @@ use serde_json::{Value, json};
 use crate::node::NodeState;
 use crate::time::rfc3339;
 
-pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
+pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>, super::ApiError> {
     let own = state.members.own();
     let nodes = state.directory.nodes();
     let agents = state.directory.agents();
     let this = state.node_id();
     let standing = state.members.standing();
     let roles: Vec<String> = own.roles.iter().map(|role| role.to_string()).collect();
-    Json(json!({
+    let waiting = json!({
+        "joins": state.members.requests().await?.len(),
+        "calls": state.approvals.waiting().len(),
+        "keys": state.exchange.asked().len(),
+    });
+    Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": { "id": own.node, "name": own.name },
         "network": { "id": state.members.network(), "name": state.members.network_name() },
@@ -35,7 +40,8 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "envelopes": state.envelopes.shown(),
         "home": state.home().data(),
         "memory_bytes": resident_bytes(),
-    }))
+        "waiting": waiting,
+    })))
 }
 
 /// Where MCP over WebSocket is served, and how.

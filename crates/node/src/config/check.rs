@@ -101,10 +101,15 @@ impl Config {
         self.views().map(|_| ())
     }
 
-    /// What is possible and yet fits nothing that is known: nodes in rules, agents in groups.
+    /// What is possible and yet contradicts itself, or fits nothing that is known: nodes in rules and envelopes, agents
+    /// in groups.
     #[must_use]
     pub fn doubts(&self, nodes: &[String], agents: &[String]) -> Vec<String> {
-        let mut doubts = Vec::new();
+        let mut doubts = self.keys.doubts();
+        let peers = self.envelopes.peers.keys().filter(|peer| !nodes.contains(peer));
+        doubts.extend(
+            peers.map(|peer| format!("envelopes.peers names {peer:?}, and no node of that name or id is known")),
+        );
         let rules = self
             .agents
             .iter()

@@ -65,14 +65,41 @@ impl KeysConfig {
             ("binding", self.binding),
             ("rotate_every", self.rotate_every),
             ("grace", self.grace),
-            ("lifetime", self.lifetime),
-            ("longest", self.longest),
         ] {
             if span.0 < Duration::from_secs(1) {
                 return Err(NodeError::Config(format!("keys.{name}: it has to be 1s at least")));
             }
         }
+        for (name, span) in [("lifetime", self.lifetime), ("longest", self.longest)] {
+            if span.0 < SHORTEST_LIFETIME {
+                let shortest = humantime::format_duration(SHORTEST_LIFETIME);
+                return Err(NodeError::Config(format!(
+                    "keys.{name}: it has to be {shortest} at least"
+                )));
+            }
+        }
         Ok(())
+    }
+
+    /// What is possible and contradicts itself.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let Self { lifetime, longest, .. } = self;
+        if lifetime.0 > longest.0 {
+            doubts.push(format!(
+                "keys.lifetime ({}) is longer than keys.longest ({}): this node asks for keys that it would not grant",
+                humantime::format_duration(lifetime.0),
+                humantime::format_duration(longest.0)
+            ));
+        }
+        if self.grace.0 < self.binding.0 {
+            doubts.push(format!(
+                "keys.grace ({}) is shorter than keys.binding ({}): others may still seal to a static key that no longer opens",
+                humantime::format_duration(self.grace.0),
+                humantime::format_duration(self.binding.0)
+            ));
+        }
+        doubts
     }
 }
 
@@ -112,6 +139,25 @@ impl EnvelopesConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_end_before_they_are_agreed_on_are_refused_and_contradictions_told() {
+        let config = |text| toml::from_str::<KeysConfig>(text).unwrap();
+        for text in [
+            "lifetime = \"3s\"",
+            "longest = \"3s\"",
+            "grace = \"0s\"",
+            "binding = \"0s\"",
+        ] {
+            assert!(config(text).check().is_err(), "{text}");
+        }
+        let good = config("lifetime = \"4s\"\nlongest = \"4s\"");
+        good.check().unwrap();
+        assert!(good.doubts().is_empty());
+        assert!(config("longest = \"1d\"").doubts()[0].starts_with("keys.lifetime (30days)"));
+        assert!(config("grace = \"1d\"").doubts()[0].starts_with("keys.grace (1day)"));
+        assert!(KeysConfig::default().doubts().is_empty());
+    }
 
     #[test]
     fn a_node_of_its_own_goes_before_the_rule_and_its_id_before_its_name() {

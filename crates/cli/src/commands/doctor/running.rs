@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Check, State};
+use crate::commands::status::Waiting;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::words;
@@ -25,6 +26,8 @@ struct Status {
     certificate: Option<Certificate>,
     listen: Vec<String>,
     envelopes: Option<Envelopes>,
+    #[serde(default)]
+    waiting: Waiting,
 }
 
 #[derive(Deserialize)]
@@ -106,9 +109,17 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
         ];
         if !status.doubts.is_empty() {
             checks.push(Check::warning(
-                "rules",
+                "config",
                 status.doubts.join("; "),
                 "look at config.toml, then `dawn reload`",
+            ));
+        }
+        let waiting = status.waiting.words();
+        if !waiting.is_empty() {
+            checks.push(Check::warning(
+                "decisions",
+                format!("wait for yours: {}", waiting.join(", ")),
+                "look at them with the commands named, and say yes or no",
             ));
         }
         checks.extend(status.envelopes.as_ref().map(envelopes));
