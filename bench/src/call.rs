@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,17 +13,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::network::{Node, resident};
-use crate::peers::{Mcpmesh, Programs, Proxy};
+use crate::peers::{Mcpmesh, Pair, Programs, Proxy};
 use crate::report::Report;
 
 const SIZES: [(&str, usize); 3] = [("64 B", 64), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20)];
 const IN_FLIGHT: [usize; 3] = [1, 32, 128];
-/// How long one case is measured, after a warm-up of a quarter of it.
-const SPAN: Duration = Duration::from_millis(1500);
 /// How long all rest before what they still hold is measured.
 const REST: Duration = Duration::from_secs(10);
 /// How long another program may take for one case.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Whether all is done to train the compiler and not to be measured.
+static IS_TRAINING: AtomicBool = AtomicBool::new(false);
+
+/// Everything is done as always, for a short time each: what a build is to learn from.
+pub(crate) fn train() {
+    IS_TRAINING.store(true, Ordering::Relaxed);
+}
+
+fn is_training() -> bool {
+    IS_TRAINING.load(Ordering::Relaxed)
+}
+
+/// How long one case is measured, after a warm-up of a quarter of it.
+fn span() -> Duration {
+    Duration::from_millis(if is_training() { 200 } else { 1500 })
+}
 
 /// What one case gave.
 pub(crate) struct Figures {
@@ -129,7 +145,7 @@ impl Stdio0 {
             let mut answered = Vec::new();
             self.exchange(&pending, 1, &mut |id| answered.push(id)).await;
             let now = Instant::now();
-            if counted_from.is_none() && now - start > SPAN / 4 {
+            if counted_from.is_none() && now - start > span() / 4 {
                 counted_from = Some(now);
                 latencies.clear();
             }
@@ -141,7 +157,7 @@ impl Stdio0 {
                 next += 1;
             }
             if let Some(from) = counted_from
-                && now - from > SPAN
+                && now - from > span()
             {
                 let elapsed = now - from;
                 let rest = open.len() - pending.len();
@@ -287,17 +303,17 @@ impl Http {
                     let (_, body) = self.post(&mut connection, request(id, self.tool, text)).await;
                     assert!(body.len() > size, "{}", String::from_utf8_lossy(&body));
                     let since = begun.elapsed();
-                    if since > SPAN / 4 {
+                    if since > span() / 4 {
                         latencies.push(sent.elapsed().as_secs_f64());
                     }
-                    if since > SPAN / 4 + SPAN {
+                    if since > span() / 4 + span() {
                         return latencies;
                     }
                 }
             });
         }
         let parts = join_all(workers).await;
-        figures(parts.into_iter().flatten().collect(), SPAN)
+        figures(parts.into_iter().flatten().collect(), span())
     }
 }
 
@@ -383,8 +399,31 @@ fn add(
     );
 }
 
+/// What is held when the calls are over, and after a rest.
+type Held = [Pair; 2];
+
+/// Takes it, of whatever `resident` looks at, which goes on running meanwhile.
+async fn held(resident: impl Fn() -> Pair) -> Held {
+    let after = resident();
+    tokio::time::sleep(REST).await;
+    [after, resident()]
+}
+
+/// The rows of what is held.
+fn add_held(report: &mut Report, way: &str, size: (&str, usize), ours: &Held, peer: Option<&Held>) {
+    for (at, when) in ["after", "10 s after"].into_iter().enumerate() {
+        let case = format!("{when} {way}, {}", size.0);
+        let of = |end: fn(&Pair) -> f64| -> Vec<(&str, f64)> {
+            peer.map(|held| ("mcpmesh", end(&held[at]))).into_iter().collect()
+        };
+        let peers = [of(|pair| pair.client), of(|pair| pair.agent)];
+        report.add("calls", &case, "client node", "MiB", ours[at].client, &peers[0], None);
+        report.add("calls", &case, "agent node", "MiB", ours[at].agent, &peers[1], None);
+    }
+}
+
 /// The same through mcpmesh. Its daemons were held since the last time and may have lost each other: it has two tries.
-async fn beside_mcpmesh(mesh: &Mcpmesh, size: (&str, usize), in_flight: usize) -> Option<Figures> {
+async fn beside_mcpmesh(mesh: &Mcpmesh, size: (&str, usize), in_flight: usize) -> (Option<Figures>, Option<Held>) {
     mesh.run_daemons(true);
     let mut figures = None;
     for _ in 0..2 {
@@ -397,11 +436,16 @@ async fn beside_mcpmesh(mesh: &Mcpmesh, size: (&str, usize), in_flight: usize) -
             break;
         }
     }
+    let is_last = in_flight == IN_FLIGHT[2] && figures.is_some();
+    let held = match is_last {
+        true => Some(held(|| mesh.resident()).await),
+        false => None,
+    };
     mesh.run_daemons(false);
     if figures.is_none() {
         println!("mcpmesh did not finish with {} and {in_flight} in flight", size.0);
     }
-    figures
+    (figures, held)
 }
 
 /// Measures every way, size and number in flight.
@@ -452,7 +496,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                             client.measure(size.1, in_flight).await
                         };
                         match tokio::time::timeout(PATIENCE, measuring).await {
-                            Ok(figures) => theirs.push((proxy.name, figures)),
+                            Ok(figures) => theirs.push((proxy.name, figures, proxy.resident())),
                             Err(_) => println!(
                                 "{} did not finish with {} and {in_flight} in flight",
                                 proxy.name, size.0
@@ -461,7 +505,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                         proxy.run(false);
                     }
                     let mut beside = vec![("direct", &direct_http)];
-                    beside.extend(theirs.iter().map(|(name, figures)| (*name, figures)));
+                    beside.extend(theirs.iter().map(|(name, figures, _)| (*name, figures)));
                     let one = Http::open(&format!("{}/mcp/lab/echo", lab.api), Some(&lab.token)).await;
                     add(
                         report,
@@ -471,10 +515,19 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                         &one.measure(size.1, in_flight).await,
                         &beside,
                     );
+                    if in_flight == IN_FLIGHT[2] {
+                        let beside: Vec<(&str, f64)> = theirs.iter().map(|(name, _, held)| (*name, *held)).collect();
+                        let case = format!("after HTTP, one node, {}", size.0);
+                        report.add("calls", &case, "the node", "MiB", lab.resident(), &beside, None);
+                    }
                 }
-                let theirs = match &mesh {
+                let ours = || Pair {
+                    client: home.resident(),
+                    agent: lab.resident(),
+                };
+                let (theirs, they_hold) = match &mesh {
                     Some(mesh) => beside_mcpmesh(mesh, size, in_flight).await,
-                    None => None,
+                    None => (None, None),
                 };
                 let mut beside = vec![("direct", &direct)];
                 beside.extend(theirs.iter().map(|figures| ("mcpmesh", figures)));
@@ -487,7 +540,20 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     &two.measure(size.1, in_flight).await,
                     &beside,
                 );
-                let bridge = two.child.id().map_or(f64::NAN, resident);
+                if in_flight == IN_FLIGHT[2] {
+                    let bridge = two.child.id().map_or(f64::NAN, resident);
+                    let way = format!("stdio, two nodes, {transport}");
+                    add_held(report, &way, size, &held(ours).await, they_hold.as_ref());
+                    report.add(
+                        "calls",
+                        &format!("after {way}, {}", size.0),
+                        "dawn mcp",
+                        "MiB",
+                        bridge,
+                        &[],
+                        None,
+                    );
+                }
                 drop(two);
                 let two = Http::open(&format!("{}/mcp/lab/echo", home.api), Some(&home.token)).await;
                 add(
@@ -499,21 +565,8 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     &[("direct", &direct_http)],
                 );
                 if in_flight == IN_FLIGHT[2] {
-                    for (when, rest) in [("after", None), ("10 s after", Some(REST))] {
-                        if let Some(rest) = rest {
-                            mesh.iter().for_each(|mesh| mesh.run_daemons(true));
-                            tokio::time::sleep(rest).await;
-                        }
-                        let case = format!("{when} {} calls, {transport}", size.0);
-                        let mut beside: Vec<(&str, f64)> =
-                            mesh.iter().map(|mesh| ("mcpmesh", mesh.resident())).collect();
-                        report.add("calls", &case, "client node", "MiB", home.resident(), &beside, None);
-                        beside.extend(proxies.iter().map(|proxy| (proxy.name, proxy.resident())));
-                        report.add("calls", &case, "agent node", "MiB", lab.resident(), &beside, None);
-                    }
-                    mesh.iter().for_each(|mesh| mesh.run_daemons(false));
-                    let case = format!("after {} calls, {transport}", size.0);
-                    report.add("calls", &case, "dawn mcp", "MiB", bridge, &[], None);
+                    let way = format!("HTTP, two nodes, {transport}");
+                    add_held(report, &way, size, &held(ours).await, None);
                 }
             }
         }

@@ -19,6 +19,7 @@ mod channel;
 mod forward;
 mod network;
 mod peers;
+mod registry;
 mod report;
 mod start;
 mod versus;
@@ -33,6 +34,16 @@ use report::Report;
 /// Measures Dawn.
 #[derive(Debug, Parser)]
 struct Arguments {
+    #[command(flatten)]
+    run: Option<Run>,
+    /// Does the work of one contender of the benchmark `registry` and prints what it takes; for its own use.
+    #[arg(long, value_name = "CONTENDER", exclusive = true)]
+    registry: Option<registry::Contender>,
+}
+
+/// A run of benchmarks.
+#[derive(Debug, clap::Args)]
+struct Run {
     /// The `dawn` binary.
     #[arg(long)]
     dawn: PathBuf,
@@ -48,43 +59,56 @@ struct Arguments {
     /// Another build of Dawn, to be measured in turn with `--dawn` and alone; repeatable.
     #[arg(long)]
     against: Vec<PathBuf>,
-    /// Runs one benchmark: calls, catalogue, channel, daemon, forward, websocket.
+    /// Does everything for a short time only: what a build with a profile learns from. The figures mean nothing.
+    #[arg(long)]
+    train: bool,
+    /// Runs one benchmark: calls, catalogue, channel, daemon, forward, registry, websocket.
     #[arg(long)]
     only: Option<String>,
 }
 
 fn main() {
     let arguments = Arguments::parse();
+    if let Some(contender) = arguments.registry {
+        return registry::run(contender);
+    }
+    let run = arguments.run.expect("clap asks for it");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
+    if run.train {
+        call::train();
+    }
     runtime.block_on(async {
         let mut report = Report::default();
-        if !arguments.against.is_empty() {
-            versus::measure(&arguments.dawn, &arguments.against, &arguments.agent, &mut report).await;
+        if !run.against.is_empty() {
+            versus::measure(&run.dawn, &run.against, &run.agent, &mut report).await;
             return;
         }
-        let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+        let wanted = |name: &str| run.only.as_deref().is_none_or(|only| only == name);
         if wanted("daemon") {
-            start::measure(&arguments.dawn, &mut report).await;
+            start::measure(&run.dawn, &mut report).await;
         }
         if wanted("catalogue") {
-            catalogue::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+            catalogue::measure(&run.dawn, &run.agent, &mut report).await;
         }
         if wanted("channel") {
             channel::measure(&mut report);
         }
+        if wanted("registry") {
+            registry::measure(&mut report).await;
+        }
         if wanted("calls") {
-            let programs = peers::Programs::find(arguments.peers.as_deref());
-            call::measure(&arguments.dawn, &arguments.agent, &programs, &mut report).await;
+            let programs = peers::Programs::find(run.peers.as_deref());
+            call::measure(&run.dawn, &run.agent, &programs, &mut report).await;
         }
         if wanted("forward") {
-            forward::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+            forward::measure(&run.dawn, &run.agent, &mut report).await;
         }
         if wanted("websocket") {
-            websocket::measure(&arguments.dawn, &arguments.agent, &mut report).await;
+            websocket::measure(&run.dawn, &run.agent, &mut report).await;
         }
-        report.finish(&arguments.out, arguments.only.is_some());
+        report.finish(&run.out, run.only.is_some());
     });
 }

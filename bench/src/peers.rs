@@ -34,6 +34,13 @@ impl Programs {
     }
 }
 
+/// What two ends hold, MiB.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair {
+    pub(crate) client: f64,
+    pub(crate) agent: f64,
+}
+
 /// Two daemons of mcpmesh, the first of which serves the agent.
 #[derive(Debug)]
 pub(crate) struct Mcpmesh {
@@ -91,38 +98,38 @@ impl Mcpmesh {
 
     /// Lets its daemons run, or holds them while something else is measured.
     pub(crate) fn run_daemons(&self, run: bool) {
-        self.daemons().into_iter().for_each(|pid| hold(pid, run));
+        self.daemons().into_iter().flatten().for_each(|pid| hold(pid, run));
     }
 
-    /// Resident memory of its daemons, MiB: the larger.
-    pub(crate) fn resident(&self) -> f64 {
-        self.daemons()
-            .into_iter()
-            .map(crate::network::resident)
-            .fold(f64::NAN, f64::max)
+    /// Resident memory of its daemons, MiB: that which calls, and that which has the agent.
+    pub(crate) fn resident(&self) -> Pair {
+        let [agent, client] = self.daemons().map(|pid| pid.map_or(f64::NAN, crate::network::resident));
+        Pair { client, agent }
     }
 
     /// The daemons, which its commands started: each has its profile in its environment.
-    fn daemons(&self) -> Vec<u32> {
-        let profiles = self
-            .profiles
+    fn daemons(&self) -> [Option<u32>; 2] {
+        self.profiles
             .each_ref()
-            .map(|profile| profile.path().to_string_lossy().into_owned());
+            .map(|profile| Self::daemon(&profile.path().to_string_lossy()))
+    }
+
+    fn daemon(profile: &str) -> Option<u32> {
         let running = std::fs::read_dir("/proc").expect("/proc").flatten();
-        let pids = running.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let mut pids = running.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let is_ours = |pid: &u32| {
             let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             let (line, environment) = (read("cmdline"), read("environ"));
             let (line, environment) = (String::from_utf8_lossy(&line), String::from_utf8_lossy(&environment));
-            line.contains("internal\0daemon") && profiles.iter().any(|profile| environment.contains(profile.as_str()))
+            line.contains("internal\0daemon") && environment.contains(profile)
         };
-        pids.filter(is_ours).collect()
+        pids.find(is_ours)
     }
 }
 
 impl Drop for Mcpmesh {
     fn drop(&mut self) {
-        for pid in self.daemons() {
+        for pid in self.daemons().into_iter().flatten() {
             hold(pid, true);
             // One that has ended by itself is as good.
             let _ = std::process::Command::new("kill").arg(pid.to_string()).status();

@@ -1,0 +1,123 @@
+//! The registry's replica.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dawn_identity::{Membership, NetworkId, NodeId, Role, Roles, Serial, UnixTime};
+use dawn_registry::delta::{Key, Value};
+use dawn_registry::replica::{Limits, Replica};
+use dawn_registry::sync::{Session, Snapshot};
+
+use super::{AGENTS, CHANGES, DIFFERENCES, Figures, Meeting, NODES, agent_name, key, resident, summary};
+
+const NOW: UnixTime = UnixTime(1_800_000_000);
+/// The two replicas of everything are of nodes of their own.
+const SOURCE: u32 = NODES + 1;
+const SINK: u32 = NODES + 2;
+
+fn network() -> NetworkId {
+    key(u32::MAX).network_id()
+}
+
+/// Certificates are verified by who calls the registry; each is here.
+fn verify(node: &NodeId, _: &Value) -> Result<Membership, String> {
+    Ok(Membership {
+        network: network(),
+        node: *node,
+        name: "node".parse().expect("a name"),
+        roles: Roles::from(Role::Member),
+        admitted_at: UnixTime(0),
+        issued_at: UnixTime(0),
+        expires: UnixTime(u64::MAX),
+        serial: Serial::from_bytes([0; 16]),
+        issuer: None,
+    })
+}
+
+fn empty(node: u32) -> Replica {
+    let node = key(node).node_id();
+    let membership = verify(&node, &Value::new(&[])).expect("a member");
+    Replica::new(membership, 1, Limits::default())
+}
+
+/// A node with all of its agents.
+fn owner(node: u32) -> Replica {
+    let mut replica = empty(node);
+    let agents = (0..AGENTS).map(|agent| (Key::Agent(agent_name(agent)), summary(node, agent, 0).encode()));
+    let all = std::iter::once((Key::Node, node.to_be_bytes().to_vec())).chain(agents);
+    let said = replica
+        .declare(all.collect(), &key(node), NOW)
+        .expect("it may say that");
+    assert!(said.is_some());
+    replica
+}
+
+/// What the node says when one of its agents changes.
+fn change(node: u32, version: u32) -> Vec<u8> {
+    let value = summary(node, 7, version).encode();
+    let said = owner(node).set_agent(agent_name(7), &value, &key(node), NOW);
+    said.expect("it may say that").expect("it is new")
+}
+
+fn take(replica: &mut Replica, delta: &[u8]) {
+    let from = key(0).node_id();
+    replica.apply(delta, from, NOW, verify).expect("it is taken");
+}
+
+/// Two replicas come to know the same; how many bytes were sent.
+fn meet(source: &mut Replica, sink: &mut Replica) -> usize {
+    let snapshot = |replica: &Replica| Arc::new(Snapshot::of(replica, NOW).expect("it fits"));
+    let mut begins = Session::initiate(snapshot(sink));
+    let mut answers = Session::respond(snapshot(source));
+    let mut bytes = 0;
+    while !(begins.is_done() && answers.is_done()) {
+        bytes += say(&mut begins, sink, &mut answers, source);
+        bytes += say(&mut answers, source, &mut begins, sink);
+    }
+    bytes
+}
+
+/// One side says what it has to say; each message has a length of four bytes in front.
+fn say(speaker: &mut Session, of: &Replica, hearer: &mut Session, into: &mut Replica) -> usize {
+    let mut bytes = 0;
+    while let Some(message) = speaker.transmit(of).expect("it goes on") {
+        bytes += 4 + message.len();
+        for delta in hearer.receive(into, &message).expect("it is understood") {
+            take(into, &delta);
+        }
+    }
+    bytes
+}
+
+pub(super) fn figures() -> Figures {
+    let mut source = empty(SOURCE);
+    let before = resident();
+    for node in 0..NODES {
+        let id = key(node).node_id();
+        for state in owner(node).states(&id) {
+            take(&mut source, &state);
+        }
+    }
+    let entry_bytes = (resident() - before) / f64::from(NODES * AGENTS);
+    let mut sink = empty(SINK);
+    let first = Meeting::of(|| meet(&mut source, &mut sink));
+    for node in 0..DIFFERENCES {
+        take(&mut source, &change(node, 1));
+    }
+    let again = Meeting::of(|| meet(&mut source, &mut sink));
+    assert_eq!(sink.nodes(NOW).count(), source.nodes(NOW).count());
+    let deltas: Vec<Vec<u8>> = (DIFFERENCES..DIFFERENCES + CHANGES)
+        .map(|node| change(node, 2))
+        .collect();
+    let begun = Instant::now();
+    deltas.iter().for_each(|delta| take(&mut sink, delta));
+    let spent = begun.elapsed().as_secs_f64();
+    Figures {
+        changes: f64::from(CHANGES) / spent,
+        changes_signed: None,
+        change_bytes: deltas.iter().map(Vec::len).sum::<usize>() as f64 / f64::from(CHANGES),
+        entry_bytes,
+        first,
+        again,
+    }
+}
