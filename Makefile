@@ -7,8 +7,9 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dawn/target
 DEV := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
+DIST := $(CARGO_TARGET_DIR)/dist
 
-.PHONY: help build release demo test fmt lint unit doc e2e conformance clients bench soak fuzz tools clean
+.PHONY: help build release dist demo test fmt lint unit doc e2e conformance clients bench soak fuzz tools clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +26,13 @@ release: ## builds the optimised binary
 	@scripts/tools rust
 	@echo "== release build"
 	cargo build --locked --release -p dawn-cli -p dawn-test-agent -p dawn-bench
+
+dist: ## the binary as it is given out: built with a profile of its own work
+	@scripts/tools rust
+	@scripts/tools profile
+	@echo "== what it is measured with"
+	cargo build --locked --release -p dawn-test-agent -p dawn-bench
+	@scripts/dist
 
 demo: build ## three nodes of one private network, agents on each, tools called across them
 	@scripts/demo $(DEV)/dawn $(DEV)/dawn-test-agent
@@ -63,9 +71,9 @@ clients: build ## third-party clients and servers: Inspector, Python SDK, the re
 	@echo "== third-party clients and servers"
 	@tests/clients/run $(DEV)/dawn $(DEV)/dawn-test-agent
 
-bench: release ## the table of measurements (BENCH=name runs one)
+bench: dist ## the table of measurements (BENCH=name runs one)
 	@echo "== benchmarks"
-	@peers=$$(scripts/peers) && scripts/apart $(RELEASE)/dawn-bench --dawn $(RELEASE)/dawn --agent $(RELEASE)/dawn-test-agent --peers "$$peers" --out bench/results.json $(if $(BENCH),--only $(BENCH))
+	@peers=$$(scripts/peers) && scripts/apart $(RELEASE)/dawn-bench --dawn $(DIST)/dawn --agent $(RELEASE)/dawn-test-agent --peers "$$peers" --out bench/results.json $(if $(BENCH),--only $(BENCH))
 
 soak: release ## an hour of 200 clients that connect, call and drop: memory and descriptors stay flat (SOAK_SECONDS)
 	@echo "== soak"
