@@ -93,10 +93,11 @@ fn main() {
         if wanted("catalogue") {
             catalogue::measure(&run.dawn, &run.agent, &mut report).await;
         }
-        if wanted("channel") {
+        // These two run nothing of the binary that could learn from it.
+        if wanted("channel") && !run.train {
             channel::measure(&mut report);
         }
-        if wanted("registry") {
+        if wanted("registry") && !run.train {
             registry::measure(&mut report).await;
         }
         if wanted("calls") {

@@ -10,7 +10,7 @@ use crate::key::{Distance, Key};
 use crate::lookup::{Aim, Lookup};
 use crate::message::{Answer, Contact, MAX_CONTACTS, MAX_PROVIDERS, Malformed, Request};
 use crate::provider::Provider;
-use crate::store::{Store, expiry};
+use crate::store::Store;
 use crate::table::Table;
 
 /// Time since an arbitrary start.
@@ -219,9 +219,10 @@ pub struct Kademlia {
 impl Kademlia {
     /// A node that knows nobody yet.
     #[must_use]
-    pub fn new(local: NodeId, network: NetworkId, config: Config) -> Self {
+    pub fn new(local: NodeId, network: NetworkId, mut config: Config) -> Self {
+        config.width = config.width.min(MAX_CONTACTS);
         Self {
-            table: Table::new(Key::node(&local), config.width.min(MAX_CONTACTS)),
+            table: Table::new(Key::node(&local), config.width),
             local,
             network,
             config,
@@ -298,7 +299,7 @@ impl Kademlia {
             return None;
         }
         let id = LookupId(self.number());
-        let width = self.config.width.min(MAX_CONTACTS);
+        let width = self.config.width;
         let start = self.table.closest(&key, width);
         let is_plain = !matches!(aim, Aim::Providers(_));
         self.lookups.insert(id, Lookup::new(key, aim, width, start));
@@ -412,9 +413,9 @@ impl Kademlia {
         let mut providers = Vec::new();
         let closer = match &request {
             Request::Nodes(key) | Request::Providers(key) => {
-                let mut closer = self.table.closest(key, self.config.width.min(MAX_CONTACTS) + 1);
+                let mut closer = self.table.closest(key, self.config.width + 1);
                 closer.retain(|contact| contact.node != asker);
-                closer.truncate(MAX_CONTACTS);
+                closer.truncate(self.config.width);
                 closer
             }
             Request::Keep(word) => {
@@ -553,8 +554,7 @@ impl Kademlia {
         let due = self.own.iter().filter(|(_, at)| now >= **at);
         let due: Vec<Key> = due.map(|(key, _)| *key).collect();
         for key in due {
-            let expires = expiry(wall, self.config.validity);
-            let Ok(word) = Provider::sign(&self.network, key, wall, expires, keypair) else {
+            let Ok(word) = Provider::sign(&self.network, key, wall, wall + self.config.validity, keypair) else {
                 continue;
             };
             // It keeps its own word too: it may be among the closest.

@@ -1,7 +1,6 @@
 //! What a node keeps for others: the words of providers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use dawn_identity::{NodeId, UnixTime};
 
@@ -98,11 +97,6 @@ impl Store {
     pub(crate) fn len(&self) -> usize {
         self.keys.values().map(BTreeMap::len).sum()
     }
-}
-
-/// How long a word counts that is signed now.
-pub(crate) fn expiry(now: UnixTime, validity: Duration) -> UnixTime {
-    now + validity
 }
 
 #[cfg(test)]
