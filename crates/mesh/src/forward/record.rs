@@ -101,6 +101,9 @@ pub(crate) enum Message {
 #[error("a message between two ends of a forwarded route is malformed")]
 pub(crate) struct Malformed;
 
+/// Longest reason of a refusal, bytes; what is longer is cut.
+const MAX_REASON_BYTES: usize = 256;
+
 /// What a message of data is longer than its bytes.
 pub(crate) const DATA_OVERHEAD: usize = 17;
 
@@ -165,7 +168,7 @@ impl Message {
                 to.extend_from_slice(chain);
             }
             Self::Refused { reason, evidence } => {
-                let mut end = reason.len().min(256);
+                let mut end = reason.len().min(MAX_REASON_BYTES);
                 while !reason.is_char_boundary(end) {
                     end -= 1;
                 }
@@ -242,8 +245,11 @@ impl Message {
                 let (length, rest) = rest.split_first_chunk().ok_or(Malformed)?;
                 let length = usize::from(u16::from_be_bytes(*length));
                 let (reason, evidence) = rest.split_at_checked(length).ok_or(Malformed)?;
+                if length > MAX_REASON_BYTES {
+                    return Err(Malformed);
+                }
                 Ok(Self::Refused {
-                    reason: String::from_utf8_lossy(reason).into_owned(),
+                    reason: std::str::from_utf8(reason).map_err(|_| Malformed)?.to_owned(),
                     evidence: shown(evidence),
                 })
             }
@@ -338,6 +344,17 @@ mod tests {
             Message::Welcome { window, chain }.encode(&mut bytes);
             assert_eq!(Message::decode(&bytes).is_ok(), fits, "{window}");
         }
+    }
+
+    #[test]
+    fn a_reason_is_text_of_bounded_length() {
+        let refused = |reason: &[u8]| {
+            let length = u16::try_from(reason.len()).unwrap().to_be_bytes();
+            Message::decode(&[&[5], &length[..], reason].concat())
+        };
+        assert!(refused(&[b'x'; MAX_REASON_BYTES]).is_ok());
+        assert_eq!(refused(&[b'x'; MAX_REASON_BYTES + 1]), Err(Malformed));
+        assert_eq!(refused(&[0x80]), Err(Malformed));
     }
 
     proptest! {
