@@ -8,8 +8,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    agent, audit, bridge, call, calls, config, doctor, down, events, init, invite, join, keys, leave, peers, shell,
-    status, up,
+    agent, audit, bridge, call, calls, config, doctor, down, events, find, init, invite, join, keys, leave, netcheck,
+    peers, registry, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -83,9 +83,12 @@ enum Command {
     Peers(peers::PeersArgs),
     Keys(keys::KeysArgs),
     Ping(peers::PingArgs),
+    Netcheck(netcheck::NetcheckArgs),
     Agent(agent::AgentArgs),
+    Find(find::FindArgs),
     Call(call::CallArgs),
     Mcp(bridge::McpArgs),
+    Registry(registry::RegistryArgs),
     /// Follow what happens in the network; --json prints a line for each event
     Events,
     /// Check everything, and say what to do about what fails
@@ -143,9 +146,12 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Peers(args) => peers::run(context, args),
         Command::Keys(args) => keys::run(context, args),
         Command::Ping(args) => peers::ping(context, &args),
+        Command::Netcheck(args) => netcheck::run(context, &args),
         Command::Agent(args) => agent::run(context, args),
+        Command::Find(args) => find::run(context, &args),
         Command::Call(args) => call::run(context, &args),
         Command::Mcp(args) => bridge::run(context, &args),
+        Command::Registry(args) => registry::run(context, args),
         Command::Events => events::run(context),
         Command::Doctor => doctor::run(context),
         Command::Config(args) => config::run(context, &args),

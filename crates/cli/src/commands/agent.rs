@@ -15,16 +15,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{client_file, inspect};
+use super::{client_file, inspect, listing};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::table::{Rows, plain};
-use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, understood, words};
+use crate::output::{BAD, CAUTION, GOOD, STRONG, styled, understood, words};
 
 /// Where the secret of a registered OAuth client comes from: arguments can be seen by others.
 const CLIENT_SECRET: &str = "DAWN_OAUTH_CLIENT_SECRET";
-/// How long several changes may take to be shown as one.
-const SETTLE: Duration = Duration::from_millis(200);
 /// How long `dawn agent add` waits for the first answer of what was added: longer than its host does, which says why
 /// there is none.
 const FIRST_ANSWER: Duration = Duration::from_secs(40);
@@ -44,12 +41,7 @@ pub(crate) struct AgentArgs {
 enum AgentCommand {
     Add(AddArgs),
     Import(ImportArgs),
-    /// Every agent of the network
-    List {
-        /// Show it again whenever something changes
-        #[arg(long)]
-        watch: bool,
-    },
+    List(listing::ListArgs),
     /// Stop sharing an agent of this node
     Remove {
         /// Its name
@@ -165,8 +157,7 @@ pub(crate) fn run(context: &Context, args: AgentArgs) -> Result<(), Failure> {
     match args.command {
         AgentCommand::Add(args) => add(context, args),
         AgentCommand::Import(args) => import(context, &args),
-        AgentCommand::List { watch: false } => list(context),
-        AgentCommand::List { watch: true } => watch(context),
+        AgentCommand::List(args) => listing::run(context, &args),
         AgentCommand::Remove { name } => remove(context, &name),
         AgentCommand::Restart { name } => restart(context, &name),
         AgentCommand::Login(args) => super::login::run(context, &args),
@@ -442,106 +433,6 @@ fn say(context: &Context, added: &Value) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-#[derive(Deserialize)]
-struct Agents {
-    agents: Vec<Agent>,
-}
-
-#[derive(Deserialize)]
-struct Agent {
-    address: String,
-    title: Option<String>,
-    version: Option<String>,
-    state: String,
-    eras: Vec<String>,
-    tools: u64,
-    resources: u64,
-    prompts: u64,
-    latency_ms: Option<f64>,
-    this: bool,
-    error: Option<String>,
-}
-
-fn list(context: &Context) -> Result<(), Failure> {
-    let client = context.client()?;
-    let listed: Box<RawValue> = context.wait(async { Ok(client.get("/api/agents").await?) })?;
-    context.out.answer(&listed, |agents| show(context, agents))
-}
-
-fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
-    let out = context.out;
-    if agents.is_empty() {
-        return out.line("no agents; `dawn agent add NAME -- COMMAND` shares one");
-    }
-    let header = [
-        "ADDRESS",
-        "STATE",
-        "TOOLS",
-        "RESOURCES",
-        "PROMPTS",
-        "LATENCY",
-        "ERAS",
-        "SERVER",
-    ];
-    let mut rows = Rows::new(out.on_terminal(), &header);
-    for agent in agents {
-        let style = match agent.state.as_str() {
-            "ready" => GOOD,
-            "failed" => BAD,
-            _ => CAUTION,
-        };
-        let server = [agent.title, agent.version]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" ");
-        let elsewhere = agent.state == "failed" && !agent.this;
-        let note = if elsewhere {
-            "its own node says why: `dawn agent list` there".to_owned()
-        } else {
-            server
-        };
-        rows.row([
-            (agent.address, STRONG),
-            (agent.state, style),
-            plain(agent.tools.to_string()),
-            plain(agent.resources.to_string()),
-            plain(agent.prompts.to_string()),
-            plain(words::milliseconds(agent.latency_ms.filter(|_| !agent.this))),
-            plain(words::list(&agent.eras)),
-            (agent.error.unwrap_or(note), FAINT),
-        ]);
-    }
-    out.line(rows.render())
-}
-
-fn watch(context: &Context) -> Result<(), Failure> {
-    let client = context.client()?;
-    let out = context.out;
-    context.wait(async {
-        let mut events = client.events("/api/events").await?;
-        loop {
-            let listed: Box<RawValue> = client.get("/api/agents").await?;
-            if out.json {
-                out.json_line(&listed)?;
-            } else {
-                if out.on_terminal() {
-                    // Clears the screen and begins at its top.
-                    out.bytes(b"\x1b[2J\x1b[H")?;
-                }
-                show(context, understood(&listed)?)?;
-            }
-            let ended =
-                || Failure::new(Exit::NotRunning, "not_running", "the node has ended").next("start it with `dawn up`");
-            events.next().await?.ok_or_else(ended)?;
-            // What comes together is shown together.
-            while let Ok(event) = tokio::time::timeout(SETTLE, events.next()).await {
-                event?.ok_or_else(ended)?;
-            }
-        }
-    })
 }
 
 fn remove(context: &Context, name: &AgentName) -> Result<(), Failure> {

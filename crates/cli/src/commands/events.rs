@@ -43,14 +43,26 @@ fn say(context: &Context, event: &Event) -> Result<(), Failure> {
 /// What an event is about: its address or name, with its state, safety words or error.
 fn subject(data: &Value) -> String {
     let text = |pointer: &str| data.pointer(pointer).and_then(Value::as_str);
-    let Some(name) = ["/address", "/name", "/node/name", "/node", "/id"]
-        .into_iter()
-        .find_map(text)
-    else {
+    let Some(name) = [
+        "/address",
+        "/name",
+        "/node/name",
+        "/node",
+        "/from/name",
+        "/from/id",
+        "/id",
+    ]
+    .into_iter()
+    .find_map(text) else {
         return data.to_string();
     };
-    let more = ["/state", "/words", "/expires", "/error"].into_iter().filter_map(text);
-    std::iter::once(name).chain(more).collect::<Vec<_>>().join("  ")
+    let more = ["/state", "/words", "/expires", "/error", "/code", "/message"];
+    let changed = data["changed"].as_array().into_iter().flatten();
+    std::iter::once(name)
+        .chain(more.into_iter().filter_map(text))
+        .chain(changed.filter_map(Value::as_str))
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 #[cfg(test)]
@@ -65,6 +77,14 @@ mod tests {
         );
         assert_eq!(subject(&json!({ "node": { "id": "1", "name": "lab" } })), "lab");
         assert_eq!(subject(&json!({ "name": "lab", "words": "a-b-c" })), "lab  a-b-c");
+        assert_eq!(
+            subject(&json!({ "from": { "id": "1", "name": "lab" }, "code": "gap", "message": "something is missing" })),
+            "lab  gap  something is missing"
+        );
+        assert_eq!(
+            subject(&json!({ "id": "1", "name": "lab", "changed": ["addresses", "binding"] })),
+            "lab  addresses  binding"
+        );
         assert_eq!(subject(&json!(3)), "3");
     }
 }

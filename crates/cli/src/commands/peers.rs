@@ -15,7 +15,7 @@ use crate::output::{FAINT, GOOD, STRONG, styled, words};
 /// Every node of the network, with its route and latency; or remove one
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn peers\n  dawn peers -v           with addresses and ids\n  dawn peers --json\n  dawn peers revoke lab"
+    after_help = "Examples:\n  dawn peers\n  dawn peers -v           with addresses, ids, and when registries were last compared\n  dawn peers --json\n  dawn peers revoke lab"
 )]
 pub(crate) struct PeersArgs {
     #[command(subcommand)]
@@ -72,6 +72,10 @@ struct Peer {
     #[serde(default)]
     pinned: bool,
     last_seen: Option<Timestamp>,
+    /// When the two registries were last compared.
+    synced: Option<Timestamp>,
+    #[serde(default)]
+    expired: bool,
 }
 
 /// A member in between.
@@ -99,6 +103,8 @@ impl Peer {
     fn state(&self) -> (String, anstyle::Style) {
         if self.this {
             ("this node".to_owned(), STRONG)
+        } else if self.expired {
+            ("expired".to_owned(), FAINT)
         } else if self.online {
             ("online".to_owned(), GOOD)
         } else {
@@ -127,7 +133,7 @@ fn list(context: &Context) -> Result<(), Failure> {
             "PINNED",
         ];
         if all {
-            header.extend(["ADDRESS", "ID"]);
+            header.extend(["COMPARED", "ADDRESS", "ID"]);
         }
         let mut rows = Rows::new(out.on_terminal(), &header);
         for peer in peers {
@@ -145,6 +151,7 @@ fn list(context: &Context) -> Result<(), Failure> {
                 plain(if peer.pinned { "pinned" } else { "–" }),
             ];
             if all {
+                row.push((words::when(peer.synced), FAINT));
                 row.push((peer.address.unwrap_or_else(|| "–".to_owned()), FAINT));
                 row.push((peer.id, FAINT));
             }

@@ -25,6 +25,7 @@ struct Status {
     uptime_ms: f64,
     peers: Peers,
     agents: Agents,
+    registry: Option<Registry>,
     envelopes: Option<Envelopes>,
     home: String,
     memory_bytes: Option<u64>,
@@ -104,6 +105,59 @@ struct Agents {
     network: u64,
 }
 
+/// What is known of the network, and how it was last compared.
+#[derive(Deserialize)]
+struct Registry {
+    nodes: u64,
+    entries: u64,
+    bytes: u64,
+    expired: u64,
+    refused: u64,
+    last_sync: Option<Sync>,
+}
+
+/// A comparison with another member that went through.
+#[derive(Deserialize)]
+struct Sync {
+    at: Timestamp,
+    with: Partner,
+    differences: u64,
+}
+
+#[derive(Deserialize)]
+struct Partner {
+    id: String,
+    name: Option<String>,
+}
+
+impl Registry {
+    fn words(&self) -> String {
+        let nodes = words::count(self.nodes, "node");
+        let entries = match self.entries {
+            1 => "1 entry".to_owned(),
+            entries => format!("{entries} entries"),
+        };
+        let mut text = format!("{nodes}, {entries}, {}", words::bytes(self.bytes));
+        for (number, word) in [(self.expired, "expired"), (self.refused, "refused")] {
+            if number > 0 {
+                text.push_str(&format!(", {number} {word}"));
+            }
+        }
+        text
+    }
+}
+
+impl Sync {
+    fn words(&self) -> String {
+        let with = self.with.name.as_ref().unwrap_or(&self.with.id);
+        let found = match self.differences {
+            0 => "the same".to_owned(),
+            found => words::count(found, "difference") + " settled",
+        };
+        format!("{} with {with}: {found}", words::when(Some(self.at)))
+    }
+}
+
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     let status: Box<RawValue> = context.wait(async { Ok(client.get("/api/status").await?) })?;
@@ -162,6 +216,12 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             "agents",
             format!("{} here, {} in the network", status.agents.local, status.agents.network),
         )?;
+        if let Some(registry) = status.registry {
+            line("registry", registry.words())?;
+            if let Some(sync) = &registry.last_sync {
+                line("compared", sync.words())?;
+            }
+        }
         let waiting = status.waiting.unwrap_or_default().words();
         if !waiting.is_empty() {
             line("waits", format!("for your decision: {}", waiting.join(", ")))?;
@@ -208,4 +268,19 @@ fn named(named: &Named) -> String {
         styled(STRONG, words::clean(&named.name)),
         styled(FAINT, words::clean(&named.id))
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_is_told_in_a_line() {
+        let registry = r#"{"nodes":3,"entries":1,"bytes":2048,"expired":0,"refused":2,
+            "last_sync":{"at":"2020-01-01T00:00:00Z","with":{"id":"12D3","name":null},"differences":1}}"#;
+        let registry: Registry = serde_json::from_str(registry).unwrap();
+        assert_eq!(registry.words(), "3 nodes, 1 entry, 2.0 KiB, 2 refused");
+        let sync = registry.last_sync.unwrap().words();
+        assert!(sync.ends_with("ago with 12D3: 1 difference settled"), "{sync}");
+    }
 }

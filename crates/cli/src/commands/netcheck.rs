@@ -1,0 +1,320 @@
+//! `dawn netcheck`: how this node is connected, and what stands in the way.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::table::{Rows, plain};
+use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, words};
+
+/// How this node is connected: addresses, transports, NAT, clocks, and every member's way; takes some seconds
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dawn netcheck\n  dawn netcheck --json | jq .nat")]
+pub(crate) struct NetcheckArgs {}
+
+#[derive(Deserialize)]
+struct Netcheck {
+    listen: Vec<Listen>,
+    announced: Vec<String>,
+    transports: BTreeMap<String, Transport>,
+    udp: Option<bool>,
+    mdns: Mdns,
+    members: Vec<Member>,
+    observed: Vec<Observed>,
+    reachable: Option<bool>,
+    clock: Clock,
+    nat: Nat,
+}
+
+#[derive(Deserialize)]
+struct Listen {
+    address: String,
+    scope: String,
+}
+
+#[derive(Deserialize)]
+struct Transport {
+    listens: bool,
+    connections: u64,
+}
+
+#[derive(Deserialize)]
+struct Mdns {
+    enabled: bool,
+    found: u64,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    node: Node,
+    route: String,
+    transport: Option<String>,
+    latency_ms: Option<f64>,
+    dialled: Option<String>,
+    sees_us_at: Option<String>,
+    clock_ms: Option<f64>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Observed {
+    address: String,
+    by: u64,
+}
+
+#[derive(Deserialize)]
+struct Clock {
+    worst_ms: Option<f64>,
+    ok: bool,
+}
+
+#[derive(Deserialize)]
+struct Nat {
+    guess: String,
+    because: String,
+}
+
+pub(crate) fn run(context: &Context, _: &NetcheckArgs) -> Result<(), Failure> {
+    let client = context.client()?;
+    let answer: Box<RawValue> = context.wait(async { Ok(client.get("/api/netcheck").await?) })?;
+    context.out.answer(&answer, |netcheck| show(context, &netcheck))
+}
+
+fn show(context: &Context, netcheck: &Netcheck) -> Result<(), Failure> {
+    let out = context.out;
+    for (name, text) in lines(netcheck) {
+        out.line(format!(
+            "{}  {}",
+            styled(FAINT, format!("{name:<11}")),
+            words::clean(&text)
+        ))?;
+    }
+    if !netcheck.members.is_empty() {
+        let header = [
+            "MEMBER",
+            "ROUTE",
+            "TRANSPORT",
+            "LATENCY",
+            "DIALLED",
+            "SEES US AT",
+            "CLOCK",
+        ];
+        let mut rows = Rows::new(out.on_terminal(), &header);
+        for member in &netcheck.members {
+            rows.row(row(member));
+        }
+        out.line("")?;
+        out.line(rows.render())?;
+    }
+    for advice in advice(netcheck) {
+        out.note(format!("{} {advice}", styled(GOOD, "→")));
+    }
+    Ok(())
+}
+
+/// What is known of this node's own ways.
+fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
+    let listens = netcheck.listen.iter();
+    let mut lines: Vec<(&str, String)> = listens
+        .map(|listen| ("listens", format!("{} ({})", listen.address, listen.scope)))
+        .collect();
+    let announced = netcheck.announced.iter().filter(|announced| {
+        let is_listened_on = |listen: &Listen| listen.address == **announced;
+        !netcheck.listen.iter().any(is_listened_on)
+    });
+    lines.extend(announced.map(|address| ("announces", address.clone())));
+    let transports: Vec<String> = netcheck
+        .transports
+        .iter()
+        .map(|(name, transport)| match (transport.listens, transport.connections) {
+            (false, 0) => format!("{name} not listened on"),
+            (_, open) => format!("{name} {}", words::count(open, "connection")),
+        })
+        .collect();
+    lines.push(("transports", transports.join(", ")));
+    let udp = match netcheck.udp {
+        Some(true) => "works: a member is connected over QUIC",
+        Some(false) => "is not listened on",
+        None => "is listened on; no member is connected over QUIC now",
+    };
+    lines.push(("UDP", udp.to_owned()));
+    let mdns = match netcheck.mdns.enabled {
+        true => format!("looked at; {} found", words::count(netcheck.mdns.found, "node")),
+        false => "not looked at (`--no-mdns`, or mesh.mdns in config.toml)".to_owned(),
+    };
+    lines.push(("local net", mdns));
+    for observed in &netcheck.observed {
+        let by = words::count(observed.by, "member");
+        lines.push(("seen at", format!("{} by {by}", observed.address)));
+    }
+    let reachable = match netcheck.reachable {
+        Some(true) => "yes: a member has dialled this node",
+        Some(false) => "no: members that dial this node do not get through",
+        None => "not known: no member has dialled this node",
+    };
+    lines.push(("reachable", reachable.to_owned()));
+    lines.push(("NAT", format!("{}: {}", netcheck.nat.guess, netcheck.nat.because)));
+    let clock = match netcheck.clock.worst_ms {
+        None => "nobody to compare with".to_owned(),
+        Some(worst) => format!("at most {} from other members'", apart(worst.abs())),
+    };
+    lines.push(("clock", clock));
+    lines
+}
+
+fn row(member: &Member) -> [(String, anstyle::Style); 7] {
+    let dash = || "–".to_owned();
+    let dialled = match member.dialled.as_deref() {
+        Some("by_us") => "by this node".to_owned(),
+        Some("by_them") => "by them".to_owned(),
+        Some(other) => other.to_owned(),
+        None => dash(),
+    };
+    let (route, style) = match (member.error.as_ref(), member.route.as_str()) {
+        (Some(error), _) => (words::one_line(error), BAD),
+        (None, "none") => (dash(), FAINT),
+        (None, "direct") => ("direct".to_owned(), GOOD),
+        (None, route) => (route.to_owned(), CAUTION),
+    };
+    [
+        (member.node.name.as_ref().unwrap_or(&member.node.id).clone(), STRONG),
+        (route, style),
+        plain(member.transport.clone().unwrap_or_else(dash)),
+        plain(words::milliseconds(member.latency_ms)),
+        plain(dialled),
+        (member.sees_us_at.clone().unwrap_or_else(dash), FAINT),
+        plain(member.clock_ms.map_or_else(dash, offset)),
+    ]
+}
+
+/// How far apart two clocks are: `12 ms`, `3.4 s`.
+fn apart(ms: f64) -> String {
+    if ms < 1000.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{:.1} s", ms / 1e3)
+    }
+}
+
+/// How far another clock is ahead, or behind.
+fn offset(ms: f64) -> String {
+    match ms {
+        _ if ms.abs() < 1.0 => "same".to_owned(),
+        _ if ms > 0.0 => format!("{} ahead", apart(ms)),
+        _ => format!("{} behind", apart(-ms)),
+    }
+}
+
+/// What to do about what stands in the way.
+fn advice(netcheck: &Netcheck) -> Vec<String> {
+    let mut advice = Vec::new();
+    if !netcheck.clock.ok {
+        advice.push(
+            "set the clock (timedatectl set-ntp true): what is signed more than two minutes ahead is refused"
+                .to_owned(),
+        );
+    }
+    if netcheck.listen.is_empty() {
+        advice.push("nothing is listened on: look at mesh.listen in config.toml, and at `dawn doctor`".to_owned());
+    }
+    let only_here = |listen: &Listen| listen.scope == "loopback";
+    if !netcheck.listen.is_empty() && netcheck.listen.iter().all(only_here) {
+        advice
+            .push("only this machine reaches this node: `--listen /ip4/0.0.0.0/udp/0/quic-v1` lets others".to_owned());
+    }
+    if netcheck.udp == Some(false) {
+        advice.push("without UDP there is no QUIC, the fastest way: `--listen /ip4/0.0.0.0/udp/0/quic-v1`".to_owned());
+    }
+    if netcheck.nat.guess == "symmetric" {
+        advice.push(
+            "this NAT gives each peer another port: forward a port to this node and name it in mesh.announce, or let members that are reachable carry (`[forwarding]`)"
+                .to_owned(),
+        );
+    }
+    if netcheck.members.iter().all(|member| member.route == "none") {
+        advice.push(
+            "no member is connected: `dawn peers` shows who is known, `dawn doctor` checks everything".to_owned(),
+        );
+    }
+    advice
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn netcheck(changes: &serde_json::Value) -> Netcheck {
+        let mut whole = json!({
+            "listen": [{ "address": "/ip4/192.168.1.2/udp/1/quic-v1", "transport": "quic", "scope": "private" }],
+            "announced": ["/ip4/192.168.1.2/udp/1/quic-v1", "/ip4/203.0.113.9/udp/1/quic-v1"],
+            "transports": { "quic": { "listens": true, "connections": 1 }, "tcp": { "listens": false, "connections": 0 } },
+            "udp": true,
+            "mdns": { "enabled": false, "found": 0 },
+            "members": [{ "node": { "id": "12D3", "name": "lab" }, "route": "direct", "transport": "quic", "address": null,
+                "latency_ms": 1.5, "dialled": "by_us", "sees_us_at": null, "clock_ms": -1500.0, "error": null }],
+            "observed": [{ "address": "203.0.113.9", "by": 1 }],
+            "reachable": null,
+            "clock": { "worst_ms": -1500.0, "ok": true },
+            "nat": { "guess": "nat", "because": "others see another address" },
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            whole[name] = value.clone();
+        }
+        serde_json::from_value(whole).unwrap()
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_asks_for_nothing() {
+        let netcheck = netcheck(&json!({}));
+        assert_eq!(advice(&netcheck), Vec::<String>::new());
+        let lines = lines(&netcheck);
+        let line = |name: &str, text: &str| lines.iter().any(|(of, its)| *of == name && its == text);
+        assert!(line("announces", "/ip4/203.0.113.9/udp/1/quic-v1"), "{lines:?}");
+        assert_eq!(lines.iter().filter(|(name, _)| *name == "announces").count(), 1);
+        assert!(
+            line("transports", "quic 1 connection, tcp not listened on"),
+            "{lines:?}"
+        );
+        assert!(line("clock", "at most 1.5 s from other members'"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_stands_in_the_way_comes_with_what_to_do() {
+        for (changes, word) in [
+            (json!({ "clock": { "worst_ms": 300_000.0, "ok": false } }), "clock"),
+            (json!({ "listen": [] }), "mesh.listen"),
+            (
+                json!({ "listen": [{ "address": "/ip4/127.0.0.1/tcp/1", "transport": "tcp", "scope": "loopback" }] }),
+                "only this machine",
+            ),
+            (json!({ "udp": false }), "QUIC"),
+            (
+                json!({ "nat": { "guess": "symmetric", "because": "" } }),
+                "forward a port",
+            ),
+            (json!({ "members": [] }), "no member is connected"),
+        ] {
+            let advice = advice(&netcheck(&changes));
+            assert!(matches!(advice.as_slice(), [one] if one.contains(word)), "{advice:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_is_ahead_or_behind() {
+        for (ms, words) in [(0.4, "same"), (12.0, "12 ms ahead"), (-1500.0, "1.5 s behind")] {
+            assert_eq!(offset(ms), words);
+        }
+    }
+}

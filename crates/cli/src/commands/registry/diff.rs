@@ -1,0 +1,112 @@
+//! `dawn registry diff`: in what another node's registry differs from this one's.
+
+use clap::Args;
+use dawn_node::client::segment;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Dot, Head, Reference, newest};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::table::{Rows, plain};
+use crate::output::{CAUTION, FAINT, GOOD, STRONG, styled, words};
+
+/// In what another node's registry differs from this one's; changes nothing
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Right after a change there may be a difference that is gone a moment later: nodes settle by themselves.\n\nExamples:\n  dawn registry diff lab\n  dawn registry diff lab --json | jq .same"
+)]
+pub(crate) struct DiffArgs {
+    /// The other node, by its name or id
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct Compared {
+    with: Reference,
+    same: bool,
+    heads: Heads,
+    duration_ms: f64,
+    differences: Vec<Difference>,
+}
+
+#[derive(Deserialize)]
+struct Heads {
+    here: u64,
+    there: u64,
+}
+
+#[derive(Deserialize)]
+struct Difference {
+    #[serde(flatten)]
+    node: Reference,
+    what: String,
+    here: Vec<Head>,
+    there: Vec<Head>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    key: String,
+    here: Option<Written>,
+    there: Option<Written>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    dot: Dot,
+}
+
+pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
+    let client = context.client()?;
+    let path = format!("/api/registry/diff?node={}", segment(&args.node));
+    let compared: Box<RawValue> = context.wait(async { Ok(client.get(&path).await?) })?;
+    context.out.answer(&compared, |compared| show(context, compared))
+}
+
+fn show(context: &Context, compared: Compared) -> Result<(), Failure> {
+    let out = context.out;
+    let with = compared.with.to_string();
+    let took = words::milliseconds(Some(compared.duration_ms));
+    if compared.same {
+        return out.line(format!(
+            "{} {} knows the same: {}, compared in {took}",
+            styled(GOOD, "✓"),
+            styled(STRONG, words::clean(&with)),
+            words::count(compared.heads.here, "head")
+        ));
+    }
+    let mut rows = Rows::new(out.on_terminal(), &["NODE", "DIFFERENCE", "ENTRY", "HERE", "THERE"]);
+    for difference in compared.differences {
+        let mut row = |entry: &str, here: String, there: String| {
+            rows.row([
+                (difference.node.to_string(), STRONG),
+                (what(&difference.what), CAUTION),
+                plain(entry),
+                (here, FAINT),
+                (there, FAINT),
+            ]);
+        };
+        row("–", newest(&difference.here), newest(&difference.there));
+        for entry in &difference.entries {
+            row(&entry.key, written(entry.here.as_ref()), written(entry.there.as_ref()));
+        }
+    }
+    out.line(rows.render())?;
+    let Heads { here, there } = compared.heads;
+    out.note(format!(
+        "{here} heads here, {there} at {}, compared in {took}.",
+        words::clean(&with)
+    ));
+    Ok(())
+}
+
+fn written(written: Option<&Written>) -> String {
+    written.map_or_else(|| "–".to_owned(), |written| written.dot.to_string())
+}
+
+/// What the difference is, as a person reads it.
+fn what(word: &str) -> String {
+    word.replace('_', " ")
+}
