@@ -13,6 +13,7 @@ pub mod client;
 pub mod issuer;
 pub mod lab;
 pub mod proxy;
+pub mod registry;
 pub mod sse;
 pub mod terminal;
 pub mod websocket;
@@ -302,6 +303,21 @@ impl Node {
     pub async fn kill(&mut self) {
         let mut process = self.process.take().expect("a node that is up");
         process.kill().await.expect("killed");
+    }
+
+    /// SIGSTOP: it stands still, with everything open.
+    pub fn pause(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn go_on(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        nix::sys::signal::kill(pid, signal).expect("signalled");
     }
 
     /// SIGTERM, and waits for the orderly end; returns the exit code.
