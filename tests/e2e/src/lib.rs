@@ -12,6 +12,7 @@
 pub mod client;
 pub mod issuer;
 pub mod lab;
+pub mod member;
 pub mod proxy;
 pub mod registry;
 pub mod sse;
@@ -23,12 +24,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 pub use client::{Legacy, Modern, Reply};
 pub use issuer::Issuer;
 pub use lab::Lab;
+pub use member::Member;
 pub use proxy::Proxy;
 pub use sse::Events;
 pub use websocket::WebSocket;
@@ -89,6 +91,20 @@ impl Transport {
             Self::Quic => "quic",
             Self::Tcp => "tcp",
             Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// What a running node says on standard output, a line of JSON each.
+pub type Said = Lines<BufReader<ChildStdout>>;
+
+/// What a node says when it is ready; `None` if it ends before.
+pub async fn ready(said: &mut Said) -> Option<Value> {
+    loop {
+        let line = said.next_line().await.expect("readable")?;
+        let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if event["event"] == "ready" {
+            return Some(event);
         }
     }
 }
@@ -228,6 +244,27 @@ impl Node {
 
     /// Starts the node and waits until it is ready.
     pub async fn up(&mut self) {
+        let mut said = self.launch();
+        let ready = tokio::time::timeout(PATIENCE, ready(&mut said))
+            .await
+            .expect("ready in time");
+        self.ready = ready.unwrap_or_else(|| panic!("{} ended before it was ready", self.name));
+        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        if self.space.is_some() {
+            // It listens on all addresses of its namespace, also on later ones.
+            return;
+        }
+        // The next start listens where this one did, so that others find it again.
+        self.listen = self.ready["listen"]
+            .as_array()
+            .expect("addresses")
+            .iter()
+            .filter_map(|address| address.as_str().map(str::to_owned))
+            .collect();
+    }
+
+    /// Starts the node without waiting for anything; gives what it says.
+    pub fn launch(&mut self) -> Said {
         assert!(self.process.is_none(), "{} is already up", self.name);
         let mut args = vec!["up", "--api", "127.0.0.1:0", "--no-mdns"];
         let listen = if self.listen.is_empty() {
@@ -245,31 +282,9 @@ impl Node {
             .kill_on_drop(true)
             .spawn()
             .expect("dawn starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        self.ready = loop {
-            let line = tokio::time::timeout(PATIENCE, lines.next_line())
-                .await
-                .expect("ready in time")
-                .expect("readable");
-            let line = line.unwrap_or_else(|| panic!("{} ended before it was ready", self.name));
-            let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            if event["event"] == "ready" {
-                break event;
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let said = BufReader::new(process.stdout.take().expect("piped")).lines();
         self.process = Some(process);
-        if self.space.is_some() {
-            // It listens on all addresses of its namespace, also on later ones.
-            return;
-        }
-        // The next start listens where this one did, so that others find it again.
-        self.listen = self.ready["listen"]
-            .as_array()
-            .expect("addresses")
-            .iter()
-            .filter_map(|address| address.as_str().map(str::to_owned))
-            .collect();
+        said
     }
 
     /// The local API's address, `http://127.0.0.1:PORT`.

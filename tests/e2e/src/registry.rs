@@ -1,12 +1,11 @@
 //! What tests ask of nodes about their registries: what they hold, what they tell as it happens, what they counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Events, Node, eventually, http};
+use crate::{Events, Node, PATIENCE, eventually, http};
 
 /// Of each node, by id, the ids of the heads that are held: where these are equal, everything is.
 pub type Heads = BTreeMap<String, BTreeSet<String>>;
@@ -89,42 +88,44 @@ pub fn agents(held: &Value) -> BTreeSet<String> {
 }
 
 /// Waits until all nodes hold the same of everybody, and of each of them something; says how long that took.
-pub async fn agree(nodes: &[&Node]) -> std::time::Duration {
+pub async fn agree(nodes: &[&Node]) -> Duration {
     let begun = Instant::now();
     let mut ids = BTreeSet::new();
     for node in nodes {
         ids.insert(node.id().await);
     }
     let mut last = String::new();
-    let agreed = eventually_or(&mut last, async |last| {
-        let mut all = Vec::new();
-        for node in nodes {
-            all.push(heads(&node.dump().await));
-        }
-        let [first, others @ ..] = &all[..] else { return true };
-        let is_complete = ids.iter().all(|id| first.contains_key(id));
-        last.clear();
-        for (node, held) in nodes.iter().zip(&all) {
-            // Writing to a string cannot fail.
-            let _ = write!(last, "\n{}: {held:?}", node.name);
-        }
-        is_complete && others.iter().all(|held| held == first)
-    })
-    .await;
-    assert!(agreed, "the nodes do not agree: {last}");
-    begun.elapsed()
+    while begun.elapsed() < PATIENCE {
+        last = match difference(nodes, &ids).await {
+            None => return begun.elapsed(),
+            Some(difference) => difference,
+        };
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("after {PATIENCE:?} the nodes do not agree: {last}");
 }
 
-/// Asks until the answer is yes, or for too long; `last` is what was seen then.
-async fn eventually_or(last: &mut String, mut ask: impl AsyncFnMut(&mut String) -> bool) -> bool {
-    let begun = Instant::now();
-    while !ask(last).await {
-        if begun.elapsed() > crate::PATIENCE {
-            return false;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+/// The first difference between what the nodes hold.
+async fn difference(nodes: &[&Node], ids: &BTreeSet<String>) -> Option<String> {
+    let (first, others) = nodes.split_first()?;
+    let held = heads(&first.dump().await);
+    if let Some(missing) = ids.iter().find(|id| !held.contains_key(*id)) {
+        return Some(format!("{} knows nothing of {missing}", first.name));
     }
-    true
+    for other in others {
+        let theirs = heads(&other.dump().await);
+        if theirs != held {
+            let about = held
+                .keys()
+                .chain(theirs.keys())
+                .find(|id| held.get(*id) != theirs.get(*id));
+            return Some(format!(
+                "{} and {} hold different things of {about:?}",
+                first.name, other.name
+            ));
+        }
+    }
+    None
 }
 
 /// Waits until a node holds exactly these agents of the node with this id.
