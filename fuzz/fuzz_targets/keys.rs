@@ -5,7 +5,7 @@
 use dawn_channel::Binding;
 use dawn_channel::envelope::Notice;
 use dawn_channel::exchange::{MAX_MESSAGE_BYTES, Message};
-use dawn_registry::NodeRecord;
+use dawn_registry::NodeElement;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(notice) = Notice::decode(data) {
         assert_eq!(notice.encode(), data);
     }
-    if let Ok(record) = NodeRecord::open(data) {
-        let _ = Binding::decode(&record.binding);
+    if let Ok(element) = NodeElement::decode(data) {
+        let _ = Binding::decode(&element.binding);
     }
 });

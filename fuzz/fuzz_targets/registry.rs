@@ -1,5 +1,5 @@
-//! Records, beats and digests of other nodes, deltas of their sets, and the other side of an anti-entropy session: read
-//! within bounds or refused; what was taken is passed on as it came.
+//! Beats of other nodes, deltas of their sets, and the other side of an anti-entropy session: read within bounds or
+//! refused; what was taken is passed on as it came.
 #![no_main]
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use dawn_registry::delta::{Delta, Value};
 use dawn_registry::head::Head;
 use dawn_registry::replica::{self, Replica};
 use dawn_registry::sync::{Message, Session, Snapshot};
-use dawn_registry::{AgentSummary, Beat, Digest, Limits, NodeElement, NodeRecord, RecordError, Registry, log};
+use dawn_registry::{AgentSummary, NodeElement, Presence, PresenceLimits, log};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -27,11 +27,6 @@ fn membership(network: NetworkId, node: NodeId, name: NodeName) -> Membership {
         serial: Serial::from_bytes([0; 16]),
         issuer: None,
     }
-}
-
-/// What a node would make of the chain of any member.
-fn member(record: &NodeRecord) -> Result<Membership, RecordError> {
-    Ok(membership(record.network, record.node, record.name.clone()))
 }
 
 /// A node with an agent, as it is known to itself.
@@ -99,18 +94,11 @@ fn session(data: &[u8], replica: &Replica) {
 
 fuzz_target!(|data: &[u8]| {
     let network = Keypair::from_seed([9; 32]).network_id();
-    let mut registry = Registry::new(network, Keypair::from_seed([1; 32]).node_id(), Limits::default());
-    if NodeRecord::open(data).is_ok() && registry.apply_record(data, member).is_ok() {
-        assert_eq!(registry.missing_for(&Digest::default()), [data]);
+    let local = Keypair::from_seed([1; 32]).node_id();
+    let mut presence = Presence::new(network, local, PresenceLimits::default());
+    if presence.apply(data, Duration::ZERO, |_| true).is_err() {
+        assert!(presence.events().is_empty());
     }
-    if Beat::open(data).is_ok() {
-        let _ = registry.apply_beat(data, Duration::ZERO, |_| true);
-    }
-    if let Ok(digest) = Digest::decode(data) {
-        let _ = (registry.lacks(&digest), registry.missing_for(&digest));
-        assert_eq!(Digest::decode(&digest.encode()), Ok(digest));
-    }
-    assert!(registry.view().len() <= 1);
     if let Ok(element) = NodeElement::decode(data) {
         assert_eq!(element.encode(), data);
     }

@@ -21,6 +21,7 @@ pub mod edit;
 mod forwarding;
 mod gateway;
 mod keys;
+mod registry;
 mod signing;
 mod websocket;
 
@@ -28,6 +29,7 @@ pub use dawn_mcp::gateway::resource::Secret;
 pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig, SHORTEST_LIFETIME};
+pub use registry::RegistryConfig;
 pub use signing::SigningConfig;
 pub use websocket::{SecureConfig, WebSocketConfig};
 
@@ -75,6 +77,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The audit log.
     pub audit: AuditConfig,
+    /// The log of the registry.
+    pub registry: RegistryConfig,
     /// The agents that this node hosts, by name.
     pub agents: BTreeMap<AgentName, AgentConfig>,
     /// What `/mcp` shows of all agents.
@@ -632,7 +636,7 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "api",
     "mesh",
     "certificate",
@@ -643,6 +647,7 @@ const SECTIONS: [&str; 12] = [
     "limits",
     "log",
     "audit",
+    "registry",
     "agents",
     "gateway",
 ];
@@ -719,6 +724,9 @@ mod tests {
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
             ("[forwarding]\nhops = 0\n", "hops"),
+            ("[registry]\nlog_entries = 0\n", "log_entries"),
+            ("[registry]\nvalidity = \"8d\"\n", "validity"),
+            ("[registry]\nlog_keep = \"0s\"\n", "log_keep"),
             ("[limits]\nsockets = 0\n", "sockets"),
             ("[limits]\nsocket_idle = \"1ms\"\n", "socket_idle"),
             ("[api.websocket]\nsigning = \"never\"\n", "signing"),

@@ -1,42 +1,60 @@
 //! The directory: the registry kept in step with the other members, and the router's view of it.
 //!
-//! A node announces its signed record when something of it changed, and beats. Records and beats that are news are
-//! passed on once, so that they reach members that are not connected to their origin. When two members meet, each
-//! sends its digest and gets what it lacks.
+//! A node says what it is and has when something of it changed, under one signature for its whole set. What it says, and
+//! what is news of others, is published to every connected member, so that it reaches those that are not connected to its
+//! origin. When two members meet, and now and then, they compare all that they know, and each gets what it lacks. Whatever
+//! changes is kept in one transaction, with what the log says of it, before it is told to anybody.
+//!
+//! Presence is apart from that: nodes beat, and beats are passed on once.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod book;
+mod journal;
+mod own;
+mod refusing;
+mod said;
+mod sessions;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use dawn_channel::{Binding, BindingError, Bound};
-use dawn_identity::{AgentName, Keypair, Membership, NodeId, NodeRef};
+use dawn_channel::{Binding, Bound};
+use dawn_identity::{AgentName, Keypair, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
-use dawn_mcp::router::{AgentEntry, Presence, ToolList};
+use dawn_mcp::router::{AgentEntry, Presence as Present, ToolList};
 use dawn_mesh::{Mesh, PeerEvent, Published};
-use dawn_registry::{
-    Applied, Beat, Digest, Limits, NodeRecord, NodeView, RecordError, Registry, RegistryEvent, Version,
-};
+use dawn_registry::replica::{Applied, Limits, Replica};
+use dawn_registry::{Beat, BeatError, Presence, PresenceEvent, PresenceLimits, Refusal, Version};
+use serde_json::json;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::Events;
+use crate::config::RegistryConfig;
 use crate::error::NodeError;
-use crate::members::{Members, REVOCATION, SKEW};
+use crate::members::{Members, REVOCATION, SKEW, now};
 use crate::party::Keys;
-use crate::shares::Seldom;
-use crate::store::Store;
-use crate::sync::lock;
+use crate::store::{RegistryChange, Store};
+use crate::sync::{Counts, lock};
+use book::{Book, Known};
+use journal::{Journal, Note};
+use own::Budget;
+use refusing::Refusing;
+use sessions::Sessions;
 
-const DIGEST: &str = "dawn/registry/digest";
-const RECORD: &str = "dawn/registry/record";
+pub use said::{NodeView, Said};
+pub(crate) use sessions::REGISTRY;
+pub use sessions::Synced;
+
+const DELTA: &str = "dawn/registry/delta";
 const BEAT: &str = "dawn/registry/beat";
 
 /// Between two beats.
 const BEAT_EVERY: Duration = Duration::from_secs(3);
-/// Changes within this time make one record.
+/// Changes within this time are said at once.
 const SETTLE: Duration = Duration::from_millis(30);
 
 /// The directory of one node. Clones share it.
@@ -44,74 +62,127 @@ const SETTLE: Duration = Duration::from_millis(30);
 pub struct Directory(Arc<Inner>);
 
 struct Inner {
-    registry: Mutex<Registry>,
+    book: Arc<tokio::sync::Mutex<Book>>,
+    /// What the registry says, read: at hand without waiting for it.
+    known: Mutex<BTreeMap<NodeId, Known>>,
+    presence: Mutex<Presence>,
     store: Store,
     members: Members,
     mesh: Mesh,
     host: Host,
     key: Keypair,
     keys: Keys,
-    epoch: u64,
-    sequence: Mutex<(u64, u64)>,
+    config: RegistryConfig,
+    limits: Limits,
+    /// This incarnation, and how often it has beaten.
+    epoch: AtomicU64,
+    beats: AtomicU64,
     started: Instant,
-    /// How often each member asked lately.
-    asked: Mutex<HashMap<NodeId, (Instant, u32)>>,
-    /// Of whom was complained lately.
-    told: Seldom,
-    refused: AtomicU64,
+    refusing: Refusing,
+    sessions: Sessions,
+    counts: Counts,
+    /// Bytes of memory of all sets.
+    bytes: AtomicUsize,
     changes: watch::Sender<u64>,
     events: Events,
+    tasks: TaskTracker,
+}
+
+/// What a directory is made of.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) members: Members,
+    pub(crate) mesh: Mesh,
+    pub(crate) host: Host,
+    pub(crate) key: Keypair,
+    pub(crate) keys: Keys,
+    pub(crate) events: Events,
+    pub(crate) config: RegistryConfig,
+    pub(crate) limits: Limits,
 }
 
 impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Directory")
-            .field("nodes", &self.nodes().len())
+            .field("nodes", &lock(&self.0.known).len())
             .finish_non_exhaustive()
     }
 }
 
 impl Directory {
-    /// Reads what is known from earlier, counts a new epoch and announces this node.
+    /// Reads what is known from earlier, begins a new incarnation and says what this node is and has.
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) async fn open(
-        store: Store,
-        members: Members,
-        mesh: Mesh,
-        host: Host,
-        key: Keypair,
-        keys: Keys,
-        events: Events,
-    ) -> Result<Self, NodeError> {
-        let mut registry = Registry::new(members.network(), key.node_id(), Limits::default());
-        for bytes in store.records().await? {
-            if let Err(error) = registry.apply_record(&bytes, |record| membership(&members, record)) {
-                tracing::warn!(%error, "a kept record is left out");
-            }
-        }
-        let _before = registry.events();
-        let epoch = store.next_epoch().await?;
-        let inner = Inner {
-            registry: Mutex::new(registry),
+    pub(crate) async fn open(parts: Parts) -> Result<Self, NodeError> {
+        let Parts {
             store,
             members,
             mesh,
             host,
             key,
             keys,
-            epoch,
-            sequence: Mutex::new((0, 0)),
+            events,
+            config,
+            limits,
+        } = parts;
+        let local = key.node_id();
+        // Nothing is said before there is an incarnation to say it.
+        let mut replica = Replica::new(members.own(), 0, limits);
+        let mut left_out = BTreeSet::new();
+        for (node, state) in store.registry_states().await? {
+            let verify = |node: &NodeId, value: &_| match *node == local {
+                true => Ok(members.own()),
+                false => said::membership(&members, node, value),
+            };
+            if let Err(error) = replica.apply(&state, local, now(), verify) {
+                tracing::warn!(%node, %error, "something that was kept of a node is left out");
+                left_out.insert(node);
+            }
+        }
+        left_out.retain(|node| replica.heads(node).next().is_none());
+        let forgotten = RegistryChange {
+            states: left_out.into_iter().map(|node| (node, Vec::new())).collect(),
+            ..RegistryChange::default()
+        };
+        store.keep_registry(&forgotten).await?;
+        let epoch = own::begin(&store, own::last_epoch(&replica, &local)).await?;
+        replica.begin(epoch);
+        let _before = replica.events();
+        let known = book::read(&replica, now());
+        for (node, known) in &known {
+            members.heard(*node, Some(&known.said.chain));
+        }
+        let presence = Presence::new(members.network(), local, PresenceLimits::default());
+        let journal = Journal::open(&store, local).await?;
+        let bytes = AtomicUsize::new(replica.bytes());
+        let inner = Inner {
+            book: Arc::new(tokio::sync::Mutex::new(Book::new(replica, journal))),
+            known: Mutex::new(known),
+            presence: Mutex::new(presence),
+            store,
+            members,
+            mesh,
+            host,
+            key,
+            keys,
+            config,
+            limits,
+            epoch: AtomicU64::new(epoch),
+            beats: AtomicU64::new(0),
             started: Instant::now(),
-            asked: Mutex::default(),
-            told: Seldom::default(),
-            refused: AtomicU64::new(0),
+            refusing: Refusing::default(),
+            sessions: Sessions::default(),
+            counts: Counts::default(),
+            bytes,
             changes: watch::channel(0).0,
             events,
+            tasks: TaskTracker::new(),
         };
         let directory = Self(Arc::new(inner));
-        directory.announce();
+        let note = Note::new(local, "node.started", json!({ "epoch": epoch }));
+        directory.note(note).await;
+        directory.announce().await;
         Ok(directory)
     }
 
@@ -122,19 +193,67 @@ impl Directory {
     /// Every node that is known.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
-        let mut nodes = lock(&self.0.registry).view();
+        let shown: Vec<Arc<Said>> = {
+            let known = lock(&self.0.known);
+            let shown = known.values().filter(|known| !known.is_hidden);
+            shown.map(|known| Arc::clone(&known.said)).collect()
+        };
         // Who is no member any more reaches nobody.
-        if self.0.members.is_out() {
-            let own = self.0.key.node_id();
-            nodes.iter_mut().for_each(|view| view.online &= view.record.node == own);
-        }
-        nodes
+        let (is_out, own) = (self.0.members.is_out(), self.0.key.node_id());
+        let presence = lock(&self.0.presence);
+        let view = |said: Arc<Said>| {
+            let (online, last_seen) = presence.of(&said.node);
+            NodeView {
+                online: online && (!is_out || said.node == own),
+                said,
+                last_seen,
+            }
+        };
+        shown.into_iter().map(view).collect()
     }
 
-    /// How much of what others sent was refused.
+    fn presence_of(&self, node: NodeId) -> (bool, Option<Duration>) {
+        lock(&self.0.presence).of(&node)
+    }
+
+    fn said(&self, node: NodeId) -> Option<Arc<Said>> {
+        lock(&self.0.known).get(&node).map(|known| Arc::clone(&known.said))
+    }
+
+    /// How much of what others sent was refused, by code.
     #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        self.0.refusing.all()
+    }
+
+    /// What became of deltas: new, known, published.
+    #[must_use]
+    pub fn deltas(&self) -> Vec<(&'static str, u64)> {
+        self.0.counts.all()
+    }
+
+    /// How many comparisons with other members ended how.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<(&'static str, u64)> {
+        self.0.sessions.counted()
+    }
+
+    /// Bytes of all comparisons: what was said to find out who lacks what, and what was lacking.
+    #[must_use]
+    pub fn session_bytes(&self) -> [(&'static str, u64); 2] {
+        self.0.sessions.bytes()
+    }
+
+    /// The last comparison that went through: with this member, or with anybody.
+    #[must_use]
+    pub fn synced(&self, with: Option<NodeId>) -> Option<Synced> {
+        self.0.sessions.last(with)
+    }
+
+    /// Bytes of memory that all that is known takes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// How long ago a node was last heard of.
@@ -143,8 +262,8 @@ impl Directory {
         view.last_seen.map(|seen| self.now().saturating_sub(seen))
     }
 
-    /// A node's static key, as its last record says, if the binding is valid now: what Noise `IK` and envelopes to it
-    /// need (`KnownPeer::from`).
+    /// A node's static key, as it said last, if the binding is valid now: what Noise `IK` and envelopes to it need
+    /// (`KnownPeer::from`).
     #[must_use]
     pub fn binding(&self, node: NodeId) -> Option<Bound> {
         let pins = self.0.members.pins();
@@ -154,74 +273,31 @@ impl Directory {
 
     /// The same, whether or not it is the static key that is pinned.
     pub(crate) fn shown_binding(&self, node: NodeId) -> Option<Bound> {
-        let binding = lock(&self.0.registry).record(&node)?.binding.clone();
-        let bound = Binding::decode(&binding)
-            .ok()?
-            .verify(crate::members::now(), SKEW)
-            .ok()?;
+        let said = self.said(node)?;
+        let bound = Binding::decode(&said.binding).ok()?.verify(now(), SKEW).ok()?;
         (bound.node == node).then_some(bound)
     }
 
-    /// The name of a node, as its record says.
+    /// The name of a node, as it says.
     #[must_use]
     pub fn name_of(&self, node: NodeId) -> Option<String> {
-        lock(&self.0.registry)
-            .record(&node)
-            .map(|record| record.name.to_string())
+        self.said(node).map(|said| said.name.to_string())
     }
 
-    /// Whether a node is a member now, by its last record, and who is pinned, if it is.
+    /// Whether a node is a member now, by what it said last, and who is pinned, if it is.
     #[must_use]
     pub fn is_member(&self, node: NodeId) -> bool {
-        let registry = lock(&self.0.registry);
-        registry
-            .record(&node)
-            .is_some_and(|record| membership(&self.0.members, record).is_ok())
-    }
-
-    /// Says anew what this node is and has.
-    fn announce(&self) {
-        let sequence = {
-            let mut sequence = lock(&self.0.sequence);
-            sequence.0 += 1;
-            sequence.0
-        };
-        let own = self.0.members.own();
-        let record = NodeRecord {
-            network: own.network,
-            node: own.node,
-            name: own.name,
-            chain: self.0.members.chain().to_vec(),
-            version: Version {
-                epoch: self.0.epoch,
-                sequence,
-            },
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            addresses: self.0.members.addresses(),
-            agents: self.0.host.summaries(),
-            binding: self.0.keys.party().binding().encode(),
-        };
-        let bytes = record.fit().sign(&self.0.key);
-        let own = self.0.members.own();
-        if let Err(error) = lock(&self.0.registry).apply_record(&bytes, |_| Ok(own)) {
-            tracing::error!(%error, "this node's own record is refused");
-        }
-        self.0.mesh.publish(RECORD, &bytes.into());
-        self.settle_events();
+        self.said(node)
+            .is_some_and(|said| self.0.members.accepts(&said.chain).is_ok())
     }
 
     fn beat(&self, leaving: bool) {
-        let sequence = {
-            let mut sequence = lock(&self.0.sequence);
-            sequence.1 += 1;
-            sequence.1
-        };
         let beat = Beat {
             network: self.0.members.network(),
             node: self.0.key.node_id(),
             version: Version {
-                epoch: self.0.epoch,
-                sequence,
+                epoch: self.0.epoch.load(Ordering::Relaxed),
+                sequence: self.0.beats.fetch_add(1, Ordering::Relaxed) + 1,
             },
             leaving,
         };
@@ -233,36 +309,24 @@ impl Directory {
         self.beat(true);
     }
 
-    /// Tells listeners what the registry noticed.
-    fn settle_events(&self) {
-        let (events, view) = {
-            let mut registry = lock(&self.0.registry);
-            let events = registry.events();
-            if events.is_empty() {
-                return;
-            }
-            (events, registry.view())
-        };
-        let name = |node: &NodeId| {
-            view.iter()
-                .find(|view| view.record.node == *node)
-                .map(|view| view.record.name.to_string())
-        };
-        for event in &events {
-            match event {
-                RegistryEvent::Online(node) => self
-                    .0
-                    .events
-                    .say("peer.up", &serde_json::json!({ "id": node, "name": name(node) })),
-                RegistryEvent::Offline(node) => self
-                    .0
-                    .events
-                    .say("peer.down", &serde_json::json!({ "id": node, "name": name(node) })),
-                RegistryEvent::Changed(node) => self
-                    .0
-                    .events
-                    .say("agent.changed", &serde_json::json!({ "id": node, "name": name(node) })),
-            }
+    /// Tells listeners who came and who went.
+    fn tell_presence(&self) {
+        let events = lock(&self.0.presence).events();
+        if events.is_empty() {
+            return;
+        }
+        for event in events {
+            let (kind, node) = match event {
+                PresenceEvent::Online(node) => ("peer.up", node),
+                PresenceEvent::Offline(node) => ("peer.down", node),
+                PresenceEvent::Restarted(node) => {
+                    // It has a new connection, and what it says now is wanted at once.
+                    self.compare_with(node);
+                    continue;
+                }
+            };
+            let data = json!({ "id": node, "name": self.name_of(node) });
+            self.0.events.say(kind, &data);
         }
         self.0.changes.send_modify(|count| *count += 1);
     }
@@ -270,52 +334,58 @@ impl Directory {
     /// Runs until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut peers = self.0.mesh.events();
-        let mut digests = self.0.mesh.subscribe(DIGEST);
-        let mut records = self.0.mesh.subscribe(RECORD);
+        let mut deltas = self.0.mesh.subscribe(DELTA);
         let mut beats = self.0.mesh.subscribe(BEAT);
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
         let mut agents = self.0.host.changes();
         let mut renewed = self.0.members.renewed();
         let mut party = self.0.keys.changes();
-        // An agent may have become ready before anybody listened.
-        self.announce();
+        self.0.tasks.spawn(self.clone().keep_in_step(stop.clone()));
         self.keep_known().await;
         self.meet_all();
         let mut heart = tokio::time::interval(BEAT_EVERY);
         heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut budget = Budget::new(tokio::time::Instant::now());
+        // An agent may have become ready before anybody listened.
+        let mut say_at = Some(tokio::time::Instant::now());
         loop {
-            let silence = lock(&self.0.registry)
+            let silence = lock(&self.0.presence)
                 .next_tick()
                 .map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.now()));
+            let soon = || Some(tokio::time::Instant::now() + SETTLE);
+            let announced = say_at.map(|at| at.max(budget.ready()));
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 _ = heart.tick() => {
                     self.beat(false);
-                    self.drop_expired().await;
+                    self.look_after().await;
                 }
-                Ok(()) = renewed.changed() => self.announce(),
-                Ok(()) = party.changed() => self.announce(),
+                () = at(announced) => {
+                    say_at = None;
+                    budget.spend(tokio::time::Instant::now());
+                    self.announce().await;
+                }
+                Ok(()) = agents.changed() => say_at = say_at.or_else(soon),
+                Ok(()) = renewed.changed() => say_at = say_at.or_else(soon),
+                Ok(()) = party.changed() => say_at = say_at.or_else(soon),
                 () = tokio::time::sleep(silence.max(Duration::from_millis(10))) => {
                     let now = self.now();
-                    lock(&self.0.registry).tick(now);
-                    self.settle_events();
-                }
-                Ok(()) = agents.changed() => {
-                    tokio::time::sleep(SETTLE).await;
-                    agents.mark_unchanged();
-                    self.announce();
+                    lock(&self.0.presence).tick(now);
+                    self.tell_presence();
                 }
                 event = peers.recv() => match event {
-                    Ok(event) => self.peer_event(event).await,
+                    Ok(PeerEvent::Listening { .. }) => say_at = say_at.or_else(soon),
+                    Ok(event) => self.peer_event(event),
                     Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(),
-                    Err(broadcast::error::RecvError::Closed) => return,
+                    Err(broadcast::error::RecvError::Closed) => break,
                 },
-                Some(message) = next(&mut digests) => self.digest(&message),
-                Some(message) = next(&mut records) => self.record(&message).await,
-                Some(message) = next(&mut beats) => self.heard_beat(&message),
+                Some(message) = next(&mut deltas) => self.heard_delta(&message).await,
+                Some(message) = next(&mut beats) => self.heard_beat(&message).await,
                 Some(message) = next(&mut revocations) => self.revocation(&message).await,
             }
         }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
     }
 
     /// Stays connected to everybody whose addresses are known.
@@ -327,7 +397,7 @@ impl Directory {
             Err(error) => tracing::error!(%error, "the known addresses could not be read"),
         }
         for view in self.nodes() {
-            self.keep(view.record.node, view.record.addresses);
+            self.keep(view.said.node, view.said.addresses.clone());
         }
     }
 
@@ -337,121 +407,100 @@ impl Directory {
         }
     }
 
-    async fn peer_event(&self, event: PeerEvent) {
+    fn peer_event(&self, event: PeerEvent) {
         match event {
             PeerEvent::MemberUp(peer) => self.met(peer.node),
             PeerEvent::MemberDown { node } => {
                 let now = self.now();
-                lock(&self.0.registry).suspect(node, now);
+                lock(&self.0.presence).suspect(node, now);
             }
             PeerEvent::Discovered { node, addresses } => {
-                let known = self.nodes().iter().any(|view| view.record.node == node);
-                if known {
+                if lock(&self.0.known).contains_key(&node) {
                     self.keep(node, addresses);
                 }
             }
-            PeerEvent::Listening { .. } => self.announce(),
+            PeerEvent::Listening { .. } => {}
         }
     }
 
-    /// Asks every connected member for what this node lacks.
+    /// Compares with every connected member.
     pub(crate) fn meet_all(&self) {
         self.0.mesh.connected().iter().for_each(|peer| self.met(peer.node));
     }
 
-    /// A member is connected: it gets this node's digest, beat and the revocations.
+    /// A member is connected: it gets the revocations and a beat, and the two compare.
     fn met(&self, node: NodeId) {
-        let digest = lock(&self.0.registry).digest(false).encode();
-        let _sent = self.0.mesh.send_to(node, DIGEST, digest.into());
         // The newest first: it may be of one who would rather not have it known.
         let mut revocations = self.0.members.revocations_encoded();
         revocations.reverse();
         self.0.mesh.send_all(node, REVOCATION, revocations);
         self.beat(false);
+        self.compare_with(node);
     }
 
-    /// Whether a member has asked less often than it may: each answer is as long as the registry.
-    fn may_ask(&self, from: NodeId) -> bool {
-        const SPAN: Duration = Duration::from_secs(10);
-        const MOST: u32 = 20;
-        let now = Instant::now();
-        let mut asked = lock(&self.0.asked);
-        asked.retain(|_, (since, _)| now.duration_since(*since) < SPAN);
-        let (_, count) = asked.entry(from).or_insert((now, 0));
-        *count += 1;
-        *count <= MOST
-    }
-
-    /// Says what a member sent that is refused: once a minute, however much it sends.
-    fn complain(&self, from: NodeId, what: &str, error: &dyn std::fmt::Display) {
-        self.0.refused.fetch_add(1, Ordering::Relaxed);
-        if self.0.told.may_speak_of(from) {
-            tracing::warn!(%from, %error, "{what} is refused");
-        }
-    }
-
-    fn digest(&self, message: &Published) {
-        if !self.may_ask(message.from) {
-            return self.complain(message.from, "a digest", &"it asks too often");
-        }
-        match Digest::decode(&message.bytes) {
-            Ok(digest) => {
-                let (missing, lacks) = {
-                    let registry = lock(&self.0.registry);
-                    (registry.missing_for(&digest), registry.lacks(&digest))
-                };
-                if lacks && !digest.is_answer {
-                    let own = lock(&self.0.registry).digest(true).encode();
-                    let _sent = self.0.mesh.send_to(message.from, DIGEST, own.into());
-                }
-                let missing = missing.into_iter().map(Bytes::from).collect();
-                self.0.mesh.send_all(message.from, RECORD, missing);
-            }
-            Err(error) => self.complain(message.from, "a digest", &error),
-        }
-    }
-
-    async fn record(&self, message: &Published) {
-        let applied = lock(&self.0.registry).apply_record(&message.bytes, |record| membership(&self.0.members, record));
+    /// Takes a delta that came from anybody.
+    fn apply(
+        &self,
+        replica: &mut Replica,
+        delta: &[u8],
+        from: NodeId,
+        now: dawn_identity::UnixTime,
+    ) -> Result<Applied, Refusal> {
+        let own = self.0.key.node_id();
+        let applied = replica.apply(delta, from, now, |node, value| match *node == own {
+            true => Ok(self.0.members.own()),
+            false => said::membership(&self.0.members, node, value),
+        });
         match applied {
-            Ok(Applied::New) => {
-                self.0.mesh.publish(RECORD, &message.bytes);
-                self.settle_events();
-                self.learn(&message.bytes).await;
-            }
+            Ok(Applied::New) => self.0.counts.count("new"),
+            Ok(Applied::Known) => self.0.counts.count("known"),
+            Err(_) => {}
+        }
+        applied
+    }
+
+    async fn heard_delta(&self, message: &Published) {
+        if self.0.refusing.is_limited(message.from) {
+            return;
+        }
+        let mut book = self.book().await;
+        let applied = self.apply(&mut book.replica, &message.bytes, message.from, now());
+        let has_all = book.replica.speaks_for_all();
+        self.settle(book, "", Vec::new()).await;
+        match applied {
+            Ok(Applied::New) => self.0.mesh.publish(DELTA, &message.bytes),
             Ok(Applied::Known) => {}
-            Err(error) => self.complain(message.from, "a record", &error),
+            Err(refusal) => {
+                if let Refusal::Gap(node) = refusal {
+                    self.fetch(message.from, node);
+                }
+                self.refuse_delta(message.from, &message.bytes, &refusal).await;
+            }
+        }
+        if !has_all {
+            self.renew_own().await;
         }
     }
 
-    async fn learn(&self, bytes: &Bytes) {
-        let Ok(record) = NodeRecord::open(bytes) else { return };
-        self.keep(record.node, record.addresses.clone());
-        // A static key that is not the pinned one is told of at once, not when it is first needed.
-        let _bound = self.binding(record.node);
-        let kept = async {
-            self.0.store.set_record(record.node, bytes).await?;
-            self.0.store.set_contact(record.node, &record.addresses).await
-        };
-        if let Err(error) = kept.await {
-            tracing::error!(%error, "a record could not be kept");
+    async fn heard_beat(&self, message: &Published) {
+        if self.0.refusing.is_limited(message.from) {
+            return;
         }
-    }
-
-    fn heard_beat(&self, message: &Published) {
         let now = self.now();
-        let is_member = |node: &NodeId| self.0.mesh.peers().iter().any(|peer| peer.node == *node);
-        let applied = lock(&self.0.registry).apply_beat(&message.bytes, now, is_member);
+        let is_known = |node: &NodeId| {
+            let is_said = lock(&self.0.known).contains_key(node);
+            is_said || self.0.mesh.peers().iter().any(|peer| peer.node == *node)
+        };
+        let applied = lock(&self.0.presence).apply(&message.bytes, now, is_known);
         match applied {
             Ok(Applied::New) => {
                 self.0.mesh.publish(BEAT, &message.bytes);
-                self.settle_events();
+                self.tell_presence();
             }
             Ok(Applied::Known) => {}
-            Err(error) => {
-                self.0.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(from = %message.from, %error, "a beat is refused");
-            }
+            // Each knows for itself of whom it was told already.
+            Err(error @ (BeatError::Unknown | BeatError::Full(_))) => self.0.refusing.count(error.code()),
+            Err(error) => self.refuse(message.from, error.code(), &error.to_string(), true).await,
         }
     }
 
@@ -459,33 +508,39 @@ impl Directory {
         match self.0.members.add_revocation(&message.bytes).await {
             Ok(true) => self.drop_revoked().await,
             Ok(false) => {}
-            Err(error) => self.complain(message.from, "a revocation", &error),
-        }
-    }
-
-    /// Forgets nodes that were put out.
-    pub(crate) async fn drop_revoked(&self) {
-        let members = self.0.members.clone();
-        self.retain(|record, _| membership(&members, record).is_ok()).await;
-    }
-
-    /// Forgets nodes whose membership ended and was not renewed.
-    async fn drop_expired(&self) {
-        let now = crate::members::now();
-        self.retain(|_, membership| now < membership.expires + crate::members::SKEW)
-            .await;
-    }
-
-    async fn retain(&self, is_member: impl FnMut(&NodeRecord, &Membership) -> bool) {
-        let out = lock(&self.0.registry).retain(is_member);
-        for node in out {
-            tracing::info!(%node, "a node is no member any more");
-            self.0.mesh.forget(node);
-            if let Err(error) = self.0.store.remove_record(node).await {
-                tracing::error!(%error, "a record could not be forgotten");
+            Err(error) => {
+                let is_blamed = matches!(error, NodeError::Corrupt(_));
+                self.refuse(message.from, "revocation", &error.to_string(), is_blamed)
+                    .await;
             }
         }
-        self.settle_events();
+    }
+
+    /// Forgets nodes that were put out, or are not who was pinned.
+    pub(crate) async fn drop_revoked(&self) {
+        let known: Vec<Arc<Said>> = lock(&self.0.known)
+            .values()
+            .map(|known| Arc::clone(&known.said))
+            .collect();
+        let out = known.iter().filter(|said| self.0.members.accepts(&said.chain).is_err());
+        let out: BTreeSet<NodeId> = out.map(|said| said.node).collect();
+        self.change("revoked", |replica| replica.retain(|node, _| !out.contains(node)))
+            .await;
+        self.tell_presence();
+    }
+
+    /// Does what time brings: forgets nodes whose membership ended and was not renewed, hides what has expired, signs anew
+    /// what this node says, and keeps what could not be kept.
+    async fn look_after(&self) {
+        let now = now();
+        self.change("expired", |replica| {
+            replica.tick(now);
+            replica.retain(|_, membership| now < membership.expires + SKEW)
+        })
+        .await;
+        self.tell_presence();
+        self.renew_own().await;
+        self.compact_log().await;
     }
 
     /// A node by name or id, whether or not it is online.
@@ -494,10 +549,10 @@ impl Directory {
     /// Nobody is called so, or several are.
     pub fn find(&self, node: &NodeRef) -> Result<NodeView, Fault> {
         let nodes = self.nodes();
-        let names: Vec<String> = nodes.iter().map(|view| view.record.name.to_string()).collect();
+        let names: Vec<String> = nodes.iter().map(|view| view.said.name.to_string()).collect();
         let mut found = nodes.into_iter().filter(|view| match node {
-            NodeRef::Id(id) => view.record.node == *id,
-            NodeRef::Name(name) => view.record.name == *name,
+            NodeRef::Id(id) => view.said.node == *id,
+            NodeRef::Name(name) => view.said.name == *name,
             NodeRef::Any => false,
         });
         let Some(first) = found.next() else {
@@ -536,32 +591,15 @@ fn meant(said: &str, names: &[String]) -> String {
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
-/// What a record's certificate chain makes of its node. Its binding, if it has one, must be its own; one whose time is
-/// over is of no use, and no reason to refuse the record.
-fn membership(members: &Members, record: &NodeRecord) -> Result<Membership, RecordError> {
-    if !record.binding.is_empty() {
-        let bad = |error: BindingError| RecordError::BadBinding(error.to_string());
-        let binding = Binding::decode(&record.binding).map_err(bad)?;
-        match binding.verify(crate::members::now(), SKEW) {
-            Ok(_) | Err(BindingError::Expired(_) | BindingError::NotYetValid(_)) => {}
-            Err(error) => return Err(bad(error)),
-        }
-        if binding.node() != record.node {
-            return Err(RecordError::BadBinding("it is that of another node".into()));
-        }
-    }
-    let membership = members
-        .membership(&record.chain)
-        .map_err(|error| RecordError::NoMember(error.to_string()))?;
-    match members.pins().check(&membership) {
-        Ok(()) => Ok(membership),
-        Err(violation) => Err(RecordError::Refused(violation.to_string())),
+/// Waits until then; for ever where there is no such time.
+async fn at(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
-const _: () = assert!(dawn_channel::MAX_BINDING_BYTES <= dawn_registry::MAX_BINDING_BYTES);
-
-/// The next published message; what a slow reader missed is caught up with by the next digest.
+/// The next published message; what a slow reader missed is caught up with by the next comparison.
 async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published> {
     loop {
         match receiver.recv().await {
@@ -578,37 +616,34 @@ impl dawn_mcp::router::Directory for Directory {
     fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault> {
         // Asked for every call: nothing is copied unless there is something to explain.
         let found = {
-            let registry = lock(&self.0.registry);
-            let is_it = |record: &&NodeRecord| match node {
-                NodeRef::Id(id) => record.node == *id,
-                NodeRef::Name(name) => record.name == *name,
+            let known = lock(&self.0.known);
+            let is_it = |known: &&Known| match node {
+                _ if known.is_hidden => false,
+                NodeRef::Id(id) => known.said.node == *id,
+                NodeRef::Name(name) => known.said.name == *name,
                 NodeRef::Any => false,
             };
-            let mut found = registry.records().filter(is_it).map(|record| record.node);
+            let mut found = known.values().filter(is_it).map(|known| known.said.node);
             found.next().filter(|_| found.next().is_none())
         };
         match found {
             Some(node) => Ok(node),
-            None => Ok(self.find(node)?.record.node),
+            None => Ok(self.find(node)?.said.node),
         }
     }
 
     fn tools(&self, node: NodeId, agent: &AgentName) -> Option<ToolList> {
-        let registry = lock(&self.0.registry);
-        let summary = registry
-            .record(&node)?
-            .agents
-            .iter()
-            .find(|known| known.name == *agent)?;
+        let said = self.said(node)?;
+        let summary = said.agent(agent)?;
         Some(ToolList {
             digest: summary.lists[0],
             has_param_headers: summary.param_headers,
         })
     }
 
-    fn presence(&self, node: NodeId) -> Presence {
-        let (online, seen) = lock(&self.0.registry).presence(&node);
-        Presence {
+    fn presence(&self, node: NodeId) -> Present {
+        let (online, seen) = self.presence_of(node);
+        Present {
             online,
             silent_for: seen.map(|seen| self.now().saturating_sub(seen)),
         }
@@ -619,16 +654,15 @@ impl dawn_mcp::router::Directory for Directory {
         let online = self.nodes().into_iter().filter(|view| view.online);
         online
             .flat_map(|view| {
-                let (node, name) = (view.record.node, view.record.name);
-                // Its own agents a node knows better than its last record says.
-                let agents = if node == own {
+                // Its own agents a node knows better than what it said last.
+                let agents = if view.said.node == own {
                     self.0.host.summaries()
                 } else {
-                    view.record.agents
+                    view.said.agents.clone()
                 };
                 agents.into_iter().map(move |summary| AgentEntry {
-                    node,
-                    node_name: name.clone(),
+                    node: view.said.node,
+                    node_name: view.said.name.clone(),
                     summary,
                 })
             })

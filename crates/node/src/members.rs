@@ -7,7 +7,7 @@ mod admission;
 pub(crate) mod frames;
 mod renewal;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,6 @@ use dawn_identity::{
     NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
 };
 use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
-use dawn_registry::NodeRecord;
 use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
@@ -117,6 +116,8 @@ struct Inner {
     own: Mutex<(CertificateChain, Membership)>,
     revocations: Mutex<Revocations>,
     pins: Pins,
+    /// The chains of the nodes that the registry tells of.
+    heard: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     mesh: OnceLock<Mesh>,
     events: Events,
     decided: Notify,
@@ -200,6 +201,7 @@ impl Members {
             own: Mutex::new((chain, membership)),
             revocations: Mutex::new(revocations),
             pins,
+            heard: Mutex::default(),
             mesh: OnceLock::new(),
             events,
             decided: Notify::new(),
@@ -433,7 +435,7 @@ impl Members {
     }
 
     /// Every member that this node knows of: itself, those it admitted and that were not put out since, those that are
-    /// connected, and those of whom it keeps a record.
+    /// connected, and those of whom the registry tells.
     ///
     /// # Errors
     /// The store failed.
@@ -443,10 +445,9 @@ impl Members {
             let peers = mesh.peers().into_iter();
             peers.map(|peer| Known::from(&peer.membership)).collect::<Vec<_>>()
         }));
-        for bytes in self.0.store.records().await? {
-            let record = NodeRecord::open(&bytes).map_err(corrupt)?;
-            known.extend(self.membership(&record.chain).ok().as_ref().map(Known::from));
-        }
+        let heard: Vec<Vec<u8>> = lock(&self.0.heard).values().cloned().collect();
+        let heard = heard.iter().filter_map(|chain| self.membership(chain).ok());
+        known.extend(heard.map(|membership| Known::from(&membership)));
         let now = now();
         for row in self.0.store.members().await? {
             let roles = Roles::from(row.role);
@@ -602,6 +603,26 @@ impl Members {
     pub fn membership(&self, chain: &[u8]) -> Result<Membership, CertificateError> {
         let chain = CertificateChain::decode(chain)?;
         chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations))
+    }
+
+    /// The same, of a node that is who was pinned, if its name is.
+    ///
+    /// # Errors
+    /// Why it is no member, or not accepted here.
+    pub(crate) fn accepts(&self, chain: &[u8]) -> Result<Membership, String> {
+        let membership = self.membership(chain).map_err(|error| error.to_string())?;
+        let pinned = self.0.pins.check(&membership);
+        pinned.map_err(|violation| violation.to_string())?;
+        Ok(membership)
+    }
+
+    /// Takes note of the chain that the registry tells of a node; of none, when the node is gone from it.
+    pub(crate) fn heard(&self, node: NodeId, chain: Option<&[u8]>) {
+        let mut heard = lock(&self.0.heard);
+        match chain {
+            Some(chain) => drop(heard.insert(node, chain.to_vec())),
+            None => drop(heard.remove(&node)),
+        }
     }
 
     /// Changes when this node's certificate does.

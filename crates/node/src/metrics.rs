@@ -196,17 +196,31 @@ impl NodeState {
         registry.register("mcp_faults", "Errors of the way told to clients", faults);
         counter(
             &mut registry,
-            "registry_refused",
-            "Records, beats, digests and revocations that were refused",
-            self.directory.refused(),
-        );
-        counter(
-            &mut registry,
             "pin_violations",
             "How often somebody was not who was pinned",
             self.members.pins().violations(),
         );
         for (name, help, counted) in [
+            (
+                "registry_refused",
+                "What members sent of the registry and was not taken",
+                self.directory.refused(),
+            ),
+            (
+                "registry_deltas",
+                "What became of changes in the registry",
+                self.directory.deltas(),
+            ),
+            (
+                "registry_sync",
+                "How comparisons of the registry with members ended",
+                self.directory.sessions(),
+            ),
+            (
+                "registry_sync_bytes",
+                "Bytes of comparisons of the registry, both ways",
+                self.directory.session_bytes().to_vec(),
+            ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),
             (
@@ -226,6 +240,12 @@ impl NodeState {
             "shared_keys",
             "Keys shared with other nodes",
             self.keyring.all().len(),
+        );
+        gauge(
+            &mut registry,
+            "registry_bytes",
+            "Memory that the registry takes, about",
+            self.directory.bytes(),
         );
         gauge(
             &mut registry,

@@ -16,6 +16,7 @@ use dawn_mcp::router::Router;
 use dawn_mcp::websocket::Identity;
 use dawn_mcp::wire::{Caller, PROTOCOL};
 use dawn_mesh::{Audience, Backoff, Forwarding, Mesh, MeshConfig, Protocol};
+use dawn_registry::replica::Limits;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::api::{self, Events, Guarded};
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
-use crate::directory::Directory;
+use crate::directory::{self, Directory, REGISTRY};
 use crate::envelopes::Envelopes;
 use crate::error::NodeError;
 use crate::exchange::{self, KEYS, KeyExchange};
@@ -381,15 +382,20 @@ impl Node {
         };
         let host = Host::new(Arc::clone(&limits), guard, services);
         let notes = add_agents(&host, &home, &config).await?;
-        let directory = Directory::open(
-            store.clone(),
-            members.clone(),
-            mesh.clone(),
-            host.clone(),
-            key.clone(),
-            keys.clone(),
-            events.clone(),
-        )
+        let directory = Directory::open(directory::Parts {
+            store: store.clone(),
+            members: members.clone(),
+            mesh: mesh.clone(),
+            host: host.clone(),
+            key: key.clone(),
+            keys: keys.clone(),
+            events: events.clone(),
+            config: config.registry.clone(),
+            limits: Limits {
+                signs: config.registry.validity.0,
+                ..Limits::default()
+            },
+        })
         .await?;
         let vault = dawn_identity::Vault::new(&key);
         let keyring = Keyring::load(store.clone(), vault, config.keys.grace.0).await?;
@@ -507,6 +513,8 @@ impl Node {
             .map_err(taken)?;
         let exchanges = state.mesh.accept(KEYS, Audience::Members).map_err(taken)?;
         let mail = state.mesh.accept(MAIL, Audience::Members).map_err(taken)?;
+        let comparisons = state.mesh.accept(REGISTRY, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.directory.clone().serve(comparisons));
         self.tasks.spawn(state.exchange.clone().serve(exchanges));
         let revoked = state.mail.subscribe(exchange::REVOKED);
         self.tasks

@@ -59,21 +59,67 @@ impl Drop for Share {
     }
 }
 
-/// Who was spoken of lately: of each node once a minute, however much it does.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<BTreeMap<NodeId, Instant>>);
+/// Who, or what, was spoken of lately: of each once a minute, however often it happens.
+#[derive(Debug)]
+pub(crate) struct Seldom<K = NodeId>(Mutex<BTreeMap<K, Instant>>);
 
-impl Seldom {
+impl<K> Default for Seldom<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord> Seldom<K> {
     const SPAN: Duration = Duration::from_secs(60);
-    /// Nodes of which is spoken within that time.
+    /// Of how many is spoken within that time.
     const MOST: usize = 1024;
 
-    /// Whether to speak of a node now.
-    pub(crate) fn may_speak_of(&self, node: NodeId) -> bool {
+    /// Whether to speak of this now.
+    pub(crate) fn may_speak_of(&self, what: K) -> bool {
         let now = Instant::now();
         let mut told = lock(&self.0);
         told.retain(|_, at| now.duration_since(*at) < Self::SPAN);
-        told.len() < Self::MOST && !told.contains_key(&node) && told.insert(node, now).is_none()
+        told.len() < Self::MOST && !told.contains_key(&what) && told.insert(what, now).is_none()
+    }
+}
+
+/// What each member may do within a span of time: so much, and then nothing until the span is over.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    span: Duration,
+    most: u32,
+    done: Mutex<BTreeMap<NodeId, (Instant, u32)>>,
+}
+
+impl Pace {
+    pub(crate) fn new(most: u32, span: Duration) -> Self {
+        Self {
+            span,
+            most,
+            done: Mutex::default(),
+        }
+    }
+
+    /// Counts one thing of a member; how many that makes in its span.
+    pub(crate) fn count(&self, node: NodeId) -> u32 {
+        let now = Instant::now();
+        let mut done = lock(&self.done);
+        done.retain(|_, (since, _)| now.duration_since(*since) < self.span);
+        let (_, count) = done.entry(node).or_insert((now, 0));
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// Counts one thing of a member, and says whether that was one it may do.
+    pub(crate) fn may(&self, node: NodeId) -> bool {
+        self.count(node) <= self.most
+    }
+
+    /// Whether a member has done all that it may.
+    pub(crate) fn is_spent(&self, node: NodeId) -> bool {
+        let done = lock(&self.done);
+        let spent = |(since, count): &(Instant, u32)| since.elapsed() < self.span && *count >= self.most;
+        done.get(&node).is_some_and(spent)
     }
 }
 
@@ -100,8 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn each_member_has_a_pace_of_its_own_which_begins_anew_with_every_span() {
+        let pace = Pace::new(2, Duration::from_secs(60));
+        assert!(pace.may(node(1)) && !pace.is_spent(node(1)));
+        assert!(pace.may(node(1)) && pace.is_spent(node(1)));
+        assert!(!pace.may(node(1)) && pace.may(node(2)));
+        let over = Pace::new(1, Duration::ZERO);
+        assert!(over.may(node(1)) && over.may(node(1)) && !over.is_spent(node(1)));
+    }
+
+    #[test]
     fn of_each_node_is_spoken_once_in_a_while() {
-        let seldom = Seldom::default();
+        let seldom = Seldom::<NodeId>::default();
         assert!(seldom.may_speak_of(node(1)) && seldom.may_speak_of(node(2)));
         assert!(!seldom.may_speak_of(node(1)));
     }

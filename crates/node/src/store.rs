@@ -15,11 +15,13 @@ use crate::error::NodeError;
 mod keys;
 mod mail;
 mod pins;
+mod registry;
 mod shared;
 
 pub use keys::StaticKeyRow;
 pub use mail::{MailRow, Waiting};
 pub use pins::PinRow;
+pub use registry::{LogRange, RegistryChange};
 pub use shared::{KeyRevocationRow, SharedKeyRow, WishRow};
 
 /// The database of one node. Clones share it.
@@ -203,18 +205,6 @@ impl Store {
         let query = sqlx::query("DELETE FROM meta WHERE key = ?");
         let _done = query.bind(key).execute(&self.0).await?;
         Ok(())
-    }
-
-    /// Counts the starts of this node, this one included.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn next_epoch(&self) -> Result<u64, NodeError> {
-        let query = "INSERT INTO meta (key, value) VALUES ('epoch', CAST('1' AS BLOB)) ON CONFLICT (key) DO UPDATE
-            SET value = CAST(CAST(CAST(CAST(value AS TEXT) AS INTEGER) + 1 AS TEXT) AS BLOB)
-            RETURNING CAST(CAST(value AS TEXT) AS INTEGER)";
-        let epoch: i64 = sqlx::query_scalar(query).fetch_one(&self.0).await?;
-        u64::try_from(epoch).map_err(corrupt)
     }
 
     /// Keeps a new invite.
@@ -514,58 +504,22 @@ impl Store {
             .await?)
     }
 
-    /// Keeps a node's signed record.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn set_record(&self, of: NodeId, bytes: &[u8]) -> Result<(), NodeError> {
-        let query =
-            "INSERT INTO records (node, bytes) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET bytes = excluded.bytes";
-        let _done = sqlx::query(query)
-            .bind(&of.as_bytes()[..])
-            .bind(bytes)
-            .execute(&self.0)
-            .await?;
-        Ok(())
-    }
-
-    /// Forgets a node's record and addresses.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn remove_record(&self, of: NodeId) -> Result<(), NodeError> {
-        let _done = sqlx::query("DELETE FROM records WHERE node = ?")
-            .bind(&of.as_bytes()[..])
-            .execute(&self.0)
-            .await?;
-        let _done = sqlx::query("DELETE FROM contacts WHERE node = ?")
-            .bind(&of.as_bytes()[..])
-            .execute(&self.0)
-            .await?;
-        Ok(())
-    }
-
-    /// Every node's signed record.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn records(&self) -> Result<Vec<Vec<u8>>, NodeError> {
-        Ok(sqlx::query_scalar("SELECT bytes FROM records")
-            .fetch_all(&self.0)
-            .await?)
-    }
-
     /// Keeps the addresses of a node.
     ///
     /// # Errors
     /// The database failed.
     pub async fn set_contact(&self, of: NodeId, addresses: &[String]) -> Result<(), NodeError> {
+        let mut connection = self.0.acquire().await?;
+        Self::put_contact(&mut connection, of, addresses).await
+    }
+
+    async fn put_contact(connection: &mut SqliteConnection, of: NodeId, addresses: &[String]) -> Result<(), NodeError> {
         let text = serde_json::to_string(addresses).map_err(corrupt)?;
         let query = "INSERT INTO contacts (node, addresses) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET addresses = excluded.addresses";
         let _done = sqlx::query(query)
             .bind(&of.as_bytes()[..])
             .bind(text)
-            .execute(&self.0)
+            .execute(connection)
             .await?;
         Ok(())
     }
@@ -671,7 +625,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_remembered_survives_reopening_and_epochs_only_grow() {
+    async fn what_is_remembered_survives_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dawn.db");
         std::fs::write(&path, "").unwrap();
@@ -681,7 +635,6 @@ mod tests {
             let mode = file.unwrap().metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
-        assert_eq!(store.next_epoch().await.unwrap(), 1);
         store.set("key", b"value").await.unwrap();
         store
             .set_contact(NodeId::from_bytes([1; 32]), &["/ip4/127.0.0.1/tcp/1".into()])
@@ -689,7 +642,6 @@ mod tests {
             .unwrap();
         store.close().await;
         let store = Store::open(&path).await.unwrap();
-        assert_eq!(store.next_epoch().await.unwrap(), 2);
         assert_eq!(store.get("key").await.unwrap().unwrap(), b"value");
         assert_eq!(store.contacts().await.unwrap().len(), 1);
     }

@@ -3,9 +3,12 @@
 use dawn_identity::NodeName;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{self, MAX_BINDING_BYTES, bytes};
+use crate::cbor::{self, bytes};
 use crate::summary::AgentSummary;
 use crate::wire::Malformed;
+
+/// Longest encoded key binding of a node, bytes.
+pub const MAX_BINDING_BYTES: usize = 512;
 
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +32,7 @@ impl NodeElement {
     /// The bytes of the value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        record::encode(self)
+        cbor::encode(self)
     }
 
     /// Reads a value.
@@ -37,7 +40,7 @@ impl NodeElement {
     /// # Errors
     /// [`Malformed`] if it is none, or not in its one encoding.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let element: Self = record::decode(bytes).map_err(|_| Malformed("not what a node says of itself"))?;
+        let element: Self = cbor::decode(bytes, "not what a node says of itself")?;
         if element.binding.len() > MAX_BINDING_BYTES || element.encode() != bytes {
             return Err(Malformed("not what a node says of itself"));
         }
@@ -49,7 +52,7 @@ impl AgentSummary {
     /// The bytes of the value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        record::encode(self)
+        cbor::encode(self)
     }
 
     /// Reads a value. Members that are not known here are passed over: a newer node may say more.
@@ -57,7 +60,7 @@ impl AgentSummary {
     /// # Errors
     /// [`Malformed`] if it is none.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        record::decode(bytes).map_err(|_| Malformed("not what a node says of an agent"))
+        cbor::decode(bytes, "not what a node says of an agent")
     }
 }
 

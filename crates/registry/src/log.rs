@@ -180,6 +180,15 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// The end of a log whose newest entry this is.
+    #[must_use]
+    pub fn after(newest: &Entry) -> Self {
+        Self {
+            last: newest.hash(),
+            length: newest.number.saturating_add(1),
+        }
+    }
+
     /// The hash of the newest entry.
     #[must_use]
     pub fn last(&self) -> Hash {
@@ -249,10 +258,7 @@ pub fn verify<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Chain,
             }
             open = open.filter(|(first, before)| first - 1 != until || hash != *before);
         }
-        chain = Some(Chain {
-            last: entry.hash(),
-            length: entry.number.saturating_add(1),
-        });
+        chain = Some(Chain::after(entry));
     }
     match open {
         Some((first, _)) => Err(Broken::Front(first)),

@@ -45,7 +45,9 @@ pub struct Limits {
     pub heads_a_minute: u32,
     /// How far ahead of this node's clock another's may be.
     pub skew: Duration,
-    /// How long a head counts that this node signs; others may count as long.
+    /// How long a head counts that this node signs, at most as long as others may.
+    pub signs: Duration,
+    /// How long the heads of others may count.
     pub validity: Duration,
     /// How long an expired head is kept, unseen.
     pub keep: Duration,
@@ -61,6 +63,7 @@ impl Default for Limits {
             bytes: 256 << 20,
             heads_a_minute: 120,
             skew: Duration::from_secs(120),
+            signs: DAY * 7,
             validity: DAY * 7,
             keep: DAY * 23,
         }

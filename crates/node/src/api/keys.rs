@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use data_encoding::{BASE64, HEXLOWER};
 use dawn_channel::{KeyId, StaticPublic};
 use dawn_identity::{NodeId, NodeRef};
-use dawn_registry::NodeView;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::error::ApiError;
 use crate::config::SHORTEST_LIFETIME;
+use crate::directory::NodeView;
 use crate::exchange::Progress;
 use crate::keyring::{Held, KeyState, Origin};
 use crate::members::now;
@@ -40,7 +40,7 @@ fn find(state: &NodeState, node: &str) -> Result<NodeView, ApiError> {
 /// A node that is not this one.
 fn other(state: &NodeState, node: &str) -> Result<NodeView, ApiError> {
     let view = find(state, node)?;
-    if view.record.node == state.node_id() {
+    if view.said.node == state.node_id() {
         return Err(ApiError::bad_request("a node shares no key with itself, and needs no pin").next("dawn peers"));
     }
     Ok(view)
@@ -66,7 +66,7 @@ fn target(state: &NodeState, text: &str) -> Result<Target, ApiError> {
     {
         return Ok(Target::Node(node));
     }
-    Ok(Target::Node(find(state, text)?.record.node))
+    Ok(Target::Node(find(state, text)?.said.node))
 }
 
 fn no_key(words: String) -> ApiError {
@@ -187,7 +187,7 @@ pub(super) async fn exchange(
     Path(node): Path<String>,
     body: Option<Json<Wanted>>,
 ) -> Result<Json<Value>, ApiError> {
-    let node = other(&state, &node)?.record.node;
+    let node = other(&state, &node)?.said.node;
     let lifetime = lifetime(&state, body.and_then(|Json(wanted)| wanted.lifetime_s))?;
     let progress = state.exchange.exchange(node, lifetime, None).await?;
     outcome(&state, node, progress)
@@ -258,7 +258,7 @@ pub(super) async fn add(
     Path(node): Path<String>,
     Json(body): Json<PreShared>,
 ) -> Result<Json<Value>, ApiError> {
-    let node = other(&state, &node)?.record.node;
+    let node = other(&state, &node)?.said.node;
     let text = Zeroizing::new(body.secret);
     let secret = BASE64
         .decode(text.as_bytes())
@@ -274,7 +274,7 @@ pub(super) async fn add(
 
 fn answered(state: &NodeState, node: &str, may: bool) -> Result<StatusCode, ApiError> {
     let view = other(state, node)?;
-    if state.exchange.answer(view.record.node, may) {
+    if state.exchange.answer(view.said.node, may) {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(ApiError::not_found("not_found", format!("{node} does not wait for a key")).next("dawn keys list"))
@@ -301,9 +301,9 @@ pub(super) async fn pin(
 ) -> Result<Json<Value>, ApiError> {
     let view = other(&state, &node)?;
     let pinned = state.members.pins().all();
-    let pinned = pinned.into_iter().find(|pin| pin.node == view.record.node);
+    let pinned = pinned.into_iter().find(|pin| pin.node == view.said.node);
     let static_key = if body.is_some_and(|Json(pinning)| pinning.static_key) {
-        let bound = state.directory.shown_binding(view.record.node).ok_or_else(|| {
+        let bound = state.directory.shown_binding(view.said.node).ok_or_else(|| {
             let words = format!("the static key of {node} is not known, or its binding has expired");
             ApiError::new(StatusCode::CONFLICT, "no_binding", words).next("try again when it is online")
         })?;
@@ -312,7 +312,11 @@ pub(super) async fn pin(
         // What is protected more is not protected less by being pinned again; `unpin` takes it away.
         pinned.and_then(|pin| pin.static_key)
     };
-    let pin = state.members.pins().pin(&view.membership, static_key, now()).await?;
+    let pin = state
+        .members
+        .pins()
+        .pin(&view.said.membership, static_key, now())
+        .await?;
     // Whoever has the name too, or another key, goes.
     state.members.recheck();
     state.directory.drop_revoked().await;

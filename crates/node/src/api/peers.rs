@@ -5,11 +5,11 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use dawn_identity::{NodeId, NodeRef};
 use dawn_mesh::{PeerInfo, Route, Transport};
-use dawn_registry::NodeView;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use crate::directory::NodeView;
 use crate::members::Known;
 use crate::node::NodeState;
 use crate::time::rfc3339;
@@ -43,8 +43,8 @@ struct Way {
 impl Way {
     fn of(node: NodeId, this: NodeId, peer: Option<&PeerInfo>, nodes: &[NodeView]) -> Self {
         let named = |id: &NodeId| {
-            let view = nodes.iter().find(|view| view.record.node == *id);
-            json!({ "id": id, "name": view.map(|view| &view.record.name) })
+            let view = nodes.iter().find(|view| view.said.node == *id);
+            json!({ "id": id, "name": view.map(|view| &view.said.name) })
         };
         let (route, via) = match peer.map(|peer| &peer.route) {
             _ if node == this => ("this", None),
@@ -64,17 +64,17 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
     let connected = state.mesh.peers();
     let this = state.node_id();
     let mut nodes = state.directory.nodes();
-    nodes.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+    nodes.sort_by(|a, b| a.said.name.cmp(&b.said.name));
     let shown = |view: &NodeView| {
-        let node = view.record.node;
+        let node = view.said.node;
         let peer = connected.iter().find(|peer| peer.node == node);
         let is_this = node == this;
-        let membership = peer.map_or(&view.membership, |peer| &peer.membership);
+        let membership = peer.map_or(&view.said.membership, |peer| &peer.membership);
         let roles: Vec<String> = membership.roles.iter().map(|role| role.to_string()).collect();
         let way = Way::of(node, this, peer, &nodes);
         json!({
             "id": node,
-            "name": view.record.name,
+            "name": view.said.name,
             "roles": roles,
             "online": view.online,
             "this": is_this,
@@ -83,11 +83,11 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "transport": way.transport,
             "address": peer.and_then(|peer| peer.address.clone()),
             "latency_ms": state.latency_ms(node),
-            "agents": view.record.agents.len(),
+            "agents": view.said.agents.len(),
             "since": peer.map(|peer| ago(peer.since.elapsed())),
             "last_seen": if is_this { Some(ago(std::time::Duration::ZERO)) } else { state.directory.silent_for(view).map(ago) },
             "expires": rfc3339(membership.expires),
-            "version": view.record.software,
+            "version": view.said.software,
             "pinned": state.members.pins().of_node(node).is_some(),
         })
     };
@@ -96,7 +96,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
     let known = state.members.known().await?;
     let silent = known
         .iter()
-        .filter(|member| !nodes.iter().any(|view| view.record.node == member.node));
+        .filter(|member| !nodes.iter().any(|view| view.said.node == member.node));
     peers.extend(silent.map(|member| {
         let peer = connected.iter().find(|peer| peer.node == member.node);
         let way = Way::of(member.node, this, peer, &nodes);
@@ -152,13 +152,13 @@ pub(super) async fn ping(
     const MOST: u32 = 100;
     let view = find(&state, &node)?;
     let count = body.map_or(1, |Json(ping)| ping.count).clamp(1, MOST);
-    let id = view.record.node;
+    let id = view.said.node;
     let mut times = Vec::new();
     for _ in 0..count {
         let time = if id == state.node_id() {
             std::time::Duration::ZERO
         } else {
-            let name = NodeRef::Name(view.record.name.clone());
+            let name = NodeRef::Name(view.said.name.clone());
             state.router.reach(id, &name, state.mesh.ping(id)).await?
         };
         times.push((time.as_secs_f64() * 1e6).round() / 1e3);
@@ -167,7 +167,7 @@ pub(super) async fn ping(
     let peer = peers.iter().find(|peer| peer.node == id);
     let way = Way::of(id, state.node_id(), peer, &state.directory.nodes());
     Ok(Json(json!({
-        "node": { "id": id, "name": view.record.name },
+        "node": { "id": id, "name": view.said.name },
         "route": way.route,
         "via": way.via,
         "transport": way.transport,

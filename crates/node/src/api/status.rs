@@ -34,7 +34,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>
         "websocket": websocket(&state),
         "listen": state.mesh.listen_addresses(),
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
-        "peers": { "online": nodes.iter().filter(|view| view.online && view.record.node != this).count(), "known": nodes.len().saturating_sub(1) },
+        "peers": { "online": nodes.iter().filter(|view| view.online && view.said.node != this).count(), "known": nodes.len().saturating_sub(1) },
         "agents": { "local": agents.iter().filter(|entry| entry.node == this).count(), "network": agents.len() },
         "doubts": state.doubts(),
         "envelopes": state.envelopes.shown(),

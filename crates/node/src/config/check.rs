@@ -63,6 +63,7 @@ impl Config {
         }
         self.keys.check()?;
         self.forwarding.check()?;
+        self.registry.check()?;
         if self.limits.socket_idle.0 < LEAST_IDLE {
             return Err(wrong(format!(
                 "limits.socket_idle: it has to be {} at least",

@@ -88,7 +88,7 @@ impl NodeState {
         let nodes = self.directory.nodes();
         let nodes: Vec<String> = nodes
             .iter()
-            .flat_map(|view| [view.record.name.to_string(), view.record.node.to_string()])
+            .flat_map(|view| [view.said.name.to_string(), view.said.node.to_string()])
             .collect();
         let agents = self.directory.agents();
         let agents: Vec<String> = agents

@@ -1,0 +1,314 @@
+//! The replica with all that goes along with it: whatever changes it is kept, written into the log, told, and shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use dawn_identity::{NodeId, UnixTime};
+use dawn_registry::AgentSummary;
+use dawn_registry::replica::{Event, Replica};
+use dawn_registry::sync::{Snapshot, SyncError};
+use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
+
+use super::journal::{Journal, Note};
+use super::said::Said;
+use super::{DELTA, Directory};
+use crate::members::now;
+use crate::store::{RegistryChange, Store};
+use crate::sync::lock;
+
+/// What changes together, under one lock.
+pub(super) struct Book {
+    pub(super) replica: Replica,
+    pub(super) journal: Journal,
+    /// Nodes of which something could not be kept yet.
+    unkept: BTreeSet<NodeId>,
+    /// What this node says and has told nobody yet, as it is not kept.
+    pub(super) unpublished: Vec<Vec<u8>>,
+    /// What is compared, made when it is first needed after a change.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// A node of the registry, read.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) said: Arc<Said>,
+    /// Whether all that it said has expired: it is not shown until it says something again.
+    pub(super) is_hidden: bool,
+}
+
+/// What is to be told of a change.
+#[derive(Default)]
+struct Telling {
+    notes: Vec<Note>,
+    events: Vec<(&'static str, Value)>,
+}
+
+impl Book {
+    pub(super) fn new(replica: Replica, journal: Journal) -> Self {
+        Self {
+            replica,
+            journal,
+            unkept: BTreeSet::new(),
+            unpublished: Vec::new(),
+            snapshot: None,
+        }
+    }
+
+    /// What is compared in sessions.
+    pub(super) fn snapshot(&mut self) -> Result<Arc<Snapshot>, SyncError> {
+        match &self.snapshot {
+            Some(snapshot) => Ok(Arc::clone(snapshot)),
+            None => {
+                let snapshot = Arc::new(Snapshot::of(&self.replica, now())?);
+                self.snapshot = Some(Arc::clone(&snapshot));
+                Ok(snapshot)
+            }
+        }
+    }
+}
+
+/// What is known of every node of a replica.
+pub(super) fn read(replica: &Replica, now: UnixTime) -> BTreeMap<NodeId, Known> {
+    let shown: BTreeSet<NodeId> = replica.nodes(now).map(|view| view.node).collect();
+    // At the beginning of time nothing has expired.
+    let known = replica.nodes(UnixTime(0)).filter_map(|view| {
+        let said = Arc::new(Said::read(&view)?);
+        let is_hidden = !shown.contains(&view.node);
+        Some((view.node, Known { said, is_hidden }))
+    });
+    known.collect()
+}
+
+fn agent_event(said: &Said, agent: &AgentSummary) -> Value {
+    json!({
+        "id": said.node,
+        "name": said.name,
+        "agent": agent.name,
+        "address": format!("{}:{}", said.name, agent.name),
+        "state": agent.state,
+        "tools": agent.tools_total,
+    })
+}
+
+impl Telling {
+    fn event(&mut self, name: &'static str, data: Value) {
+        self.events.push((name, data));
+    }
+
+    fn note(&mut self, who: NodeId, kind: &'static str, content: Value) {
+        self.notes.push(Note::new(who, kind, content));
+    }
+
+    /// A node says something, and did not before.
+    fn came(&mut self, said: &Said, kind: (&'static str, &'static str), online: bool) {
+        let (id, name) = (said.node, &said.name);
+        self.event(kind.0, json!({ "id": id, "name": name, "online": online }));
+        self.note(id, kind.1, json!({ "name": name }));
+    }
+
+    fn changed(&mut self, said: &Said, before: &Said) {
+        let news = said.news(before);
+        if !news.is_empty() {
+            let (id, name) = (said.node, &said.name);
+            self.event("node.changed", json!({ "id": id, "name": name, "changed": news }));
+            self.note(id, "node.changed", json!({ "name": name, "changed": news }));
+        }
+    }
+
+    fn agents(&mut self, said: &Said, before: &[AgentSummary]) {
+        for agent in &said.agents {
+            let kind = match before.iter().find(|known| known.name == agent.name) {
+                Some(known) if known == agent => continue,
+                Some(_) => "agent.changed",
+                None => "agent.added",
+            };
+            self.event(kind, agent_event(said, agent));
+            let content = json!({ "agent": agent.name, "state": agent.state, "tools": agent.tools_total });
+            self.note(said.node, kind, content);
+        }
+        for gone in before.iter().filter(|known| said.agent(&known.name).is_none()) {
+            let address = format!("{}:{}", said.name, gone.name);
+            self.event(
+                "agent.removed",
+                json!({ "id": said.node, "name": said.name, "agent": gone.name, "address": address }),
+            );
+            self.note(said.node, "agent.removed", json!({ "agent": gone.name }));
+        }
+    }
+}
+
+impl Directory {
+    /// The registry, for as long as nobody else changes it.
+    pub(super) async fn book(&self) -> OwnedMutexGuard<Book> {
+        Arc::clone(&self.0.book).lock_owned().await
+    }
+
+    /// Lets `act` change the registry, and does all that follows from it; `why` is why a node is gone from it, if one is.
+    pub(super) async fn change<T>(&self, why: &'static str, act: impl FnOnce(&mut Replica) -> T) -> T {
+        let mut book = self.book().await;
+        let done = act(&mut book.replica);
+        self.settle(book, why, Vec::new()).await;
+        done
+    }
+
+    /// Writes something into the log.
+    pub(super) async fn note(&self, note: Note) {
+        let book = self.book().await;
+        self.settle(book, "", vec![note]).await;
+    }
+
+    /// Keeps what has changed, with what is written of it, and tells it; then what this node says itself is published.
+    /// Who asks may leave: it is done nevertheless.
+    pub(super) async fn settle(&self, mut book: OwnedMutexGuard<Book>, why: &'static str, notes: Vec<Note>) {
+        let now = now();
+        let mut telling = Telling {
+            notes,
+            events: Vec::new(),
+        };
+        let mut nodes = std::mem::take(&mut book.unkept);
+        for event in book.replica.events() {
+            match event {
+                Event::Changed(node) => drop(nodes.insert(node)),
+                Event::Lied(proof) => {
+                    let node = proof.node();
+                    telling.event("registry.lied", json!({ "id": node, "name": self.name_of(node) }));
+                    telling.note(node, "node.lied", json!({}));
+                    self.0.refusing.count("lied");
+                }
+            }
+        }
+        if nodes.is_empty() && telling.notes.is_empty() && book.unpublished.is_empty() {
+            return;
+        }
+        let mut change = RegistryChange::default();
+        for node in &nodes {
+            book.snapshot = None;
+            self.look_at(*node, &book.replica, why, now, &mut telling, &mut change);
+        }
+        self.0.bytes.store(book.replica.bytes(), Ordering::Relaxed);
+        let has_changed = !nodes.is_empty();
+        let end = book.journal.end();
+        change.log = book.journal.write(telling.notes, now);
+        let directory = self.clone();
+        let keeping = self.0.tasks.spawn(async move {
+            match directory.0.store.keep_registry(&change).await {
+                Ok(()) => {
+                    book.journal.kept(change.log.len());
+                    for delta in std::mem::take(&mut book.unpublished) {
+                        directory.0.counts.count("published");
+                        directory.0.mesh.publish(DELTA, &Bytes::from(delta));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a change of the registry could not be kept; it is tried again");
+                    book.journal.go_back(end);
+                    book.unkept = nodes;
+                }
+            }
+        });
+        if keeping.await.is_err() {
+            tracing::error!("a change of the registry was not kept");
+        }
+        for (name, data) in &telling.events {
+            self.0.events.say(name, data);
+        }
+        if has_changed {
+            self.0.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What has become of one node.
+    fn look_at(
+        &self,
+        node: NodeId,
+        replica: &Replica,
+        why: &'static str,
+        now: UnixTime,
+        telling: &mut Telling,
+        change: &mut RegistryChange,
+    ) {
+        let before = lock(&self.0.known).get(&node).cloned();
+        let said = replica.node(&node, now).and_then(|view| Said::read(&view));
+        change.states.push((node, replica.states(&node)));
+        let is_gone = replica.heads(&node).next().is_none();
+        let Some(said) = said.map(Arc::new) else {
+            let Some(before) = before else { return };
+            let (id, name) = (node, &before.said.name);
+            if is_gone {
+                lock(&self.0.known).remove(&node);
+                lock(&self.0.presence).forget(&node);
+                self.0.members.heard(node, None);
+                self.0.sessions.forget(&node);
+                self.0.mesh.forget(node);
+                telling.event("node.removed", json!({ "id": id, "name": name }));
+                telling.note(node, "node.left", json!({ "name": name, "reason": why }));
+            } else if !before.is_hidden {
+                let (said, is_hidden) = (Arc::clone(&before.said), true);
+                lock(&self.0.known).insert(node, Known { said, is_hidden });
+                telling.event("node.expired", json!({ "id": id, "name": name }));
+                telling.note(node, "node.expired", json!({ "name": name }));
+            }
+            return;
+        };
+        let known = Known {
+            said: Arc::clone(&said),
+            is_hidden: false,
+        };
+        lock(&self.0.known).insert(node, known);
+        self.0.members.heard(node, Some(&said.chain));
+        let online = self.presence_of(node).0;
+        match &before {
+            None => telling.came(&said, ("node.added", "node.joined"), online),
+            Some(before) if before.is_hidden => telling.came(&said, ("node.returned", "node.returned"), online),
+            Some(before) => telling.changed(&said, &before.said),
+        }
+        telling.agents(&said, before.as_ref().map_or(&[], |before| &before.said.agents));
+        let knew = before.is_some_and(|before| before.said.addresses == said.addresses);
+        if node != self.0.key.node_id() && !knew {
+            change.contacts.push((node, said.addresses.clone()));
+            self.keep(node, said.addresses.clone());
+        }
+        // A static key that is not the pinned one is told of at once, not when it is first needed.
+        let _bound = self.binding(node);
+    }
+
+    /// Gives up what is too old of the log, or too much.
+    pub(super) async fn compact_log(&self) {
+        let keep = &self.0.config;
+        let oldest = UnixTime(now().0.saturating_sub(keep.log_keep.0.as_secs()));
+        let mut book = self.book().await;
+        if !book.journal.is_due(keep.log_entries, now()) {
+            return;
+        }
+        let surplus = match self.0.store.log_surplus(oldest, keep.log_entries).await {
+            Ok(surplus) => surplus,
+            Err(error) => return tracing::error!(%error, "the log of the registry could not be read"),
+        };
+        let Some(last) = surplus else { return };
+        let end = book.journal.end();
+        let change = RegistryChange {
+            log: book.journal.compact(&last, now()).into_iter().collect(),
+            log_until: Some(last.number),
+            ..RegistryChange::default()
+        };
+        if change.log.is_empty() {
+            return;
+        }
+        let store: Store = self.0.store.clone();
+        let keeping = self.0.tasks.spawn(async move {
+            match store.keep_registry(&change).await {
+                Ok(()) => book.journal.compacted(last.number),
+                Err(error) => {
+                    tracing::error!(%error, "the log of the registry could not be compacted");
+                    book.journal.go_back(end);
+                }
+            }
+        });
+        if keeping.await.is_err() {
+            tracing::error!("the log of the registry was not compacted");
+        }
+    }
+}
