@@ -33,7 +33,8 @@ struct Netcheck {
 #[derive(Deserialize)]
 struct Listen {
     address: String,
-    scope: String,
+    /// Absent where the address is a name.
+    scope: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +127,10 @@ fn show(context: &Context, netcheck: &Netcheck) -> Result<(), Failure> {
 fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
     let listens = netcheck.listen.iter();
     let mut lines: Vec<(&str, String)> = listens
-        .map(|listen| ("listens", format!("{} ({})", listen.address, listen.scope)))
+        .map(|listen| match &listen.scope {
+            Some(scope) => ("listens", format!("{} ({scope})", listen.address)),
+            None => ("listens", listen.address.clone()),
+        })
         .collect();
     let announced = netcheck.announced.iter().filter(|announced| {
         let is_listened_on = |listen: &Listen| listen.address == **announced;
@@ -227,7 +231,7 @@ fn advice(netcheck: &Netcheck) -> Vec<String> {
     if netcheck.listen.is_empty() {
         advice.push("nothing is listened on: look at mesh.listen in config.toml, and at `dawn doctor`".to_owned());
     }
-    let only_here = |listen: &Listen| listen.scope == "loopback";
+    let only_here = |listen: &Listen| listen.scope.as_deref() == Some("loopback");
     if !netcheck.listen.is_empty() && netcheck.listen.iter().all(only_here) {
         advice
             .push("only this machine reaches this node: `--listen /ip4/0.0.0.0/udp/0/quic-v1` lets others".to_owned());

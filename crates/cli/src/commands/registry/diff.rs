@@ -28,6 +28,9 @@ struct Compared {
     heads: Heads,
     duration_ms: f64,
     differences: Vec<Difference>,
+    /// Whether there are more than were told.
+    #[serde(default)]
+    more: bool,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +102,9 @@ fn show(context: &Context, compared: Compared) -> Result<(), Failure> {
         "{here} heads here, {there} at {}, compared in {took}.",
         words::clean(&with)
     ));
+    if compared.more {
+        out.note("There are more differences than were told.");
+    }
     Ok(())
 }
 
