@@ -478,6 +478,10 @@ impl Mesh {
                 membership: member.membership.clone(),
                 address: Some(member.address.clone()),
                 transport: Some(member.transport),
+                dialled: match &self.backend {
+                    Backend::Swarm(control) => control.has_dialled(member.peer.node),
+                    Backend::Memory(_) => None,
+                },
                 route: Route::Direct,
                 rtt: member.rtt,
                 since: member.since,

@@ -95,6 +95,8 @@ pub struct PeerInfo {
     pub address: Option<String>,
     /// The connection's transport.
     pub transport: Option<Transport>,
+    /// Whether this node dialled the connection, or the peer did; `None` where there is none, or nobody dials.
+    pub dialled: Option<bool>,
     /// How it is reached.
     pub route: Route,
     /// The last measured round trip.

@@ -96,22 +96,42 @@ impl Mesh {
     pub(crate) async fn write_published(&self, node: NodeId, mut queue: mpsc::Receiver<(&'static str, Bytes)>) {
         let mut stream = None;
         while let Some((topic, bytes)) = queue.recv().await {
-            if stream.is_none() {
-                match self.open(node, PUBSUB).await {
-                    Ok(opened) => stream = Some(opened),
-                    Err(error) => {
-                        tracing::debug!(%node, %error, "a published message was not sent");
-                        Counters::count(&self.shared.counters.dropped_messages);
-                        continue;
-                    }
-                }
+            // A peer that was started again has closed the stream of before: then what is written first goes on another.
+            let is_first = stream.is_none();
+            let mut sent = self.write_to(node, &mut stream, topic, &bytes, queue.is_empty()).await;
+            if !sent && !is_first {
+                sent = self.write_to(node, &mut stream, topic, &bytes, queue.is_empty()).await;
             }
-            let Some(open) = &mut stream else { continue };
-            if let Err(error) = write_one(open, topic, &bytes, queue.is_empty()).await {
-                tracing::debug!(%node, %error, "a published message was not sent");
-                stream = None;
+            if !sent {
+                Counters::count(&self.shared.counters.dropped_messages);
             }
         }
+    }
+
+    /// Writes one message, on a new stream where there is none; `false` when that fails, and the stream is given up.
+    async fn write_to(
+        &self,
+        node: NodeId,
+        stream: &mut Option<MeshStream>,
+        topic: &str,
+        bytes: &[u8],
+        flush: bool,
+    ) -> bool {
+        let written = async {
+            if stream.is_none() {
+                *stream = Some(self.open(node, PUBSUB).await.map_err(std::io::Error::other)?);
+            }
+            match stream {
+                Some(stream) => write_one(stream, topic, bytes, flush).await,
+                None => Ok(()),
+            }
+        };
+        let written = written.await;
+        if let Err(error) = &written {
+            tracing::debug!(%node, %error, "a published message was not sent");
+            *stream = None;
+        }
+        written.is_ok()
     }
 }
 

@@ -61,7 +61,8 @@ pub(crate) struct Control {
     served: inbound::Served,
     addresses: Arc<Mutex<HashMap<ListenerId, Vec<Multiaddr>>>>,
     /// Where each connected peer is reached.
-    connections: Arc<Mutex<HashMap<NodeId, (String, Transport)>>>,
+    /// Of each node the address and transport of its first connection, and whether this node dialled it.
+    connections: Arc<Mutex<HashMap<NodeId, (String, Transport, bool)>>>,
 }
 
 pub(crate) fn peer_id(node: NodeId) -> Option<PeerId> {
@@ -203,8 +204,14 @@ impl Control {
     fn address_of(&self, node: NodeId) -> (String, Transport) {
         lock(&self.connections)
             .get(&node)
-            .cloned()
-            .unwrap_or((String::new(), Transport::Quic))
+            .map_or((String::new(), Transport::Quic), |(address, transport, _)| {
+                (address.clone(), *transport)
+            })
+    }
+
+    /// Whether this node dialled the connection to a node.
+    pub(crate) fn has_dialled(&self, node: NodeId) -> Option<bool> {
+        lock(&self.connections).get(&node).map(|(_, _, dialled)| *dialled)
     }
 }
 
@@ -721,7 +728,10 @@ impl Actor {
                 let Some(node) = node_id(peer_id) else { return };
                 let address = endpoint.get_remote_address().clone();
                 if num_established.get() == 1 {
-                    lock(&self.control.connections).insert(node, (address.to_string(), transport_of(&address)));
+                    lock(&self.control.connections).insert(
+                        node,
+                        (address.to_string(), transport_of(&address), endpoint.is_dialer()),
+                    );
                     self.strangers
                         .insert(node, Instant::now() + self.mesh.shared.limits.stranger);
                     if endpoint.is_listener() {

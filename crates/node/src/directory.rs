@@ -8,11 +8,14 @@
 //! Presence is apart from that: nodes beat, and beats are passed on once.
 
 mod book;
+mod compared;
 mod journal;
 mod own;
 mod refusing;
 mod said;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +28,7 @@ use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence as Present, ToolList};
 use dawn_mesh::{Mesh, PeerEvent, Published};
+use dawn_registry::log::Entry;
 use dawn_registry::replica::{Applied, Limits, Replica};
 use dawn_registry::{Beat, BeatError, Presence, PresenceEvent, PresenceLimits, Refusal, Version};
 use serde_json::json;
@@ -37,7 +41,7 @@ use crate::config::RegistryConfig;
 use crate::error::NodeError;
 use crate::members::{Members, REVOCATION, SKEW, now};
 use crate::party::Keys;
-use crate::store::{RegistryChange, Store};
+use crate::store::{LogRange, RegistryChange, Store};
 use crate::sync::{Counts, lock};
 use book::{Book, Known};
 use journal::{Journal, Note};
@@ -45,6 +49,8 @@ use own::Budget;
 use refusing::Refusing;
 use sessions::Sessions;
 
+pub(crate) use compared::DIFF;
+pub use compared::{Compared, Difference, EntryLine, HeadLine, Held, How, Lines, key_name};
 pub use said::{NodeView, Said};
 pub(crate) use sessions::REGISTRY;
 pub use sessions::Synced;
@@ -54,6 +60,8 @@ const BEAT: &str = "dawn/registry/beat";
 
 /// Between two beats.
 const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// Nodes of the local network that are counted.
+const DISCOVERED: usize = 1024;
 /// Changes within this time are said at once.
 const SETTLE: Duration = Duration::from_millis(30);
 
@@ -78,6 +86,8 @@ struct Inner {
     epoch: AtomicU64,
     beats: AtomicU64,
     started: Instant,
+    /// Nodes that were found on the local network.
+    discovered: Mutex<BTreeSet<NodeId>>,
     refusing: Refusing,
     sessions: Sessions,
     counts: Counts,
@@ -86,6 +96,17 @@ struct Inner {
     changes: watch::Sender<u64>,
     events: Events,
     tasks: TaskTracker,
+}
+
+/// How much is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Nodes that are shown.
+    pub nodes: usize,
+    /// Their entries: themselves, and their agents.
+    pub entries: usize,
+    /// Nodes of which all has expired.
+    pub expired: usize,
 }
 
 /// What a directory is made of.
@@ -171,6 +192,7 @@ impl Directory {
             epoch: AtomicU64::new(epoch),
             beats: AtomicU64::new(0),
             started: Instant::now(),
+            discovered: Mutex::default(),
             refusing: Refusing::default(),
             sessions: Sessions::default(),
             counts: Counts::default(),
@@ -242,6 +264,49 @@ impl Directory {
     #[must_use]
     pub fn session_bytes(&self) -> [(&'static str, u64); 2] {
         self.0.sessions.bytes()
+    }
+
+    /// How many nodes were found on the local network since the start.
+    #[must_use]
+    pub fn discovered(&self) -> usize {
+        lock(&self.0.discovered).len()
+    }
+
+    /// This incarnation of the node.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that a node said has expired.
+    #[must_use]
+    pub fn has_expired(&self, node: NodeId) -> bool {
+        lock(&self.0.known).get(&node).is_some_and(|known| known.is_hidden)
+    }
+
+    /// How much is known.
+    pub async fn size(&self) -> Size {
+        let book = self.book().await;
+        let entries = book.replica.nodes(now()).map(|view| view.elements().len()).sum();
+        let known = lock(&self.0.known);
+        let expired = known.values().filter(|known| known.is_hidden).count();
+        Size {
+            nodes: known.len() - expired,
+            entries,
+            expired,
+        }
+    }
+
+    /// The log, the oldest entry first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn log(&self) -> Result<Vec<Entry>, NodeError> {
+        let range = LogRange {
+            before: None,
+            most: u32::MAX,
+        };
+        self.0.store.log(range).await
     }
 
     /// The last comparison that went through: with this member, or with anybody.
@@ -415,6 +480,11 @@ impl Directory {
                 lock(&self.0.presence).suspect(node, now);
             }
             PeerEvent::Discovered { node, addresses } => {
+                let mut discovered = lock(&self.0.discovered);
+                if discovered.len() < DISCOVERED {
+                    discovered.insert(node);
+                }
+                drop(discovered);
                 if lock(&self.0.known).contains_key(&node) {
                     self.keep(node, addresses);
                 }
@@ -541,6 +611,27 @@ impl Directory {
         self.tell_presence();
         self.renew_own().await;
         self.compact_log().await;
+    }
+
+    /// A node by name or id, also one of which all has expired.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub(crate) fn find_any(&self, node: &NodeRef) -> Result<NodeId, Fault> {
+        let is_it = |known: &&Known| match node {
+            NodeRef::Id(id) => known.said.node == *id,
+            NodeRef::Name(name) => known.said.name == *name,
+            NodeRef::Any => false,
+        };
+        let hidden: Vec<NodeId> = {
+            let known = lock(&self.0.known);
+            let hidden = known.values().filter(|known| known.is_hidden).filter(is_it);
+            hidden.map(|known| known.said.node).collect()
+        };
+        match (self.find(node), hidden.as_slice()) {
+            (Err(fault), [only]) if fault.code == FaultCode::UnknownNode => Ok(*only),
+            (found, _) => Ok(found?.said.node),
+        }
     }
 
     /// A node by name or id, whether or not it is online.

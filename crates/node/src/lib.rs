@@ -16,6 +16,7 @@ pub mod keyring;
 pub mod mail;
 pub mod members;
 mod metrics;
+mod netcheck;
 pub mod node;
 pub mod party;
 pub mod pins;

@@ -26,7 +26,7 @@ use crate::api::{self, Events, Guarded};
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
-use crate::directory::{self, Directory, REGISTRY};
+use crate::directory::{self, DIFF, Directory, REGISTRY};
 use crate::envelopes::Envelopes;
 use crate::error::NodeError;
 use crate::exchange::{self, KEYS, KeyExchange};
@@ -35,6 +35,7 @@ use crate::home::{Home, HomeLock};
 use crate::keyring::Keyring;
 use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
+use crate::netcheck::{self, NETCHECK};
 use crate::party::Keys;
 use crate::store::Store;
 use crate::sync::lock;
@@ -84,6 +85,7 @@ struct Inner {
     reloading: tokio::sync::Mutex<()>,
     started: Instant,
     api: String,
+    mdns: bool,
     exposed: Option<(ResourceServer, SocketAddr)>,
     ready: AtomicBool,
     stop: CancellationToken,
@@ -144,6 +146,12 @@ impl NodeState {
     pub fn exposed(&self) -> Option<(SocketAddr, Vec<String>)> {
         let (server, address) = self.inner.exposed.as_ref()?;
         Some((*address, server.resources()))
+    }
+
+    /// Whether it looks for others on the local network.
+    #[must_use]
+    pub fn uses_mdns(&self) -> bool {
+        self.inner.mdns
     }
 
     /// For how long it runs.
@@ -461,6 +469,7 @@ impl Node {
             reloading: tokio::sync::Mutex::default(),
             started,
             api: format!("http://{bound}"),
+            mdns: config.mesh.mdns,
             exposed: exposed
                 .as_ref()
                 .map(|exposed| (exposed.server.clone(), exposed.address)),
@@ -515,6 +524,10 @@ impl Node {
         let mail = state.mesh.accept(MAIL, Audience::Members).map_err(taken)?;
         let comparisons = state.mesh.accept(REGISTRY, Audience::Members).map_err(taken)?;
         self.tasks.spawn(state.directory.clone().serve(comparisons));
+        let questions = state.mesh.accept(DIFF, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.directory.clone().tell_differences(questions));
+        let checks = state.mesh.accept(NETCHECK, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(netcheck::serve(state.mesh.clone(), checks));
         self.tasks.spawn(state.exchange.clone().serve(exchanges));
         let revoked = state.mail.subscribe(exchange::REVOKED);
         self.tasks

@@ -397,6 +397,7 @@ impl Mesh {
                     membership: status.membership.clone(),
                     address: None,
                     transport: None,
+                    dialled: None,
                     route: Route::Forwarded { via },
                     rtt: status.rtt,
                     since: tunnel.since(),

@@ -15,8 +15,9 @@ const WAITING: usize = 1024;
 /// Something that happened, by name.
 #[derive(Debug, Clone)]
 pub struct NodeEvent {
-    /// `peer.up`, `peer.down`, `agent.changed`, `join.requested`, `join.admitted`, `member.revoked`,
-    /// `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
+    /// `peer.up`, `peer.down`, `node.added`, `node.changed`, `node.expired`, `node.returned`, `node.removed`, `agent.added`,
+    /// `agent.changed`, `agent.removed`, `registry.refused`, `registry.limited`, `registry.lied`, `join.requested`,
+    /// `join.admitted`, `member.revoked`, `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
     /// `key.failed`, `key.forgotten`, `pin.violated`.
     pub name: &'static str,
     /// The object concerned.

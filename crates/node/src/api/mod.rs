@@ -8,12 +8,15 @@ mod agents;
 mod calls;
 mod error;
 mod events;
+mod find;
 mod guard;
 mod health;
 mod invites;
 mod keys;
 mod login;
+mod netcheck;
 mod peers;
+mod registry;
 mod status;
 
 use axum::Router;
@@ -68,6 +71,11 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/keys/{target}/approve", post(keys::approve))
         .route("/api/keys/{target}/deny", post(keys::deny))
         .route("/api/keys/{target}/pin", post(keys::pin).delete(keys::unpin))
+        .route("/api/registry", get(registry::dump))
+        .route("/api/registry/log", get(registry::log))
+        .route("/api/registry/diff", get(registry::diff))
+        .route("/api/find", get(find::find))
+        .route("/api/netcheck", get(netcheck::netcheck))
         .route("/api/reload", post(status::reload))
         .route("/api/events", get(events::stream))
         .route("/api/shutdown", post(status::shutdown))

@@ -14,7 +14,7 @@ use crate::members::Known;
 use crate::node::NodeState;
 use crate::time::rfc3339;
 
-fn transport_name(transport: Transport) -> &'static str {
+pub(super) fn transport_name(transport: Transport) -> &'static str {
     match transport {
         Transport::Quic => "quic",
         Transport::Tcp => "tcp",
@@ -34,14 +34,14 @@ fn ago(elapsed: std::time::Duration) -> String {
 }
 
 /// The way to a node, and the members in between.
-struct Way {
-    route: &'static str,
+pub(super) struct Way {
+    pub(super) route: &'static str,
     via: Option<Vec<Value>>,
-    transport: Option<&'static str>,
+    pub(super) transport: Option<&'static str>,
 }
 
 impl Way {
-    fn of(node: NodeId, this: NodeId, peer: Option<&PeerInfo>, nodes: &[NodeView]) -> Self {
+    pub(super) fn of(node: NodeId, this: NodeId, peer: Option<&PeerInfo>, nodes: &[NodeView]) -> Self {
         let named = |id: &NodeId| {
             let view = nodes.iter().find(|view| view.said.node == *id);
             json!({ "id": id, "name": view.map(|view| &view.said.name) })
@@ -58,6 +58,11 @@ impl Way {
             transport: peer.and_then(|peer| peer.transport).map(transport_name),
         }
     }
+}
+
+/// When the registries were compared with a node's last.
+fn synced(state: &NodeState, node: NodeId) -> Option<String> {
+    state.directory.synced(Some(node)).map(|synced| rfc3339(synced.at))
 }
 
 pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
@@ -89,6 +94,8 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "expires": rfc3339(membership.expires),
             "version": view.said.software,
             "pinned": state.members.pins().of_node(node).is_some(),
+            "synced": synced(&state, node),
+            "expired": false,
         })
     };
     let mut peers: Vec<Value> = nodes.iter().map(shown).collect();
@@ -118,6 +125,8 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "expires": rfc3339(member.expires),
             "version": null,
             "pinned": state.members.pins().of_node(member.node).is_some(),
+            "synced": synced(&state, member.node),
+            "expired": state.directory.has_expired(member.node),
         })
     }));
     Ok(Json(json!({ "peers": peers })))

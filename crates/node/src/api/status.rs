@@ -36,12 +36,35 @@ pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
         "peers": { "online": nodes.iter().filter(|view| view.online && view.said.node != this).count(), "known": nodes.len().saturating_sub(1) },
         "agents": { "local": agents.iter().filter(|entry| entry.node == this).count(), "network": agents.len() },
+        "registry": registry(&state).await,
         "doubts": state.doubts(),
         "envelopes": state.envelopes.shown(),
         "home": state.home().data(),
         "memory_bytes": resident_bytes(),
         "waiting": waiting,
     })))
+}
+
+/// How much is known of the network, and when that was compared with somebody last.
+async fn registry(state: &NodeState) -> Value {
+    let directory = &state.directory;
+    let size = directory.size().await;
+    let synced = directory.synced(None).map(|synced| {
+        json!({
+            "at": rfc3339(synced.at),
+            "with": { "id": synced.with, "name": directory.name_of(synced.with) },
+            "differences": synced.got,
+            "bytes": synced.traffic.overhead + synced.traffic.deltas,
+        })
+    });
+    json!({
+        "nodes": size.nodes,
+        "entries": size.entries,
+        "expired": size.expired,
+        "bytes": directory.bytes(),
+        "refused": directory.refused().iter().map(|(_, count)| count).sum::<u64>(),
+        "last_sync": synced,
+    })
 }
 
 /// Where MCP over WebSocket is served, and how.

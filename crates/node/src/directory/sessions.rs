@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DELTA, Directory};
 use crate::members::now;
-use crate::shares::{Pace, Shares};
+use crate::shares::{Pace, Share, Shares};
 use crate::sync::{Counts, lock};
 
 /// Registries are compared over it.
@@ -382,12 +382,7 @@ impl Directory {
     pub(crate) async fn serve(self, mut incoming: Incoming) {
         while let Some(Inbound { peer, mut stream }) = incoming.next().await {
             let peer = peer.node;
-            if self.0.refusing.is_limited(peer) {
-                continue;
-            }
-            let share = self.0.sessions.answered.take(peer);
-            let Some(share) = share.filter(|_| self.0.sessions.asked.may(peer)) else {
-                self.0.sessions.counts.count("busy");
+            let Some(share) = self.may_be_asked(peer) else {
                 continue;
             };
             {
@@ -410,6 +405,19 @@ impl Directory {
                 drop(share);
             });
         }
+    }
+
+    /// Room for one question of a member about what is known, if it has not asked too often.
+    pub(super) fn may_be_asked(&self, peer: NodeId) -> Option<Share> {
+        if self.0.refusing.is_limited(peer) {
+            return None;
+        }
+        let share = self.0.sessions.answered.take(peer);
+        let share = share.filter(|_| self.0.sessions.asked.may(peer));
+        if share.is_none() {
+            self.0.sessions.counts.count("busy");
+        }
+        share
     }
 
     async fn failed(&self, peer: NodeId, error: &SessionFailure) {

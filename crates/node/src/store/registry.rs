@@ -176,3 +176,190 @@ impl Store {
         query.fetch_optional(&self.0).await?.as_ref().map(entry).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dawn_registry::log::{Chain, What, verify};
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::*;
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+
+    fn id(byte: u8) -> NodeId {
+        NodeId::from_bytes([byte; 32])
+    }
+
+    fn event(chain: &mut Chain, at: u64) -> Entry {
+        let (kind, content) = ("x".to_owned(), Vec::new());
+        chain
+            .append(UnixTime(at), id(1), What::Event { kind, content })
+            .unwrap()
+    }
+
+    /// The change that puts this byte into the states of two nodes, and one entry into the log.
+    fn change(byte: u8, chain: &mut Chain) -> RegistryChange {
+        RegistryChange {
+            states: vec![
+                (id(1), vec![vec![byte; 100]]),
+                (id(2), vec![vec![byte; 300], vec![byte]]),
+            ],
+            log: vec![event(chain, NOW.0 + u64::from(byte))],
+            ..RegistryChange::default()
+        }
+    }
+
+    async fn all(store: &Store) -> Vec<Entry> {
+        let range = LogRange {
+            before: None,
+            most: u32::MAX,
+        };
+        store.log(range).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_epoch_is_never_used_twice_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dawn.db");
+        let store = Store::open(&path).await.unwrap();
+        assert_eq!(store.begin_epoch(1000, 0).await.unwrap(), 1000);
+        assert_eq!(store.begin_epoch(1000, 0).await.unwrap(), 1001);
+        assert_eq!(store.begin_epoch(2000, 5000).await.unwrap(), 5001);
+        store.close().await;
+        let store = Store::open(&path).await.unwrap();
+        for start in 0..40 {
+            assert_eq!(store.begin_epoch(900, 0).await.unwrap(), 5002 + start);
+        }
+        let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM registry_epochs")
+            .fetch_one(&store.0)
+            .await
+            .unwrap();
+        assert_eq!(kept, EPOCHS);
+        assert!(store.begin_epoch(0, u64::MAX).await.is_err());
+        assert!(
+            store.begin_epoch(0, u64::MAX - 1).await.is_err(),
+            "more than the database can hold"
+        );
+        assert_eq!(store.begin_epoch(900, 0).await.unwrap(), 5042);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_kept_as_a_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("dawn.db")).await.unwrap();
+        let mut chain = Chain::default();
+        let first = change(1, &mut chain);
+        store.keep_registry(&first).await.unwrap();
+        let again = RegistryChange {
+            log: first.log.clone(),
+            ..change(2, &mut chain)
+        };
+        assert!(
+            store.keep_registry(&again).await.is_err(),
+            "there is an entry of that number"
+        );
+        let states = store.registry_states().await.unwrap();
+        let kept: Vec<(NodeId, Vec<u8>)> = vec![(id(1), vec![1; 100]), (id(2), vec![1; 300]), (id(2), vec![1])];
+        assert_eq!((states, all(&store).await), (kept, first.log));
+        let addresses = ["/ip4/127.0.0.1/tcp/1".to_owned()].to_vec();
+        let contacts = vec![(id(1), addresses.clone()), (id(2), addresses)];
+        store
+            .keep_registry(&RegistryChange {
+                contacts,
+                ..RegistryChange::default()
+            })
+            .await
+            .unwrap();
+        let gone = RegistryChange {
+            states: vec![(id(2), Vec::new())],
+            ..RegistryChange::default()
+        };
+        store.keep_registry(&gone).await.unwrap();
+        assert_eq!(store.registry_states().await.unwrap(), [(id(1), vec![1; 100])]);
+        let contacts = store.contacts().await.unwrap();
+        assert_eq!(contacts.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [id(1)]);
+    }
+
+    #[tokio::test]
+    async fn the_log_gives_up_what_is_too_old_or_too_much_but_nothing_before_a_young_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("dawn.db")).await.unwrap();
+        assert_eq!(store.log_surplus(NOW, 5).await.unwrap(), None);
+        let mut chain = Chain::default();
+        // The clock was set back before the third.
+        let log: Vec<Entry> = [10, 20, 5, 30, 40]
+            .into_iter()
+            .map(|at| event(&mut chain, at))
+            .collect();
+        let change = RegistryChange {
+            log: log.clone(),
+            ..RegistryChange::default()
+        };
+        store.keep_registry(&change).await.unwrap();
+        let surplus = async |oldest, most| {
+            let last = store.log_surplus(UnixTime(oldest), most).await.unwrap();
+            last.map(|entry| entry.number)
+        };
+        assert_eq!(surplus(0, 5).await, None);
+        assert_eq!(surplus(0, 2).await, Some(2));
+        assert_eq!(
+            surplus(15, 5).await,
+            Some(0),
+            "the third is older, and stays with the second"
+        );
+        assert_eq!(surplus(25, 5).await, Some(2));
+        assert_eq!(surplus(99, 5).await, Some(4), "all are old");
+        let compaction = chain.compact(UnixTime(50), id(1), &log[2]).unwrap();
+        let change = RegistryChange {
+            log: vec![compaction],
+            log_until: Some(2),
+            ..RegistryChange::default()
+        };
+        store.keep_registry(&change).await.unwrap();
+        let kept = all(&store).await;
+        assert_eq!((kept.len(), verify(&kept)), (3, Ok(chain)));
+        assert_eq!(store.log_first().await.unwrap(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_power_fails_at_any_point_of_writing_comes_back_with_a_state_it_had() {
+        const CHANGES: u8 = 30;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dawn.db");
+        // All that was before is in the database itself, what follows in the file beside it.
+        Store::open(&path).await.unwrap().close().await;
+        let store = Store::open(&path).await.unwrap();
+        let mut chain = Chain::default();
+        for byte in 1..=CHANGES {
+            store.keep_registry(&change(byte, &mut chain)).await.unwrap();
+        }
+        let (database, wal) = (
+            std::fs::read(&path).unwrap(),
+            std::fs::read(path.with_extension("db-wal")).unwrap(),
+        );
+        store.close().await;
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let at = rng.random_range(0..=wal.len());
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("dawn.db");
+            std::fs::write(&path, &database).unwrap();
+            std::fs::write(path.with_extension("db-wal"), &wal[..at]).unwrap();
+            let store = Store::open(&path).await.unwrap();
+            let states = store.registry_states().await.unwrap();
+            let log = all(&store).await;
+            assert!(verify(&log).is_ok());
+            let byte = u8::try_from(log.len()).unwrap();
+            let wanted: Vec<(NodeId, Vec<u8>)> = match byte {
+                0 => Vec::new(),
+                _ => vec![(id(1), vec![byte; 100]), (id(2), vec![byte; 300]), (id(2), vec![byte])],
+            };
+            assert_eq!(states, wanted, "cut at byte {at} of {}", wal.len());
+            seen.insert(byte);
+            store.close().await;
+        }
+        assert!(seen.len() > 10, "{seen:?}");
+    }
+}

@@ -1,0 +1,155 @@
+//! `/api/find`: which agents and nodes can do something.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use dawn_registry::AgentSummary;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use crate::directory::NodeView;
+use crate::node::NodeState;
+
+/// Matches that are shown of one agent.
+const SHOWN: usize = 8;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wanted {
+    capability: String,
+}
+
+/// Where a word is.
+#[derive(Debug, Clone, PartialEq)]
+struct Match {
+    place: &'static str,
+    text: String,
+    weight: f64,
+}
+
+/// How much it counts that a text has a word in it: all of it, at its beginning, or anywhere.
+fn weight(text: &str, word: &str, most: f64) -> f64 {
+    let text = text.to_lowercase();
+    match text.find(word) {
+        None => 0.0,
+        Some(_) if text == word => most,
+        Some(0) => most * 0.9,
+        Some(_) => most * 0.8,
+    }
+}
+
+/// How well texts fit all words, from 0 to 1, and where they are; `None` where a word is nowhere.
+fn fit(words: &[String], texts: &[(&'static str, &str, f64)]) -> Option<(f64, Vec<Match>)> {
+    let (mut total, mut matches) = (0.0, Vec::<Match>::new());
+    for word in words {
+        let mut best = 0.0;
+        for (place, text, most) in texts {
+            let weight = weight(text, word, *most);
+            if weight > 0.0 && !matches.iter().any(|known| known.place == *place && known.text == *text) {
+                let text = (*text).to_owned();
+                matches.push(Match { place, text, weight });
+            }
+            best = f64::max(best, weight);
+        }
+        if best == 0.0 {
+            return None;
+        }
+        total += best;
+    }
+    matches.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+    matches.truncate(SHOWN);
+    Some((total / words.len() as f64, matches))
+}
+
+fn texts(agent: &AgentSummary) -> Vec<(&'static str, &str, f64)> {
+    let mut texts = vec![("name", agent.name.as_str(), 1.0), ("title", agent.title.as_str(), 0.8)];
+    for tool in &agent.tools {
+        texts.push(("tool", &tool.name, 0.9));
+        texts.push(("description", &tool.description, 0.5));
+    }
+    texts
+}
+
+fn shown(matches: &[Match]) -> Vec<Value> {
+    let shown = matches.iter();
+    shown
+        .map(|found| json!({ "in": found.place, "text": found.text }))
+        .collect()
+}
+
+fn found(state: &NodeState, view: &NodeView, words: &[String]) -> Vec<(bool, f64, Value)> {
+    let said = &view.said;
+    let node = json!({ "id": said.node, "name": said.name });
+    let is_this = said.node == state.node_id();
+    let latency = state.latency_ms(said.node);
+    let rounded = |score: f64| (score * 100.0).round() / 100.0;
+    let own = fit(words, &[("name", said.name.as_str(), 1.0)]).map(|(score, matches)| {
+        let value = json!({
+            "kind": "node", "address": null, "node": node, "name": said.name, "title": null, "online": view.online,
+            "state": null, "this": is_this, "latency_ms": latency, "score": rounded(score), "matches": shown(&matches),
+        });
+        (view.online, score, value)
+    });
+    let agents = said.agents.iter().filter_map(|agent| {
+        let (score, matches) = fit(words, &texts(agent))?;
+        let value = json!({
+            "kind": "agent", "address": format!("{}:{}", said.name, agent.name), "node": node, "name": agent.name,
+            "title": agent.title, "online": view.online, "state": agent.state, "this": is_this, "latency_ms": latency,
+            "score": rounded(score), "matches": shown(&matches),
+        });
+        Some((view.online, score, value))
+    });
+    own.into_iter().chain(agents).collect()
+}
+
+pub(super) async fn find(
+    State(state): State<NodeState>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Value>, ApiError> {
+    /// Words of one question.
+    const WORDS: usize = 16;
+    let words: Vec<String> = wanted.capability.split_whitespace().map(str::to_lowercase).collect();
+    if words.is_empty() || words.len() > WORDS {
+        let message = format!("what is to be found? `?capability=WORDS`, {WORDS} words at most");
+        return Err(ApiError::bad_request(message));
+    }
+    let nodes = state.directory.nodes();
+    let mut found: Vec<(bool, f64, Value)> = nodes.iter().flat_map(|view| found(&state, view, &words)).collect();
+    // Who is there first, then what fits best; the sort keeps the order of nodes and agents.
+    found.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
+    let found: Vec<Value> = found.into_iter().map(|(.., value)| value).collect();
+    Ok(Json(json!({ "capability": wanted.capability, "found": found })))
+}
+
+#[cfg(test)]
+mod tests {
+    use dawn_registry::ToolSummary;
+
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_lowercase).collect()
+    }
+
+    #[test]
+    fn all_words_have_to_be_found_and_a_name_counts_more_than_a_description() {
+        let tool = |name: &str, description: &str| ToolSummary {
+            name: name.into(),
+            description: description.into(),
+        };
+        let mut calculator = AgentSummary::starting("calculator".parse().unwrap());
+        calculator.tools = vec![
+            tool("add", "Adds two numbers"),
+            tool("sub", "Takes one number from another"),
+        ];
+        let mut notes = AgentSummary::starting("notes".parse().unwrap());
+        notes.tools = vec![tool("write", "Adds a note")];
+        let score = |text: &str, agent: &AgentSummary| fit(&words(text), &texts(agent)).map(|(score, _)| score);
+        assert!(score("ADD numbers", &calculator).is_some());
+        assert_eq!(score("add numbers", &notes), None);
+        assert!(score("add", &calculator) > score("add", &notes));
+        assert_eq!(score("calculator", &calculator), Some(1.0));
+        let (_, matches) = fit(&words("add"), &texts(&calculator)).unwrap();
+        assert_eq!((matches[0].place, matches[0].text.as_str()), ("tool", "add"));
+    }
+}

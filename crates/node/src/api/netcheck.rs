@@ -1,0 +1,113 @@
+//! `/api/netcheck`: how this node stands in the network, as far as it and its neighbours can tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::State;
+use dawn_mesh::{PeerInfo, Transport};
+use serde_json::{Value, json};
+
+use super::peers::{Way, transport_name};
+use crate::netcheck::{self, Told};
+use crate::node::NodeState;
+
+const TRANSPORTS: [Transport; 3] = [Transport::Quic, Transport::Tcp, Transport::WebSocket];
+/// Clocks that differ by more are a reason for members to refuse what this node signs, milliseconds.
+const CLOCK_MS: f64 = 120_000.0;
+
+/// The transport of an address to listen on.
+fn transport_of(address: &str) -> Transport {
+    match address {
+        _ if address.contains("/quic") => Transport::Quic,
+        _ if address.ends_with("/ws") || address.ends_with("/wss") => Transport::WebSocket,
+        _ => Transport::Tcp,
+    }
+}
+
+fn member(state: &NodeState, peer: &PeerInfo, told: Option<&Result<Told, String>>) -> Value {
+    let way = Way::of(peer.node, state.node_id(), Some(peer), &[]);
+    let answer = told.and_then(|told| told.as_ref().ok());
+    json!({
+        "node": { "id": peer.node, "name": peer.membership.name },
+        "route": way.route,
+        "transport": way.transport,
+        "address": peer.address,
+        "latency_ms": answer.map(|told| (told.round_trip.as_secs_f64() * 1e6).round() / 1e3),
+        "dialled": peer.dialled.map(|dialled| if dialled { "by_us" } else { "by_them" }),
+        "sees_us_at": answer.and_then(|told| told.seen.address.as_ref()),
+        "clock_ms": answer.map(|told| told.clock_ms),
+        "error": told.and_then(|told| told.as_ref().err()),
+    })
+}
+
+pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
+    let mut peers = state.mesh.peers();
+    peers.sort_by(|a, b| a.membership.name.cmp(&b.membership.name));
+    let told = netcheck::ask_all(&state.mesh, &peers).await;
+    let listen = state.mesh.listen_addresses();
+    let own: BTreeSet<IpAddr> = listen
+        .iter()
+        .filter_map(|address| netcheck::socket(address))
+        .map(|(ip, _)| ip)
+        .collect();
+    let answers: Vec<&Told> = told.values().filter_map(|told| told.as_ref().ok()).collect();
+    let is_udp = |address: &str| address.contains("/udp/");
+    // Whoever dialled this node sees it at the address that it dialled: that says nothing of what is in between.
+    let ours = answers.iter().filter(|told| told.seen.dialled == Some(false));
+    let seen: Vec<(IpAddr, u16, bool)> = ours
+        .filter_map(|told| told.seen.address.as_deref())
+        .filter_map(|address| netcheck::socket(address).map(|(ip, port)| (ip, port, is_udp(address))))
+        .collect();
+    let nat = netcheck::nat(&own, &seen);
+    let mut observed: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for (ip, ..) in &seen {
+        *observed.entry(*ip).or_default() += 1;
+    }
+    let transports: serde_json::Map<String, Value> = TRANSPORTS
+        .into_iter()
+        .map(|transport| {
+            let listens = listen.iter().any(|address| transport_of(address) == transport);
+            let connections = peers.iter().filter(|peer| peer.transport == Some(transport)).count();
+            let value = json!({ "listens": listens, "connections": connections });
+            (transport_name(transport).to_owned(), value)
+        })
+        .collect();
+    let listens_udp = listen.iter().any(|address| is_udp(address));
+    let udp = match peers.iter().any(|peer| peer.transport == Some(Transport::Quic)) {
+        true => Some(true),
+        false => (!listens_udp).then_some(false),
+    };
+    let worst = answers.iter().map(|told| told.clock_ms.abs()).max_by(f64::total_cmp);
+    let addresses: Vec<Value> = listen
+        .iter()
+        .map(|address| {
+            json!({
+                "address": address,
+                "transport": transport_name(transport_of(address)),
+                "scope": netcheck::socket(address).map(|(ip, _)| netcheck::scope(ip)),
+            })
+        })
+        .collect();
+    let members: Vec<Value> = peers
+        .iter()
+        .map(|peer| member(&state, peer, told.get(&peer.node)))
+        .collect();
+    let observed: Vec<Value> = observed
+        .iter()
+        .map(|(ip, by)| json!({ "address": ip, "by": by }))
+        .collect();
+    Json(json!({
+        "node": { "id": state.node_id(), "name": state.node_name() },
+        "listen": addresses,
+        "announced": state.members.addresses(),
+        "transports": transports,
+        "udp": udp,
+        "mdns": { "enabled": state.uses_mdns(), "found": state.directory.discovered() },
+        "members": members,
+        "observed": observed,
+        "reachable": peers.iter().any(|peer| peer.dialled == Some(false)).then_some(true),
+        "clock": { "worst_ms": worst, "ok": worst.is_none_or(|worst| worst <= CLOCK_MS) },
+        "nat": { "guess": nat.guess, "because": nat.because },
+    }))
+}

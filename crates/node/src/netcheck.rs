@@ -1,0 +1,233 @@
+//! How this node stands in the network, as far as it and its neighbours can tell: `/dawn/netcheck/1`, members only.
+//!
+//! The asker sends a byte, the other answers with what it sees: the time on its clock, and from where the connection comes
+//! (JSON behind a length of two bytes). The second answer is measured: the first carries the stream's negotiation with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dawn_identity::NodeId;
+use dawn_mesh::{Inbound, Incoming, Mesh, MeshStream, PeerInfo, Protocol};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::shares::Shares;
+
+/// Members tell each other over it what they see.
+pub(crate) const NETCHECK: Protocol = Protocol("/dawn/netcheck/1");
+/// Members that are asked.
+const ASKED: usize = 32;
+/// Each answers within this.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Streams that are answered at once, and of one member.
+const STREAMS: (usize, usize) = (32, 2);
+/// Questions that are answered on one stream.
+const ROUNDS: usize = 8;
+/// Longest answer, bytes.
+const ANSWER: usize = 1024;
+
+/// What a member sees of who asks it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Milliseconds since 1970 on its clock.
+    pub time_ms: u64,
+    /// From where the connection comes; `None` where there is none, but other members in between.
+    pub address: Option<String>,
+    /// Whether it dialled the connection.
+    pub dialled: Option<bool>,
+}
+
+/// What a member answered, measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// What it sees.
+    pub seen: Seen,
+    /// Its clock minus this node's, milliseconds; wrong by half a round trip at most.
+    pub clock_ms: f64,
+    /// The round trip.
+    pub round_trip: Duration,
+}
+
+/// What addresses say of what is between this node and others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nat {
+    /// `none`, `nat`, `symmetric` or `unknown`.
+    pub guess: &'static str,
+    /// Why.
+    pub because: &'static str,
+}
+
+fn milliseconds() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The address and the port in a multiaddress.
+#[must_use]
+pub fn socket(address: &str) -> Option<(IpAddr, u16)> {
+    let mut parts = address.split('/').skip(1);
+    let (kind, ip) = (parts.next()?, parts.next()?);
+    let ip = matches!(kind, "ip4" | "ip6").then(|| ip.parse().ok())??;
+    Some((ip, parts.nth(1)?.parse().ok()?))
+}
+
+/// How far an address reaches.
+#[must_use]
+pub fn scope(ip: IpAddr) -> &'static str {
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => "loopback",
+        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() || is_shared(ip.octets()) => "private",
+        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => "private",
+        _ => "public",
+    }
+}
+
+/// RFC 6598: between a provider's NAT and its customers.
+fn is_shared([a, b, ..]: [u8; 4]) -> bool {
+    a == 100 && b & 0xc0 == 64
+}
+
+/// What is between this node and others, from where it listens and from where members see it: each the address that they
+/// see, and whether it is of UDP. A port says something only there: over TCP each connection may have one of its own.
+#[must_use]
+pub fn nat(own: &BTreeSet<IpAddr>, seen: &[(IpAddr, u16, bool)]) -> Nat {
+    let far: Vec<_> = seen.iter().filter(|(ip, ..)| scope(*ip) == "public").collect();
+    let Some((first, ..)) = far.first() else {
+        let because = "no member sees this node at a public address: all are on this machine or this network";
+        return Nat {
+            guess: "unknown",
+            because,
+        };
+    };
+    if far.iter().all(|(ip, ..)| own.contains(ip)) {
+        let because = "members see this node at an address of its own";
+        return Nat { guess: "none", because };
+    }
+    let ports: BTreeSet<u16> = far.iter().filter(|(.., udp)| *udp).map(|(_, port, _)| *port).collect();
+    if far.iter().any(|(ip, ..)| ip != first) || ports.len() > 1 {
+        let because = "members see this node at different addresses or ports";
+        return Nat {
+            guess: "symmetric",
+            because,
+        };
+    }
+    let because = "members see this node at an address that is not its own";
+    Nat { guess: "nat", because }
+}
+
+async fn ask(stream: &mut MeshStream) -> std::io::Result<Told> {
+    let mut told = None;
+    for _ in 0..2 {
+        let (before, begun) = (milliseconds(), Instant::now());
+        stream.write_u8(0).await?;
+        stream.flush().await?;
+        let length = usize::from(stream.read_u16().await?);
+        if length > ANSWER {
+            return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
+        }
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).await?;
+        let round_trip = begun.elapsed();
+        let seen: Seen = serde_json::from_slice(&bytes)?;
+        let here = before as f64 + round_trip.as_secs_f64() * 500.0;
+        told = Some(Told {
+            clock_ms: ((seen.time_ms as f64 - here) * 10.0).round() / 10.0,
+            seen,
+            round_trip,
+        });
+    }
+    told.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
+}
+
+/// Asks members what they see; what each answered, or why it did not.
+pub(crate) async fn ask_all(mesh: &Mesh, peers: &[PeerInfo]) -> BTreeMap<NodeId, Result<Told, String>> {
+    let asked = peers.iter().take(ASKED).map(|peer| async move {
+        let told = async {
+            let mut stream = mesh
+                .open(peer.node, NETCHECK)
+                .await
+                .map_err(|error| error.to_string())?;
+            ask(&mut stream).await.map_err(|error| error.to_string())
+        };
+        let late = |_| Err("it does not answer in time".to_owned());
+        (peer.node, timeout(PATIENCE, told).await.unwrap_or_else(late))
+    });
+    futures::future::join_all(asked).await.into_iter().collect()
+}
+
+/// Tells members what this node sees of them, until the mesh ends.
+pub(crate) async fn serve(mesh: Mesh, mut incoming: Incoming) {
+    let shares = Shares::new(STREAMS.0, STREAMS.1);
+    while let Some(Inbound { peer, mut stream }) = incoming.next().await {
+        let Some(share) = shares.take(peer.node) else { continue };
+        let mesh = mesh.clone();
+        tokio::spawn(async move {
+            let told = async {
+                for _ in 0..ROUNDS {
+                    stream.read_u8().await?;
+                    let connected = mesh.connected().into_iter().find(|known| known.node == peer.node);
+                    let seen = Seen {
+                        time_ms: milliseconds(),
+                        address: connected.as_ref().and_then(|peer| peer.address.clone()),
+                        dialled: connected.and_then(|peer| peer.dialled),
+                    };
+                    let bytes = serde_json::to_vec(&seen)?;
+                    let length = u16::try_from(bytes.len()).map_err(std::io::Error::other)?;
+                    stream.write_u16(length).await?;
+                    stream.write_all(&bytes).await?;
+                    stream.flush().await?;
+                }
+                Ok::<(), std::io::Error>(())
+            };
+            // Who has what it wants leaves.
+            let _ = timeout(PATIENCE, told).await;
+            drop(share);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_are_read_and_how_far_they_reach() {
+        assert_eq!(socket("/ip4/10.0.0.1/udp/7401/quic-v1"), Some((ip("10.0.0.1"), 7401)));
+        assert_eq!(socket("/ip6/::1/tcp/1/ws"), Some((ip("::1"), 1)));
+        assert_eq!(socket("/dns/example.org/tcp/1"), None);
+        assert_eq!(socket(""), None);
+        let scopes = [
+            ("127.0.0.1", "loopback"),
+            ("::ffff:127.0.0.1", "loopback"),
+            ("192.168.1.1", "private"),
+            ("100.64.0.1", "private"),
+            ("fe80::1", "private"),
+            ("9.9.9.9", "public"),
+        ];
+        for (text, wanted) in scopes {
+            assert_eq!(scope(ip(text)), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_between_is_guessed_only_from_public_addresses() {
+        let own = BTreeSet::from([ip("10.0.0.1"), ip("9.9.9.9")]);
+        let guess = |seen: &[(&str, u16, bool)]| {
+            let seen: Vec<_> = seen.iter().map(|(text, port, udp)| (ip(text), *port, *udp)).collect();
+            nat(&own, &seen).guess
+        };
+        assert_eq!(guess(&[]), "unknown");
+        assert_eq!(guess(&[("10.0.0.1", 1, true)]), "unknown");
+        assert_eq!(guess(&[("9.9.9.9", 1, true)]), "none");
+        assert_eq!(guess(&[("8.8.8.8", 1, true), ("8.8.8.8", 1, true)]), "nat");
+        assert_eq!(guess(&[("8.8.8.8", 1, false), ("8.8.8.8", 2, false)]), "nat");
+        assert_eq!(guess(&[("8.8.8.8", 1, true), ("8.8.8.8", 2, true)]), "symmetric");
+        assert_eq!(guess(&[("8.8.8.8", 1, true), ("8.8.4.4", 1, true)]), "symmetric");
+    }
+}
