@@ -351,9 +351,9 @@ async fn a_flood_is_limited_and_who_passed_it_on_is_not_blamed() {
     })
     .await;
     let limited = liar.events.until("registry.limited", |_| true).await;
-    assert_eq!(
-        (&limited["from"]["id"], &limited["refused"]),
-        (&json!(id), &json!(60)),
+    assert_eq!(limited["from"]["id"], id.as_str(), "{limited}");
+    assert!(
+        limited["refused"].as_u64().is_some_and(|refused| refused >= 60),
         "{limited}"
     );
     eventually("and reads nothing of it any more", async || {
