@@ -265,7 +265,8 @@ async fn what_a_node_says_reaches_those_that_are_not_connected_to_it_and_what_go
         own.directory.presence_of(key(3).node_id()).0
     })
     .await;
-    let same = a.directory.compare(b.id()).await.unwrap();
+    let stream = a.mesh.open(b.id(), DIFF).await.unwrap();
+    let same = a.directory.compare(stream).await.unwrap();
     assert!(same.differences.is_empty() && same.heads == (3, 3), "{same:?}");
 }
 
