@@ -410,6 +410,9 @@ impl Directory {
         self.meet_all();
         let mut heart = tokio::time::interval(BEAT_EVERY);
         heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What this node says is signed anew in time, however short it counts.
+        let mut look = tokio::time::interval(BEAT_EVERY.min(self.0.limits.validity / 8));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut budget = Budget::new(tokio::time::Instant::now());
         // An agent may have become ready before anybody listened.
         let mut say_at = Some(tokio::time::Instant::now());
@@ -423,8 +426,8 @@ impl Directory {
                 () = stop.cancelled() => break,
                 _ = heart.tick() => {
                     self.beat(false);
-                    self.look_after().await;
                 }
+                _ = look.tick() => self.look_after().await,
                 () = at(announced) => {
                     say_at = None;
                     budget.spend(tokio::time::Instant::now());
@@ -535,7 +538,7 @@ impl Directory {
         }
         let mut book = self.book().await;
         let applied = self.apply(&mut book.replica, &message.bytes, message.from, now());
-        let has_all = book.replica.speaks_for_all();
+        let speaks_for_all = book.replica.speaks_for_all();
         self.settle(book, "", Vec::new()).await;
         match applied {
             Ok(Applied::New) => self.0.mesh.publish(DELTA, &message.bytes),
@@ -547,7 +550,7 @@ impl Directory {
                 self.refuse_delta(message.from, &message.bytes, &refusal).await;
             }
         }
-        if !has_all {
+        if !speaks_for_all {
             self.renew_own().await;
         }
     }

@@ -400,7 +400,7 @@ impl Node {
             events: events.clone(),
             config: config.registry.clone(),
             limits: Limits {
-                signs: config.registry.validity.0,
+                validity: config.registry.validity.0,
                 ..Limits::default()
             },
         })

@@ -45,10 +45,10 @@ pub struct Limits {
     pub heads_a_minute: u32,
     /// How far ahead of this node's clock another's may be.
     pub skew: Duration,
-    /// How long a head counts that this node signs, at most as long as others may.
-    pub signs: Duration,
-    /// How long the heads of others may count.
+    /// How long a head counts that this node signs.
     pub validity: Duration,
+    /// How long the heads of others may count.
+    pub longest: Duration,
     /// How long an expired head is kept, unseen.
     pub keep: Duration,
 }
@@ -63,8 +63,8 @@ impl Default for Limits {
             bytes: 256 << 20,
             heads_a_minute: 120,
             skew: Duration::from_secs(120),
-            signs: DAY * 7,
             validity: DAY * 7,
+            longest: DAY * 7,
             keep: DAY * 23,
         }
     }
@@ -224,7 +224,7 @@ impl Replica {
         if head.time > now + limits.skew {
             return Err(Refusal::FromTheFuture(head.time));
         }
-        if head.expires.since(head.time) > limits.validity {
+        if head.expires.since(head.time) > limits.longest {
             return Err(Refusal::TooLong(head.expires));
         }
         if head.expires + limits.keep <= now {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use crate::directory::{EntryLine, HeadLine, Held, Lines, NodeView};
+use crate::directory::{DIFF, EntryLine, HeadLine, Held, Lines, NodeView};
 use crate::members::now;
 use crate::node::NodeState;
 use crate::time::rfc3339;
@@ -218,7 +218,11 @@ pub(super) async fn diff(State(state): State<NodeState>, Query(only): Query<Only
         return Err(ApiError::bad_request("a node does not differ from itself"));
     }
     let begun = std::time::Instant::now();
-    let compared = state.directory.compare(with).await?;
+    let name = state.directory.name_of(with).and_then(|name| name.parse().ok());
+    let name = name.map_or(NodeRef::Id(with), NodeRef::Name);
+    let opening = state.mesh.open(with, DIFF);
+    let stream = state.router.reach(with, &name, opening).await?;
+    let compared = state.directory.compare(stream).await?;
     let differences: Vec<Value> = compared
         .differences
         .iter()

@@ -284,28 +284,25 @@ impl Directory {
         held.collect()
     }
 
-    /// What this node and a member say differently.
+    /// What this node and a member say differently, asked over a stream of [`DIFF`] to it.
     ///
     /// # Errors
-    /// The member cannot be reached, or does not answer.
-    pub async fn compare(&self, peer: NodeId) -> Result<Compared, Fault> {
-        let fault = |words: String| Fault::new(FaultCode::NodeOffline, words);
+    /// The member does not answer.
+    pub async fn compare(&self, mut stream: MeshStream) -> Result<Compared, Fault> {
         let held = self.held(None).await;
         let question = Question {
             heads: held.iter().map(|held| (held.node, ids(held))).collect(),
         };
         let asked = async {
-            let opened = self.0.mesh.open(peer, DIFF).await;
-            let mut stream = opened.map_err(|error| fault(error.to_string()))?;
-            let told = async {
-                write(&mut stream, &question).await?;
-                read::<Answer>(&mut stream).await
-            };
-            told.await
-                .map_err(|error| fault(format!("it cannot be compared with: {error}")))
+            write(&mut stream, &question).await?;
+            read::<Answer>(&mut stream).await
+        };
+        let broken = |error| {
+            let words = format!("its answer did not come: {error}");
+            Fault::new(FaultCode::NodeOffline, words)
         };
         let late = |_| Fault::new(FaultCode::Timeout, "it does not answer in time".to_owned());
-        let answer = timeout(PATIENCE, asked).await.map_err(late)??;
+        let answer = timeout(PATIENCE, asked).await.map_err(late)?.map_err(broken)?;
         let difference = |(node, there): (NodeId, Lines)| {
             let here = held.binary_search_by_key(&node, |held| held.node).ok();
             let here = here.and_then(|at| held.get(at)).map(Lines::from).unwrap_or_default();

@@ -18,6 +18,8 @@ const ENTRIES: u32 = 240;
 const SPAN: Duration = Duration::from_secs(3600);
 /// Between two looks at whether entries are too old.
 const LOOK: Duration = Duration::from_secs(600);
+/// How many more entries than wanted there may be in between.
+const STEP: u64 = 1000;
 
 /// Something to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,10 +77,10 @@ impl Journal {
         self.held = self.chain.length().saturating_sub(until.saturating_add(1));
     }
 
-    /// Whether to look for entries to be given up: there are a tenth more than `most`, or nobody looked for a while.
+    /// Whether to look for entries to be given up: there are [`STEP`] more than `most`, or nobody looked for a while.
     pub(super) fn is_due(&mut self, most: u64, at: UnixTime) -> bool {
         let is_time = self.looked.is_none_or(|looked| at.since(looked) >= LOOK || at < looked);
-        let is_due = is_time || self.held > most.saturating_add(most / 10);
+        let is_due = is_time || self.held > most.saturating_add(STEP);
         if is_due {
             self.looked = Some(at);
         }
@@ -204,8 +206,9 @@ mod tests {
         entries.extend(journal.write(vec![long], NOW));
         assert_eq!(entries.len(), 4);
         journal.kept(entries.len());
-        assert!(journal.is_due(4, NOW) && !journal.is_due(4, NOW) && journal.is_due(3, NOW));
-        assert!(journal.is_due(4, NOW + LOOK));
+        assert!(journal.is_due(4, NOW) && !journal.is_due(4, NOW) && journal.is_due(4, NOW + LOOK));
+        journal.kept(1000);
+        assert!(!journal.is_due(4, NOW + LOOK) && journal.is_due(3, NOW + LOOK));
         entries.extend(journal.compact(&entries[1].clone(), NOW));
         journal.compacted(1);
         assert_eq!(journal.held, 3);

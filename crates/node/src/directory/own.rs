@@ -53,8 +53,12 @@ impl Budget {
     }
 }
 
-/// What is said of agents, short enough to be taken by others: of many agents with many tools fewer tools of each. How
-/// many an agent has, and whether its lists changed, is told always.
+fn encode(agent: &AgentSummary) -> (Key, Vec<u8>) {
+    (Key::Agent(agent.name.clone()), agent.encode())
+}
+
+/// What is said of agents, short enough to be taken by others: of many agents with many tools fewer tools of those that
+/// have the most. How many an agent has, and whether its lists changed, is told always.
 fn fitted(node: Vec<u8>, mut agents: Vec<AgentSummary>, limits: &Limits) -> Vec<(Key, Vec<u8>)> {
     /// What an entry takes beside its value.
     const AROUND: usize = 256;
@@ -65,13 +69,17 @@ fn fitted(node: Vec<u8>, mut agents: Vec<AgentSummary>, limits: &Limits) -> Vec<
     }
     let room = limits.owner_bytes.saturating_sub(node.len() + AROUND);
     let mut values = vec![(Key::Node, node)];
-    let encode = |agent: &AgentSummary| (Key::Agent(agent.name.clone()), agent.encode());
     let size = |values: &[(Key, Vec<u8>)]| values.iter().map(|(_, value)| value.len() + AROUND).sum::<usize>();
-    let mut told: Vec<(Key, Vec<u8>)> = Vec::new();
-    for tools in [AgentSummary::TOOLS, 8, 2, 0] {
-        agents.iter_mut().for_each(|agent| agent.tools.truncate(tools));
-        told = agents.iter().map(encode).collect();
-        if size(&told) <= room && told.iter().all(|(_, value)| value.len() <= MAX_VALUE_BYTES) {
+    let mut told: Vec<(Key, Vec<u8>)> = agents.iter().map(encode).collect();
+    // The most that each may take, from large to small: so that who has few tools tells all of them.
+    for share in (7..=MAX_VALUE_BYTES.ilog2()).rev().map(|bits| 1_usize << bits) {
+        for (agent, told) in agents.iter_mut().zip(&mut told) {
+            while told.1.len() > share && !agent.tools.is_empty() {
+                agent.tools.truncate(agent.tools.len() / 2);
+                *told = encode(agent);
+            }
+        }
+        if size(&told) <= room {
             break;
         }
     }
@@ -124,19 +132,29 @@ impl Directory {
     pub(super) async fn announce(&self) {
         let values = self.own_values();
         let (own, key) = (self.0.members.own(), &self.0.key);
-        let node = values.first().map_or_else(Vec::new, |(_, value)| value.clone());
-        // First what it is: with that its membership is taken note of.
-        self.say(|replica, now| replica.set_node(&node, own.clone(), key, now))
-            .await;
+        let chain = self.0.members.chain();
+        if self.said(own.node).is_none_or(|said| said.chain != *chain) {
+            // With what it is its membership is taken note of.
+            let node = values.first().map_or_else(Vec::new, |(_, value)| value.clone());
+            self.say(|replica, now| replica.set_node(&node, own.clone(), key, now))
+                .await;
+        }
         self.say(|replica, now| replica.declare(values.clone(), key, now)).await;
     }
 
     /// Signs anew what this node said, where it is time, or another incarnation of it has said something.
     pub(super) async fn renew_own(&self) {
         let (local, key) = (self.0.key.node_id(), &self.0.key);
-        let after = last_epoch(&self.book().await.replica, &local);
+        let (after, speaks_for_all) = {
+            let book = self.book().await;
+            (last_epoch(&book.replica, &local), book.replica.speaks_for_all())
+        };
         if after > self.0.epoch.load(Ordering::Relaxed) && !self.begin_anew(after).await {
             return;
+        }
+        if !speaks_for_all {
+            // What the other one added and this one has not goes.
+            self.announce().await;
         }
         self.say(|replica, now| replica.refresh(key, now)).await;
     }
@@ -213,6 +231,11 @@ mod tests {
         assert!(said.iter().map(|(_, value)| value.len()).sum::<usize>() < limits.owner_bytes);
         let read = AgentSummary::decode(&said[1].1).unwrap();
         assert!(read.tools_total == 20 && read.tools.len() < 20);
+        let mut mixed: Vec<AgentSummary> = (0..80).map(|at| agent(at, 32)).collect();
+        mixed.push(agent(80, 3));
+        let said = fitted(vec![1; 700], mixed.clone(), &limits);
+        assert_eq!(said.len(), 82);
+        assert_eq!(said[81].1, mixed[80].encode(), "who has few tools tells all of them");
         let mut long = agent(1, 1);
         long.title = "x".repeat(MAX_VALUE_BYTES);
         let said = fitted(vec![1; 700], vec![long, agent(2, 1)], &limits);

@@ -496,7 +496,11 @@ impl Directory {
                 Err(refusal) => refused.push((delta, refusal)),
             }
         }
+        let speaks_for_all = book.replica.speaks_for_all();
         self.settle(book, "", Vec::new()).await;
+        if !speaks_for_all {
+            self.renew_own().await;
+        }
         for (delta, refusal) in refused {
             self.refuse_delta(from, &delta, &refusal).await;
         }

@@ -236,7 +236,7 @@ impl Replica {
             network: &self.network,
             clock: set.clock(),
             time: now,
-            expires: now + self.limits.signs.min(self.limits.validity),
+            expires: now + self.limits.validity,
             digest: digest_of(set.entries().iter()),
         };
         let head = Head::sign(draft, key).map_err(|error| LocalError::Malformed(error.0))?;
