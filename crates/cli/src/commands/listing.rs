@@ -265,7 +265,7 @@ fn say(context: &Context, became: Became, agent: &Watched) -> Result<(), Failure
         return out.json_line(&Line { event, at, agent });
     }
     let time = at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S");
-    out.line(format!(
+    let line = format!(
         "{}  {}  {}  {}",
         styled(FAINT, time),
         styled(
@@ -274,7 +274,8 @@ fn say(context: &Context, became: Became, agent: &Watched) -> Result<(), Failure
         ),
         styled(STRONG, words::clean(&agent.address)),
         particulars(agent)
-    ))
+    );
+    out.line(line.trim_end())
 }
 
 fn particulars(agent: &Watched) -> String {

@@ -146,7 +146,7 @@ fn about(content: &Value) -> String {
         }
         other => format!("{name} {other}"),
     });
-    told.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
+    told.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
         );
         assert_eq!(
             about(&json!({ "code": "gap", "message": "what came\nbefore" })),
-            "gap: what came before"
+            "gap, what came before"
         );
         assert_eq!(about(&json!({ "until": 3 })), "until 3");
         assert_eq!(about(&Value::Null), "");
