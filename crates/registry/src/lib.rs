@@ -23,6 +23,7 @@ mod refusal;
 mod registry;
 pub mod replica;
 pub mod set;
+mod signature;
 mod summary;
 pub mod sync;
 #[cfg(test)]
