@@ -86,10 +86,24 @@ impl Delta {
     /// # Errors
     /// [`Malformed`] if it is no delta, longer than any, or not in its one encoding.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (head, rest) = Self::begin(bytes)?;
+        Self::finish(head, rest)
+    }
+
+    /// Reads the head with which a delta begins; what follows it is left.
+    pub(crate) fn begin(bytes: &[u8]) -> Result<(Parsed, Reader<'_>), Malformed> {
         if bytes.len() > MAX_DELTA_BYTES {
             return Err(Malformed("a delta longer than any"));
         }
-        let (head, mut reader) = Self::begin(bytes)?;
+        let mut reader = Reader::new(bytes);
+        if reader.byte()? != VERSION {
+            return Err(Malformed("a delta of another version"));
+        }
+        Ok((Head::read(&mut reader)?, reader))
+    }
+
+    /// Reads what follows the head.
+    pub(crate) fn finish(head: Parsed, mut reader: Reader<'_>) -> Result<Self, Malformed> {
         let count = reader.count(MIN_ENTRY_BYTES)?;
         let mut added: Vec<Element> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -114,15 +128,6 @@ impl Delta {
         };
         reader.end()?;
         Ok(Self { head, added, rest })
-    }
-
-    /// The head with which a delta begins, and what follows it.
-    pub(crate) fn begin(bytes: &[u8]) -> Result<(Parsed, Reader<'_>), Malformed> {
-        let mut reader = Reader::new(bytes);
-        if reader.byte()? != VERSION {
-            return Err(Malformed("a delta of another version"));
-        }
-        Ok((Head::read(&mut reader)?, reader))
     }
 
     /// What it says, whether true or not.

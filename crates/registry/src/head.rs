@@ -15,6 +15,7 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA256, digest};
 use dawn_identity::{Keypair, NetworkId, NodeId, SIGNATURE_BYTES, UnixTime};
 use ed25519_zebra::batch::Item;
+use ed25519_zebra::{Signature, VerificationKey};
 
 use crate::clock::Clock;
 use crate::delta::{Element, Key};
@@ -201,6 +202,15 @@ impl Parsed {
     #[must_use]
     pub fn is_signed(&self, network: &NetworkId) -> bool {
         self.item(network).is_some_and(|item| item.verify_single().is_ok())
+    }
+
+    /// The same with the key of its node, made ready before.
+    pub(crate) fn is_signed_with(&self, key: &VerificationKey, network: &NetworkId) -> bool {
+        let parts = self.0.bytes.split_last_chunk();
+        parts.is_some_and(|(said, signature)| {
+            let message = to_be_signed(network, said);
+            key.verify(&Signature::from(signature), &message).is_ok()
+        })
     }
 
     /// What is to be verified of it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dawn_identity::{Membership, UnixTime};
+use ed25519_zebra::VerificationKey;
 
 use crate::clock::{Clock, Dot};
 use crate::delta::{self, Delta, Element, Key, Value};
@@ -102,9 +103,18 @@ pub(crate) fn changed(base: Vec<Element>, delta: Delta) -> Box<[Element]> {
     if elements.is_empty() {
         return delta.added.into();
     }
-    elements.extend(delta.added);
-    // Two runs, each in order.
-    elements.sort_by(|a, b| (&a.key, a.dot).cmp(&(&b.key, b.dot)));
+    /// So few find their places faster by themselves.
+    const FEW: usize = 8;
+    if delta.added.len() < FEW {
+        for new in delta.added {
+            let place = elements.partition_point(|old| (&old.key, old.dot) < (&new.key, new.dot));
+            elements.insert(place, new);
+        }
+    } else {
+        elements.extend(delta.added);
+        // Two runs, each in order.
+        elements.sort_by(|a, b| (&a.key, a.dot).cmp(&(&b.key, b.dot)));
+    }
     elements.into()
 }
 
@@ -113,6 +123,8 @@ pub(crate) fn changed(base: Vec<Element>, delta: Delta) -> Box<[Element]> {
 pub(crate) struct Owner {
     /// None of them replaces another; the most recent one last.
     pub(crate) heads: Vec<Stored>,
+    /// Its key, ready to verify with, once something was verified with it.
+    key: Option<Box<VerificationKey>>,
     /// Whether it was told that it signs different heads of one clock.
     pub(crate) lied: bool,
     /// How many heads were counted when it was last looked at.
@@ -138,6 +150,15 @@ impl Delta {
 }
 
 impl Owner {
+    /// The key of this owner, if its id is one. To make it ready takes a tenth of the time of a signature.
+    pub(crate) fn key(&mut self) -> Option<&VerificationKey> {
+        if self.key.is_none() {
+            let node = self.heads.first()?.head.node;
+            self.key = VerificationKey::try_from(*node.as_bytes()).ok().map(Box::new);
+        }
+        self.key.as_deref()
+    }
+
     /// Whether it may say one more thing in this minute.
     pub(crate) fn may_say(&self, most: u32, now: UnixTime) -> bool {
         self.said < most || now.since(self.minute) >= MINUTE || now < self.minute

@@ -81,11 +81,11 @@ impl Replica {
 
     /// A delta, if its head is not known.
     fn read(&self, bytes: &[u8]) -> Result<Option<Delta>, Refusal> {
-        let (head, _) = Delta::begin(bytes)?;
+        let (head, rest) = Delta::begin(bytes)?;
         if self.heads.contains(&head.head().id) {
             return Ok(None);
         }
-        Ok(Some(Delta::decode(bytes)?))
+        Ok(Some(Delta::finish(head, rest)?))
     }
 
     fn take(
@@ -167,7 +167,13 @@ impl Replica {
         if !self.is_due(head, now)? {
             return Ok(None);
         }
-        if !is_signed && !delta.head.is_signed(&self.network) {
+        let owner = self.owners.get_mut(&head.node);
+        let is_signed = is_signed
+            || match owner.and_then(Owner::key) {
+                Some(key) => delta.head.is_signed_with(key, &self.network),
+                None => delta.head.is_signed(&self.network),
+            };
+        if !is_signed {
             return Err(Refusal::BadSignature);
         }
         if let Some(owner) = self.owners.get_mut(&head.node)

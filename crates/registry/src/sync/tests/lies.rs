@@ -60,6 +60,18 @@ fn altered_messages_end_a_session_or_change_nothing_that_is_not_signed() {
     }
 }
 
+fn said(said: Said<'_>) -> Vec<u8> {
+    Message { is_last: false, said }.encode()
+}
+
+fn last(said: Said<'_>) -> Vec<u8> {
+    Message { is_last: true, said }.encode()
+}
+
+fn stream(is_packed: bool, bytes: &[u8]) -> Vec<u8> {
+    said(Said::Stream { is_packed, bytes })
+}
+
 #[test]
 fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     let limits = Limits {
@@ -69,7 +81,6 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     };
     let mut a = Member::limited(1, 100, limits);
     a.set_node("here");
-    let said = |said| Message { is_last: false, said }.encode();
     let has = |from: u64| {
         let has = (from..from + 100).map(|place| Has {
             place,
@@ -96,7 +107,6 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
         asker.transmit(&a.replica).unwrap();
         asker
     };
-    let stream = |is_packed, bytes| said(Said::Stream { is_packed, bytes });
     for nothing in [
         Said::Has(Vec::new()),
         Said::Want(Vec::new()),
@@ -123,7 +133,6 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
         begun
     };
     assert_eq!(refused(begun(), &said(Said::Step(&[0; 4_000]))), SyncError::OutOfTurn);
-    let last = |said| Message { is_last: true, said }.encode();
     is_malformed(refused(begun(), &last(Said::Step(&[0; 3]))));
     is_malformed(refused(begun(), &last(Said::Step(&[0; 5]))));
     is_malformed(refused(begun(), &last(Said::Step(&[0x55; 40]))));
