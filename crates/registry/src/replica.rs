@@ -9,6 +9,7 @@
 //! Whoever passes a delta on can neither add to it nor leave anything out: the set that comes of it must be the one that
 //! the head was signed over.
 
+mod copy;
 mod local;
 #[cfg(test)]
 pub(crate) mod tests;
