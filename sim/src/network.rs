@@ -3,9 +3,11 @@
 mod discovery;
 mod exchange;
 mod knowledge;
+mod life;
 mod talk;
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
 
 use dawn_identity::NodeId;
@@ -16,18 +18,21 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::event::{Queue, Time, Trace, Traced};
-use crate::link::{Lane, Weather, on_wire};
+use crate::link::{HANDSHAKE, Weather, on_wire};
 use crate::member::{Place, Roll};
 use crate::node::Node;
 
 pub(crate) use exchange::Conversation;
 pub(crate) use knowledge::Heard;
+pub(crate) use life::Missed;
+use talk::Link;
+pub(crate) use talk::{Signatures, Tongue};
 
 /// What happens in a network.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    /// The discovery of a node has something to do.
-    Wakes { node: Place, life: u32 },
+    /// A part of a node has something to do.
+    Wakes { node: Place, life: u32, part: Part },
     /// A request of the discovery arrives; `life` is that of who asks.
     Asked {
         from: Place,
@@ -44,6 +49,18 @@ pub(crate) enum Happening {
         id: RequestId,
         bytes: Vec<u8>,
     },
+    /// A node that wants a link has reached the other, or found that it cannot.
+    Dialled { from: Place, to: Place, life: u32 },
+    DialFailed { from: Place, to: Place, life: u32 },
+    /// A message of the gossip arrives over a link.
+    Gossiped {
+        from: Place,
+        to: Place,
+        link: u64,
+        bytes: Vec<u8>,
+    },
+    /// The other end of a link hears, or finds out, that it is no more.
+    LinkEnds { node: Place, with: Place, link: u64 },
     /// Something of a conversation arrives.
     Said {
         from: Place,
@@ -65,12 +82,16 @@ pub(crate) enum Happening {
 impl Traced for Happening {
     fn trace(&self, trace: &mut Trace) {
         let (kind, places, bytes): (u64, [usize; 2], &[u8]) = match self {
-            Self::Wakes { node, .. } => (1, [*node, 0], &[]),
-            Self::Asked { from, to, bytes, .. } => (2, [*from, *to], bytes),
-            Self::Answered { from, to, bytes, .. } => (3, [*from, *to], bytes),
-            Self::Said { from, to, said, .. } => (4, [*from, *to], said.bytes()),
-            Self::GivesUp { node, with, .. } => (5, [*node, *with], &[]),
-            Self::Stores { node, .. } => (6, [*node, 0], &[]),
+            Self::Wakes { node, part, .. } => (1 + *part as u64, [*node, 0], &[]),
+            Self::Asked { from, to, bytes, .. } => (4, [*from, *to], bytes),
+            Self::Answered { from, to, bytes, .. } => (5, [*from, *to], bytes),
+            Self::Dialled { from, to, .. } => (6, [*from, *to], &[]),
+            Self::DialFailed { from, to, .. } => (7, [*from, *to], &[]),
+            Self::Gossiped { from, to, bytes, .. } => (8, [*from, *to], bytes),
+            Self::LinkEnds { node, with, .. } => (9, [*node, *with], &[]),
+            Self::Said { from, to, said, .. } => (10, [*from, *to], said.bytes()),
+            Self::GivesUp { node, with, .. } => (11, [*node, *with], &[]),
+            Self::Stores { node, .. } => (12, [*node, 0], &[]),
         };
         trace.number(kind);
         places.iter().for_each(|place| trace.number(*place as u64));
@@ -78,9 +99,18 @@ impl Traced for Happening {
     }
 }
 
+/// What of a node wants to be woken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Gossip,
+    Discovery,
+    Registry,
+}
+
 /// What a message is counted as.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
+    Gossip,
     Sync,
     Discovery,
 }
@@ -93,17 +123,28 @@ pub(crate) struct Network {
     pub(crate) chance: StdRng,
     pub(crate) weather: Weather,
     queue: Queue<Happening>,
-    lanes: HashMap<(Place, Place), Lane>,
+    /// Links between nodes, by their ends, the smaller place first.
+    links: BTreeMap<(Place, Place), Link>,
+    /// Connections beside links, and until when they stay.
+    connections: HashMap<(Place, Place), Time>,
+    signatures: Rc<Signatures>,
     /// Which part of a network that is cut each node is in.
     parts: Option<Vec<u8>>,
-    conversations: u64,
+    /// How many links and conversations there were.
+    counted: u64,
     /// What was signed under each dot, and how often one was used for two things.
     dots: BTreeMap<(NodeId, Dot), HeadId>,
     pub(crate) dots_used_twice: u64,
     /// Who holds a proof that whom lied.
     pub(crate) lies: Vec<(Place, NodeId)>,
-    /// What was heard, while somebody looks.
+    /// Links that nodes tried to make, messages that were refused, and how often somebody was not heard any more for it.
+    pub(crate) dials: u64,
+    pub(crate) messages_refused: u64,
+    pub(crate) muted: u64,
+    /// While somebody looks: what was heard, who was thought to be gone, and when whom somebody tried to reach.
     pub(crate) heard: Option<Vec<Heard>>,
+    pub(crate) missed: Option<Vec<Missed>>,
+    pub(crate) dialled: Option<Vec<(Time, Place)>>,
 }
 
 impl Network {
@@ -111,20 +152,28 @@ impl Network {
     pub(crate) fn new(size: usize, weather: Weather, seed: u64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let mut roll = Roll::new(&mut chance);
+        let signatures = Rc::default();
         let members: Vec<_> = (0..size).map(|_| roll.admit(&mut chance)).collect();
         Self {
-            nodes: members.into_iter().map(|member| Node::new(member, &roll)).collect(),
+            nodes: members.into_iter().map(|member| Node::new(member, &roll, &signatures)).collect(),
             roll,
             chance,
             weather,
             queue: Queue::new(),
-            lanes: HashMap::new(),
+            links: BTreeMap::new(),
+            connections: HashMap::new(),
+            signatures,
             parts: None,
-            conversations: 0,
+            counted: 0,
             dots: BTreeMap::new(),
             dots_used_twice: 0,
             lies: Vec::new(),
+            dials: 0,
+            messages_refused: 0,
+            muted: 0,
             heard: None,
+            missed: None,
+            dialled: None,
         }
     }
 
@@ -155,7 +204,7 @@ impl Network {
 
     fn happens(&mut self, happening: Happening) {
         match happening {
-            Happening::Wakes { node, life } => self.discovery_wakes(node, life),
+            Happening::Wakes { node, life, part } => self.part_wakes(node, life, part),
             Happening::Asked {
                 from,
                 to,
@@ -170,6 +219,10 @@ impl Network {
                 id,
                 bytes,
             } => self.answered(from, to, life, id, &bytes),
+            Happening::Dialled { from, to, life } => self.dialled(from, to, life),
+            Happening::DialFailed { from, to, life } => self.dial_failed(from, to, life),
+            Happening::Gossiped { from, to, link, bytes } => self.gossiped(from, to, link, &bytes),
+            Happening::LinkEnds { node, with, link } => self.link_ends(node, with, link),
             Happening::Said {
                 from,
                 to,
@@ -182,12 +235,7 @@ impl Network {
                 with,
                 conversation,
             } => self.gives_up(node, life, with, conversation),
-            Happening::Stores { node, life } => {
-                let node = &mut self.nodes[node];
-                if node.life == life && node.is_up {
-                    node.disk.store(&node.replica);
-                }
-            }
+            Happening::Stores { node, life } => self.stores(node, life),
         }
     }
 
@@ -207,11 +255,32 @@ impl Network {
         self.nodes[to].is_up && !apart
     }
 
-    /// Sends a part of a stream: it arrives after all before it, if at all.
-    fn stream(&mut self, from: Place, to: Place, bytes: usize, purpose: Purpose) -> Time {
-        let left = self.leaves(from, bytes, purpose);
-        let lane = self.lanes.entry((from, to)).or_default();
-        lane.stream(left, &self.weather, &mut self.chance)
+    /// Lets a part of a node be woken then, if it is not before.
+    fn wakes_at(&mut self, place: Place, part: Part, at: Option<Time>) {
+        let Some(at) = at else { return };
+        let node = &mut self.nodes[place];
+        let planned = &mut node.wakes[part as usize];
+        if planned.is_none_or(|planned| at < planned) {
+            *planned = Some(at);
+            let life = node.life;
+            self.queue.plan(at, Happening::Wakes { node: place, life, part });
+        }
+    }
+
+    fn part_wakes(&mut self, place: Place, life: u32, part: Part) {
+        let now = self.now();
+        let node = &mut self.nodes[place];
+        let planned = &mut node.wakes[part as usize];
+        // One that was planned for a later time than another that came since is of no use any more.
+        if !node.is_up || node.life != life || planned.is_none_or(|planned| planned > now) {
+            return;
+        }
+        *planned = None;
+        match part {
+            Part::Gossip => self.gossip_wakes(place),
+            Part::Discovery => self.discovery_wakes(place),
+            Part::Registry => self.registry_wakes(place),
+        }
     }
 
     /// When the last byte of a message has left its node; counts it.
@@ -219,9 +288,18 @@ impl Network {
         let (now, wire) = (self.queue.now(), on_wire(bytes));
         let node = &mut self.nodes[from];
         match purpose {
+            Purpose::Gossip => node.sent.gossip += wire,
             Purpose::Sync => node.sent.sync += wire,
             Purpose::Discovery => node.sent.discovery += wire,
         }
         node.uplink.out(wire, now, &self.weather)
+    }
+
+    /// One side of a handshake is sent.
+    fn handshakes(&mut self, place: Place) {
+        let now = self.queue.now();
+        let node = &mut self.nodes[place];
+        node.sent.handshakes += HANDSHAKE;
+        node.uplink.out(HANDSHAKE, now, &self.weather);
     }
 }

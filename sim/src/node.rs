@@ -1,16 +1,17 @@
 //! One simulated node: what it is made of, what it has stored, and what it sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::rc::Rc;
 
+use dawn_gossip::Gossip;
 use dawn_identity::{AgentName, NodeId, UnixTime};
-use dawn_kademlia::{Config, Kademlia};
+use dawn_kademlia::{self as kademlia, Kademlia};
 use dawn_registry::replica::{Limits, Replica};
 
 use crate::event::Time;
 use crate::link::Uplink;
 use crate::member::{Member, Place, Roll, START};
-use crate::network::Conversation;
+use crate::network::{Conversation, Signatures, Tongue};
 
 /// What a node sent, bytes on the wire.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,12 +28,18 @@ impl Sent {
     }
 }
 
+/// What is stored of each node.
+type States = BTreeMap<NodeId, Vec<Vec<u8>>>;
+
 /// What outlives a crash.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     /// The epoch of the last incarnation.
     epoch: u64,
-    states: BTreeMap<NodeId, Vec<Vec<u8>>>,
+    /// What was stored before the simulation began; nodes share it.
+    before: Rc<States>,
+    /// What was stored since.
+    states: States,
     /// Of whom something is new that is not stored yet.
     unstored: BTreeSet<NodeId>,
 }
@@ -40,8 +47,8 @@ pub(crate) struct Disk {
 impl Disk {
     /// The epoch of the next incarnation, stored before it is used: never smaller than the time in milliseconds, and
     /// greater than any before.
-    fn begin(&mut self, wall: UnixTime, part: Duration) -> u64 {
-        let time = wall.0 * 1000 + u64::from(part.subsec_millis());
+    fn begin(&mut self, wall: UnixTime, now: Time) -> u64 {
+        let time = wall.0 * 1000 + u64::from(now.subsec_millis());
         self.epoch = time.max(self.epoch + 1);
         self.epoch
     }
@@ -58,16 +65,25 @@ impl Disk {
         }
     }
 
+    pub(crate) fn learns(&mut self, node: NodeId, states: Vec<Vec<u8>>) {
+        self.states.insert(node, states);
+    }
+
     /// A crash: what waits to be stored is gone.
     pub(crate) fn lose(&mut self) {
         self.unstored.clear();
     }
 
-    /// As if the whole replica had been stored long ago.
-    pub(crate) fn holds(&mut self, replica: &Replica, epoch: u64, now: UnixTime) {
-        self.epoch = epoch;
-        let nodes = replica.nodes(now).map(|view| view.node);
-        self.states = nodes.map(|node| (node, replica.states(&node))).collect();
+    /// This was stored before the simulation began.
+    pub(crate) fn held(&mut self, before: Rc<States>, epoch: u64) {
+        (self.before, self.epoch) = (before, epoch);
+        self.unstored.clear();
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Vec<u8>> {
+        let before = self.before.iter();
+        let unchanged = before.filter(|(node, _)| !self.states.contains_key(*node));
+        unchanged.chain(&self.states).flat_map(|(_, states)| states)
     }
 }
 
@@ -83,31 +99,33 @@ pub(crate) struct Node {
     /// The agents that it hosts, with what it says of each.
     pub(crate) agents: BTreeMap<AgentName, Vec<u8>>,
     pub(crate) replica: Replica,
+    pub(crate) gossip: Gossip<Tongue>,
     pub(crate) kademlia: Kademlia,
     /// Conversations by who is at the other end and their number.
     pub(crate) conversations: BTreeMap<(Place, u64), Conversation>,
     pub(crate) disk: Disk,
     pub(crate) uplink: Uplink,
     pub(crate) sent: Sent,
-    /// When the discovery is woken next.
-    pub(crate) wakes: Option<Time>,
+    /// When each part is woken next.
+    pub(crate) wakes: [Option<Time>; 3],
 }
 
 impl Node {
     /// A node that was never up.
-    pub(crate) fn new(member: Member, roll: &Roll) -> Self {
+    pub(crate) fn new(member: Member, roll: &Roll, signatures: &Rc<Signatures>) -> Self {
         Self {
             is_up: false,
             life: 0,
             skew: 0,
             agents: BTreeMap::new(),
             replica: Replica::new(member.membership.clone(), 0, Limits::default()),
-            kademlia: Kademlia::new(member.id, roll.network(), Config::default()),
+            gossip: gossip(&member, roll, 0, signatures),
+            kademlia: Kademlia::new(member.id, roll.network(), kademlia::Config::default()),
             conversations: BTreeMap::new(),
             disk: Disk::default(),
             uplink: Uplink::default(),
             sent: Sent::default(),
-            wakes: None,
+            wakes: [None; 3],
             member,
         }
     }
@@ -118,21 +136,46 @@ impl Node {
     }
 
     /// Begins an incarnation with what is stored.
-    pub(crate) fn begin(&mut self, roll: &Roll, now: Time) {
+    pub(crate) fn begins(&mut self, roll: &Roll, signatures: &Rc<Signatures>, now: Time) {
         let wall = self.wall(now);
         let epoch = self.disk.begin(wall, now);
-        self.is_up = true;
-        self.life += 1;
         self.replica = Replica::new(self.member.membership.clone(), epoch, Limits::default());
-        self.kademlia = Kademlia::new(self.member.id, roll.network(), Config::default());
-        self.conversations.clear();
-        self.wakes = None;
-        let own = self.member.id;
-        for state in self.disk.states.values().flatten() {
-            let applied = self.replica.apply(state, own, wall, |_, value| roll.verify(value, wall));
-            // What this node stored it has taken before; only time can have made it worthless.
-            drop(applied);
+        for state in self.disk.all() {
+            let verify = |_: &_, value: &_| roll.verify(value, wall);
+            // What this node stored it has taken before; what has become worthless since is refused, as it should be.
+            drop(self.replica.apply(state, self.member.id, wall, verify));
         }
         self.replica.events();
+        self.is_new(roll, signatures, now, epoch);
     }
+
+    /// Begins an incarnation with the replica that it has.
+    pub(crate) fn continues(&mut self, roll: &Roll, signatures: &Rc<Signatures>, now: Time) {
+        let epoch = self.disk.begin(self.wall(now), now);
+        self.replica.begin(epoch);
+        self.is_new(roll, signatures, now, epoch);
+    }
+
+    fn is_new(&mut self, roll: &Roll, signatures: &Rc<Signatures>, now: Time, epoch: u64) {
+        self.is_up = true;
+        self.life += 1;
+        self.gossip = gossip(&self.member, roll, epoch, signatures);
+        let members = self.replica.nodes(self.wall(now)).map(|view| view.node).collect();
+        self.gossip.members(&members, now);
+        self.tells_gossip();
+        self.kademlia = Kademlia::new(self.member.id, roll.network(), kademlia::Config::default());
+        self.conversations.clear();
+        self.wakes = [None; 3];
+    }
+
+    /// Tells the gossip what stands for all that is known.
+    pub(crate) fn tells_gossip(&mut self) {
+        self.gossip.known(self.replica.fingerprint());
+    }
+}
+
+fn gossip(member: &Member, roll: &Roll, incarnation: u64, signatures: &Rc<Signatures>) -> Gossip<Tongue> {
+    let voice = Tongue::new(member.key.clone(), signatures);
+    let config = dawn_gossip::Config::default();
+    Gossip::new(member.id, roll.network(), incarnation, config, voice)
 }

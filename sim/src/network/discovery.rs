@@ -1,9 +1,12 @@
 //! How nodes' discovery is driven: requests go out, answers come in.
 
+use std::time::Duration;
+
 use dawn_kademlia::{Action, Contact, RequestId};
 use rand::RngExt as _;
 
-use super::{Happening, Network, Purpose};
+use super::{Happening, Network, Part, Purpose};
+use crate::link::Lane;
 use crate::member::Place;
 
 impl Network {
@@ -27,30 +30,39 @@ impl Network {
     pub(crate) fn settle_discovery(&mut self, place: Place) {
         while let Some(Action::Ask { id, to, bytes }) = self.nodes[place].kademlia.poll_action() {
             let Some(to) = self.roll.place(&to.node) else { continue };
-            let mut at = self.stream(place, to, bytes.len(), Purpose::Discovery);
-            // The stream needs a connection, which takes a round trip.
-            at += 2 * self.weather.latency;
+            let handshake = self.connects(place, to);
+            let left = handshake + self.leaves(place, bytes.len(), Purpose::Discovery);
+            let at = Lane::default().arrival(left, &self.weather, &mut self.chance);
             let (from, life) = (place, self.nodes[place].life);
             let asked = Happening::Asked { from, to, life, id, bytes };
             self.queue.plan(at, asked);
         }
-        let node = &mut self.nodes[place];
-        let Some(at) = node.kademlia.poll_timeout() else { return };
-        if node.wakes.is_none_or(|planned| at < planned) {
-            node.wakes = Some(at);
-            let life = node.life;
-            self.queue.plan(at, Happening::Wakes { node: place, life });
-        }
+        let due = self.nodes[place].kademlia.poll_timeout();
+        self.wakes_at(place, Part::Discovery, due);
     }
 
-    pub(super) fn discovery_wakes(&mut self, place: Place, life: u32) {
+    /// A node that asks another needs a connection to it: the one of their link, or one that it made lately; otherwise a
+    /// handshake is due, and takes so long.
+    fn connects(&mut self, from: Place, to: Place) -> Duration {
+        /// How long a connection stays that nobody uses.
+        const STAYS: Duration = Duration::from_secs(60);
+        let now = self.now();
+        if self.has_link(from, to) {
+            return Duration::ZERO;
+        }
+        let until = self.connections.insert((from.min(to), from.max(to)), now + STAYS);
+        if until.is_some_and(|until| until > now) {
+            return Duration::ZERO;
+        }
+        for place in [from, to] {
+            self.handshakes(place);
+        }
+        2 * self.weather.latency
+    }
+
+    pub(super) fn discovery_wakes(&mut self, place: Place) {
         let now = self.now();
         let node = &mut self.nodes[place];
-        // One that was planned for a later time than another that came since is of no use any more.
-        if !node.is_up || node.life != life || node.wakes.is_none_or(|planned| planned > now) {
-            return;
-        }
-        node.wakes = None;
         if node.kademlia.poll_timeout().is_some_and(|at| at <= now) {
             let wall = node.wall(now);
             node.kademlia.handle_timeout(now, wall, &node.member.key, self.chance.random());
@@ -66,7 +78,8 @@ impl Network {
         let node = &mut self.nodes[to];
         let wall = node.wall(now);
         if let Ok(bytes) = node.kademlia.answer(contact, bytes, now, wall) {
-            let at = self.stream(to, from, bytes.len(), Purpose::Discovery);
+            let left = self.leaves(to, bytes.len(), Purpose::Discovery);
+            let at = Lane::default().arrival(left, &self.weather, &mut self.chance);
             let (from, to) = (to, from);
             let answered = Happening::Answered { from, to, life, id, bytes };
             self.queue.plan(at, answered);

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dawn_identity::NodeId;
+use dawn_registry::replica::Applied;
 use dawn_registry::sync::{Session, Snapshot};
 
 use super::{Happening, Network, Purpose};
+use crate::link::Lane;
 use crate::member::Place;
 
 /// Conversations that a node begins at once, and answers at once.
@@ -20,6 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Conversation {
     session: Session,
     is_begun_here: bool,
+    /// Whether it brought something new.
+    has_brought: bool,
+    lane: Lane,
+}
+
+impl Conversation {
+    fn new(session: Session, is_begun_here: bool) -> Self {
+        Self {
+            session,
+            is_begun_here,
+            has_brought: false,
+            lane: Lane::default(),
+        }
+    }
 }
 
 /// What one side says to the other.
@@ -71,13 +87,9 @@ impl Network {
     }
 
     fn begin(&mut self, place: Place, with: Place, session: Session) {
-        self.conversations += 1;
-        let number = self.conversations;
-        let conversation = Conversation {
-            session,
-            is_begun_here: true,
-        };
-        self.joins(place, with, number, conversation);
+        self.counted += 1;
+        let number = self.counted;
+        self.joins(place, with, number, Conversation::new(session, true));
         self.speaks(place, with, number, true);
     }
 
@@ -106,14 +118,8 @@ impl Network {
                 Ok(Some(bytes)) if is_first => Said::Opens(bytes),
                 Ok(Some(bytes)) => Said::Says(bytes),
                 Ok(None) if !conversation.session.is_done() => return,
-                Ok(None) => {
-                    node.conversations.remove(&(with, number));
-                    return;
-                }
-                Err(_) => {
-                    node.conversations.remove(&(with, number));
-                    Said::Breaks
-                }
+                Ok(None) => return self.ends(place, with, number),
+                Err(_) => return self.breaks(place, with, number),
             };
             is_first = false;
             self.send(place, with, number, said);
@@ -121,7 +127,12 @@ impl Network {
     }
 
     fn send(&mut self, from: Place, to: Place, conversation: u64, said: Said) {
-        let at = self.stream(from, to, said.bytes().len(), Purpose::Sync);
+        let left = self.leaves(from, said.bytes().len(), Purpose::Sync);
+        let mut fresh = Lane::default();
+        let conversations = &mut self.nodes[from].conversations;
+        let open = conversations.get_mut(&(to, conversation));
+        let lane = open.map_or(&mut fresh, |open| &mut open.lane);
+        let at = lane.arrival(left, &self.weather, &mut self.chance);
         let happening = Happening::Said {
             from,
             to,
@@ -137,46 +148,51 @@ impl Network {
         }
         let bytes = match said {
             Said::Opens(bytes) => {
-                let node = &self.nodes[to];
-                let answered = node.conversations.values().filter(|other| !other.is_begun_here);
-                if answered.count() >= ANSWERED {
+                let all = self.nodes[to].conversations.values();
+                if all.filter(|other| !other.is_begun_here).count() >= ANSWERED {
                     return self.send(to, from, number, Said::Breaks);
                 }
-                let conversation = Conversation {
-                    session: Session::respond(self.snapshot(to)),
-                    is_begun_here: false,
-                };
-                self.joins(to, from, number, conversation);
+                let session = Session::respond(self.snapshot(to));
+                self.joins(to, from, number, Conversation::new(session, false));
                 bytes
             }
             Said::Says(bytes) => bytes,
-            Said::Breaks => {
-                self.nodes[to].conversations.remove(&(from, number));
-                return;
-            }
+            Said::Breaks => return self.ends(to, from, number),
         };
         let node = &mut self.nodes[to];
         let Some(conversation) = node.conversations.get_mut(&(from, number)) else {
             return self.send(to, from, number, Said::Breaks);
         };
-        match conversation.session.receive(&node.replica, &bytes) {
-            Ok(deltas) => {
-                for delta in deltas {
-                    self.learns(to, from, &delta);
-                }
-                self.speaks(to, from, number, false);
+        let Ok(deltas) = conversation.session.receive(&node.replica, &bytes) else {
+            return self.breaks(to, from, number);
+        };
+        for delta in deltas {
+            // What is refused is counted by the replica.
+            if self.hears(to, from, &delta) == Ok(Applied::New)
+                && let Some(conversation) = self.nodes[to].conversations.get_mut(&(from, number))
+            {
+                conversation.has_brought = true;
             }
-            Err(_) => {
-                node.conversations.remove(&(from, number));
-                self.send(to, from, number, Said::Breaks);
-            }
+        }
+        self.speaks(to, from, number, false);
+    }
+
+    /// A conversation is over at one side.
+    fn ends(&mut self, place: Place, with: Place, number: u64) {
+        let ended = self.nodes[place].conversations.remove(&(with, number));
+        if ended.is_some_and(|conversation| conversation.has_brought) {
+            self.has_learned(place);
         }
     }
 
+    fn breaks(&mut self, place: Place, with: Place, number: u64) {
+        self.ends(place, with, number);
+        self.send(place, with, number, Said::Breaks);
+    }
+
     pub(super) fn gives_up(&mut self, place: Place, life: u32, with: Place, conversation: u64) {
-        let node = &mut self.nodes[place];
-        if node.life == life {
-            node.conversations.remove(&(with, conversation));
+        if self.nodes[place].life == life {
+            self.ends(place, with, conversation);
         }
     }
 }

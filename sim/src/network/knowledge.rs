@@ -9,7 +9,7 @@ use dawn_registry::replica::{Applied, Change, Event};
 use dawn_registry::set::Dot;
 use dawn_registry::Refusal;
 
-use super::{Happening, Network};
+use super::Network;
 use crate::event::Time;
 use crate::member::{Place, agent, summary};
 
@@ -66,7 +66,7 @@ impl Network {
         let sequence = newest.clock().sequence(epoch);
         self.signs(own, Dot { epoch, sequence }, id);
         self.registry_events(place);
-        self.publish(place, delta);
+        self.publish(place, &delta);
     }
 
     /// A node has signed a head whose own dot is this one.
@@ -91,16 +91,8 @@ impl Network {
         applied
     }
 
-    /// A node takes a delta of a comparison.
-    pub(super) fn learns(&mut self, place: Place, from: Place, delta: &[u8]) {
-        // What is refused is counted by the replica.
-        if self.hears(place, from, delta) == Ok(Applied::New) {
-            self.passes_on(place, from, delta);
-        }
-    }
-
     /// What follows from a change of a replica: it is stored, and who is new can be talked to.
-    fn registry_events(&mut self, place: Place) {
+    pub(super) fn registry_events(&mut self, place: Place) {
         let now = self.now();
         for event in self.nodes[place].replica.events() {
             let of = match event {
@@ -115,9 +107,7 @@ impl Network {
             }
             let node = &mut self.nodes[place];
             if node.disk.changed(of) {
-                let life = node.life;
-                self.queue
-                    .plan(now + STORES_AFTER, Happening::Stores { node: place, life });
+                self.will_store(place, STORES_AFTER);
             }
             self.knows(place, of);
         }
