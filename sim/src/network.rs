@@ -6,7 +6,7 @@ mod knowledge;
 mod life;
 mod talk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -137,10 +137,10 @@ pub(crate) struct Network {
     pub(crate) dots_used_twice: u64,
     /// Who holds a proof that whom lied.
     pub(crate) lies: Vec<(Place, NodeId)>,
-    /// Links that nodes tried to make, messages that were refused, and how often somebody was not heard any more for it.
+    /// Links that nodes tried to make, messages that were refused, and by whom who was not heard any more for it.
     pub(crate) dials: u64,
     pub(crate) messages_refused: u64,
-    pub(crate) muted: u64,
+    pub(crate) muted: Vec<(Place, Place)>,
     /// While somebody looks: what was heard, who was thought to be gone, and when whom somebody tried to reach.
     pub(crate) heard: Option<Vec<Heard>>,
     pub(crate) missed: Option<Vec<Missed>>,
@@ -170,7 +170,7 @@ impl Network {
             lies: Vec::new(),
             dials: 0,
             messages_refused: 0,
-            muted: 0,
+            muted: Vec::new(),
             heard: None,
             missed: None,
             dialled: None,
@@ -247,6 +247,31 @@ impl Network {
                 return place;
             }
         }
+    }
+
+    /// The nodes that are up.
+    pub(crate) fn up(&self) -> impl Iterator<Item = Place> + '_ {
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, node)| node.is_up).map(|(place, _)| place)
+    }
+
+    /// How many different states the replicas of the nodes have that are up.
+    pub(crate) fn states(&self) -> usize {
+        let all = self.up().map(|place| self.nodes[place].replica.fingerprint());
+        all.collect::<BTreeSet<_>>().len()
+    }
+
+    /// Lets time pass until all replicas are equal, for so long at most; how long it took.
+    pub(crate) fn until_equal(&mut self, most: Duration) -> Option<Duration> {
+        const STEP: Duration = Duration::from_secs(1);
+        let begun = self.now();
+        while self.now() - begun < most {
+            if self.states() == 1 {
+                return Some(self.now() - begun);
+            }
+            self.run(STEP);
+        }
+        None
     }
 
     /// Whether anything can come from one node to another now.

@@ -69,6 +69,11 @@ impl Disk {
         self.states.insert(node, states);
     }
 
+    /// Whether something waits to be stored.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.unstored.is_empty()
+    }
+
     /// A crash: what waits to be stored is gone.
     pub(crate) fn lose(&mut self) {
         self.unstored.clear();
@@ -149,10 +154,9 @@ impl Node {
         self.is_new(roll, signatures, now, epoch);
     }
 
-    /// Begins an incarnation with the replica that it has.
+    /// Goes on with the replica that it has, as the incarnation that it was.
     pub(crate) fn continues(&mut self, roll: &Roll, signatures: &Rc<Signatures>, now: Time) {
-        let epoch = self.disk.begin(self.wall(now), now);
-        self.replica.begin(epoch);
+        let epoch = self.replica.epoch();
         self.is_new(roll, signatures, now, epoch);
     }
 

@@ -1,8 +1,21 @@
 //! The scenarios: each a promise of the registry or of discovery, at scale.
 
+mod churn;
+mod crash;
 mod difference;
+mod idle;
+mod join;
 mod kademlia;
+mod liars;
+mod lossy;
+mod partition;
+mod popular;
+mod spread;
 
+use std::time::Duration;
+
+use crate::link::Weather;
+use crate::network::Network;
 use crate::report::Report;
 
 /// How much of a scenario is run.
@@ -10,8 +23,7 @@ use crate::report::Report;
 pub(crate) enum Size {
     /// What was promised.
     Full,
-    /// The same with some dozens of nodes: a test.
-    #[cfg(test)]
+    /// The same with some dozens of nodes, in seconds; the tests run this.
     Small,
 }
 
@@ -25,7 +37,7 @@ pub(crate) struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const ALL: [Scenario; 2] = [
+pub(crate) const ALL: [Scenario; 11] = [
     Scenario {
         name: "difference",
         about: "two replicas of 10,000 items that differ in some settle in few rounds and bytes",
@@ -36,6 +48,51 @@ pub(crate) const ALL: [Scenario; 2] = [
         about: "lookups among 100, 1,000 and 5,000 nodes take hops that grow as the logarithm",
         run: kademlia::run,
     },
+    Scenario {
+        name: "spread",
+        about: "among 1,000 nodes a change reaches everybody within a second",
+        run: spread::run,
+    },
+    Scenario {
+        name: "idle",
+        about: "a node of 1,000 that has nothing to say sends under 1 KiB a second",
+        run: idle::run,
+    },
+    Scenario {
+        name: "partition",
+        about: "a network cut in two for ten minutes heals to one state",
+        run: partition::run,
+    },
+    Scenario {
+        name: "churn",
+        about: "three nodes in ten come and go within an hour, and no live agent is lost",
+        run: churn::run,
+    },
+    Scenario {
+        name: "popular",
+        about: "a node with many links returns, and nobody stampedes",
+        run: popular::run,
+    },
+    Scenario {
+        name: "lossy",
+        about: "a network that loses, delays and reorders still comes to one state",
+        run: lossy::run,
+    },
+    Scenario {
+        name: "crash",
+        about: "nodes crash before they have stored what they said, and no dot is used twice",
+        run: crash::run,
+    },
+    Scenario {
+        name: "liars",
+        about: "members that forge, replay, flood and live in the future change nothing that counts",
+        run: liars::run,
+    },
+    Scenario {
+        name: "join",
+        about: "a new node is complete soon, and known to all of 1,000",
+        run: join::run,
+    },
 ];
 
 impl Scenario {
@@ -44,6 +101,15 @@ impl Scenario {
         (self.run)(size, seed, &mut report);
         report
     }
+}
+
+/// A network whose nodes know each other, have come up within half a minute, and have found their neighbours.
+fn running(nodes: usize, agents: usize, weather: Weather, seed: u64) -> Network {
+    let mut network = Network::new(nodes, weather, seed);
+    network.settled(nodes, agents);
+    network.start_settled(0..nodes, Duration::from_secs(30));
+    network.run(Duration::from_secs(60));
+    network
 }
 
 #[cfg(test)]

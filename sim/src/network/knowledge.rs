@@ -91,6 +91,16 @@ impl Network {
         applied
     }
 
+    /// How many of a node's agents another does not know as they are; one more where it does not know the node.
+    pub(crate) fn lacks(&self, by: Place, of: Place) -> usize {
+        let (knower, node) = (&self.nodes[by], &self.nodes[of]);
+        let Some(view) = knower.replica.node(&node.member.id, knower.wall(self.now())) else {
+            return node.agents.len() + 1;
+        };
+        let is_known = |(name, value): (_, &Vec<u8>)| view.agent(name).is_some_and(|known| known.bytes() == value);
+        node.agents.iter().filter(|(name, value)| !is_known((*name, *value))).count()
+    }
+
     /// What follows from a change of a replica: it is stored, and who is new can be talked to.
     pub(super) fn registry_events(&mut self, place: Place) {
         let now = self.now();

@@ -72,11 +72,9 @@ impl Network {
 
     /// A node that has an invite: it knows who made it, and nobody else.
     pub(crate) fn join(&mut self, place: Place, known: Place) {
-        let states = {
-            let known = &self.nodes[known];
-            known.replica.states(&known.member.id)
-        };
-        self.nodes[place].disk.learns(self.nodes[known].member.id, states);
+        let node = &self.nodes[known];
+        let (id, states) = (node.member.id, node.replica.states(&node.member.id));
+        self.nodes[place].disk.learns(id, states);
         self.start(place);
     }
 

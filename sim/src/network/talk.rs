@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use dawn_gossip::{Action, Event, NewsId, Verdict, Voice};
+use dawn_gossip::{Action, Event, NewsId, Presence, Verdict, Voice};
 use dawn_identity::{Keypair, NodeId, SIGNATURE_BYTES};
 use dawn_registry::Refusal;
 use dawn_registry::replica::Applied;
@@ -54,7 +54,7 @@ impl Voice for Tongue {
         let mut known = self.signatures.borrow_mut();
         *known
             .entry(hash)
-            .or_insert_with(|| self.key.verify(node, statement, signature))
+            .or_insert_with(|| node.verify(statement, signature).is_ok())
     }
 }
 
@@ -139,7 +139,10 @@ impl Network {
                     self.thought_offline(place, other);
                 }
             }
-            Event::Muted(_) => self.muted += 1,
+            Event::Muted(node) => {
+                let of = self.roll.place(&node);
+                self.muted.extend(of.map(|of| (place, of)));
+            }
             Event::Online(_) | Event::Suspected(_) => {}
         }
     }
@@ -159,6 +162,25 @@ impl Network {
             Err(Refusal::Gap(of)) => self.fetch(place, sender, [of]),
             Ok(Applied::Known) | Err(_) => {}
         }
+    }
+
+    /// A member that lies gives its neighbours what it likes, as news.
+    pub(crate) fn spreads(&mut self, place: Place, news: &[u8]) {
+        let now = self.now();
+        let taken = self.nodes[place].gossip.publish(news, now);
+        taken.expect("no longer than news may be");
+        self.settle_gossip(place);
+    }
+
+    /// A member that lies sends what it likes, if it has a link.
+    pub(crate) fn utters(&mut self, from: Place, to: Place, bytes: Vec<u8>) {
+        self.gossips(from, to, bytes);
+    }
+
+    /// Whether a node thinks that another is gone.
+    pub(crate) fn thinks_gone(&self, by: Place, of: Place) -> bool {
+        let presence = self.nodes[by].gossip.presence(&self.nodes[of].member.id);
+        by != of && !matches!(presence, Some(Presence::Online | Presence::Suspected))
     }
 
     /// News of this node go out.
@@ -225,7 +247,8 @@ impl Network {
         // A link whose end one of them has not heard of yet.
         for (place, other) in [(from, to), (to, from)] {
             if self.has_link(place, other) {
-                self.nodes[place].gossip.link_down(self.nodes[other].member.id, now);
+                let id = self.nodes[other].member.id;
+                self.nodes[place].gossip.link_down(id, now);
             }
         }
         self.handshakes(to);

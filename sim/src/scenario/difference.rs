@@ -20,7 +20,6 @@ const EACH: Bound = Bound::AtMost(1024.0);
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (cases, differences): (&[(usize, usize)], &[usize]) = match size {
         Size::Full => (&[(10_000, 0), (2_500, 3)], &[1, 10, 100, 1_000]),
-        #[cfg(test)]
         Size::Small => (&[(300, 0), (75, 3)], &[10, 30]),
     };
     for (owners, agents) in cases {

@@ -23,7 +23,6 @@ const AT_ONCE: usize = 50;
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (sizes, lookups): (&[usize], usize) = match size {
         Size::Full => (&[100, 1_000, 5_000], 1_000),
-        #[cfg(test)]
         Size::Small => (&[20, 60], 50),
     };
     let mut hops = Vec::new();
