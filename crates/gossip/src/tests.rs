@@ -1,0 +1,1 @@
+//! Nodes that gossip, in simulated time.
