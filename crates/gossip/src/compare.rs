@@ -158,7 +158,8 @@ impl<V: Voice> Gossip<V> {
         let lacks = |(node, rank): &(NodeId, Rank)| theirs.get(node).is_none_or(|theirs| theirs < rank);
         let given: Vec<NodeId> = self.table.listed(parts).filter(lacks).map(|(node, _)| node).collect();
         self.give(from, &given, now);
-        let lacks = |(node, rank): &(&NodeId, &Rank)| self.table.get(node).is_some_and(|ours| ours.rank() < Some(**rank));
+        let lacks =
+            |(node, rank): &(&NodeId, &Rank)| self.table.get(node).is_some_and(|ours| ours.rank() < Some(**rank));
         let wanted: Vec<NodeId> = theirs.iter().filter(lacks).map(|(node, _)| *node).collect();
         if !wanted.is_empty() {
             self.outbox.send(from, &Message::Want(wanted), now);

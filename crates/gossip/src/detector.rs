@@ -89,11 +89,6 @@ impl Detector {
         now >= self.silent_at()
     }
 
-    /// When something came last.
-    pub(crate) fn last_heard(&self) -> Instant {
-        self.heard
-    }
-
     /// How doubtful it is that the link lives.
     #[cfg(test)]
     fn phi(&self, now: Instant) -> f64 {

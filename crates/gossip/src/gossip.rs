@@ -326,8 +326,8 @@ impl<V: Voice> Gossip<V> {
             self.spread.again(from, &id, &mut self.outbox, now);
             return;
         }
-        let is_room = self.pending.len() < self.config.pending
-            && self.pending_bytes + bytes.len() <= self.config.kept_bytes;
+        let is_room =
+            self.pending.len() < self.config.pending && self.pending_bytes + bytes.len() <= self.config.kept_bytes;
         if !is_room {
             // The driver is behind; a comparison brings what is missed.
             self.spread.ignored(&id);

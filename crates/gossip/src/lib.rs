@@ -40,5 +40,7 @@ pub use refusal::{Refusals, Refused};
 pub use table::Presence;
 pub use word::Voice;
 
+pub use dawn_identity::SIGNATURE_BYTES;
+
 /// Time since an arbitrary start, the same for all calls of one [`Gossip`].
 pub type Instant = std::time::Duration;

@@ -13,7 +13,7 @@ use rand::{Rng, RngExt as _};
 
 use crate::budget::{Bucket, Rate};
 use crate::detector::Detector;
-use crate::table::{Presence, Table};
+use crate::table::Table;
 use crate::{Config, Instant};
 
 /// Members that were linked lately, to go back to when nobody else is reached.
@@ -338,7 +338,9 @@ impl Neighbours {
     pub(crate) fn excuse(&mut self, now: Instant) {
         self.links.values_mut().for_each(|link| link.detector.excuse(now));
         self.tries.values_mut().for_each(|(since, _)| *since = now);
-        self.lost.values_mut().for_each(|until| *until = now + self.config.grace);
+        self.lost
+            .values_mut()
+            .for_each(|until| *until = now + self.config.grace);
     }
 
     /// When something is to be done.
@@ -564,7 +566,13 @@ impl Neighbours {
             #[expect(clippy::cast_precision_loss, reason = "members are not so many")]
             let share = online as f64 / offline.max(1) as f64;
             let wait = self.config.reach.mul_f64(share.max(1.0) * chance);
-            self.reach = Some(now + if offline == 0 { self.config.reach } else { wait.min(REACH_MOST) });
+            self.reach = Some(
+                now + if offline == 0 {
+                    self.config.reach
+                } else {
+                    wait.min(REACH_MOST)
+                },
+            );
             let node = self.choose(|node| table.is_offline(node), now, rng);
             self.instead(node, now, steps);
         }
@@ -604,7 +612,10 @@ impl Neighbours {
             one.chosen = false;
         }
         while self.greeted().count() > self.config.most + self.config.wanted {
-            let old = self.links.iter().filter(|(_, link)| !link.chosen && link.others.is_some());
+            let old = self
+                .links
+                .iter()
+                .filter(|(_, link)| !link.chosen && link.others.is_some());
             let old = old.map(|(node, _)| *node).choose(rng);
             if old.is_none() {
                 break;

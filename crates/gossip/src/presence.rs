@@ -117,11 +117,7 @@ impl<V: Voice> Gossip<V> {
 
     /// Whether its author may say more, and more may be said against whom it is about.
     fn is_within_bounds(&mut self, word: &Word, now: Instant) -> bool {
-        let (accusations, accused, words) = (
-            self.standing.accusations,
-            self.standing.accused,
-            self.standing.words,
-        );
+        let (accusations, accused, words) = (self.standing.accusations, self.standing.accused, self.standing.words);
         let Says::Suspect(by) = word.says else {
             let entry = self.table.get_mut(&word.node);
             return entry.is_some_and(|entry| entry.saying.take(1, words, now));

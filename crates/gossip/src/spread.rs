@@ -240,7 +240,11 @@ impl Spread {
         let since = now.saturating_sub(self.keep);
         loop {
             // A message more is too much for the bytes, whatever is left for the number.
-            let most = if self.bytes > self.bytes_most { 0 } else { self.kept_most };
+            let most = if self.bytes > self.bytes_most {
+                0
+            } else {
+                self.kept_most
+            };
             let Some(gone) = self.messages.pop_older(since, most) else {
                 break;
             };
@@ -324,7 +328,9 @@ impl Spread {
         let mut grafts: BTreeMap<NodeId, Vec<NewsId>> = BTreeMap::new();
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, id));
-            let Some(wanted) = self.wanted.get_mut(&id) else { continue };
+            let Some(wanted) = self.wanted.get_mut(&id) else {
+                continue;
+            };
             let unanswered = wanted.asked.take();
             missed.by.extend(unanswered);
             let next = loop {

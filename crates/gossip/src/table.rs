@@ -233,9 +233,7 @@ impl Table {
     /// Stands for all that counts here.
     pub(crate) fn fingerprint(&self) -> [u8; 16] {
         let mut hash = Sha256::new();
-        self.buckets
-            .iter()
-            .for_each(|bucket| hash.update(bucket.to_be_bytes()));
+        self.buckets.iter().for_each(|bucket| hash.update(bucket.to_be_bytes()));
         let mut fingerprint = [0; 16];
         fingerprint.copy_from_slice(&hash.finalize()[..16]);
         fingerprint
@@ -316,7 +314,11 @@ mod tests {
         );
         assert!(table.remove(&node(1)) && !table.remove(&node(1)));
         assert_eq!(table.buckets, [0; BUCKETS]);
-        assert_eq!(table.take(&said(1, 4, Says::Alive), WAIT, WAIT), Taken::Ahead, "no member");
+        assert_eq!(
+            table.take(&said(1, 4, Says::Alive), WAIT, WAIT),
+            Taken::Ahead,
+            "no member"
+        );
     }
 
     proptest! {
