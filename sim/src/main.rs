@@ -105,9 +105,10 @@ fn side_by_side(chosen: &[Scenario], size: Size, seed: u64) -> Vec<Option<Report
                     // A scenario that cannot go on has said why; the others go on.
                     let report = std::panic::catch_unwind(AssertUnwindSafe(|| scenario.run(size, seed))).ok();
                     let table = report.as_ref().map(Report::table).unwrap_or_default();
+                    let run = report.as_ref().map(Report::run).unwrap_or_default();
                     let mut ends = ends.lock().unwrap();
                     print!("{table}");
-                    println!("{} took {:.1} s", scenario.name, begun.elapsed().as_secs_f64());
+                    println!("{}: {:.1} s, {run}", scenario.name, begun.elapsed().as_secs_f64());
                     ends.push((place, report));
                 }
             });

@@ -135,7 +135,7 @@ pub(crate) fn agent(number: usize) -> AgentName {
     format!("agent-{number}").parse().expect("a valid name")
 }
 
-/// What a node says of an agent with six tools. `version` tells one value from the next.
+/// What a node says of an agent with two tools. `version` tells one value from the next.
 pub(crate) fn summary(name: &AgentName, version: u64) -> Vec<u8> {
     let tool = |number| ToolSummary {
         name: format!("{name}-tool-{number}"),
@@ -148,8 +148,8 @@ pub(crate) fn summary(name: &AgentName, version: u64) -> Vec<u8> {
         state: AgentState::Ready,
         legacy: true,
         modern: true,
-        tools: (0..6).map(tool).collect(),
-        tools_total: 6,
+        tools: (0..2).map(tool).collect(),
+        tools_total: 2,
         resources: 0,
         prompts: 0,
         lists: [version, 0, 0],

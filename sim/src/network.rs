@@ -5,6 +5,8 @@ mod exchange;
 mod knowledge;
 mod life;
 mod talk;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;

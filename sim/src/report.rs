@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::network::Network;
+
 /// What was promised of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +59,9 @@ pub(crate) struct Report {
     scenario: &'static str,
     seed: u64,
     rows: Vec<Row>,
+    /// Events of its networks, and the first digits of the hash over those of each.
+    events: u64,
+    traces: Vec<String>,
 }
 
 impl Report {
@@ -65,11 +70,9 @@ impl Report {
             scenario,
             seed,
             rows: Vec::new(),
+            events: 0,
+            traces: Vec::new(),
         }
-    }
-
-    pub(crate) fn scenario(&self) -> &'static str {
-        self.scenario
     }
 
     /// Adds a figure. One that is no number, as the mean of nothing, keeps no bound.
@@ -83,6 +86,17 @@ impl Report {
             bound,
             seed: self.seed,
         });
+    }
+
+    /// A network of this scenario has run to its end.
+    pub(crate) fn ran(&mut self, network: &Network) {
+        self.events += network.happened();
+        self.traces.push(network.trace().chars().take(16).collect());
+    }
+
+    /// How many events there were, and what tells this run from another.
+    pub(crate) fn run(&self) -> String {
+        format!("{} events, run {}", self.events, self.traces.join(" "))
     }
 
     /// The figure that was added last; not a number where there is none.

@@ -81,9 +81,20 @@ impl Network {
     }
 
     fn may_begin(&self, place: Place, with: Place) -> bool {
+        if self.is_filling(place) {
+            return false;
+        }
         let all = self.nodes[place].conversations.iter();
         let mut begun = all.filter(|(_, conversation)| conversation.is_begun_here);
         begun.clone().count() < BEGUN && begun.all(|((other, _), _)| *other != with)
+    }
+
+    /// Whether a node that knows nobody yet gets everything from somebody: once is enough.
+    fn is_filling(&self, place: Place) -> bool {
+        /// Itself, who invited it, and one more.
+        const NEW: usize = 3;
+        let node = &self.nodes[place];
+        !node.conversations.is_empty() && node.replica.nodes(node.wall(self.now())).take(NEW + 1).count() <= NEW
     }
 
     fn begin(&mut self, place: Place, with: Place, session: Session) {
@@ -149,7 +160,7 @@ impl Network {
         let bytes = match said {
             Said::Opens(bytes) => {
                 let all = self.nodes[to].conversations.values();
-                if all.filter(|other| !other.is_begun_here).count() >= ANSWERED {
+                if self.is_filling(to) || all.filter(|other| !other.is_begun_here).count() >= ANSWERED {
                     return self.send(to, from, number, Said::Breaks);
                 }
                 let session = Session::respond(self.snapshot(to));

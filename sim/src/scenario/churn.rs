@@ -68,6 +68,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let proofs = network.lies.len() as f64;
     report.add(&case, "proofs that an honest node lied", "", proofs, Bound::AtMost(0.0));
     report.add(&case, "dots used twice", "", network.dots_used_twice as f64, Bound::AtMost(0.0));
+    report.ran(&network);
 }
 
 /// Who stops and returns when; the first last.

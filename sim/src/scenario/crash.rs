@@ -40,6 +40,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let seconds = took.map_or(f64::INFINITY, |took| took.as_secs_f64());
     report.add(&case, "until all replicas are equal", "s", seconds, Bound::AtMost(SETTLES.as_secs_f64()));
     report.add(&case, "agents that somebody lacks", "", lacking(&network) as f64, Bound::AtMost(0.0));
+    report.ran(&network);
 }
 
 fn lacking(network: &Network) -> usize {

@@ -39,6 +39,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     report.add(&case, "links of a node, most", "", percentile(&mut links, 100.0), Bound::None);
     let events = (network.happened() - events) as f64;
     report.add(&case, "events simulated", "", events, Bound::None);
+    report.ran(&network);
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let held = network.nodes[newcomer].replica.bytes() as f64 / 1024.0;
     report.add(&case, "comparisons of all, sent", "KiB", (after - before) as f64 / 1024.0, Bound::None);
     report.add(&case, "what it then holds", "KiB", held, Bound::None);
+    report.ran(&network);
 }
 
 #[cfg(test)]

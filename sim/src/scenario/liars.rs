@@ -1,6 +1,7 @@
 //! Members that forge what others say, repeat what is old, say two things at once, live in the future, flood, and send
 //! what is no message. Everybody else goes on as if they were not there, and counts what they do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dawn_registry::delta::Key;
@@ -16,6 +17,8 @@ use crate::report::{Bound, Report};
 const LIARS: usize = 5;
 const SETTLES: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Messages that are none, to each neighbour and at once: more than anybody bears within a minute.
+const GARBAGE: usize = 40;
 /// Things that a liar says within a minute; others take 120 of them.
 const FLOOD: u64 = 400;
 
@@ -44,6 +47,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     network.run(SETTLES);
     let case = format!("{nodes} nodes, {LIARS} of them lie");
     tell(&network, honest, &case, report);
+    report.ran(&network);
 }
 
 /// What a node says, as it signed it.
@@ -71,7 +75,7 @@ fn lies(network: &mut Network, liar: Place, honest: usize, old: &[Vec<u8>], roun
             network.spreads(liar, &delta);
         }
     }
-    for other in 0..honest {
+    for other in (0..honest).flat_map(|other| [other; GARBAGE]) {
         let garbage: [u8; 32] = network.chance.random();
         network.utters(liar, other, garbage.to_vec());
     }
@@ -84,10 +88,15 @@ fn tell(network: &Network, honest: usize, case: &str, report: &mut Report) {
     let gone = all().flat_map(|by| all().map(move |of| (by, of)));
     let gone = gone.filter(|(by, of)| network.thinks_gone(*by, *of)).count();
     report.add(case, "honest nodes thought gone", "", gone as f64, Bound::AtMost(0.0));
-    let states: std::collections::BTreeSet<_> = all().map(|place| network.nodes[place].replica.fingerprint()).collect();
+    let states: BTreeSet<_> = all().map(|place| network.nodes[place].replica.fingerprint()).collect();
     report.add(case, "states of the honest", "", states.len() as f64, Bound::AtMost(1.0));
-    let codes = ["bad_signature", "from_the_future", "too_often"];
-    let names = ["refused: not signed so", "refused: from the future", "refused: too often"];
+    let codes = ["malformed", "bad_signature", "from_the_future", "too_often"];
+    let names = [
+        "refused: malformed",
+        "refused: not signed so",
+        "refused: from the future",
+        "refused: too often",
+    ];
     for (code, name) in codes.into_iter().zip(names) {
         let of = |place: Place| network.nodes[place].replica.refusals().by_code();
         let counts = all().flat_map(of).filter(|(known, _)| *known == code);
@@ -97,10 +106,10 @@ fn tell(network: &Network, honest: usize, case: &str, report: &mut Report) {
     let messages = network.messages_refused as f64;
     report.add(case, "messages refused", "", messages, Bound::AtLeast(1.0));
     let proofs = network.lies.iter().filter(|(by, _)| *by < honest);
-    report.add(case, "nodes that hold a proof", "", proofs.count() as f64, Bound::AtLeast(1.0));
+    report.add(case, "proofs held that a liar lies", "", proofs.count() as f64, Bound::AtLeast(1.0));
     let is_honest = |node: &_| network.roll.place(node).is_some_and(|place| place < honest);
     let wrongly = network.lies.iter().filter(|(_, node)| is_honest(node)).count();
-    report.add(case, "proofs against the honest", "", wrongly as f64, Bound::AtMost(0.0));
+    report.add(case, "proofs against an honest one", "", wrongly as f64, Bound::AtMost(0.0));
     let of_liars = network.muted.iter().filter(|(by, of)| *by < honest && *of >= honest).count();
     report.add(case, "times a liar was not heard more", "", of_liars as f64, Bound::AtLeast(1.0));
     let of_honest = network.muted.iter().filter(|(by, of)| *by < honest && *of < honest).count();

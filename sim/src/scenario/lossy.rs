@@ -24,6 +24,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let missed = network.missed.take().unwrap_or_default();
     let wrongly = missed.iter().filter(|missed| missed.was_up).count();
     report.add(&case, "times a live node was thought gone", "", wrongly as f64, Bound::AtMost(0.0));
+    report.ran(&network);
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     report.add(&case, "pairs that think each other gone, then", "", thought_gone(&network) as f64, Bound::AtMost(0.0));
     report.add(&case, "and until nobody is, more", "s", waited.as_secs_f64(), Bound::None);
     report.add(&case, "states of all in the end", "", network.states() as f64, Bound::AtMost(1.0));
+    report.ran(&network);
 }
 
 /// How many pairs there are of which one thinks the other gone, while both are up.

@@ -30,6 +30,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let tenth: Vec<Place> = (0..nodes / 10).collect();
     let case = format!("{nodes} nodes, {} of them at once", tenth.len());
     returns(&mut network, &tenth, &case, report);
+    report.ran(&network);
 }
 
 fn returns(network: &mut Network, places: &[Place], case: &str, report: &mut Report) {

@@ -24,6 +24,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let mut network = running(nodes, 3, Weather::FAIR, seed);
     let case = format!("{nodes} nodes, {changes} changes, 50 ms one way");
     measure(&mut network, changes, &case, PROMISED, report);
+    report.ran(&network);
 }
 
 /// Lets so many nodes say something new, one after the other, and tells how long it took to be everywhere.
