@@ -243,6 +243,38 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_written_as_ever() {
+        let [node, by] = [1, 2].map(|byte| NodeId::from_bytes([byte; 32]));
+        let id = NewsId([3; 16]);
+        // The signature is of no matter here.
+        let said = |says| Said::from((node, 5, says, ByteArray::new([0; 64])));
+        let fingerprints = Fingerprints {
+            known: ByteArray::new([8; 32]),
+            presence: ByteArray::new([9; 16]),
+        };
+        let messages = [
+            Message::Hello(12, said(Says::Alive)),
+            Message::Ping,
+            Message::Bye,
+            Message::News(ByteBuf::from(*b"news")),
+            Message::Word(said(Says::Suspect(by))),
+            Message::Have([id].iter().collect()),
+            Message::Graft([id].iter().collect()),
+            Message::Prune,
+            Message::Compare(fingerprints, true),
+            Message::Buckets(ByteBuf::from([7; BUCKETS * 8])),
+            Message::Listed(1 << 63, vec![(node, Rank(5, 1))]),
+            Message::Want(vec![node]),
+            Message::Words(vec![said(Says::Leaving)]),
+        ];
+        let bytes: Vec<u8> = messages.iter().flat_map(Message::encode).collect();
+        // Of the same messages as another encoder of CBOR writes them.
+        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes.len(), 1148);
+        assert_eq!(hash, "3f0f88ed479d31eb8821db3a026257c1786e5f2912473afd189a3e945dba0abd");
+    }
+
+    #[test]
     fn a_ping_has_few_bytes_and_a_word_has_little_more_than_its_signature() {
         assert_eq!(Message::Ping.encode().len(), 5);
         let word = Message::Word(said(Says::Alive)).encode().len();

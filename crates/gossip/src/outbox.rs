@@ -44,7 +44,8 @@ pub enum Event {
     /// A member is not there: it said so, or has not refuted that it was not heard.
     Offline(NodeId),
     /// This neighbour knows something else than this node: the two should compare what they have. It is told on one side
-    /// of a link only.
+    /// of a link only. While that is under way with somebody, others may be passed over: what still differs then is told
+    /// again.
     Differs(NodeId),
     /// This neighbour sent too much that was refused, and is not heard for a while.
     Muted(NodeId),

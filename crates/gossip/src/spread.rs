@@ -62,10 +62,13 @@ impl<T> Kept<T> {
         }
     }
 
-    fn insert(&mut self, id: NewsId, what: T, now: Instant) {
-        if self.by_id.insert(id, what).is_none() {
+    /// Gives what there was under this name.
+    fn insert(&mut self, id: NewsId, what: T, now: Instant) -> Option<T> {
+        let before = self.by_id.insert(id, what);
+        if before.is_none() {
             self.order.push_back((now, id));
         }
+        before
     }
 
     /// Takes out what is older than `since`, or the oldest where there are more than `most`.
@@ -236,7 +239,9 @@ impl Spread {
         }
         self.flush(now, MAX_IDS, outbox);
         self.bytes += bytes.len();
-        self.messages.insert(id, bytes, now);
+        if let Some(before) = self.messages.insert(id, bytes, now) {
+            self.bytes -= before.len();
+        }
         let since = now.saturating_sub(self.keep);
         loop {
             // A message more is too much for the bytes, whatever is left for the number.

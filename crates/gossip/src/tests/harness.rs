@@ -83,6 +83,8 @@ pub(super) struct Network {
     /// Who was dialled, and when.
     pub(super) dials: Vec<(Duration, NodeId, NodeId)>,
     pub(super) sessions: usize,
+    /// Sessions bring nothing.
+    pub(super) is_without_sessions: bool,
     config: Config,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
     happenings: BTreeMap<u64, Happening>,
@@ -104,6 +106,7 @@ impl Network {
             reaches: |_, _| true,
             dials: Vec::new(),
             sessions: 0,
+            is_without_sessions: false,
             config: config.clone(),
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
@@ -167,6 +170,11 @@ impl Network {
     /// A node does nothing for so long, and does then what it would have done before.
     pub(super) fn stop(&mut self, node: NodeId, span: Duration) {
         self.nodes.get_mut(&node).unwrap().stopped = self.now + span;
+    }
+
+    /// A node is told by somebody else where another is, and dials it.
+    pub(super) fn introduce(&mut self, node: NodeId, to: NodeId) {
+        self.after(2 * ONE_WAY, Happening::Dial(node, to));
     }
 
     /// The link between two breaks, on both sides.
@@ -312,8 +320,11 @@ impl Network {
     }
 
     fn can_reach(&self, one: NodeId, two: NodeId) -> bool {
-        let [first, second] = [one, two].map(|node| &self.nodes[&node]);
-        first.is_up && second.is_up && first.part == second.part && (self.reaches)(one, two)
+        let (Some(first), Some(second)) = (self.nodes.get(&one), self.nodes.get(&two)) else {
+            return false;
+        };
+        let is_awake = |node: &Node| node.is_up && node.stopped <= self.now;
+        is_awake(first) && is_awake(second) && first.part == second.part && (self.reaches)(one, two)
     }
 
     pub(super) fn run(&mut self, span: Duration) {
@@ -378,6 +389,9 @@ impl Network {
             Happening::Session(one, two) => {
                 if self.can_reach(one, two) {
                     self.sessions += 1;
+                    if self.is_without_sessions {
+                        return;
+                    }
                     for (of, with) in [(one, two), (two, one)] {
                         let theirs: Vec<Vec<u8>> = self.nodes[&with].has.keys().cloned().collect();
                         let learnt = theirs.iter().filter(|news| self.learn(of, news)).count();

@@ -52,25 +52,19 @@ fn news_reach_all_within_a_second_and_hardly_twice() {
 
 #[test]
 fn what_an_eager_link_no_longer_brings_is_got_on_a_lazy_one() {
-    // No comparison helps here.
-    let config = Config {
-        compare: 10_000 * SECOND,
-        ..Config::default()
-    };
-    let mut network = Network::new(40, 2, &config);
+    let mut network = Network::new(40, 2, &Config::default());
+    network.is_without_sessions = true;
     network.run(20 * SECOND);
     copies(&mut network, 10, 0);
-    for number in 100..130 {
+    for number in 100..112 {
         // Somebody dies at the very time, and nobody is told: all that were to get the news through it must ask others.
         let dead = network.pick();
         network.crash(dead, false);
         let (node, since) = (network.pick(), network.now);
-        let sessions = network.sessions;
         let news = network.publish(node, number);
         network.run(2 * SECOND);
         let took = milliseconds(&network.took(&news, since));
         assert!(took[took.len() - 1] <= 1500, "{took:?}");
-        assert_eq!(network.sessions, sessions);
         network.start(dead);
         network.run(20 * SECOND);
     }
@@ -88,7 +82,7 @@ fn who_joins_late_learns_what_was_said_before() {
             network.publish(node, number)
         })
         .collect();
-    network.run(300 * SECOND);
+    network.run(90 * SECOND);
     network.start(late);
     network.run(10 * SECOND);
     assert!(news.iter().all(|news| network.nodes[&late].has.contains_key(news)));
@@ -112,13 +106,13 @@ fn long_news_do_not_travel_and_are_compared_for() {
 
 #[test]
 fn nodes_that_know_the_same_send_little_and_begin_no_session() {
-    let mut network = Network::new(60, 5, &Config::default());
-    network.run(60 * SECOND);
+    let mut network = Network::new(40, 5, &Config::default());
+    network.run(40 * SECOND);
     let sessions = network.sessions;
     network.nodes.values_mut().for_each(|node| node.sent = (0, 0));
-    network.run(600 * SECOND);
+    network.run(200 * SECOND);
     assert_eq!(network.sessions, sessions);
-    let most = network.nodes.values().map(|node| node.sent.1).max().unwrap() / 600;
+    let most = network.nodes.values().map(|node| node.sent.1).max().unwrap() / 200;
     assert!(most <= 40, "{most} B/s");
 }
 
@@ -143,9 +137,9 @@ fn the_same_inputs_give_the_same_outputs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
     #[test]
-    fn news_reach_all_whatever_is_lost(size in 3usize..40, loss in 0u32..150, seed: u64) {
+    fn news_reach_all_whatever_is_lost(size in 3usize..30, loss in 0u32..150, seed: u64) {
         let mut network = Network::new(size, seed, &Config::default());
         network.run(20 * SECOND);
         network.loss = loss;
@@ -155,7 +149,7 @@ proptest! {
             network.run(SECOND / 5);
             news
         }).collect();
-        network.run(120 * SECOND);
+        network.run(90 * SECOND);
         let all: BTreeSet<usize> = network.live().map(|(_, node)| node.has.len()).collect();
         prop_assert_eq!(all, BTreeSet::from([news.len()]));
     }
