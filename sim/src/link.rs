@@ -136,12 +136,19 @@ mod tests {
     fn foul_weather_holds_up_a_stream_and_keeps_its_order_while_streams_overtake_each_other() {
         let mut chance = StdRng::seed_from_u64(1);
         let mut lane = Lane::default();
-        let one: Vec<Time> = (0..1_000).map(|_| lane.arrival(FAR, &Weather::FOUL, &mut chance)).collect();
+        let one: Vec<Time> = (0..1_000)
+            .map(|_| lane.arrival(FAR, &Weather::FOUL, &mut chance))
+            .collect();
         assert!(one.is_sorted() && one.iter().all(|at| *at >= FAR + Weather::FOUL.latency));
         let mut each = || Lane::default().arrival(FAR, &Weather::FOUL, &mut chance);
         let many: Vec<Time> = (0..1_000).map(|_| each()).collect();
         assert!(!many.is_sorted());
-        let in_time = many.iter().filter(|at| **at <= FAR + Weather::FOUL.latency + Weather::FOUL.jitter);
-        assert!((750..870).contains(&in_time.count()), "a tenth is lost, a tenth held up");
+        let in_time = many
+            .iter()
+            .filter(|at| **at <= FAR + Weather::FOUL.latency + Weather::FOUL.jitter);
+        assert!(
+            (750..870).contains(&in_time.count()),
+            "a tenth is lost, a tenth held up"
+        );
     }
 }

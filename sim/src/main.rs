@@ -57,7 +57,10 @@ fn main() -> ExitCode {
     let wanted = |scenario: &Scenario| arguments.scenario.as_deref().is_none_or(|name| scenario.name == name);
     let chosen: Vec<Scenario> = ALL.into_iter().filter(wanted).collect();
     if chosen.is_empty() {
-        let known: Vec<String> = ALL.iter().map(|each| format!("  {:<11} {}", each.name, each.about)).collect();
+        let known: Vec<String> = ALL
+            .iter()
+            .map(|each| format!("  {:<11} {}", each.name, each.about))
+            .collect();
         eprintln!("there is no such scenario; these there are:\n{}", known.join("\n"));
         return ExitCode::from(2);
     }
@@ -83,7 +86,9 @@ fn main() -> ExitCode {
     }
     for name in &failed {
         let seed = arguments.seed;
-        eprintln!("{name} failed with seed {seed}; again: make sim SCENARIO={name} SEED={seed} (dawn-sim {name} --seed {seed})");
+        eprintln!(
+            "{name} failed with seed {seed}; again: make sim SCENARIO={name} SEED={seed} (dawn-sim {name} --seed {seed})"
+        );
     }
     if failed.is_empty() {
         ExitCode::SUCCESS
@@ -100,7 +105,9 @@ fn side_by_side(chosen: &[Scenario], size: Size, seed: u64) -> Vec<Option<Report
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
                 loop {
-                    let Some((place, scenario)) = next.lock().unwrap().next() else { break };
+                    let Some((place, scenario)) = next.lock().unwrap().next() else {
+                        break;
+                    };
                     let begun = Instant::now();
                     // A scenario that cannot go on has said why; the others go on.
                     let report = std::panic::catch_unwind(AssertUnwindSafe(|| scenario.run(size, seed))).ok();

@@ -124,9 +124,7 @@ impl Roll {
         let element = NodeElement::decode(value.bytes()).map_err(|error| error.to_string())?;
         let chain = CertificateChain::decode(&element.chain).map_err(|error| error.to_string())?;
         let membership = self.read(&chain, now)?;
-        self.verified
-            .borrow_mut()
-            .insert(*value.hash(), membership.clone());
+        self.verified.borrow_mut().insert(*value.hash(), membership.clone());
         Ok(membership)
     }
 }

@@ -34,7 +34,11 @@ pub(crate) use talk::{Signatures, Tongue};
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// A part of a node has something to do.
-    Wakes { node: Place, life: u32, part: Part },
+    Wakes {
+        node: Place,
+        life: u32,
+        part: Part,
+    },
     /// A request of the discovery arrives; `life` is that of who asks.
     Asked {
         from: Place,
@@ -52,8 +56,16 @@ pub(crate) enum Happening {
         bytes: Vec<u8>,
     },
     /// A node that wants a link has reached the other, or found that it cannot.
-    Dialled { from: Place, to: Place, life: u32 },
-    DialFailed { from: Place, to: Place, life: u32 },
+    Dialled {
+        from: Place,
+        to: Place,
+        life: u32,
+    },
+    DialFailed {
+        from: Place,
+        to: Place,
+        life: u32,
+    },
     /// A message of the gossip arrives over a link.
     Gossiped {
         from: Place,
@@ -62,7 +74,11 @@ pub(crate) enum Happening {
         bytes: Vec<u8>,
     },
     /// The other end of a link hears, or finds out, that it is no more.
-    LinkEnds { node: Place, with: Place, link: u64 },
+    LinkEnds {
+        node: Place,
+        with: Place,
+        link: u64,
+    },
     /// Something of a conversation arrives.
     Said {
         from: Place,
@@ -78,7 +94,10 @@ pub(crate) enum Happening {
         conversation: u64,
     },
     /// A node stores what is new.
-    Stores { node: Place, life: u32 },
+    Stores {
+        node: Place,
+        life: u32,
+    },
 }
 
 impl Traced for Happening {
@@ -157,7 +176,10 @@ impl Network {
         let signatures = Rc::default();
         let members: Vec<_> = (0..size).map(|_| roll.admit(&mut chance)).collect();
         Self {
-            nodes: members.into_iter().map(|member| Node::new(member, &roll, &signatures)).collect(),
+            nodes: members
+                .into_iter()
+                .map(|member| Node::new(member, &roll, &signatures))
+                .collect(),
             roll,
             chance,
             weather,
@@ -290,7 +312,14 @@ impl Network {
         if planned.is_none_or(|planned| at < planned) {
             *planned = Some(at);
             let life = node.life;
-            self.queue.plan(at, Happening::Wakes { node: place, life, part });
+            self.queue.plan(
+                at,
+                Happening::Wakes {
+                    node: place,
+                    life,
+                    part,
+                },
+            );
         }
     }
 

@@ -34,7 +34,13 @@ impl Network {
             let left = handshake + self.leaves(place, bytes.len(), Purpose::Discovery);
             let at = Lane::default().arrival(left, &self.weather, &mut self.chance);
             let (from, life) = (place, self.nodes[place].life);
-            let asked = Happening::Asked { from, to, life, id, bytes };
+            let asked = Happening::Asked {
+                from,
+                to,
+                life,
+                id,
+                bytes,
+            };
             self.queue.plan(at, asked);
         }
         let due = self.nodes[place].kademlia.poll_timeout();
@@ -65,7 +71,8 @@ impl Network {
         let node = &mut self.nodes[place];
         if node.kademlia.poll_timeout().is_some_and(|at| at <= now) {
             let wall = node.wall(now);
-            node.kademlia.handle_timeout(now, wall, &node.member.key, self.chance.random());
+            node.kademlia
+                .handle_timeout(now, wall, &node.member.key, self.chance.random());
         }
         self.settle_discovery(place);
     }
@@ -81,7 +88,13 @@ impl Network {
             let left = self.leaves(to, bytes.len(), Purpose::Discovery);
             let at = Lane::default().arrival(left, &self.weather, &mut self.chance);
             let (from, to) = (to, from);
-            let answered = Happening::Answered { from, to, life, id, bytes };
+            let answered = Happening::Answered {
+                from,
+                to,
+                life,
+                id,
+                bytes,
+            };
             self.queue.plan(at, answered);
         }
         self.settle_discovery(to);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use dawn_identity::NodeId;
+use dawn_registry::Refusal;
 use dawn_registry::delta::Key;
 use dawn_registry::head::HeadId;
 use dawn_registry::replica::{Applied, Change, Event};
 use dawn_registry::set::Dot;
-use dawn_registry::Refusal;
 
 use super::Network;
 use crate::event::Time;
@@ -98,7 +98,10 @@ impl Network {
             return node.agents.len() + 1;
         };
         let is_known = |(name, value): (_, &Vec<u8>)| view.agent(name).is_some_and(|known| known.bytes() == value);
-        node.agents.iter().filter(|(name, value)| !is_known((*name, *value))).count()
+        node.agents
+            .iter()
+            .filter(|(name, value)| !is_known((*name, *value)))
+            .count()
     }
 
     /// What follows from a change of a replica: it is stored, and who is new can be talked to.

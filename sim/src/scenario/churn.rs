@@ -60,14 +60,26 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let lost = (lost + gone) as f64;
     report.add(&case, "live agents that somebody lacks", "", lost, Bound::AtMost(0.0));
     let unseen = (unseen + hidden) as f64;
-    report.add(&case, "live nodes that somebody thinks gone", "", unseen, Bound::AtMost(0.0));
+    report.add(
+        &case,
+        "live nodes that somebody thinks gone",
+        "",
+        unseen,
+        Bound::AtMost(0.0),
+    );
     let missed = network.missed.take().unwrap_or_default();
     let wrongly = missed.iter().filter(|missed| missed.was_up).count();
     report.add(&case, "times somebody was wrongly", "", wrongly as f64, Bound::None);
     report.add(&case, "looks at all pairs", "", f64::from(looks + 1), Bound::None);
     let proofs = network.lies.len() as f64;
     report.add(&case, "proofs that an honest node lied", "", proofs, Bound::AtMost(0.0));
-    report.add(&case, "dots used twice", "", network.dots_used_twice as f64, Bound::AtMost(0.0));
+    report.add(
+        &case,
+        "dots used twice",
+        "",
+        network.dots_used_twice as f64,
+        Bound::AtMost(0.0),
+    );
     report.ran(&network);
 }
 

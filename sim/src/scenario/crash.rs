@@ -34,12 +34,42 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     }
     let took = network.until_equal(SETTLES);
     let case = format!("{nodes} nodes, {crashes} crashes");
-    report.add(&case, "crashes that lost something", "", unstored as f64, Bound::AtLeast(1.0));
-    report.add(&case, "dots used twice", "", network.dots_used_twice as f64, Bound::AtMost(0.0));
-    report.add(&case, "proofs that an honest node lied", "", network.lies.len() as f64, Bound::AtMost(0.0));
+    report.add(
+        &case,
+        "crashes that lost something",
+        "",
+        unstored as f64,
+        Bound::AtLeast(1.0),
+    );
+    report.add(
+        &case,
+        "dots used twice",
+        "",
+        network.dots_used_twice as f64,
+        Bound::AtMost(0.0),
+    );
+    report.add(
+        &case,
+        "proofs that an honest node lied",
+        "",
+        network.lies.len() as f64,
+        Bound::AtMost(0.0),
+    );
     let seconds = took.map_or(f64::INFINITY, |took| took.as_secs_f64());
-    report.add(&case, "until all replicas are equal", "s", seconds, Bound::AtMost(SETTLES.as_secs_f64()));
-    report.add(&case, "agents that somebody lacks", "", lacking(&network) as f64, Bound::AtMost(0.0));
+    report.add(
+        &case,
+        "until all replicas are equal",
+        "s",
+        seconds,
+        Bound::AtMost(SETTLES.as_secs_f64()),
+    );
+    report.add(
+        &case,
+        "agents that somebody lacks",
+        "",
+        lacking(&network) as f64,
+        Bound::AtMost(0.0),
+    );
     report.ran(&network);
 }
 

@@ -39,7 +39,13 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
             let course = settle(&mut a, &mut b, &world.roll);
             let case = format!("{items}, {d} differ");
             report.add(&case, "rounds", "", course.rounds as f64, ROUNDS);
-            report.add(&case, "deltas that were new", "", course.new as f64, Bound::AtLeast(*d as f64));
+            report.add(
+                &case,
+                "deltas that were new",
+                "",
+                course.new as f64,
+                Bound::AtLeast(*d as f64),
+            );
             report.add(&case, "bytes for each", "B", course.bytes as f64 / *d as f64, EACH);
             let deltas = course.deltas as f64 / *d as f64;
             report.add(&case, "of which the delta", "B", deltas, Bound::None);
@@ -70,7 +76,11 @@ impl World {
             (member, replica)
         };
         let owners = (0..owners).map(owner).collect();
-        Self { owners, roll, changes: 0 }
+        Self {
+            owners,
+            roll,
+            changes: 0,
+        }
     }
 
     /// The replica of one of them that knows all of them.

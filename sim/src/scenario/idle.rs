@@ -21,10 +21,28 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     network.run(span);
     let case = format!("{nodes} nodes, {} s", span.as_secs());
     let rate = |bytes: u64| bytes as f64 / span.as_secs_f64();
-    let of = |part: fn(&Sent) -> u64| network.nodes.iter().map(|node| rate(part(&node.sent))).collect::<Vec<f64>>();
+    let of = |part: fn(&Sent) -> u64| {
+        network
+            .nodes
+            .iter()
+            .map(|node| rate(part(&node.sent)))
+            .collect::<Vec<f64>>()
+    };
     let mut all = of(Sent::total);
-    report.add(&case, "sent by a node, p50", "B/s", percentile(&mut all, 50.0), PROMISED);
-    report.add(&case, "sent by a node, most", "B/s", percentile(&mut all, 100.0), PROMISED);
+    report.add(
+        &case,
+        "sent by a node, p50",
+        "B/s",
+        percentile(&mut all, 50.0),
+        PROMISED,
+    );
+    report.add(
+        &case,
+        "sent by a node, most",
+        "B/s",
+        percentile(&mut all, 100.0),
+        PROMISED,
+    );
     let parts: [(&str, fn(&Sent) -> u64); 4] = [
         ("of which gossip, mean", |sent| sent.gossip),
         ("of which comparisons, mean", |sent| sent.sync),
@@ -35,8 +53,20 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
         report.add(&case, name, "B/s", mean(&of(part)), Bound::None);
     }
     let mut links: Vec<f64> = network.up().map(|place| network.links_of(place) as f64).collect();
-    report.add(&case, "links of a node, p50", "", percentile(&mut links, 50.0), Bound::None);
-    report.add(&case, "links of a node, most", "", percentile(&mut links, 100.0), Bound::None);
+    report.add(
+        &case,
+        "links of a node, p50",
+        "",
+        percentile(&mut links, 50.0),
+        Bound::None,
+    );
+    report.add(
+        &case,
+        "links of a node, most",
+        "",
+        percentile(&mut links, 100.0),
+        Bound::None,
+    );
     let events = (network.happened() - events) as f64;
     report.add(&case, "events simulated", "", events, Bound::None);
     report.ran(&network);

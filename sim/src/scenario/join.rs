@@ -50,13 +50,25 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let lack = |by: &Place| network.lacks(*by, newcomer) > 0;
     let case = format!("{nodes} nodes");
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    report.add(&case, "until it knows everything", "ms", milliseconds(complete), COMPLETE);
+    report.add(
+        &case,
+        "until it knows everything",
+        "ms",
+        milliseconds(complete),
+        COMPLETE,
+    );
     let by_all = by_all.map_or(f64::INFINITY, milliseconds);
     report.add(&case, "until the last has heard of it", "ms", by_all, KNOWN);
     let lacking = network.up().filter(lack).count() as f64;
     report.add(&case, "nodes that do not know it", "", lacking, Bound::AtMost(0.0));
     let held = network.nodes[newcomer].replica.bytes() as f64 / 1024.0;
-    report.add(&case, "comparisons of all, sent", "KiB", (after - before) as f64 / 1024.0, Bound::None);
+    report.add(
+        &case,
+        "comparisons of all, sent",
+        "KiB",
+        (after - before) as f64 / 1024.0,
+        Bound::None,
+    );
     report.add(&case, "what it then holds", "KiB", held, Bound::None);
     report.ran(&network);
 }

@@ -56,7 +56,13 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
         let (before, after) = (slope(a, b), slope(b, c));
         let case = |from: (f64, f64), to: (f64, f64)| format!("from {} to {} nodes", from.0, to.0);
         report.add(&case(a, b), "hops of each doubling", "", before, Bound::AtMost(1.0));
-        report.add(&case(b, c), "hops of each doubling", "", after, Bound::AtMost(before * MARGIN));
+        report.add(
+            &case(b, c),
+            "hops of each doubling",
+            "",
+            after,
+            Bound::AtMost(before * MARGIN),
+        );
     }
 }
 
@@ -77,7 +83,9 @@ fn grown(nodes: usize, seed: u64) -> Network {
 
 /// Things that nodes provide, each by one.
 fn provided(network: &mut Network, count: usize) -> Vec<Key> {
-    let keys: Vec<Key> = (0..count).map(|number| Key::capability(&format!("model-{number}"))).collect();
+    let keys: Vec<Key> = (0..count)
+        .map(|number| Key::capability(&format!("model-{number}")))
+        .collect();
     for key in &keys {
         let (place, now) = (network.any(), network.now());
         network.nodes[place].kademlia.provide(*key, now);
@@ -122,10 +130,18 @@ fn look(network: &mut Network, keys: &[Key], count: usize) -> Vec<Found> {
             let places: Vec<Place> = open.keys().map(|(place, _)| *place).collect();
             for place in places {
                 while let Some(event) = network.nodes[place].kademlia.poll_event() {
-                    let Event::Providers { lookup, providers, asked, hops } = event else {
+                    let Event::Providers {
+                        lookup,
+                        providers,
+                        asked,
+                        hops,
+                    } = event
+                    else {
                         continue;
                     };
-                    let Some(since) = open.remove(&(place, lookup)) else { continue };
+                    let Some(since) = open.remove(&(place, lookup)) else {
+                        continue;
+                    };
                     found.push(Found {
                         is_found: !providers.is_empty(),
                         hops: f64::from(hops),
@@ -144,9 +160,27 @@ fn tell(case: &str, found: Vec<Found>, lookups: usize, report: &mut Report) {
     let rate = successes as f64 / lookups as f64 * 100.0;
     let of = |figure: fn(&Found) -> f64| found.iter().map(figure).collect::<Vec<f64>>();
     report.add(case, "lookups that found it", "%", rate, Bound::AtLeast(99.0));
-    report.add(case, "members asked, mean", "", mean(&of(|found| found.asked)), Bound::None);
-    report.add(case, "time, p99", "ms", percentile(&mut of(|found| found.took), 99.0), Bound::None);
-    report.add(case, "hops, p99", "", percentile(&mut of(|found| found.hops), 99.0), Bound::None);
+    report.add(
+        case,
+        "members asked, mean",
+        "",
+        mean(&of(|found| found.asked)),
+        Bound::None,
+    );
+    report.add(
+        case,
+        "time, p99",
+        "ms",
+        percentile(&mut of(|found| found.took), 99.0),
+        Bound::None,
+    );
+    report.add(
+        case,
+        "hops, p99",
+        "",
+        percentile(&mut of(|found| found.hops), 99.0),
+        Bound::None,
+    );
     report.add(case, "hops, mean", "", mean(&of(|found| found.hops)), Bound::None);
 }
 

@@ -67,7 +67,9 @@ fn lies(network: &mut Network, liar: Place, honest: usize, old: &[Vec<u8>], roun
     let now = network.now();
     for (ahead, version) in [(DAY, 1_000), (Duration::ZERO, 2_000), (Duration::ZERO, 3_000)] {
         let node = &network.nodes[liar];
-        let mut twin = node.replica.copy_for(node.member.membership.clone(), node.replica.epoch());
+        let mut twin = node
+            .replica
+            .copy_for(node.member.membership.clone(), node.replica.epoch());
         let name = agent(0);
         let change = Change::Set(Key::Agent(name.clone()), summary(&name, version + round));
         let said = twin.change([change], &node.member.key, node.wall(now) + ahead);
@@ -84,12 +86,24 @@ fn lies(network: &mut Network, liar: Place, honest: usize, old: &[Vec<u8>], roun
 fn tell(network: &Network, honest: usize, case: &str, report: &mut Report) {
     let all = || 0..honest;
     let lacking: usize = all().flat_map(|by| all().map(move |of| network.lacks(by, of))).sum();
-    report.add(case, "honest agents somebody lacks", "", lacking as f64, Bound::AtMost(0.0));
+    report.add(
+        case,
+        "honest agents somebody lacks",
+        "",
+        lacking as f64,
+        Bound::AtMost(0.0),
+    );
     let gone = all().flat_map(|by| all().map(move |of| (by, of)));
     let gone = gone.filter(|(by, of)| network.thinks_gone(*by, *of)).count();
     report.add(case, "honest nodes thought gone", "", gone as f64, Bound::AtMost(0.0));
     let states: BTreeSet<_> = all().map(|place| network.nodes[place].replica.fingerprint()).collect();
-    report.add(case, "states of the honest", "", states.len() as f64, Bound::AtMost(1.0));
+    report.add(
+        case,
+        "states of the honest",
+        "",
+        states.len() as f64,
+        Bound::AtMost(1.0),
+    );
     let codes = ["malformed", "bad_signature", "from_the_future", "too_often"];
     let names = [
         "refused: malformed",
@@ -106,16 +120,57 @@ fn tell(network: &Network, honest: usize, case: &str, report: &mut Report) {
     let messages = network.messages_refused as f64;
     report.add(case, "messages refused", "", messages, Bound::AtLeast(1.0));
     let proofs = network.lies.iter().filter(|(by, _)| *by < honest);
-    report.add(case, "proofs held that a liar lies", "", proofs.count() as f64, Bound::AtLeast(1.0));
+    report.add(
+        case,
+        "proofs held that a liar lies",
+        "",
+        proofs.count() as f64,
+        Bound::AtLeast(1.0),
+    );
     let is_honest = |node: &_| network.roll.place(node).is_some_and(|place| place < honest);
     let wrongly = network.lies.iter().filter(|(_, node)| is_honest(node)).count();
-    report.add(case, "proofs against an honest one", "", wrongly as f64, Bound::AtMost(0.0));
-    let of_liars = network.muted.iter().filter(|(by, of)| *by < honest && *of >= honest).count();
-    report.add(case, "times a liar was not heard more", "", of_liars as f64, Bound::AtLeast(1.0));
-    let of_honest = network.muted.iter().filter(|(by, of)| *by < honest && *of < honest).count();
-    report.add(case, "times an honest one was not", "", of_honest as f64, Bound::AtMost(0.0));
-    let bytes = all().map(|place| network.nodes[place].replica.bytes()).max().unwrap_or_default();
-    report.add(case, "bytes of the largest replica", "KiB", bytes as f64 / 1024.0, Bound::None);
+    report.add(
+        case,
+        "proofs against an honest one",
+        "",
+        wrongly as f64,
+        Bound::AtMost(0.0),
+    );
+    let of_liars = network
+        .muted
+        .iter()
+        .filter(|(by, of)| *by < honest && *of >= honest)
+        .count();
+    report.add(
+        case,
+        "times a liar was not heard more",
+        "",
+        of_liars as f64,
+        Bound::AtLeast(1.0),
+    );
+    let of_honest = network
+        .muted
+        .iter()
+        .filter(|(by, of)| *by < honest && *of < honest)
+        .count();
+    report.add(
+        case,
+        "times an honest one was not",
+        "",
+        of_honest as f64,
+        Bound::AtMost(0.0),
+    );
+    let bytes = all()
+        .map(|place| network.nodes[place].replica.bytes())
+        .max()
+        .unwrap_or_default();
+    report.add(
+        case,
+        "bytes of the largest replica",
+        "KiB",
+        bytes as f64 / 1024.0,
+        Bound::None,
+    );
 }
 
 #[cfg(test)]

@@ -20,10 +20,22 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let case = format!("{nodes} nodes, 10 % lost, 10 % held up");
     spread::measure(&mut network, changes, &case, SPREADS, report);
     network.run(SETTLES);
-    report.add(&case, "states of all in the end", "", network.states() as f64, Bound::AtMost(1.0));
+    report.add(
+        &case,
+        "states of all in the end",
+        "",
+        network.states() as f64,
+        Bound::AtMost(1.0),
+    );
     let missed = network.missed.take().unwrap_or_default();
     let wrongly = missed.iter().filter(|missed| missed.was_up).count();
-    report.add(&case, "times a live node was thought gone", "", wrongly as f64, Bound::AtMost(0.0));
+    report.add(
+        &case,
+        "times a live node was thought gone",
+        "",
+        wrongly as f64,
+        Bound::AtMost(0.0),
+    );
     report.ran(&network);
 }
 

@@ -31,21 +31,57 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
         network.run(CUT / changes);
     }
     let case = format!("{nodes} nodes, {} changes on each side", changes);
-    report.add(&case, "states of all while cut", "", network.states() as f64, Bound::AtLeast(2.0));
+    report.add(
+        &case,
+        "states of all while cut",
+        "",
+        network.states() as f64,
+        Bound::AtLeast(2.0),
+    );
     let offline = thought_gone(&network);
-    report.add(&case, "pairs that think each other gone", "", offline as f64, Bound::None);
+    report.add(
+        &case,
+        "pairs that think each other gone",
+        "",
+        offline as f64,
+        Bound::None,
+    );
     network.heal();
     let took = network.until_equal(HEALS);
     let seconds = took.map_or(f64::INFINITY, |took| took.as_secs_f64());
-    report.add(&case, "until all replicas are equal", "s", seconds, Bound::AtMost(HEALS.as_secs_f64()));
+    report.add(
+        &case,
+        "until all replicas are equal",
+        "s",
+        seconds,
+        Bound::AtMost(HEALS.as_secs_f64()),
+    );
     let mut waited = Duration::ZERO;
     while thought_gone(&network) > 0 && waited < HEALS {
         network.run(Duration::from_secs(5));
         waited += Duration::from_secs(5);
     }
-    report.add(&case, "pairs that think each other gone, then", "", thought_gone(&network) as f64, Bound::AtMost(0.0));
-    report.add(&case, "and until nobody is, more", "s", waited.as_secs_f64(), Bound::None);
-    report.add(&case, "states of all in the end", "", network.states() as f64, Bound::AtMost(1.0));
+    report.add(
+        &case,
+        "pairs that think each other gone, then",
+        "",
+        thought_gone(&network) as f64,
+        Bound::AtMost(0.0),
+    );
+    report.add(
+        &case,
+        "and until nobody is, more",
+        "s",
+        waited.as_secs_f64(),
+        Bound::None,
+    );
+    report.add(
+        &case,
+        "states of all in the end",
+        "",
+        network.states() as f64,
+        Bound::AtMost(1.0),
+    );
     report.ran(&network);
 }
 

@@ -43,7 +43,11 @@ fn returns(network: &mut Network, places: &[Place], case: &str, report: &mut Rep
     network.run(AFTER);
     let back = most_in_a_second(&network.dialled.take().unwrap_or_default());
     report.add(case, "tries a second, after return", "", back as f64, STAMPEDE);
-    let fewest = places.iter().map(|place| network.links_of(*place)).min().unwrap_or_default();
+    let fewest = places
+        .iter()
+        .map(|place| network.links_of(*place))
+        .min()
+        .unwrap_or_default();
     report.add(case, "links again, fewest", "", fewest as f64, Bound::AtLeast(1.0));
 }
 

@@ -56,11 +56,28 @@ pub(super) fn measure(network: &mut Network, changes: usize, case: &str, bound: 
         missing += hearers.saturating_sub(heards.len());
         last.push(times.fold(0.0, f64::max));
     }
-    let bytes: u64 = network.nodes.iter().zip(before).map(|(node, before)| node.sent.gossip - before.gossip).sum();
+    let bytes: u64 = network
+        .nodes
+        .iter()
+        .zip(before)
+        .map(|(node, before)| node.sent.gossip - before.gossip)
+        .sum();
     report.add(case, "nodes that did not hear", "", missing as f64, Bound::AtMost(0.0));
-    report.add(case, "heard by one, p50", "ms", percentile(&mut each, 50.0), Bound::None);
+    report.add(
+        case,
+        "heard by one, p50",
+        "ms",
+        percentile(&mut each, 50.0),
+        Bound::None,
+    );
     report.add(case, "heard by one, p99", "ms", percentile(&mut each, 99.0), bound);
-    report.add(case, "heard by all, p50", "ms", percentile(&mut last, 50.0), Bound::None);
+    report.add(
+        case,
+        "heard by all, p50",
+        "ms",
+        percentile(&mut last, 50.0),
+        Bound::None,
+    );
     report.add(case, "heard by all, p99", "ms", percentile(&mut last, 99.0), bound);
     let each = bytes as f64 / (changes * hearers) as f64;
     report.add(case, "gossip sent, per change and node", "B", each, Bound::None);
