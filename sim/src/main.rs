@@ -3,8 +3,9 @@
 //! Everything that happens is an event in a queue ordered by time and by the order in which it was planned; all chance is
 //! drawn from one generator with a seed. So a seed and a scenario give the same run, event by event, on any machine with
 //! the same build. Each simulated node is what a real one is on floor 1, driven as a real one drives it: a replica of the
-//! registry with its comparisons, and the discovery. Signatures and certificates are real. What a certificate said is
-//! remembered by the hash of its bytes, since the same ones come to every node of a thousand.
+//! registry with its comparisons, the gossip, and the discovery. Signatures and certificates are real. What a certificate
+//! said, and whether a word of the gossip was signed, is remembered by the hash of the bytes, since the same ones come to
+//! every node of a thousand.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -21,6 +22,7 @@ mod network;
 mod node;
 mod report;
 mod scenario;
+mod voice;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ mod discovery;
 mod exchange;
 mod knowledge;
 mod life;
+mod links;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,11 @@ use crate::event::{Queue, Time, Trace, Traced};
 use crate::link::{HANDSHAKE, Weather, on_wire};
 use crate::member::{Place, Roll};
 use crate::node::Node;
+use crate::voice::Signatures;
 
 pub(crate) use exchange::Conversation;
 pub(crate) use knowledge::Heard;
-pub(crate) use life::Missed;
-use talk::Link;
-pub(crate) use talk::{Signatures, Tongue};
+use links::Link;
 
 /// What happens in a network.
 #[derive(Debug)]
@@ -158,13 +158,13 @@ pub(crate) struct Network {
     pub(crate) dots_used_twice: u64,
     /// Who holds a proof that whom lied.
     pub(crate) lies: Vec<(Place, NodeId)>,
-    /// Links that nodes tried to make, messages that were refused, and by whom who was not heard any more for it.
-    pub(crate) dials: u64,
+    /// Messages that were refused, and by whom who was not heard any more for it.
     pub(crate) messages_refused: u64,
     pub(crate) muted: Vec<(Place, Place)>,
-    /// While somebody looks: what was heard, who was thought to be gone, and when whom somebody tried to reach.
+    /// How often a node was told that another is gone which was there.
+    pub(crate) wrongly_gone: u64,
+    /// While somebody looks: what was heard, and when whom somebody tried to reach.
     pub(crate) heard: Option<Vec<Heard>>,
-    pub(crate) missed: Option<Vec<Missed>>,
     pub(crate) dialled: Option<Vec<(Time, Place)>>,
 }
 
@@ -192,11 +192,10 @@ impl Network {
             dots: BTreeMap::new(),
             dots_used_twice: 0,
             lies: Vec::new(),
-            dials: 0,
             messages_refused: 0,
             muted: Vec::new(),
             heard: None,
-            missed: None,
+            wrongly_gone: 0,
             dialled: None,
         }
     }

@@ -11,7 +11,8 @@ use dawn_registry::replica::{Limits, Replica};
 use crate::event::Time;
 use crate::link::Uplink;
 use crate::member::{Member, Place, Roll, START};
-use crate::network::{Conversation, Signatures, Tongue};
+use crate::network::Conversation;
+use crate::voice::{Signatures, Tongue};
 
 /// What a node sent, bytes on the wire.
 #[derive(Debug, Clone, Copy, Default)]

@@ -7,21 +7,10 @@ use std::time::Duration;
 use dawn_registry::replica::{Limits, Replica};
 
 use super::{Happening, Network, Part};
-use crate::event::Time;
 use crate::member::{Place, START, agent, summary};
 
 /// How often a node looks after its registry.
 const KEEPS_EVERY: Duration = Duration::from_secs(60);
-
-/// A node was thought to be gone.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Missed {
-    pub(crate) by: Place,
-    pub(crate) node: Place,
-    pub(crate) at: Time,
-    /// Whether it was up then, and could be reached.
-    pub(crate) was_up: bool,
-}
 
 impl Network {
     /// Gives the first `nodes` nodes so many agents each and lets all of them know each other, as if they had run before,
@@ -138,10 +127,8 @@ impl Network {
 
     /// A node's gossip says that another is gone.
     pub(super) fn thought_offline(&mut self, by: Place, node: Place) {
-        let was_up = self.is_passable(by, node) && self.nodes[by].is_up;
-        let at = self.now();
-        if let Some(missed) = &mut self.missed {
-            missed.push(Missed { by, node, at, was_up });
+        if self.nodes[by].is_up && self.is_passable(by, node) {
+            self.wrongly_gone += 1;
         }
     }
 

@@ -1,82 +1,14 @@
-//! How nodes' gossip is driven: links are made and end, messages travel over them, news go to the registry.
+//! How nodes' gossip is driven: messages travel over links, and news go to the registry.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-use std::time::Duration;
-
-use aws_lc_rs::digest::{Context, SHA256};
-use dawn_gossip::{Action, Event, NewsId, Presence, Verdict, Voice};
-use dawn_identity::{Keypair, NodeId, SIGNATURE_BYTES};
+use dawn_gossip::{Action, Event, NewsId, Presence, Verdict};
+use dawn_identity::NodeId;
 use dawn_registry::Refusal;
 use dawn_registry::replica::Applied;
 
 use super::{Happening, Network, Part, Purpose};
-use crate::link::Lane;
 use crate::member::Place;
 
-/// After how long a try to reach somebody has failed.
-const DIAL_PATIENCE: Duration = Duration::from_secs(5);
-/// After how long a connection is given up whose other end says nothing.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// Signatures that were verified, by the hash of who signed what: each comes to a thousand nodes.
-pub(crate) type Signatures = RefCell<HashMap<[u8; 32], bool>>;
-
-/// What a node signs with.
-#[derive(Debug, Clone)]
-pub(crate) struct Tongue {
-    key: Keypair,
-    signatures: Rc<Signatures>,
-}
-
-impl Tongue {
-    pub(crate) fn new(key: Keypair, signatures: &Rc<Signatures>) -> Self {
-        Self {
-            key,
-            signatures: Rc::clone(signatures),
-        }
-    }
-}
-
-impl Voice for Tongue {
-    fn sign(&self, statement: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        self.key.sign(statement)
-    }
-
-    fn verify(&self, node: &NodeId, statement: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
-        let mut context = Context::new(&SHA256);
-        [&node.as_bytes()[..], signature, statement]
-            .iter()
-            .for_each(|part| context.update(part));
-        let mut hash = [0; 32];
-        hash.copy_from_slice(context.finish().as_ref());
-        let mut known = self.signatures.borrow_mut();
-        *known
-            .entry(hash)
-            .or_insert_with(|| node.verify(statement, signature).is_ok())
-    }
-}
-
-/// A link between two nodes.
-#[derive(Debug)]
-pub(super) struct Link {
-    number: u64,
-    /// Each end: whether it is there, and the way from it.
-    ends: [(bool, Lane); 2],
-}
-
-/// The name of a link, and which end of it the first of two nodes is.
-fn link_of(place: Place, other: Place) -> ((Place, Place), usize) {
-    ((place.min(other), place.max(other)), usize::from(place > other))
-}
-
 impl Network {
-    pub(super) fn has_link(&self, place: Place, other: Place) -> bool {
-        let (name, end) = link_of(place, other);
-        self.links.get(&name).is_some_and(|link| link.ends[end].0)
-    }
-
     /// How many links a node has.
     pub(crate) fn links_of(&self, place: Place) -> usize {
         self.nodes[place].gossip.links().count()
@@ -215,83 +147,18 @@ impl Network {
         }
     }
 
-    fn dials(&mut self, from: Place, to: Place) {
-        if self.has_link(from, to) {
-            return;
-        }
-        let now = self.now();
-        let life = self.nodes[from].life;
-        self.dials += 1;
-        if let Some(dialled) = &mut self.dialled {
-            dialled.push((now, to));
-        }
-        self.handshakes(from);
-        // One and a half round trips: then both ends have it.
-        let mut chance = || Lane::default().arrival(now, &self.weather, &mut self.chance) - now;
-        let at = now + chance() + chance() + chance();
-        self.queue.plan(at, Happening::Dialled { from, to, life });
-    }
-
-    pub(super) fn dialled(&mut self, from: Place, to: Place, life: u32) {
-        let now = self.now();
-        if self.nodes[from].life != life || !self.nodes[from].is_up {
-            return;
-        }
-        if !self.is_passable(from, to) || !self.is_passable(to, from) {
-            let failed = Happening::DialFailed { from, to, life };
-            return self.queue.plan(now + DIAL_PATIENCE, failed);
-        }
-        if self.has_link(from, to) && self.has_link(to, from) {
-            return;
-        }
-        // A link whose end one of them has not heard of yet.
-        for (place, other) in [(from, to), (to, from)] {
-            if self.has_link(place, other) {
-                let id = self.nodes[other].member.id;
-                self.nodes[place].gossip.link_down(id, now);
-            }
-        }
-        self.handshakes(to);
-        self.counted += 1;
-        let link = Link {
-            number: self.counted,
-            ends: [(true, Lane::default()), (true, Lane::default())],
-        };
-        self.links.insert(link_of(from, to).0, link);
-        for (place, other) in [(from, to), (to, from)] {
-            let id = self.nodes[other].member.id;
-            self.nodes[place].gossip.link_up(id, now);
-            self.settle_gossip(place);
-            self.discovers(place, other);
-        }
-    }
-
-    pub(super) fn dial_failed(&mut self, from: Place, to: Place, life: u32) {
-        let now = self.now();
-        if self.nodes[from].life != life || !self.nodes[from].is_up || self.has_link(from, to) {
-            return;
-        }
-        let id = self.nodes[to].member.id;
-        self.nodes[from].gossip.link_down(id, now);
-        self.settle_gossip(from);
-    }
-
     fn gossips(&mut self, from: Place, to: Place, bytes: Vec<u8>) {
-        let (name, end) = link_of(from, to);
         if !self.has_link(from, to) {
             return;
         }
         let left = self.leaves(from, bytes.len(), Purpose::Gossip);
-        let Some(link) = self.links.get_mut(&name) else { return };
-        let at = link.ends[end].1.arrival(left, &self.weather, &mut self.chance);
-        let link = link.number;
-        self.queue.plan(at, Happening::Gossiped { from, to, link, bytes });
+        if let Some((link, at)) = self.over_link(from, to, left) {
+            self.queue.plan(at, Happening::Gossiped { from, to, link, bytes });
+        }
     }
 
-    pub(super) fn gossiped(&mut self, from: Place, to: Place, number: u64, bytes: &[u8]) {
-        let (name, end) = link_of(to, from);
-        let link = self.links.get(&name);
-        if !self.is_passable(from, to) || link.is_none_or(|link| link.number != number || !link.ends[end].0) {
+    pub(super) fn gossiped(&mut self, from: Place, to: Place, link: u64, bytes: &[u8]) {
+        if !self.is_passable(from, to) || !self.has_this_link(to, from, link) {
             return;
         }
         let (now, sender) = (self.now(), self.nodes[from].member.id);
@@ -299,60 +166,6 @@ impl Network {
             self.messages_refused += 1;
         }
         self.settle_gossip(to);
-    }
-
-    /// A node ends a link; the other end hears of it after what was sent before.
-    fn disconnects(&mut self, place: Place, other: Place) {
-        let (name, end) = link_of(place, other);
-        let now = self.now();
-        let Some(link) = self.links.get_mut(&name).filter(|link| link.ends[end].0) else {
-            return;
-        };
-        link.ends[end].0 = false;
-        let at = link.ends[end].1.arrival(now, &self.weather, &mut self.chance);
-        let (node, with, link) = (other, place, link.number);
-        self.queue.plan(at, Happening::LinkEnds { node, with, link });
-    }
-
-    /// All links of a node that is gone, without a word: their other ends find out.
-    pub(super) fn loses_links(&mut self, place: Place) {
-        let now = self.now();
-        let of = |(low, high): &(Place, Place)| *low == place || *high == place;
-        for (name, link) in self.links.iter_mut().filter(|(name, _)| of(name)) {
-            let with = place;
-            let node = name.0 + name.1 - place;
-            link.ends[usize::from(place == name.1)].0 = false;
-            let link = link.number;
-            self.queue.plan(now + SILENCE, Happening::LinkEnds { node, with, link });
-        }
-    }
-
-    /// Links that lead from one part of a cut network to another: their ends find out.
-    pub(super) fn cuts_links(&mut self) {
-        let now = self.now();
-        for ((low, high), link) in &self.links {
-            let is_cut = self.parts.as_ref().is_some_and(|parts| parts[*low] != parts[*high]);
-            for (node, with) in [(*low, *high), (*high, *low)].into_iter().filter(|_| is_cut) {
-                let link = link.number;
-                self.queue.plan(now + SILENCE, Happening::LinkEnds { node, with, link });
-            }
-        }
-    }
-
-    pub(super) fn link_ends(&mut self, place: Place, with: Place, number: u64) {
-        let (name, end) = link_of(place, with);
-        let Some(link) = self.links.get_mut(&name).filter(|link| link.number == number) else {
-            return;
-        };
-        let was_there = std::mem::replace(&mut link.ends[end].0, false);
-        if link.ends.iter().all(|(is_there, _)| !is_there) {
-            self.links.remove(&name);
-        }
-        if was_there && self.nodes[place].is_up {
-            let (now, id) = (self.now(), self.nodes[with].member.id);
-            self.nodes[place].gossip.link_down(id, now);
-            self.settle_gossip(place);
-        }
     }
 }
 

@@ -77,6 +77,10 @@ fn lies(network: &mut Network, liar: Place, honest: usize, old: &[Vec<u8>], roun
             network.spreads(liar, &delta);
         }
     }
+    if liar + 1 < network.nodes.len() {
+        return;
+    }
+    // The last one sends what is no message, too; after that nobody listens to it any more.
     for other in (0..honest).flat_map(|other| [other; GARBAGE]) {
         let garbage: [u8; 32] = network.chance.random();
         network.utters(liar, other, garbage.to_vec());
