@@ -158,7 +158,7 @@ impl<V: Voice> Gossip<V> {
     pub fn link_up(&mut self, node: NodeId, now: Instant) {
         self.wake(now);
         self.close(&node);
-        if self.has_left || self.faults.is_muted(&node, now) || !self.neighbours.up(node, now) {
+        if node == self.local || self.has_left || self.faults.is_muted(&node, now) || !self.neighbours.up(node, now) {
             self.outbox.disconnect(node);
             return;
         }
