@@ -85,7 +85,8 @@ impl Detector {
         self.heard + self.patience
     }
 
-    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+    #[cfg(test)]
+    fn is_silent(&self, now: Instant) -> bool {
         now >= self.silent_at()
     }
 

@@ -25,6 +25,7 @@ mod message;
 mod neighbours;
 mod outbox;
 mod presence;
+mod receive;
 mod refusal;
 mod spread;
 mod table;

@@ -269,7 +269,10 @@ mod tests {
         ];
         let bytes: Vec<u8> = messages.iter().flat_map(Message::encode).collect();
         // Of the same messages as another encoder of CBOR writes them.
-        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(bytes.len(), 1148);
         assert_eq!(hash, "3f0f88ed479d31eb8821db3a026257c1786e5f2912473afd189a3e945dba0abd");
     }
