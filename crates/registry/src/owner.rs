@@ -39,7 +39,7 @@ impl Known {
 }
 
 /// A head with its set.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) head: Head,
     /// Sorted by key and dot.
@@ -119,7 +119,7 @@ pub(crate) fn changed(base: Vec<Element>, delta: Delta) -> Box<[Element]> {
 }
 
 /// What is known of one node.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Owner {
     /// None of them replaces another; the most recent one last.
     pub(crate) heads: Vec<Stored>,

@@ -10,6 +10,7 @@
 //! the head was signed over.
 
 mod apply;
+mod copy;
 mod local;
 #[cfg(test)]
 pub(crate) mod tests;
