@@ -173,7 +173,6 @@ impl Network {
 fn verdict_on(refusal: &Refusal) -> Verdict {
     match refusal {
         Refusal::Malformed(_)
-        | Refusal::OtherNetwork
         | Refusal::BadSignature
         | Refusal::TooLong(_)
         | Refusal::NotSigned
