@@ -7,7 +7,7 @@
 //!   node (32) ‖ clock ‖ time ‖ seconds until it expires ‖ digest of the set (32) ‖ signature (64)
 //! ```
 //!
-//! in the numbers of [`wire`]; the signature is over a domain, the network, and what stands before the signature. So the
+//! with numbers as LEB128; the signature is over a domain, the network, and what stands before the signature. So the
 //! network does not travel: where it is another one, the signature does not fit.
 
 use std::fmt;
