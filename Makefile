@@ -9,7 +9,7 @@ DEV := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
 DIST := $(CARGO_TARGET_DIR)/dist
 
-.PHONY: help build release dist demo test fmt lint unit doc e2e conformance clients bench soak fuzz tools clean
+.PHONY: help build release dist demo test fmt lint unit doc e2e conformance clients bench sim soak fuzz tools clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +74,12 @@ clients: build ## third-party clients and servers: Inspector, Python SDK, the re
 bench: dist ## the table of measurements (BENCH=name runs one)
 	@echo "== benchmarks"
 	@peers=$$(scripts/peers) && scripts/apart $(RELEASE)/dawn-bench --dawn $(DIST)/dawn --agent $(RELEASE)/dawn-test-agent --peers "$$peers" --out bench/results.json $(if $(BENCH),--only $(BENCH))
+
+sim: ## whole networks of a thousand nodes in simulated time (SCENARIO=name runs one, SEED=n)
+	@scripts/tools rust
+	@echo "== simulations"
+	cargo build --locked --release -p dawn-sim
+	@$(RELEASE)/dawn-sim $(SCENARIO) $(if $(SEED),--seed $(SEED))
 
 soak: release ## an hour of 200 clients that connect, call and drop: memory and descriptors stay flat (SOAK_SECONDS)
 	@echo "== soak"

@@ -96,8 +96,8 @@ fn value(node: u32, agent: u32, version: u32) -> String {
     serde_json::to_string(&summary(node, agent, version)).expect("plain data")
 }
 
-/// What `server` knows of a node: all of its agents, the agent 7 in a version.
-async fn load(server: &Server, node: u32, changed: u32) {
+/// What `server` knows of a node: all of its agents, the agent 7 in a version. How long it took to take that in.
+async fn load(server: &Server, node: u32, changed: u32) -> Duration {
     let values = (0..AGENTS).map(|agent| {
         let is_changed = agent == 7 && changed > 0;
         let versioned = VersionedValue {
@@ -113,10 +113,13 @@ async fn load(server: &Server, node: u32, changed: u32) {
     });
     let values: Vec<_> = values.collect();
     let newest = u64::from(AGENTS + changed);
-    server
-        .handle
-        .with_chitchat(|chitchat| chitchat.reset_node_state_if_update(&id(node), values.clone().into_iter(), newest, 0))
-        .await;
+    let take = |chitchat: &mut chitchat::Chitchat| {
+        let (node, values) = (id(node), values.clone());
+        let begun = Instant::now();
+        chitchat.reset_node_state_if_update(&node, values.into_iter(), newest, 0);
+        begun.elapsed()
+    };
+    server.handle.with_chitchat(take).await
 }
 
 /// One handshake: three messages.
@@ -158,8 +161,9 @@ async fn work() -> Figures {
     let wire = Wire::default();
     let source = server(NODES + 1, &wire).await;
     let before = resident();
+    let mut merging = Duration::ZERO;
     for node in 0..NODES {
-        load(&source, node, 0).await;
+        merging += load(&source, node, 0).await;
     }
     let entry_bytes = (resident() - before) / f64::from(NODES * AGENTS);
     let sink = server(NODES + 2, &wire).await;
@@ -183,6 +187,8 @@ async fn work() -> Figures {
     Figures {
         changes: f64::from(CHANGES) / spent.as_secs_f64(),
         changes_signed: None,
+        changes_together: None,
+        merges: f64::from(NODES * AGENTS) / merging.as_secs_f64(),
         change_bytes: (wire.bytes.load(Ordering::Relaxed) - before) as f64 / f64::from(CHANGES),
         entry_bytes,
         first,

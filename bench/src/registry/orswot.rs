@@ -108,9 +108,18 @@ pub(super) fn figures() -> Figures {
         let (node, signature) = &signers[at];
         node.verify(bytes, signature).expect("signed");
     });
+    // In one state, which is its best: each merge goes through all that is known.
+    let state = encode(&sink);
+    let begun = Instant::now();
+    let mut merged = Set::new();
+    merged.merge(postcard::from_bytes(&state).expect("a state"));
+    let merges = f64::from(NODES * AGENTS) / begun.elapsed().as_secs_f64();
+    assert_eq!(merged.iter().count(), sink.iter().count());
     Figures {
         changes,
         changes_signed: Some(signed),
+        changes_together: None,
+        merges,
         change_bytes,
         entry_bytes,
         first,

@@ -79,16 +79,27 @@ fn meet(source: &mut Replica, sink: &mut Replica) -> usize {
     bytes
 }
 
+/// Takes what came together.
+fn take_all(replica: &mut Replica, deltas: &[Vec<u8>]) {
+    let applied = replica.apply_all(deltas, NEIGHBOUR, NOW, verify);
+    assert!(applied.iter().all(Result::is_ok));
+}
+
 /// One side says what it has to say; each message has a length of four bytes in front.
 fn say(speaker: &mut Session, of: &Replica, hearer: &mut Session, into: &mut Replica) -> usize {
     let mut bytes = 0;
     while let Some(message) = speaker.transmit(of).expect("it goes on") {
         bytes += 4 + message.len();
-        for delta in hearer.receive(into, &message).expect("it is understood") {
-            take(into, &delta);
-        }
+        take_all(into, &hearer.receive(into, &message).expect("it is understood"));
     }
     bytes
+}
+
+/// Things that are done in a second, of so many.
+fn a_second(count: usize, work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    count as f64 / begun.elapsed().as_secs_f64()
 }
 
 pub(super) fn figures() -> Figures {
@@ -108,15 +119,19 @@ pub(super) fn figures() -> Figures {
     }
     let again = Meeting::of(|| meet(&mut source, &mut sink));
     assert_eq!(sink.nodes(NOW).count(), source.nodes(NOW).count());
-    let deltas: Vec<Vec<u8>> = (DIFFERENCES..DIFFERENCES + CHANGES)
-        .map(|node| change(node, 2))
-        .collect();
-    let begun = Instant::now();
-    deltas.iter().for_each(|delta| take(&mut sink, delta));
-    let spent = begun.elapsed().as_secs_f64();
+    let nodes = DIFFERENCES..DIFFERENCES + CHANGES;
+    let deltas: Vec<Vec<u8>> = nodes.map(|node| change(node, 2)).collect();
+    let changes = a_second(deltas.len(), || deltas.iter().for_each(|delta| take(&mut sink, delta)));
+    let changes_together = a_second(deltas.len(), || take_all(&mut source, &deltas));
+    let states: Vec<Vec<u8>> = (0..NODES).flat_map(|node| sink.states(&key(node).node_id())).collect();
+    let mut merged = empty(SOURCE);
+    let merges = a_second((NODES * AGENTS) as usize, || take_all(&mut merged, &states));
+    assert_eq!(merged.nodes(NOW).count(), NODES as usize);
     Figures {
-        changes: f64::from(CHANGES) / spent,
+        changes,
         changes_signed: None,
+        changes_together: Some(changes_together),
+        merges,
         change_bytes: deltas.iter().map(Vec::len).sum::<usize>() as f64 / f64::from(CHANGES),
         entry_bytes,
         first,

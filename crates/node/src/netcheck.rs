@@ -30,7 +30,7 @@ const ANSWER: usize = 1024;
 
 /// What a member sees of who asks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Milliseconds since 1970 on its clock.
     pub time_ms: u64,
     /// From where the connection comes; `None` where there is none, but other members in between.
@@ -41,7 +41,7 @@ pub struct Seen {
 
 /// What a member answered, measured.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+pub(crate) struct Told {
     /// What it sees.
     pub seen: Seen,
     /// Its clock minus this node's, milliseconds; wrong by half a round trip at most.
@@ -52,7 +52,7 @@ pub struct Told {
 
 /// What addresses say of what is between this node and others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nat {
+pub(crate) struct Nat {
     /// `none`, `nat`, `symmetric` or `unknown`.
     pub guess: &'static str,
     /// Why.
@@ -66,7 +66,7 @@ fn milliseconds() -> u64 {
 
 /// The address and the port in a multiaddress.
 #[must_use]
-pub fn socket(address: &str) -> Option<(IpAddr, u16)> {
+pub(crate) fn socket(address: &str) -> Option<(IpAddr, u16)> {
     let mut parts = address.split('/').skip(1);
     let (kind, ip) = (parts.next()?, parts.next()?);
     let ip = matches!(kind, "ip4" | "ip6").then(|| ip.parse().ok())??;
@@ -75,7 +75,7 @@ pub fn socket(address: &str) -> Option<(IpAddr, u16)> {
 
 /// How far an address reaches.
 #[must_use]
-pub fn scope(ip: IpAddr) -> &'static str {
+pub(crate) fn scope(ip: IpAddr) -> &'static str {
     match ip.to_canonical() {
         ip if ip.is_loopback() => "loopback",
         IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() || is_shared(ip.octets()) => "private",
@@ -92,7 +92,7 @@ fn is_shared([a, b, ..]: [u8; 4]) -> bool {
 /// What is between this node and others, from where it listens and from where members see it: each the address that they
 /// see, and whether it is of UDP. A port says something only there: over TCP each connection may have one of its own.
 #[must_use]
-pub fn nat(own: &BTreeSet<IpAddr>, seen: &[(IpAddr, u16, bool)]) -> Nat {
+pub(crate) fn nat(own: &BTreeSet<IpAddr>, seen: &[(IpAddr, u16, bool)]) -> Nat {
     let far: Vec<_> = seen.iter().filter(|(ip, ..)| scope(*ip) == "public").collect();
     let Some((first, ..)) = far.first() else {
         let because = "no member sees this node at a public address: all are on this machine or this network";

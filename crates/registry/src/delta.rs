@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dawn_identity::AgentName;
 
-use crate::clock::Dot;
-use crate::head::{Head, HeadId, Parsed, sha256};
+use crate::clock::{Clock, Dot};
+use crate::head::{Head, Parsed, sha256};
 use crate::set::{Entry, Rest};
 use crate::wire::{self, Malformed, Reader};
 
@@ -14,10 +14,14 @@ use crate::wire::{self, Malformed, Reader};
 pub const MAX_VALUE_BYTES: usize = 32 << 10;
 /// Longest encoded delta, bytes.
 pub const MAX_DELTA_BYTES: usize = 512 << 10;
+/// Most dots that a delta names: runs of them take a few bytes, whatever their length.
+pub const MAX_DOTS: usize = 1 << 16;
 /// The first byte of every delta.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Key, dot and length of a value take no fewer bytes.
 const MIN_ENTRY_BYTES: usize = 4;
+/// Incarnation, first number and how many more take no fewer bytes.
+const MIN_RUN_BYTES: usize = 3;
 
 /// What an element is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +86,12 @@ impl Delta {
     /// # Errors
     /// [`Malformed`] if it is no delta, longer than any, or not in its one encoding.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (head, rest) = Self::begin(bytes)?;
+        Self::finish(head, rest)
+    }
+
+    /// Reads the head with which a delta begins; what follows it is left.
+    pub(crate) fn begin(bytes: &[u8]) -> Result<(Parsed, Reader<'_>), Malformed> {
         if bytes.len() > MAX_DELTA_BYTES {
             return Err(Malformed("a delta longer than any"));
         }
@@ -89,11 +99,15 @@ impl Delta {
         if reader.byte()? != VERSION {
             return Err(Malformed("a delta of another version"));
         }
-        let head = Head::parse(reader.bytes()?).map_err(|error| Malformed(error.0))?;
+        Ok((Head::read(&mut reader)?, reader))
+    }
+
+    /// Reads what follows the head.
+    pub(crate) fn finish(head: Parsed, mut reader: Reader<'_>) -> Result<Self, Malformed> {
         let count = reader.count(MIN_ENTRY_BYTES)?;
         let mut added: Vec<Element> = Vec::with_capacity(count);
         for _ in 0..count {
-            let element = element(&mut reader)?;
+            let element = element(&mut reader, &head.head().clock)?;
             if added
                 .last()
                 .is_some_and(|last| (&last.key, last.dot) >= (&element.key, element.dot))
@@ -106,7 +120,7 @@ impl Delta {
             added.push(element);
         }
         let form = reader.byte()?;
-        let dots = dots(&mut reader)?;
+        let dots = dots(&mut reader, &head.head().clock)?;
         let rest = match form {
             0 => Rest::Without(dots),
             1 => Rest::Only(dots),
@@ -114,14 +128,6 @@ impl Delta {
         };
         reader.end()?;
         Ok(Self { head, added, rest })
-    }
-
-    /// The id of the head that a delta begins with, without a look at anything else.
-    pub(crate) fn peek(bytes: &[u8]) -> Option<HeadId> {
-        let mut reader = Reader::new(bytes);
-        let is_delta = reader.byte().ok()? == VERSION;
-        let head = reader.bytes().ok().filter(|_| is_delta)?;
-        Some(HeadId(sha256(head)))
     }
 
     /// What it says, whether true or not.
@@ -150,12 +156,13 @@ impl Delta {
 
 /// The bytes of a delta; `added` are sorted by key and dot, the dots of `rest` ascend.
 pub(crate) fn encode<'a>(head: &Head, added: impl ExactSizeIterator<Item = &'a Element>, rest: &Rest) -> Vec<u8> {
+    let clock = head.clock();
     let mut out = vec![VERSION];
-    wire::put_bytes(&mut out, head.bytes());
+    out.extend_from_slice(head.bytes());
     wire::put_number(&mut out, added.len() as u64);
     for element in added {
         wire::put_bytes(&mut out, element.key.as_str().as_bytes());
-        wire::put_dot(&mut out, element.dot);
+        wire::put_dot_under(&mut out, clock, element.dot);
         wire::put_bytes(&mut out, element.value.bytes());
     }
     let (form, dots) = match rest {
@@ -163,41 +170,49 @@ pub(crate) fn encode<'a>(head: &Head, added: impl ExactSizeIterator<Item = &'a E
         Rest::Only(dots) => (1, dots),
     };
     out.push(form);
-    wire::put_number(&mut out, dots.len() as u64);
-    let mut before = NO_DOT;
-    for dot in dots {
-        let epoch = dot.epoch - before.epoch;
-        wire::put_number(&mut out, epoch);
-        wire::put_number(&mut out, dot.sequence - if epoch == 0 { before.sequence } else { 0 });
-        before = *dot;
-    }
+    put_dots(&mut out, clock, dots);
     out
 }
 
-const NO_DOT: Dot = Dot { epoch: 0, sequence: 0 };
+/// Whether the second dot is that of the next write.
+fn follows(a: &Dot, b: &Dot) -> bool {
+    a.epoch == b.epoch && a.sequence.checked_add(1) == Some(b.sequence)
+}
 
-/// Ascending dots, each as what it is more than the one before.
-fn dots(reader: &mut Reader<'_>) -> Result<Vec<Dot>, Malformed> {
-    let wrong = Malformed("dots that do not ascend");
-    let count = reader.count(2)?;
-    let mut dots = Vec::with_capacity(count);
-    let mut before = NO_DOT;
-    for _ in 0..count {
-        let (epoch, sequence) = (reader.number()?, reader.number()?);
-        if sequence == 0 {
-            return Err(wrong);
+/// Ascending dots in runs as long as they are: incarnation, first number, how many more follow each other.
+fn put_dots(out: &mut Vec<u8>, clock: &Clock, dots: &[Dot]) {
+    let runs = || dots.chunk_by(follows);
+    wire::put_number(out, runs().count() as u64);
+    for run in runs() {
+        if let Some(first) = run.first() {
+            wire::put_dot_under(out, clock, *first);
+            wire::put_number(out, run.len() as u64 - 1);
         }
-        let from = if epoch == 0 { before.sequence } else { 0 };
-        before = Dot {
-            epoch: before.epoch.checked_add(epoch).ok_or(wrong)?,
-            sequence: from.checked_add(sequence).ok_or(wrong)?,
-        };
-        dots.push(before);
+    }
+}
+
+fn dots(reader: &mut Reader<'_>, clock: &Clock) -> Result<Vec<Dot>, Malformed> {
+    let count = reader.count(MIN_RUN_BYTES)?;
+    let mut dots: Vec<Dot> = Vec::new();
+    for _ in 0..count {
+        let Dot { epoch, sequence } = reader.dot_under(clock)?;
+        let more = reader.number()?;
+        let last = sequence.checked_add(more);
+        let last = last.filter(|_| more < (MAX_DOTS - dots.len()) as u64);
+        let last = last.ok_or(Malformed("more dots than a delta names"))?;
+        let first = Dot { epoch, sequence };
+        if dots
+            .last()
+            .is_some_and(|before| *before >= first || follows(before, &first))
+        {
+            return Err(Malformed("dots that do not ascend, or not in runs"));
+        }
+        dots.extend((sequence..=last).map(|sequence| Dot { epoch, sequence }));
     }
     Ok(dots)
 }
 
-fn element(reader: &mut Reader<'_>) -> Result<Element, Malformed> {
+fn element(reader: &mut Reader<'_>, clock: &Clock) -> Result<Element, Malformed> {
     let key = match reader.bytes()? {
         [] => Key::Node,
         name => {
@@ -205,10 +220,7 @@ fn element(reader: &mut Reader<'_>) -> Result<Element, Malformed> {
             Key::Agent(name.ok_or(Malformed("no valid name of an agent"))?)
         }
     };
-    let dot = reader.dot()?;
-    if dot.sequence == 0 {
-        return Err(Malformed("a write without a number"));
-    }
+    let dot = reader.dot_under(clock)?;
     let value = reader.bytes()?;
     if value.len() > MAX_VALUE_BYTES {
         return Err(Malformed("a value longer than any"));

@@ -1,25 +1,32 @@
 //! Heads: what a node signs of its whole set. One signature vouches for every entry, and for what is gone.
+//!
+//! A head is not a CWT as other statements are: it is the one that is made, sent and read most often, by far. As a CWT
+//! nearly half of it would be labels, and texts of what every reader knows. Its bytes are
+//!
+//! ```text
+//!   node (32) ‖ clock ‖ time ‖ seconds until it expires ‖ digest of the set (32) ‖ signature (64)
+//! ```
+//!
+//! with numbers as LEB128; the signature is over a domain, the network, and what stands before the signature. So the
+//! network does not travel: where it is another one, the signature does not fit.
 
 use std::fmt;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
-use ciborium::Value as Cbor;
-use coset::cwt::{ClaimName, ClaimsSet, ClaimsSetBuilder};
-use dawn_identity::statement::{self, Kind, Malformed, Signed};
-use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
+use aws_lc_rs::digest::{SHA256, digest};
+use dawn_identity::{Keypair, NetworkId, NodeId, SIGNATURE_BYTES, UnixTime};
+use ed25519_zebra::batch::Item;
+use ed25519_zebra::{Signature, VerificationKey};
 
-use crate::clock::{Clock, Dot};
+use crate::clock::Clock;
 use crate::delta::{Element, Key};
-use crate::wire::{self, MAX_INCARNATIONS};
+use crate::signature;
+use crate::wire::{self, Malformed, Reader};
 
-/// Longest encoded head, bytes.
-pub const MAX_HEAD_BYTES: usize = 1024;
+/// Longest encoded head, bytes: a clock of all incarnations that it may tell apart, in the greatest numbers.
+pub const MAX_HEAD_BYTES: usize = 512;
 
-const KIND: Kind = Kind::new("application/dawn-head+cwt");
-/// The clock, integers: floor, then epoch and sequence of each incarnation. Labels down to -65547 are of other crates.
-const CLOCK: i64 = -65_548;
-/// The digest of the set, 32 bytes.
-const DIGEST: i64 = -65_549;
+/// What is signed begins with this, and nothing else that a node signs does.
+const DOMAIN: &[u8] = b"dawn registry head 1\0";
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
@@ -76,57 +83,64 @@ pub(crate) struct Draft<'a> {
 
 impl Head {
     /// # Errors
-    /// [`Malformed`] if it cannot be encoded.
+    /// [`Malformed`] if it would expire before it is signed.
     pub(crate) fn sign(draft: Draft<'_>, key: &Keypair) -> Result<Self, Malformed> {
-        let clock = draft.clock;
-        let dots = clock.last().iter().flat_map(|dot| [dot.epoch, dot.sequence]);
-        let numbers = std::iter::once(clock.floor()).chain(dots).map(Cbor::from).collect();
-        let claims = ClaimsSetBuilder::new()
-            .issuer(key.node_id().to_string())
-            .audience(draft.network.to_string())
-            .expiration_time(statement::date(draft.expires)?)
-            .issued_at(statement::date(draft.time)?)
-            .private_claim(CLOCK, Cbor::Array(numbers))
-            .private_claim(DIGEST, Cbor::Bytes(draft.digest.to_vec()))
-            .build();
-        let signed = Signed::sign(KIND, claims, key)?;
+        let seconds = draft.expires.since(draft.time).as_secs();
+        if seconds == 0 {
+            return Err(Malformed("expires before it is signed"));
+        }
+        let node = key.node_id();
+        let mut bytes = node.as_bytes().to_vec();
+        wire::put_clock(&mut bytes, draft.clock);
+        wire::put_number(&mut bytes, draft.time.0);
+        wire::put_number(&mut bytes, seconds);
+        bytes.extend_from_slice(&draft.digest);
+        let signature = key.sign(&to_be_signed(draft.network, &bytes));
+        bytes.extend_from_slice(&signature);
         Ok(Self {
-            node: key.node_id(),
-            clock: clock.clone(),
+            node,
+            clock: draft.clock.clone(),
             time: draft.time,
             expires: draft.expires,
             digest: draft.digest,
-            id: HeadId(sha256(signed.bytes())),
-            bytes: signed.bytes().into(),
+            id: HeadId(sha256(&bytes)),
+            bytes: bytes.into(),
         })
     }
 
-    /// Reads a head. The signature is not checked yet; `network` is the one that it says.
+    /// Reads a head. The signature is not checked yet.
     ///
     /// # Errors
     /// [`Malformed`] if it is none, or not in its one encoding.
     pub fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
-        if bytes.len() > MAX_HEAD_BYTES {
-            return Err(Malformed("a head longer than any"));
-        }
-        let (signed, mut claims) = Signed::parse(KIND, bytes)?;
-        let head = Self {
-            node: statement::parsed(claims.issuer.take(), "no valid iss")?,
-            clock: clock(&claims).ok_or(Malformed("no valid clock"))?,
-            time: statement::time(claims.issued_at.as_ref(), "no valid iat")?,
-            expires: statement::time(claims.expiration_time.as_ref(), "no valid exp")?,
-            digest: private(&claims, DIGEST)
-                .and_then(Cbor::as_bytes)
-                .and_then(|bytes| bytes.as_slice().try_into().ok())
-                .ok_or(Malformed("no valid digest"))?,
+        let mut reader = Reader::new(bytes);
+        let parsed = Self::read(&mut reader)?;
+        reader.end()?;
+        Ok(parsed)
+    }
+
+    /// Reads the head with which some bytes begin.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Parsed, Malformed> {
+        let all = reader.rest();
+        let node = reader.node()?;
+        let clock = reader.clock()?;
+        let time = reader.number()?;
+        let seconds = reader.number()?;
+        let expires = time.checked_add(seconds).filter(|_| seconds > 0);
+        let expires = expires.ok_or(Malformed("no valid time to expire"))?;
+        let digest = reader.array()?;
+        reader.take(SIGNATURE_BYTES)?;
+        let length = all.len() - reader.rest().len();
+        let bytes = all.get(..length).unwrap_or_default();
+        Ok(Parsed(Self {
+            node,
+            clock,
+            time: UnixTime(time),
+            expires: UnixTime(expires),
+            digest,
             id: HeadId(sha256(bytes)),
             bytes: bytes.into(),
-        };
-        let network = statement::parsed(claims.audience.take(), "no valid aud")?;
-        if head.expires <= head.time {
-            return Err(Malformed("expires before it is signed"));
-        }
-        Ok(Parsed { head, network, signed })
+        }))
     }
 
     /// Whose set it is of.
@@ -175,74 +189,61 @@ impl Head {
 
 /// A head as it was read, its signature not checked.
 #[derive(Debug)]
-pub struct Parsed {
-    head: Head,
-    network: NetworkId,
-    signed: Signed,
-}
+pub struct Parsed(Head);
 
 impl Parsed {
     /// What it says, whether true or not.
     #[must_use]
     pub fn head(&self) -> &Head {
-        &self.head
+        &self.0
     }
 
-    /// The network that it is for.
+    /// Whether the node that it names signed it, for this network.
     #[must_use]
-    pub fn network(&self) -> NetworkId {
-        self.network
+    pub fn is_signed(&self, network: &NetworkId) -> bool {
+        self.item(network).is_some_and(|item| item.verify_single().is_ok())
     }
 
-    /// Whether the node that it names signed it.
-    #[must_use]
-    pub fn is_signed(&self) -> bool {
-        self.signed.is_signed_by(self.head.node.as_bytes())
+    /// The same with the key of its node, made ready before.
+    pub(crate) fn is_signed_with(&self, key: &VerificationKey, network: &NetworkId) -> bool {
+        let parts = self.0.bytes.split_last_chunk();
+        parts.is_some_and(|(said, signature)| {
+            let message = to_be_signed(network, said);
+            key.verify(&Signature::from(signature), &message).is_ok()
+        })
     }
 
-    /// The head, if the node it names signed it.
+    /// What is to be verified of it.
+    pub(crate) fn item(&self, network: &NetworkId) -> Option<Item> {
+        let (said, signature) = self.0.bytes.split_last_chunk()?;
+        let message = to_be_signed(network, said);
+        Some(signature::item(self.0.node.as_bytes(), &message, signature))
+    }
+
+    /// The head, if the node it names signed it for this network.
     #[must_use]
-    pub fn verify(self) -> Option<Head> {
-        self.is_signed().then_some(self.head)
+    pub fn verify(self, network: &NetworkId) -> Option<Head> {
+        self.is_signed(network).then_some(self.0)
     }
 }
 
-fn private(claims: &ClaimsSet, label: i64) -> Option<&Cbor> {
-    let wanted = ClaimName::PrivateUse(label);
-    let mut rest = claims.rest.iter();
-    rest.find(|(name, _)| *name == wanted).map(|(_, value)| value)
-}
-
-fn clock(claims: &ClaimsSet) -> Option<Clock> {
-    let numbers = private(claims, CLOCK)?.as_array()?.iter();
-    let numbers: Vec<u64> = numbers
-        .map(|number| number.as_integer()?.try_into().ok())
-        .collect::<Option<_>>()?;
-    let (floor, dots) = numbers.split_first()?;
-    let (dots, odd) = dots.as_chunks();
-    if !odd.is_empty() || dots.len() > MAX_INCARNATIONS {
-        return None;
-    }
-    let dots = dots.iter().map(|&[epoch, sequence]| Dot { epoch, sequence });
-    Clock::from_parts(*floor, dots.collect())
+fn to_be_signed(network: &NetworkId, said: &[u8]) -> Vec<u8> {
+    [DOMAIN, network.as_bytes(), said].concat()
 }
 
 /// SHA-256 over the key, the dot and the SHA-256 of the value of every element, in their order.
 pub(crate) fn digest_of<'a>(elements: impl ExactSizeIterator<Item = &'a Element>) -> [u8; 32] {
-    let mut front = b"dawn registry set 1\0".to_vec();
-    wire::put_number(&mut front, elements.len() as u64);
-    let mut context = Context::new(&SHA256);
-    context.update(&front);
+    /// Most elements are told in so many bytes.
+    const USUAL: usize = 80;
+    let mut all = Vec::with_capacity(USUAL * (elements.len() + 1));
+    all.extend_from_slice(b"dawn registry set 1\0");
+    wire::put_number(&mut all, elements.len() as u64);
     for element in elements {
-        front.clear();
-        wire::put_bytes(&mut front, element.key.as_str().as_bytes());
-        wire::put_dot(&mut front, element.dot);
-        front.extend_from_slice(element.value.hash());
-        context.update(&front);
+        wire::put_bytes(&mut all, element.key.as_str().as_bytes());
+        wire::put_dot(&mut all, element.dot);
+        all.extend_from_slice(element.value.hash());
     }
-    let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
-    hash
+    sha256(&all)
 }
 
 /// Two different heads that a node signed for one clock: whoever sees them knows that it lies, or that somebody else has
@@ -269,10 +270,9 @@ impl Equivocation {
     pub fn verify(one: &[u8], other: &[u8], network: &NetworkId) -> Result<Self, Malformed> {
         let read = |bytes| {
             let parsed = Head::parse(bytes)?;
-            if parsed.network() != *network {
-                return Err(Malformed("of another network"));
-            }
-            parsed.verify().ok_or(Malformed("not signed by the node it names"))
+            parsed
+                .verify(network)
+                .ok_or(Malformed("not signed by the node it names"))
         };
         Self::of(&read(one)?, &read(other)?).ok_or(Malformed("the heads agree"))
     }

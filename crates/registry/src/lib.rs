@@ -23,6 +23,7 @@ mod presence;
 mod refusal;
 pub mod replica;
 pub mod set;
+mod signature;
 mod summary;
 pub mod sync;
 mod wire;

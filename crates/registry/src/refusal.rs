@@ -12,11 +12,8 @@ pub enum Refusal {
     /// Not a delta, or longer than any.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Of another network.
-    #[error("it belongs to another network")]
-    OtherNetwork,
-    /// Its head is not signed by the node it names.
-    #[error("it is not signed by the node it speaks of")]
+    /// Its head is not signed by the node it names, or for another network.
+    #[error("it is not signed by the node it speaks of, for this network")]
     BadSignature,
     /// Its head was signed in the future. One of the two clocks is wrong.
     #[error("it was signed in the future, at {0}")]
@@ -57,13 +54,12 @@ pub enum Refusal {
 }
 
 /// How many kinds of refusals there are.
-const CODES: usize = 15;
+const CODES: usize = 14;
 
 impl Refusal {
     /// Every code, in the order of the counters.
     pub const CODES: [&'static str; CODES] = [
         "malformed",
-        "other_network",
         "bad_signature",
         "from_the_future",
         "expired",
@@ -82,20 +78,19 @@ impl Refusal {
     fn place(&self) -> usize {
         match self {
             Self::Malformed(_) => 0,
-            Self::OtherNetwork => 1,
-            Self::BadSignature => 2,
-            Self::FromTheFuture(_) => 3,
-            Self::Expired(_) => 4,
-            Self::TooLong(_) => 5,
-            Self::TooOften => 6,
-            Self::Gap(_) => 7,
-            Self::NotSigned => 8,
-            Self::NoNode => 9,
-            Self::NoMember(_) => 10,
-            Self::TooMany(_) => 11,
-            Self::TooLarge(_) => 12,
-            Self::TooManyHeads => 13,
-            Self::Full => 14,
+            Self::BadSignature => 1,
+            Self::FromTheFuture(_) => 2,
+            Self::Expired(_) => 3,
+            Self::TooLong(_) => 4,
+            Self::TooOften => 5,
+            Self::Gap(_) => 6,
+            Self::NotSigned => 7,
+            Self::NoNode => 8,
+            Self::NoMember(_) => 9,
+            Self::TooMany(_) => 10,
+            Self::TooLarge(_) => 11,
+            Self::TooManyHeads => 12,
+            Self::Full => 13,
         }
     }
 

@@ -9,23 +9,24 @@
 //! Whoever passes a delta on can neither add to it nor leave anything out: the set that comes of it must be the one that
 //! the head was signed over.
 
+mod apply;
+mod copy;
 mod local;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dawn_identity::{Membership, NetworkId, NodeId, UnixTime};
 
-use crate::delta::{Delta, Element, Key, Value};
-use crate::head::{Equivocation, Head, HeadId, digest_of};
+use crate::delta::Element;
+use crate::head::{Equivocation, Head, HeadId};
 use crate::owner::{self, Known, Owner, Stored};
 use crate::refusal::{Refusal, Refusals};
-use crate::set::Rest;
 
 pub use local::{Change, LocalError};
 pub use view::NodeView;
@@ -136,139 +137,16 @@ impl Replica {
         }
     }
 
-    /// Takes an encoded delta, which `from` passed on. `verify` says what the node element (whose value it gets) makes of
-    /// a node; it is asked only where a node says something new of itself.
-    ///
-    /// # Errors
-    /// [`Refusal`] says why it is not taken; nothing changed. It is counted.
-    pub fn apply(
-        &mut self,
-        bytes: &[u8],
-        from: NodeId,
-        now: UnixTime,
-        verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
-    ) -> Result<Applied, Refusal> {
-        let applied = self.try_apply(bytes, now, verify);
-        if let Err(refusal) = &applied {
-            self.refusals.count(refusal, from);
+    fn has_room_for<'a>(
+        &self,
+        node: &NodeId,
+        elements: impl ExactSizeIterator<Item = &'a Element>,
+    ) -> Result<(), Refusal> {
+        let entries = elements.len();
+        if entries > self.limits.entries {
+            return Err(Refusal::TooMany(entries));
         }
-        applied
-    }
-
-    fn try_apply(
-        &mut self,
-        bytes: &[u8],
-        now: UnixTime,
-        verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
-    ) -> Result<Applied, Refusal> {
-        if Delta::peek(bytes).is_some_and(|id| self.heads.contains(&id)) {
-            return Ok(Applied::Known);
-        }
-        let mut delta = Delta::decode(bytes)?;
-        let Some(head) = self.admit(&mut delta, now)? else {
-            return Ok(Applied::Known);
-        };
-        let node = head.node;
-        let missing = match (delta.is_whole(), &delta.rest) {
-            (true, _) => None,
-            (false, Rest::Without(_)) => Some(Missing::Part),
-            (false, Rest::Only(_)) => Some(Missing::Whole),
-        };
-        let nobody = Owner::default();
-        let owner = self.owners.get(&node).unwrap_or(&nobody);
-        let elements = owner.assemble(delta);
-        let elements = elements.filter(|elements| digest_of(elements.iter()) == head.digest);
-        let Some(elements) = elements else {
-            return Err(match missing {
-                Some(missing) => self.misses(node, missing),
-                None => Refusal::NotSigned,
-            });
-        };
-        let own = owner::read(&elements, &Key::Node).ok_or(Refusal::NoNode)?;
-        self.has_room_for(&node, &elements)?;
-        let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
-        let membership = match owner.heads.iter().find(same) {
-            Some(stored) => Arc::clone(&stored.membership),
-            None => Arc::new(self.verified(&node, verify(&node, own))?),
-        };
-        if !self.owners.contains_key(&node) && self.owners.len() >= self.limits.nodes {
-            return Err(Refusal::Full);
-        }
-        self.missing.remove(&node);
-        let is_kept = self.keep(
-            Stored {
-                head,
-                elements: elements.into(),
-                membership,
-            },
-            now,
-        );
-        if is_kept {
-            Ok(Applied::New)
-        } else {
-            Err(Refusal::TooManyHeads)
-        }
-    }
-
-    /// The verified head of a delta, if it is news.
-    fn admit(&mut self, delta: &mut Delta, now: UnixTime) -> Result<Option<Head>, Refusal> {
-        let (parsed, limits) = (&delta.head, &self.limits);
-        let head = parsed.head();
-        if parsed.network() != self.network {
-            return Err(Refusal::OtherNetwork);
-        }
-        let owner = self.owners.get(&head.node);
-        if owner.is_some_and(|owner| owner.heads.iter().any(|stored| is_old(head, &stored.head))) {
-            return Ok(None);
-        }
-        if head.time > now + limits.skew {
-            return Err(Refusal::FromTheFuture(head.time));
-        }
-        if head.expires.since(head.time) > limits.longest {
-            return Err(Refusal::TooLong(head.expires));
-        }
-        if head.expires + limits.keep <= now {
-            return Err(Refusal::Expired(head.expires));
-        }
-        if owner.is_some_and(|owner| !owner.may_say(limits.heads_a_minute, now)) {
-            return Err(Refusal::TooOften);
-        }
-        if !delta.head.is_signed() {
-            return Err(Refusal::BadSignature);
-        }
-        let head = delta.head.head();
-        if let Some(owner) = self.owners.get_mut(&head.node)
-            && let Some(twin) = owner.twin(&head.clock)
-        {
-            let proof = Equivocation::of(&twin.head, head).filter(|_| !owner.lied);
-            let is_old = twin.head.id <= head.id;
-            if let Some(proof) = proof {
-                owner.lied = true;
-                self.events.push(Event::Lied(Box::new(proof)));
-            }
-            if is_old {
-                return Ok(None);
-            }
-        }
-        Ok(Some(delta.head.head().clone()))
-    }
-
-    /// Remembers that something is missing of a node that is known; who says so of others may have made them up.
-    fn misses(&mut self, node: NodeId, missing: Missing) -> Refusal {
-        if self.owners.contains_key(&node) {
-            let known = self.missing.entry(node).or_insert(missing);
-            if missing == Missing::Whole {
-                *known = missing;
-            }
-        }
-        Refusal::Gap(node)
-    }
-
-    fn has_room_for(&self, node: &NodeId, elements: &[Element]) -> Result<(), Refusal> {
         let size = owner::size_of_elements(elements);
-        if elements.len() > self.limits.entries {
-            return Err(Refusal::TooMany(elements.len()));
-        }
         if size > self.limits.owner_bytes {
             return Err(Refusal::TooLarge(size));
         }
@@ -278,14 +156,6 @@ impl Replica {
             return Err(Refusal::Full);
         }
         Ok(())
-    }
-
-    fn verified(&self, node: &NodeId, membership: Result<Membership, String>) -> Result<Membership, Refusal> {
-        let membership = membership.map_err(Refusal::NoMember)?;
-        if membership.node != *node || membership.network != self.network {
-            return Err(Refusal::NoMember("its certificate is that of another node".to_owned()));
-        }
-        Ok(membership)
     }
 
     /// Whether it was kept, among those of its node.
@@ -419,17 +289,22 @@ impl Replica {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn owner(&self, node: &NodeId) -> Option<&Owner> {
         self.owners.get(node)
     }
 
-    /// The first node after this one.
-    pub(crate) fn next_owner(&self, after: Option<NodeId>) -> Option<NodeId> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    /// The nodes whose ids begin with these eight bytes.
+    pub(crate) fn owners_at(&self, places: RangeInclusive<u64>) -> impl Iterator<Item = (&NodeId, &Owner)> {
+        let bound = |place: u64, rest: u8| {
+            let mut id = [rest; 32];
+            id.iter_mut()
+                .zip(place.to_be_bytes())
+                .for_each(|(byte, front)| *byte = front);
+            NodeId::from_bytes(id)
+        };
         self.owners
-            .range((from, Bound::Unbounded))
-            .next()
-            .map(|(node, _)| *node)
+            .range(bound(*places.start(), 0)..=bound(*places.end(), u8::MAX))
     }
 
     pub(crate) fn all_heads(&self, now: UnixTime) -> impl Iterator<Item = &Head> {
@@ -443,11 +318,6 @@ impl Replica {
     }
 }
 
-/// Whether a head tells nothing, whoever signed it: it is known, or one that has seen more is.
-fn is_old(head: &Head, known: &Head) -> bool {
-    head.id == known.id || (known.clock != head.clock && known.clock.includes(&head.clock))
-}
-
 fn ids(owner: &Owner) -> impl Iterator<Item = &HeadId> {
     owner.heads.iter().map(|stored| &stored.head.id)
 }
@@ -457,5 +327,5 @@ fn live(owner: &Owner, now: UnixTime) -> usize {
 }
 
 fn size_of(owner: &Owner) -> usize {
-    owner.heads.iter().map(Stored::size).sum()
+    owner.heads.iter().map(|stored| stored.size).sum()
 }

@@ -1,32 +1,34 @@
 //! Anti-entropy: two replicas find out in what they differ, and each gets what it lacks.
 //!
-//! The one that begins and the other exchange messages of at most [`MAX_MESSAGE_BYTES`], strictly in turns: whoever has
-//! something to say says all of it ([`Session::transmit`] until there is nothing), then the other.
+//! They speak in turns. In its turn a side says, in messages of at most [`MAX_MESSAGE_BYTES`] ([`Session::transmit`]
+//! until there is nothing), what it makes of the fingerprints that came, what it has where the two differ, of whom it wants
+//! more, and the deltas that it knows the other to lack; the last message says that it is the last.
 //!
 //! ```text
-//!   begins                                      answers
-//!     ├─ Compare ──────────────────────────────▶│   range-based reconciliation (negentropy) of the ids of all heads,
-//!     │◀────────────────────────────── Compare ─┤   sorted by their nodes, so that old and new head of a node are
-//!     │   …                                     │   neighbours
-//!     ├─ Lists: which ids it needs, what it has ▶│
-//!     │◀───────── Stream: deltas ─ Want: of whom ┤   each delta from what the other has of that node
-//!     ├─ Stream: deltas ─ End ─────────────────▶│
+//!   begins                                    answers
+//!     ├─ Open: fingerprints ──────────────────▶│   of ranges of nodes; of what differs, those of its parts, until a
+//!     │◀──────────────────── Step: fingerprints ┤   range holds few heads
+//!     │   …                                    │
+//!     │◀──────────────────────────── Step, Has ┤   what it has in such a range: of each node the clocks
+//!     ├─ Want ─ Stream: deltas ───────────────▶│   each delta from what the other has of that node
+//!     │◀──────────────────────── Stream: deltas ┤
 //! ```
 //!
-//! A replica that has nothing does not compare: its lists are empty and ask for everything. Where one has less than half
-//! as many heads as the other, it lists them all, which is less than a comparison would take; the one that answers asks
-//! for that by `Enumerate`, or lists its own, whereupon the two change places.
+//! Whose turn leaves nothing to be answered ends the session with it. A replica that has nothing does not compare, it is
+//! sent everything; one that has less than half as many heads as the other lists them all, which is less than a
+//! comparison would take.
 //!
 //! What is streamed is as little trusted as anything else: it goes through [`Replica::apply`].
 
 mod message;
+mod range;
 mod session;
 mod snapshot;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use message::{MAX_MESSAGE_BYTES, Message};
+pub use message::{Has, MAX_MESSAGE_BYTES, Message, Said};
 pub use session::{Session, Traffic};
 pub use snapshot::Snapshot;
 
@@ -43,19 +45,7 @@ pub enum SyncError {
     /// A message that does not belong here.
     #[error("the other side sent what was not due")]
     OutOfTurn,
-    /// The comparison does not work.
-    #[error("the comparison failed: {0}")]
-    Comparison(String),
-    /// The comparison does not come to an end.
-    #[error("the comparison takes more than {0} rounds")]
-    Endless(u32),
     /// The other side lists or streams more than a registry holds.
     #[error("the other side sends more than a registry holds")]
     TooMuch,
-}
-
-impl From<negentropy::Error> for SyncError {
-    fn from(error: negentropy::Error) -> Self {
-        Self::Comparison(error.to_string())
-    }
 }

@@ -102,6 +102,31 @@ impl<'a> Reader<'a> {
         Clock::from_parts(floor, last).ok_or(Malformed("no valid clock"))
     }
 
+    /// A dot as [`put_dot_under`] writes it.
+    pub(crate) fn dot_under(&mut self, clock: &Clock) -> Result<Dot, Malformed> {
+        let epoch = self.epoch_under(clock)?;
+        let sequence = self.number()?;
+        if sequence == 0 {
+            return Err(Malformed("a write without a number"));
+        }
+        Ok(Dot { epoch, sequence })
+    }
+
+    /// An epoch as [`put_epoch_under`] writes it.
+    pub(crate) fn epoch_under(&mut self, clock: &Clock) -> Result<u64, Malformed> {
+        let Some(place) = self.number()?.checked_sub(1) else {
+            let epoch = self.number()?;
+            let has_place = clock.last().iter().any(|dot| dot.epoch == epoch);
+            return match has_place {
+                true => Err(Malformed("an incarnation by its number, where it has a place")),
+                false => Ok(epoch),
+            };
+        };
+        let dot = usize::try_from(place).ok().and_then(|place| clock.last().get(place));
+        dot.map(|dot| dot.epoch)
+            .ok_or(Malformed("an incarnation that its clock does not tell"))
+    }
+
     pub(crate) fn dot(&mut self) -> Result<Dot, Malformed> {
         Ok(Dot {
             epoch: self.number()?,
@@ -126,6 +151,23 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 pub(crate) fn put_dot(out: &mut Vec<u8>, dot: Dot) {
     put_number(out, dot.epoch);
     put_number(out, dot.sequence);
+}
+
+/// A dot among others of one clock: most are of an incarnation that the clock tells anyhow.
+pub(crate) fn put_dot_under(out: &mut Vec<u8>, clock: &Clock, dot: Dot) {
+    put_epoch_under(out, clock, dot.epoch);
+    put_number(out, dot.sequence);
+}
+
+/// The place of an incarnation in a clock, from 1 on; or 0 and its epoch.
+pub(crate) fn put_epoch_under(out: &mut Vec<u8>, clock: &Clock, epoch: u64) {
+    match clock.last().iter().position(|dot| dot.epoch == epoch) {
+        Some(place) => put_number(out, place as u64 + 1),
+        None => {
+            out.push(0);
+            put_number(out, epoch);
+        }
+    }
 }
 
 pub(crate) fn put_clock(out: &mut Vec<u8>, clock: &Clock) {

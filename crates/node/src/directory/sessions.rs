@@ -317,7 +317,8 @@ impl Directory {
         let every = || Instant::now() + rand::random_range(EVERY.0..EVERY.1);
         let mut look = every();
         loop {
-            for (peer, due, cut) in lock(&self.0.sessions.agenda).take(Instant::now()) {
+            let begun = lock(&self.0.sessions.agenda).take(Instant::now());
+            for (peer, due, cut) in begun {
                 let directory = self.clone();
                 let stop = stop.clone();
                 self.0.tasks.spawn(async move {

@@ -345,7 +345,7 @@ async fn what_has_expired_is_hidden_and_returns_with_its_node() {
     let world = World::new();
     let homes = [world.home(1).await, world.home(2).await];
     let mut a = world.start(1, homes[0].path()).await;
-    let b = world.start_for(2, homes[1].path(), Duration::from_secs(5)).await;
+    let b = world.start_for(2, homes[1].path(), Duration::from_secs(8)).await;
     b.add_agent("notes");
     a.knows(2, &["notes"]).await;
     let id = b.id();

@@ -41,7 +41,7 @@ pub enum LocalError {
     /// The incarnation is over; a new one must be begun.
     #[error("a new incarnation must be begun: {0}")]
     Spent(#[from] Spent),
-    /// A time that no statement can say.
+    /// A head that would not count for any time.
     #[error("the head cannot be written: {0}")]
     Malformed(&'static str),
 }
@@ -226,7 +226,7 @@ impl Replica {
         if set.get(&Key::Node).is_none() {
             return Err(LocalError::NoNode);
         }
-        self.has_room_for(&self.local, set.entries())
+        self.has_room_for(&self.local, set.entries().iter())
             .map_err(LocalError::TooMuch)?;
         if set.clock() == base.clock() {
             set.touch(self.epoch)?;
@@ -240,11 +240,7 @@ impl Replica {
             digest: digest_of(set.entries().iter()),
         };
         let head = Head::sign(draft, key).map_err(|error| LocalError::Malformed(error.0))?;
-        let stored = Stored {
-            head,
-            elements: set.into_entries().into(),
-            membership: Arc::clone(&self.membership),
-        };
+        let stored = Stored::new(head, set.into_entries().into(), Arc::clone(&self.membership));
         let delta = change_of(base, &stored);
         self.missing.remove(&self.local);
         self.keep(stored, now);

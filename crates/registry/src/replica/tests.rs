@@ -3,10 +3,12 @@
 mod figures;
 mod histories;
 mod lies;
+mod together;
 
 use dawn_identity::{AgentName, Keypair, Role, Roles, Serial};
 
 use super::*;
+use crate::delta::{Delta, Key, Value};
 
 pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);

@@ -1,75 +1,85 @@
 //! The messages of a session.
 
-use dawn_identity::NodeId;
-
-use crate::head::HeadId;
+use super::range::{FINGERPRINT_BYTES, WIDTH};
 use crate::owner::{Known, MAX_HEADS};
 use crate::wire::{self, Malformed, Reader};
 
 /// Longest message, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
-const COMPARE: u8 = 0;
-const ENUMERATE: u8 = 1;
-const LISTS: u8 = 2;
-const WANT: u8 = 3;
-const STREAM: u8 = 4;
-const END: u8 = 5;
+const OPEN: u8 = 0;
+const ALL: u8 = 1;
+const STEP: u8 = 2;
+const HAS: u8 = 3;
+const WANT: u8 = 4;
+const RAW: u8 = 5;
+const LZ4: u8 = 6;
+const END: u8 = 7;
 
-const IS_LAST: u8 = 1;
-const ASKS_ALL: u8 = 2;
-
-/// A node, a number of heads.
-const MIN_HAS_BYTES: usize = 33;
+/// A place, a number of heads.
+const MIN_HAS_BYTES: usize = 9;
 /// A clock of nothing, and the front of an id.
 const MIN_KNOWN_BYTES: usize = 10;
 
 /// What somebody has of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Has {
-    pub(crate) node: NodeId,
+    /// The first eight bytes of the node's id.
+    pub(crate) place: u64,
     pub(crate) heads: Vec<Known>,
 }
 
 /// A message as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message<'a> {
-    /// A piece of a step of the comparison.
-    Compare {
+pub struct Message<'a> {
+    /// Whether it is the other side's turn with this.
+    pub is_last: bool,
+    /// What is said.
+    pub said: Said<'a>,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// Begins a comparison.
+    Open {
         /// How many heads the sender has.
         heads: u64,
-        /// Whether the step is complete with this.
-        is_last: bool,
-        /// What the reconciliation says.
+        /// The root of its snapshot, with which everything else is salted.
+        root: [u8; 16],
+        /// The fingerprints of its sixteen widest ranges.
+        parts: &'a [u8],
+    },
+    /// Begins without one: the sender has nothing but what it lists.
+    All,
+    /// A piece of what the sender makes of the fingerprints that came.
+    Step(&'a [u8]),
+    /// What the sender has of some nodes.
+    Has(Vec<Has>),
+    /// Of whom the sender wants more, and what it has of them.
+    Want(Vec<Has>),
+    /// A piece of the stream of deltas, each after its length.
+    Stream {
+        /// Whether it is an LZ4 block, after the length of what is in it.
+        is_packed: bool,
+        /// The piece.
         bytes: &'a [u8],
     },
-    /// The receiver has so little that it is to list it.
-    Enumerate,
-    /// What the sender wants and has.
-    Lists {
-        /// Whether it wants everything, also of nodes that it does not name.
-        asks_all: bool,
-        /// Whether no more follow.
-        is_last: bool,
-        /// The heads that it wants.
-        needs: Vec<HeadId>,
-        /// What it has of nodes of whom the two differ.
-        has: Vec<Has>,
-    },
-    /// Of whom the sender wants more, and what it has of them.
-    Want {
-        /// Whether no more follow.
-        is_last: bool,
-        /// What it has of them.
-        has: Vec<Has>,
-    },
-    /// A piece of the stream of deltas, each after its length.
-    Stream(&'a [u8]),
-    /// Nothing follows.
+    /// Nothing.
     End,
 }
 
+impl Said<'_> {
+    /// Whether it is to be answered.
+    pub(super) fn asks(&self) -> bool {
+        !matches!(self, Self::Stream { .. } | Self::End)
+    }
+}
+
 impl<'a> Message<'a> {
+    /// Set in the first byte of the last message of a turn.
+    pub(super) const LAST: u8 = 0x80;
+
     /// Reads a message.
     ///
     /// # Errors
@@ -79,74 +89,63 @@ impl<'a> Message<'a> {
             return Err(Malformed("a message longer than any"));
         }
         let mut reader = Reader::new(bytes);
-        match reader.byte()? {
-            COMPARE => {
-                let is_last = flags(&mut reader, IS_LAST)? != 0;
-                let heads = reader.number()?;
-                let bytes = reader.rest();
-                Ok(Self::Compare { heads, is_last, bytes })
-            }
-            STREAM => Ok(Self::Stream(reader.rest())),
-            ENUMERATE => reader.end().map(|()| Self::Enumerate),
-            END => reader.end().map(|()| Self::End),
-            LISTS => {
-                let flags = flags(&mut reader, IS_LAST | ASKS_ALL)?;
-                let count = reader.count(32)?;
-                let needs = (0..count)
-                    .map(|_| reader.array().map(HeadId))
-                    .collect::<Result<_, _>>()?;
-                let has = has(&mut reader)?;
+        let kind = reader.byte()?;
+        let said = match kind & !Self::LAST {
+            OPEN => {
+                let (heads, root) = (reader.number()?, reader.array()?);
+                let parts = reader.take(WIDTH * FINGERPRINT_BYTES)?;
                 reader.end()?;
-                Ok(Self::Lists {
-                    asks_all: flags & ASKS_ALL != 0,
-                    is_last: flags & IS_LAST != 0,
-                    needs,
-                    has,
-                })
+                Said::Open { heads, root, parts }
             }
-            WANT => {
-                let flags = flags(&mut reader, IS_LAST)?;
-                let has = has(&mut reader)?;
-                reader.end()?;
-                let is_last = flags & IS_LAST != 0;
-                Ok(Self::Want { is_last, has })
-            }
-            _ => Err(Malformed("a message of another kind")),
-        }
+            STEP => Said::Step(reader.rest()),
+            HAS => Said::Has(has(reader)?),
+            WANT => Said::Want(has(reader)?),
+            kind @ (RAW | LZ4) => Said::Stream {
+                is_packed: kind == LZ4,
+                bytes: reader.rest(),
+            },
+            ALL => reader.end().map(|()| Said::All)?,
+            END => reader.end().map(|()| Said::End)?,
+            _ => return Err(Malformed("a message of another kind")),
+        };
+        let is_last = kind & Self::LAST != 0;
+        Ok(Self { is_last, said })
     }
 
     /// The bytes to send.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Compare { heads, is_last, bytes } => {
-                let mut out = vec![COMPARE, u8::from(*is_last)];
+        let mut out = vec![if self.is_last { Self::LAST } else { 0 }];
+        let kind = match &self.said {
+            Said::Open { heads, root, parts } => {
                 wire::put_number(&mut out, *heads);
+                out.extend_from_slice(root);
+                out.extend_from_slice(parts);
+                OPEN
+            }
+            Said::All => ALL,
+            Said::Step(bytes) => {
                 out.extend_from_slice(bytes);
-                out
+                STEP
             }
-            Self::Enumerate => vec![ENUMERATE],
-            Self::End => vec![END],
-            Self::Stream(bytes) => [&[STREAM], *bytes].concat(),
-            Self::Lists {
-                asks_all,
-                is_last,
-                needs,
-                has,
-            } => {
-                let flags = if *asks_all { ASKS_ALL } else { 0 } | u8::from(*is_last);
-                let mut out = vec![LISTS, flags];
-                wire::put_number(&mut out, needs.len() as u64);
-                needs.iter().for_each(|id| out.extend_from_slice(&id.0));
-                put_has(&mut out, has);
-                out
+            Said::Has(list) => {
+                put_has(&mut out, list);
+                HAS
             }
-            Self::Want { is_last, has } => {
-                let mut out = vec![WANT, u8::from(*is_last)];
-                put_has(&mut out, has);
-                out
+            Said::Want(list) => {
+                put_has(&mut out, list);
+                WANT
             }
+            Said::Stream { is_packed, bytes } => {
+                out.extend_from_slice(bytes);
+                if *is_packed { LZ4 } else { RAW }
+            }
+            Said::End => END,
+        };
+        if let Some(first) = out.first_mut() {
+            *first |= kind;
         }
+        out
     }
 }
 
@@ -158,20 +157,10 @@ impl Has {
     }
 }
 
-fn flags(reader: &mut Reader<'_>, known: u8) -> Result<u8, Malformed> {
-    let flags = reader.byte()?;
-    if flags & !known == 0 {
-        Ok(flags)
-    } else {
-        Err(Malformed("flags that are none"))
-    }
-}
-
-fn has(reader: &mut Reader<'_>) -> Result<Vec<Has>, Malformed> {
-    let count = reader.count(MIN_HAS_BYTES)?;
-    let mut list = Vec::with_capacity(count);
-    for _ in 0..count {
-        let node = reader.node()?;
+fn has(mut reader: Reader<'_>) -> Result<Vec<Has>, Malformed> {
+    let mut list = Vec::new();
+    while !reader.rest().is_empty() {
+        let place = u64::from_be_bytes(reader.array()?);
         let count = reader.count(MIN_KNOWN_BYTES)?;
         if count > MAX_HEADS {
             return Err(Malformed("more heads than are kept of a node"));
@@ -181,15 +170,14 @@ fn has(reader: &mut Reader<'_>) -> Result<Vec<Has>, Malformed> {
             let (clock, id) = (reader.clock()?, reader.array()?);
             heads.push(Known { clock, id });
         }
-        list.push(Has { node, heads });
+        list.push(Has { place, heads });
     }
     Ok(list)
 }
 
 fn put_has(out: &mut Vec<u8>, list: &[Has]) {
-    wire::put_number(out, list.len() as u64);
-    for Has { node, heads } in list {
-        out.extend_from_slice(node.as_bytes());
+    for Has { place, heads } in list {
+        out.extend_from_slice(&place.to_be_bytes());
         wire::put_number(out, heads.len() as u64);
         for known in heads {
             wire::put_clock(out, &known.clock);

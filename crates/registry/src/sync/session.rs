@@ -1,27 +1,23 @@
 //! One conversation of two replicas.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use dawn_identity::NodeId;
-use negentropy::{Id, Negentropy, NegentropyStorageVector};
 
 use super::SyncError;
-use super::message::{Has, MAX_MESSAGE_BYTES, Message};
-use super::snapshot::Snapshot;
+use super::message::{Has, MAX_MESSAGE_BYTES, Message, Said};
+use super::range::{self, Range, Step, Verdict};
+use super::snapshot::{Snapshot, place};
 use super::stream::{Inbox, Outbox};
-use crate::head::HeadId;
 use crate::owner::{Known, MAX_HEADS};
 use crate::replica::Replica;
+use crate::wire::Reader;
 
-/// Rounds of a comparison: each makes ranges 256 times shorter, or is one message of many ids.
-const MAX_ROUNDS: u32 = 64;
-/// Messages in which a registry can be listed, more than enough.
-const MAX_MESSAGES: usize = 64;
+/// Messages of a session besides what is in them, more than enough.
+const MAX_MESSAGES: usize = 256;
 /// Bytes of a message before its content is closed: what is added last may be a little longer.
 const FULL: usize = MAX_MESSAGE_BYTES - (2 << 10);
-/// Bytes of a step of the comparison before it is closed; the rest is compared in the next.
-const STEP: usize = 1 << 20;
 
 /// What a session sent and received, bytes of both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,50 +26,45 @@ pub struct Traffic {
     pub messages: u64,
     /// What was said to find out who lacks what.
     pub overhead: u64,
-    /// The deltas themselves.
+    /// The deltas themselves, as they are sent.
     pub deltas: u64,
 }
 
-/// What is to be done next. Who lists is the asker, who gets the lists the giver; usually the one that began asks.
+/// What this side still has to say in its turn.
+#[derive(Debug, Default)]
+struct Speech {
+    /// Messages that are ready.
+    ready: VecDeque<Vec<u8>>,
+    /// Nodes of whom is said what is here, from the end on.
+    has: Vec<NodeId>,
+    /// Places of whom more is wanted, from the end on.
+    want: Vec<u64>,
+    outbox: Outbox,
+}
+
+/// What came in the turn of the other side.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Fingerprints to be answered.
+    questions: Vec<(Range, range::Parts)>,
+    /// The other's, where it begins; and how many heads it has.
+    opening: Option<u64>,
+    /// What it makes of the fingerprints that it got.
+    step: Vec<u8>,
+    /// Ranges of which it says all that it has.
+    listed: Vec<Range>,
+    /// What it has of some nodes.
+    has: BTreeMap<u64, Vec<Known>>,
+    /// Of whom it wants more.
+    want: BTreeMap<u64, Vec<Known>>,
+    /// Whether it waits for an answer.
+    asks: bool,
+}
+
 #[derive(Debug)]
 enum State {
-    /// Begins with a comparison.
-    Opening,
-    /// Waits for the other's step of the comparison.
-    Comparing {
-        have: BTreeSet<NodeId>,
-        need: BTreeSet<HeadId>,
-        rounds: u32,
-    },
-    /// Waits for the first message, or for the next step of a comparison.
-    Answering {
-        rounds: u32,
-    },
-    /// Has messages to send, and then goes on.
-    Sending(VecDeque<Vec<u8>>, Box<State>),
-    /// Asker: sends its lists.
-    Listing {
-        asks_all: bool,
-        needs: Vec<HeadId>,
-        nodes: Vec<NodeId>,
-    },
-    /// Asker: gets deltas, until it is told what the other wants.
-    Asked {
-        wants: BTreeMap<NodeId, Vec<Known>>,
-    },
-    /// Asker: sends what the other wants.
-    Returning(Outbox),
-    /// Giver: gets the lists.
-    Collecting {
-        asks_all: bool,
-        theirs: BTreeMap<NodeId, Vec<Known>>,
-    },
-    /// Giver: sends deltas.
-    Giving(Outbox),
-    /// Giver: says what it wants.
-    Wanting(Vec<NodeId>),
-    /// Giver: gets deltas until the end.
-    Given,
+    Speaking(Speech),
+    Listening(Heard),
     Done,
 }
 
@@ -82,9 +73,15 @@ enum State {
 pub struct Session {
     snapshot: Arc<Snapshot>,
     state: State,
+    /// With what fingerprints are salted.
+    salt: [u8; 16],
+    /// Whether this side said something that is to be answered in this turn.
+    asks: bool,
+    /// The ranges whose parts' fingerprints this side sent last.
+    open: Vec<Range>,
+    /// The ranges that the other side was asked to list.
+    asked: Vec<Range>,
     inbox: Inbox,
-    /// What came of a step of the comparison that is not complete.
-    step: Vec<u8>,
     /// What the other listed, and its messages without anything in them.
     listed: usize,
     traffic: Traffic,
@@ -94,36 +91,50 @@ impl Session {
     /// Begins one.
     #[must_use]
     pub fn initiate(snapshot: Arc<Snapshot>) -> Self {
-        let state = match snapshot.is_empty() {
-            true => listing_all(Vec::new()),
-            false => State::Opening,
+        let (heads, salt) = (snapshot.len() as u64, snapshot.salt());
+        let parts = snapshot.parts(Range::ALL, &salt);
+        let said = match heads {
+            0 => Said::All,
+            _ => Said::Open {
+                heads,
+                root: salt,
+                parts: parts.as_flattened(),
+            },
         };
-        Self::new(snapshot, state)
+        let mut speech = Speech::default();
+        speech.ready.push_back(message(said));
+        let mut session = Self::new(snapshot, State::Speaking(speech));
+        session.salt = salt;
+        session.open.push(Range::ALL);
+        session
     }
 
     /// Begins one that is about these nodes only: without a comparison, each side gets what it lacks of them.
     #[must_use]
     pub fn fetch(snapshot: Arc<Snapshot>, nodes: impl IntoIterator<Item = NodeId>) -> Self {
-        let state = State::Listing {
-            asks_all: false,
-            needs: Vec::new(),
-            nodes: nodes.into_iter().collect(),
+        let has = nodes.into_iter().collect();
+        let speech = Speech {
+            has,
+            ..Speech::default()
         };
-        Self::new(snapshot, state)
+        Self::new(snapshot, State::Speaking(speech))
     }
 
     /// Answers one.
     #[must_use]
     pub fn respond(snapshot: Arc<Snapshot>) -> Self {
-        Self::new(snapshot, State::Answering { rounds: 0 })
+        Self::new(snapshot, State::Listening(Heard::default()))
     }
 
     fn new(snapshot: Arc<Snapshot>, state: State) -> Self {
         Self {
             snapshot,
             state,
+            salt: [0; 16],
+            asks: false,
+            open: Vec::new(),
+            asked: Vec::new(),
             inbox: Inbox::default(),
-            step: Vec::new(),
             listed: 0,
             traffic: Traffic::default(),
         }
@@ -141,307 +152,230 @@ impl Session {
         self.traffic
     }
 
-    fn negentropy(&self) -> Result<Negentropy<'_, NegentropyStorageVector>, SyncError> {
-        Ok(Negentropy::borrowed(&self.snapshot.storage, STEP as u64)?)
-    }
-
     /// The next message to send, if it is this side's turn and something is left to say.
     ///
     /// # Errors
-    /// [`SyncError::Comparison`] if the comparison cannot begin.
+    /// None today.
     pub fn transmit(&mut self, replica: &Replica) -> Result<Option<Vec<u8>>, SyncError> {
-        let (message, state) = match std::mem::replace(&mut self.state, State::Done) {
-            State::Opening => {
-                let bytes = self.negentropy()?.initiate()?;
-                let state = State::Comparing {
-                    have: BTreeSet::new(),
-                    need: BTreeSet::new(),
-                    rounds: 0,
-                };
-                next_of(self.compare(&bytes), state)
-            }
-            State::Sending(messages, then) => next_of(messages, *then),
-            State::Listing {
-                asks_all,
-                mut needs,
-                mut nodes,
-            } => {
-                let now: Vec<HeadId> = needs.split_off(needs.len() - needs.len().min(FULL / 64));
-                let has = some_of(&mut nodes, FULL / 2, replica);
-                let is_last = needs.is_empty() && nodes.is_empty();
-                let message = Message::Lists {
-                    asks_all,
-                    is_last,
-                    needs: now,
-                    has,
-                };
-                let then = match is_last {
-                    true => State::Asked { wants: BTreeMap::new() },
-                    false => State::Listing { asks_all, needs, nodes },
-                };
-                (Some(message.encode()), then)
-            }
-            State::Returning(mut outbox) => match outbox.piece(replica) {
-                Some(piece) => (Some(piece), State::Returning(outbox)),
-                None => (Some(Message::End.encode()), State::Done),
-            },
-            State::Giving(mut outbox) => match outbox.piece(replica) {
-                Some(piece) => (Some(piece), State::Giving(outbox)),
-                None => self.want(lacking(&outbox.theirs, replica), replica),
-            },
-            State::Wanting(nodes) => self.want(nodes, replica),
-            state @ (State::Comparing { .. }
-            | State::Answering { .. }
-            | State::Asked { .. }
-            | State::Collecting { .. }
-            | State::Given
-            | State::Done) => (None, state),
+        let State::Speaking(speech) = &mut self.state else {
+            return Ok(None);
         };
-        self.state = state;
-        if let Some(message) = &message {
-            self.count(message);
+        let mut message = speech.next(replica);
+        let is_last = speech.is_over();
+        if is_last && let Some(first) = message.first_mut() {
+            *first |= Message::LAST;
         }
-        Ok(message)
-    }
-
-    fn want(&self, mut nodes: Vec<NodeId>, replica: &Replica) -> (Option<Vec<u8>>, State) {
-        let has = some_of(&mut nodes, FULL, replica);
-        let is_last = nodes.is_empty();
-        let then = if is_last { State::Given } else { State::Wanting(nodes) };
-        (Some(Message::Want { is_last, has }.encode()), then)
-    }
-
-    /// The messages that a step of the comparison takes.
-    fn compare(&self, bytes: &[u8]) -> VecDeque<Vec<u8>> {
-        let heads = self.snapshot.len() as u64;
-        let pieces = bytes.chunks(FULL);
-        let count = pieces.len();
-        let message = |(place, bytes)| {
-            let is_last = place + 1 == count;
-            Message::Compare { heads, is_last, bytes }.encode()
-        };
-        pieces.enumerate().map(message).collect()
-    }
-
-    fn count(&mut self, message: &[u8]) {
-        self.traffic.messages += 1;
-        match Message::decode(message) {
-            Ok(Message::Stream(bytes)) => {
-                self.traffic.overhead += (message.len() - bytes.len()) as u64;
-                self.traffic.deltas += bytes.len() as u64;
-            }
-            _ => self.traffic.overhead += message.len() as u64,
+        let read = Message::decode(&message)?;
+        self.traffic.count(&message, &read.said);
+        self.asks |= read.said.asks();
+        if is_last {
+            self.state = match std::mem::take(&mut self.asks) {
+                true => State::Listening(Heard::default()),
+                false => State::Done,
+            };
         }
+        Ok(Some(message))
     }
 
-    /// Takes a message of the other side, and gives the deltas that were in it, for [`Replica::apply`].
+    /// Takes a message of the other side, and gives the deltas that were in it, for [`Replica::apply_all`].
     ///
     /// # Errors
     /// [`SyncError`] says what is wrong with it; the session is over.
     pub fn receive(&mut self, replica: &Replica, bytes: &[u8]) -> Result<Vec<Vec<u8>>, SyncError> {
-        let state = std::mem::replace(&mut self.state, State::Done);
-        let message = Message::decode(bytes)?;
-        self.count(bytes);
-        if let (State::Asked { .. } | State::Given, Message::Stream(piece)) = (&state, &message) {
-            let deltas = self.inbox.read(piece, replica.limits().bytes)?;
-            self.state = state;
-            return Ok(deltas);
+        // Whatever fails here ends the session.
+        let State::Listening(mut heard) = std::mem::replace(&mut self.state, State::Done) else {
+            return Err(SyncError::OutOfTurn);
+        };
+        let Message { is_last, said } = Message::decode(bytes)?;
+        self.traffic.count(bytes, &said);
+        let deltas = self.hear(&mut heard, said, replica)?;
+        self.state = match is_last {
+            true => self.turn(heard, replica)?,
+            false => State::Listening(heard),
+        };
+        Ok(deltas)
+    }
+
+    fn hear(&mut self, heard: &mut Heard, said: Said<'_>, replica: &Replica) -> Result<Vec<Vec<u8>>, SyncError> {
+        let is_first = self.traffic.messages == 1;
+        heard.asks |= said.asks();
+        match said {
+            Said::Open { heads, root, parts } if is_first => {
+                self.salt = root;
+                heard.opening = Some(heads);
+                heard
+                    .questions
+                    .push((Range::ALL, range::parts(&mut Reader::new(parts))?));
+            }
+            Said::All if is_first => heard.listed.push(Range::ALL),
+            Said::Open { .. } | Said::All => return Err(SyncError::OutOfTurn),
+            Said::Step(bytes) => {
+                heard.step.extend_from_slice(bytes);
+                if heard.step.len() > Step::most_bytes(self.open.len()) || bytes.is_empty() {
+                    return Err(SyncError::OutOfTurn);
+                }
+            }
+            Said::Has(list) => {
+                self.count(list.len(), replica)?;
+                put(&mut heard.has, list);
+            }
+            Said::Want(list) => {
+                self.count(list.len(), replica)?;
+                put(&mut heard.want, list);
+            }
+            Said::Stream { is_packed, bytes } => {
+                return self.inbox.read(is_packed, bytes, replica.limits().bytes);
+            }
+            Said::End => self.count(0, replica)?,
         }
-        if let (State::Answering { .. } | State::Comparing { .. }, Message::Compare { is_last, bytes, .. }) =
-            (&state, &message)
-        {
-            if self.step.len() + bytes.len() > STEP + MAX_MESSAGE_BYTES {
-                return Err(SyncError::TooMuch);
-            }
-            self.step.extend_from_slice(bytes);
-            if !is_last && bytes.is_empty() {
-                return Err(SyncError::OutOfTurn);
-            }
-            if !is_last {
-                self.state = state;
-                return Ok(Vec::new());
-            }
-        }
-        self.state = self.next(state, message, replica)?;
         Ok(Vec::new())
     }
 
-    fn next(&mut self, state: State, message: Message<'_>, replica: &Replica) -> Result<State, SyncError> {
-        match (state, message) {
-            (State::Answering { rounds }, Message::Compare { heads, .. }) => {
-                let step = std::mem::take(&mut self.step);
-                if rounds > MAX_ROUNDS {
-                    return Err(SyncError::Endless(MAX_ROUNDS));
-                }
-                let ours = self.snapshot.len() as u64;
-                if rounds == 0 && heads.saturating_mul(2) <= ours {
-                    return Ok(sending(Message::Enumerate.encode(), collecting(false)));
-                }
-                if rounds == 0 && ours.saturating_mul(2) <= heads {
-                    return Ok(listing_all(all_nodes(replica)));
-                }
-                let answer = self.negentropy()?.reconcile(&step)?;
-                let then = State::Answering { rounds: rounds + 1 };
-                Ok(State::Sending(self.compare(&answer), Box::new(then)))
-            }
-            (State::Comparing { have, need, rounds }, Message::Compare { .. }) => {
-                let step = std::mem::take(&mut self.step);
-                self.compared(have, need, rounds, &step, replica)
-            }
-            (State::Comparing { rounds: 0, .. }, Message::Enumerate) => Ok(listing_all(all_nodes(replica))),
-            (State::Answering { .. } | State::Comparing { rounds: 0, .. }, message @ Message::Lists { .. }) => {
-                self.next(collecting(false), message, replica)
-            }
-            (State::Answering { .. }, Message::End) => Ok(State::Done),
-            (
-                State::Collecting {
-                    asks_all: before,
-                    mut theirs,
-                },
-                Message::Lists {
-                    asks_all,
-                    is_last,
-                    needs,
-                    has,
-                },
-            ) => {
-                self.lists(needs.len() + has.len(), replica)?;
-                for Has { node, heads } in has {
-                    theirs.insert(node, heads);
-                }
-                for id in &needs {
-                    let Some(node) = self.snapshot.node_of(id) else {
-                        continue;
-                    };
-                    // Where nothing is said of a node, the other has all of it that it does not need.
-                    let known = theirs.entry(node).or_insert_with(|| replica.known(&node));
-                    known.retain(|known| !id.0.starts_with(&known.id));
-                }
-                let asks_all = asks_all || before;
-                Ok(match is_last {
-                    true => State::Giving(Outbox::new(asks_all, theirs)),
-                    false => State::Collecting { asks_all, theirs },
-                })
-            }
-            (State::Asked { mut wants }, Message::Want { is_last, has }) => {
-                self.inbox.end()?;
-                self.lists(has.len(), replica)?;
-                wants.extend(has.into_iter().map(|has| (has.node, has.heads)));
-                Ok(match is_last {
-                    true => State::Returning(Outbox::new(false, wants)),
-                    false => State::Asked { wants },
-                })
-            }
-            (State::Given, Message::End) => self.inbox.end().map(|()| State::Done),
-            _ => Err(SyncError::OutOfTurn),
-        }
-    }
-
     /// Counts what the other lists; also a list of nothing, so that there is an end to them.
-    fn lists(&mut self, count: usize, replica: &Replica) -> Result<(), SyncError> {
+    fn count(&mut self, count: usize, replica: &Replica) -> Result<(), SyncError> {
         self.listed = self.listed.saturating_add(count).saturating_add(1);
-        match self.listed > most_heads(replica) + MAX_MESSAGES {
+        // Of a node it may be said both what is there and that more is wanted.
+        let most = replica.limits().nodes.saturating_mul(2 * MAX_HEADS);
+        match self.listed > most.saturating_add(MAX_MESSAGES) {
             true => Err(SyncError::TooMuch),
             false => Ok(()),
         }
     }
 
-    /// A step of the comparison, at the side that began.
-    fn compared(
-        &self,
-        mut have: BTreeSet<NodeId>,
-        mut need: BTreeSet<HeadId>,
-        rounds: u32,
-        bytes: &[u8],
-        replica: &Replica,
-    ) -> Result<State, SyncError> {
-        if rounds >= MAX_ROUNDS {
-            return Err(SyncError::Endless(MAX_ROUNDS));
+    /// The other side has said all: what is to be said now.
+    fn turn(&mut self, mut heard: Heard, replica: &Replica) -> Result<State, SyncError> {
+        self.inbox.end()?;
+        let open = std::mem::take(&mut self.open);
+        let mut to_list = Vec::new();
+        heard.listed.append(&mut self.asked);
+        if !heard.step.is_empty() {
+            let step = Step::read(&heard.step, &open)?;
+            heard.questions.extend(step.differ);
+            heard.listed.extend(step.listed);
+            to_list = step.asked;
         }
-        let (mut ours, mut theirs): (Vec<Id>, Vec<Id>) = Default::default();
-        let mut negentropy = self.negentropy()?;
-        negentropy.set_initiator();
-        let answer = negentropy.reconcile_with_ids(bytes, &mut ours, &mut theirs)?;
-        let node = |id: Id| self.snapshot.node_of(&HeadId(id.to_bytes()));
-        have.extend(ours.into_iter().filter_map(node));
-        need.extend(theirs.into_iter().map(|id| HeadId(id.to_bytes())));
-        if need.len() > most_heads(replica) {
-            return Err(SyncError::TooMuch);
+        if !heard.asks {
+            return Ok(State::Done);
         }
-        if let Some(answer) = answer {
-            let rounds = rounds + 1;
-            let then = State::Comparing { have, need, rounds };
-            return Ok(State::Sending(self.compare(&answer), Box::new(then)));
+        let mut speech = Speech::default();
+        let (step, bytes) = self.answer(&heard);
+        if !step.is_empty() {
+            let pieces = bytes.chunks(FULL);
+            speech.ready.extend(pieces.map(|piece| message(Said::Step(piece))));
         }
-        if have.is_empty() && need.is_empty() {
-            return Ok(sending(Message::End.encode(), State::Done));
+        self.open = step.differ.into_iter().map(|(range, _)| range).collect();
+        self.asked = step.asked;
+        to_list.extend(step.listed);
+        let listed = to_list.into_iter().flat_map(|range| replica.owners_at(range.places()));
+        speech.has = listed.map(|(node, _)| *node).collect();
+        for range in heard.listed {
+            for (node, _) in replica.owners_at(range.places()) {
+                heard.has.entry(place(node)).or_default();
+            }
         }
-        Ok(State::Listing {
-            asks_all: false,
-            needs: need.into_iter().collect(),
-            nodes: have.into_iter().collect(),
-        })
+        speech.want = heard
+            .has
+            .iter()
+            .filter(|(place, known)| lacks(replica, **place, known))
+            .map(|(place, _)| *place)
+            .collect();
+        // Where a place is in both, what was said last counts.
+        heard.has.append(&mut heard.want);
+        heard.has.retain(|place, known| {
+            let mut owners = replica.owners_at(*place..=*place);
+            owners.any(|(_, owner)| owner.has_for(known))
+        });
+        speech.outbox = Outbox::new(heard.has);
+        Ok(State::Speaking(speech))
+    }
+
+    /// What is made of the fingerprints that came.
+    fn answer(&self, heard: &Heard) -> (Step, Vec<u8>) {
+        let ours = self.snapshot.len() as u64;
+        match heard.opening {
+            Some(_) if self.snapshot.salt() == self.salt => (Step::default(), Vec::new()),
+            Some(theirs) if theirs.saturating_mul(2) <= ours => Step::only(Verdict::Asked, &self.snapshot, &self.salt),
+            Some(theirs) if ours.saturating_mul(2) <= theirs => Step::only(Verdict::Listed, &self.snapshot, &self.salt),
+            _ => Step::of(&heard.questions, &self.snapshot, &self.salt),
+        }
     }
 }
 
-fn sending(message: Vec<u8>, then: State) -> State {
-    State::Sending(VecDeque::from([message]), Box::new(then))
-}
+impl Speech {
+    /// The next message. Where nothing is left that says so.
+    fn next(&mut self, replica: &Replica) -> Vec<u8> {
+        if let Some(message) = self.ready.pop_front() {
+            return message;
+        }
+        if !self.has.is_empty() {
+            return message(Said::Has(some_of(&mut self.has, |node| {
+                let heads = replica.known(node);
+                Has {
+                    place: place(node),
+                    heads,
+                }
+            })));
+        }
+        if !self.want.is_empty() {
+            return message(Said::Want(some_of(&mut self.want, |place| {
+                let nodes = replica.owners_at(*place..=*place);
+                let heads = nodes.flat_map(|(node, _)| replica.known(node)).take(MAX_HEADS);
+                Has {
+                    place: *place,
+                    heads: heads.collect(),
+                }
+            })));
+        }
+        self.outbox.piece(replica).unwrap_or_else(|| message(Said::End))
+    }
 
-/// The first of some messages, and what is to be done then.
-fn next_of(mut messages: VecDeque<Vec<u8>>, then: State) -> (Option<Vec<u8>>, State) {
-    let message = messages.pop_front();
-    match messages.is_empty() {
-        true => (message, then),
-        false => (message, State::Sending(messages, Box::new(then))),
+    fn is_over(&self) -> bool {
+        self.ready.is_empty() && self.has.is_empty() && self.want.is_empty() && self.outbox.is_empty()
     }
 }
 
-fn collecting(asks_all: bool) -> State {
-    State::Collecting {
-        asks_all,
-        theirs: BTreeMap::new(),
+impl Traffic {
+    fn count(&mut self, message: &[u8], said: &Said<'_>) {
+        let deltas = match said {
+            Said::Stream { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        };
+        self.messages += 1;
+        self.deltas += deltas;
+        self.overhead += message.len() as u64 - deltas;
     }
 }
 
-fn listing_all(nodes: Vec<NodeId>) -> State {
-    State::Listing {
-        asks_all: true,
-        needs: Vec::new(),
-        nodes,
+fn message(said: Said<'_>) -> Vec<u8> {
+    Message { is_last: false, said }.encode()
+}
+
+fn put(all: &mut BTreeMap<u64, Vec<Known>>, list: Vec<Has>) {
+    for Has { place, heads } in list {
+        all.entry(place).or_default().extend(heads);
     }
 }
 
-/// Heads that a registry holds at most.
-fn most_heads(replica: &Replica) -> usize {
-    replica.limits().nodes.saturating_mul(MAX_HEADS)
+/// Whether the other has something of a node that is not here.
+fn lacks(replica: &Replica, place: u64, theirs: &[Known]) -> bool {
+    let is_here = |known| {
+        let mut owners = replica.owners_at(place..=place);
+        owners.any(|(_, owner)| owner.covers(known))
+    };
+    !theirs.iter().all(is_here)
 }
 
-fn all_nodes(replica: &Replica) -> Vec<NodeId> {
-    std::iter::successors(replica.next_owner(None), |node| replica.next_owner(Some(*node))).collect()
-}
-
-/// Takes nodes from the end, and says what is known of them, in about so many bytes.
-fn some_of(nodes: &mut Vec<NodeId>, most: usize, replica: &Replica) -> Vec<Has> {
+/// Takes some from the end, and says what is known of them, in about so many bytes as a message has.
+fn some_of<T>(all: &mut Vec<T>, known_of: impl Fn(&T) -> Has) -> Vec<Has> {
     let (mut list, mut size) = (Vec::new(), 0);
-    while let Some(node) = nodes.last().copied() {
-        let heads = replica.known(&node);
-        let has = Has { node, heads };
+    while let Some(one) = all.last() {
+        let has = known_of(one);
         size += has.size();
-        if size > most {
+        if size > FULL && !list.is_empty() {
             break;
         }
-        nodes.pop();
+        all.pop();
         list.push(has);
     }
     list
-}
-
-/// The nodes of whom the other has something that is not here.
-fn lacking(theirs: &BTreeMap<NodeId, Vec<Known>>, replica: &Replica) -> Vec<NodeId> {
-    let lacks = |node: &NodeId, known: &Known| replica.owner(node).is_none_or(|owner| !owner.covers(known));
-    let nodes = theirs
-        .iter()
-        .filter(|(node, heads)| heads.iter().any(|known| lacks(node, known)));
-    nodes.map(|(node, _)| *node).collect()
 }

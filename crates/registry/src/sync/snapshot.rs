@@ -2,65 +2,111 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use dawn_identity::{NodeId, UnixTime};
-use negentropy::{Id, NegentropyStorageBase, NegentropyStorageVector};
 
 use super::SyncError;
-use crate::head::HeadId;
+use super::range::{FINGERPRINT_BYTES, Fingerprint, Parts, Range};
+use crate::owner::MAX_HEADS;
 use crate::replica::Replica;
 
-/// The ids of all heads of a replica at one time, some 100 bytes each. Sessions may share one.
+/// The ids of all heads of a replica at one time, 40 bytes each. Sessions may share one.
 pub struct Snapshot {
-    pub(super) storage: NegentropyStorageVector,
-    /// Sorted by id.
-    heads: Vec<(HeadId, NodeId)>,
+    /// Of whom each head is, ascending.
+    places: Vec<u64>,
+    /// The ids of the heads, in the same order.
+    ids: Vec<[u8; 32]>,
+    root: [u8; 32],
 }
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot({} heads)", self.heads.len())
+        write!(f, "Snapshot({} heads)", self.places.len())
     }
 }
 
-/// Where the heads of a node stand among all: beside each other, and nodes evenly spread. Three bytes tell some millions
-/// of nodes apart well enough, and are short where ranges are named.
-fn place(node: &NodeId) -> u64 {
-    let [a, b, c, ..] = node.as_bytes();
-    u64::from_be_bytes([0, 0, 0, 0, 0, *a, *b, *c])
+/// Where a node stands among all: the first eight bytes of its id. Who has keys made until two nodes stand in one place
+/// makes himself be told of less well, and nobody else: it takes 2^64 keys to stand where another does.
+pub(crate) fn place(node: &NodeId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *node.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// SHA-256 over a domain or salt and some ids.
+fn hash(front: &[u8], ids: &[[u8; 32]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    context.update(front);
+    context.update(ids.as_flattened());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
 }
 
 impl Snapshot {
     /// What a replica has now.
     ///
     /// # Errors
-    /// [`SyncError::Comparison`] if the comparison cannot hold it.
+    /// [`SyncError::TooMuch`] if that is more heads than a session can be about.
     pub fn of(replica: &Replica, now: UnixTime) -> Result<Self, SyncError> {
-        let mut storage = NegentropyStorageVector::new();
-        let mut heads = Vec::new();
-        for head in replica.all_heads(now) {
-            storage.insert(place(&head.node), Id::from_byte_array(head.id.0))?;
-            heads.push((head.id, head.node));
+        let heads = replica.all_heads(now).map(|head| (place(&head.node), head.id.0));
+        // By node, and the heads of a node by an order that is the same everywhere.
+        let (places, ids): (Vec<u64>, Vec<[u8; 32]>) = heads.unzip();
+        if ids.len() > replica.limits().nodes.saturating_mul(MAX_HEADS) {
+            return Err(SyncError::TooMuch);
         }
-        storage.seal()?;
-        heads.sort_unstable();
-        Ok(Self { storage, heads })
+        let root = hash(b"dawn registry snapshot 1\0", &ids);
+        Ok(Self { places, ids, root })
     }
 
     /// How many heads there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.storage.size().unwrap_or_default()
+        self.places.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.places.is_empty()
     }
 
-    /// Whose head this is.
-    pub(super) fn node_of(&self, id: &HeadId) -> Option<NodeId> {
-        let place = self.heads.binary_search_by_key(id, |(id, _)| *id).ok()?;
-        self.heads.get(place).map(|(_, node)| *node)
+    /// Stands for all of it: SHA-256 over the ids of the heads. Replicas with equal roots know the same.
+    #[must_use]
+    pub fn root(&self) -> &[u8; 32] {
+        &self.root
+    }
+
+    /// The front of the root, with which a session is salted.
+    pub(super) fn salt(&self) -> [u8; 16] {
+        let (front, _) = self.root.split_at(16);
+        front.try_into().unwrap_or_default()
+    }
+
+    fn ids_of(&self, range: Range) -> &[[u8; 32]] {
+        let (first, last) = range.places().into_inner();
+        let from = self.places.partition_point(|place| *place < first);
+        let behind = self.places.partition_point(|place| *place <= last);
+        self.ids.get(from..behind).unwrap_or_default()
+    }
+
+    /// Heads in a range.
+    pub(super) fn count(&self, range: Range) -> usize {
+        self.ids_of(range).len()
+    }
+
+    /// What stands for a range in a session.
+    pub(super) fn fingerprint(&self, range: Range, salt: &[u8; 16]) -> Fingerprint {
+        let hash = hash(salt, self.ids_of(range));
+        let (front, _) = hash.split_at(FINGERPRINT_BYTES);
+        front.try_into().unwrap_or_default()
+    }
+
+    /// What stands for the parts of a range.
+    pub(super) fn parts(&self, range: Range, salt: &[u8; 16]) -> Parts {
+        let mut parts = Parts::default();
+        for (part, range) in parts.iter_mut().zip(range.parts()) {
+            *part = self.fingerprint(range, salt);
+        }
+        parts
     }
 }

@@ -1,66 +1,67 @@
-//! The stream of deltas: each after its length, cut into messages wherever one is full.
+//! The stream of deltas: each after its length, cut into messages wherever one is full. What gets shorter by it is packed,
+//! message by message, so that whoever reads needs no more memory than for one of them.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
-
-use dawn_identity::NodeId;
 
 use super::SyncError;
-use super::message::{MAX_MESSAGE_BYTES, Message};
+use super::message::{MAX_MESSAGE_BYTES, Message, Said};
 use crate::delta::MAX_DELTA_BYTES;
 use crate::owner::Known;
 use crate::replica::Replica;
 use crate::wire::{self, Malformed, Reader};
 
-/// Bytes of the stream in a message.
-const PIECE: usize = MAX_MESSAGE_BYTES - 1;
+/// Bytes of the stream in a message, before it is packed.
+const PIECE: usize = MAX_MESSAGE_BYTES - 16;
 
-/// Deltas on their way: of some nodes, or of all, what the other has not.
-#[derive(Debug)]
+/// Deltas on their way: of the nodes in some places, what the other has not.
+#[derive(Debug, Default)]
 pub(super) struct Outbox {
-    of_all: bool,
-    pub(super) theirs: BTreeMap<NodeId, Vec<Known>>,
-    last: Option<NodeId>,
+    theirs: BTreeMap<u64, Vec<Known>>,
     buffer: Vec<u8>,
 }
 
 impl Outbox {
-    /// Of the nodes that `theirs` names, or `of_all`; it says what the other has of them.
-    pub(super) fn new(of_all: bool, theirs: BTreeMap<NodeId, Vec<Known>>) -> Self {
+    /// `theirs` says where, and what the other has there.
+    pub(super) fn new(theirs: BTreeMap<u64, Vec<Known>>) -> Self {
         Self {
-            of_all,
             theirs,
-            last: None,
             buffer: Vec::new(),
         }
     }
 
-    fn next_node(&self, replica: &Replica) -> Option<NodeId> {
-        if self.of_all {
-            return replica.next_owner(self.last);
-        }
-        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.theirs
-            .range((from, Bound::Unbounded))
-            .next()
-            .map(|(node, _)| *node)
+    /// Whether nothing is left, for certain.
+    pub(super) fn is_empty(&self) -> bool {
+        self.theirs.is_empty() && self.buffer.is_empty()
     }
 
     pub(super) fn piece(&mut self, replica: &Replica) -> Option<Vec<u8>> {
-        while self.buffer.len() < PIECE {
-            let Some(node) = self.next_node(replica) else { break };
-            self.last = Some(node);
-            let known = self.theirs.get(&node).map_or(&[][..], Vec::as_slice);
-            let deltas = replica
-                .owner(&node)
-                .map_or_else(Vec::new, |owner| owner.deltas_for(known));
-            deltas.iter().for_each(|delta| wire::put_bytes(&mut self.buffer, delta));
-        }
+        self.fill(replica);
         if self.buffer.is_empty() {
             return None;
         }
         let rest = self.buffer.split_off(self.buffer.len().min(PIECE));
-        Some(Message::Stream(&std::mem::replace(&mut self.buffer, rest)).encode())
+        let piece = std::mem::replace(&mut self.buffer, rest);
+        if self.buffer.is_empty() {
+            // So that it is known whether this is the last one.
+            self.fill(replica);
+        }
+        let mut packed = Vec::new();
+        wire::put_number(&mut packed, piece.len() as u64);
+        packed.append(&mut lz4_flex::block::compress(&piece));
+        let is_packed = packed.len() < piece.len();
+        let bytes = if is_packed { &packed } else { &piece };
+        let said = Said::Stream { is_packed, bytes };
+        Some(Message { is_last: false, said }.encode())
+    }
+
+    fn fill(&mut self, replica: &Replica) {
+        while self.buffer.len() < PIECE
+            && let Some((place, known)) = self.theirs.pop_first()
+        {
+            let owners = replica.owners_at(place..=place);
+            let deltas = owners.flat_map(|(_, owner)| owner.deltas_for(&known));
+            deltas.for_each(|delta| wire::put_bytes(&mut self.buffer, &delta));
+        }
     }
 }
 
@@ -72,7 +73,15 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn read(&mut self, piece: &[u8], most: usize) -> Result<Vec<Vec<u8>>, SyncError> {
+    pub(super) fn read(&mut self, is_packed: bool, piece: &[u8], most: usize) -> Result<Vec<Vec<u8>>, SyncError> {
+        if is_packed {
+            self.take(&unpacked(piece)?, most)
+        } else {
+            self.take(piece, most)
+        }
+    }
+
+    fn take(&mut self, piece: &[u8], most: usize) -> Result<Vec<Vec<u8>>, SyncError> {
         self.total = self.total.saturating_add(piece.len().max(1));
         if self.total > most {
             return Err(SyncError::TooMuch);
@@ -105,5 +114,17 @@ impl Inbox {
         } else {
             Err(Malformed("a stream that ends within a delta").into())
         }
+    }
+}
+
+/// What was packed, no more than fits into a message.
+fn unpacked(packed: &[u8]) -> Result<Vec<u8>, Malformed> {
+    const WRONG: Malformed = Malformed("a packed piece that is none");
+    let mut reader = Reader::new(packed);
+    let length = usize::try_from(reader.number()?).ok().filter(|length| *length <= PIECE);
+    let mut piece = vec![0; length.ok_or(WRONG)?];
+    match lz4_flex::block::decompress_into(reader.rest(), &mut piece) {
+        Ok(length) if length == piece.len() => Ok(piece),
+        Ok(_) | Err(_) => Err(WRONG),
     }
 }

@@ -1,5 +1,6 @@
 //! What a session promises: that both sides know the same in the end, in few bytes and rounds, whatever the other sends.
 
+mod lies;
 mod scale;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,14 @@ struct Course {
     received: usize,
     entries: usize,
     longest: usize,
+    messages: u64,
+}
+
+impl Course {
+    /// Everything that was sent, each message with a length of four bytes in front.
+    fn bytes(&self) -> u64 {
+        self.overhead + self.deltas + 4 * self.messages
+    }
 }
 
 fn snapshot(replica: &Replica) -> Arc<Snapshot> {
@@ -46,11 +55,17 @@ fn converse(a: &mut Member, b: &mut Member, first: Session) -> Course {
         while let Some(message) = from.1.transmit(&from.0.replica).unwrap() {
             said += 1;
             course.longest = course.longest.max(message.len());
-            for delta in to.1.receive(&to.0.replica, &message).unwrap() {
-                course.received += 1;
-                course.entries += Delta::decode(&delta).unwrap().added().len();
-                assert_eq!(to.0.apply(&delta), Ok(Applied::New));
-            }
+            let deltas = to.1.receive(&to.0.replica, &message).unwrap();
+            course.received += deltas.len();
+            course.entries += deltas
+                .iter()
+                .map(|delta| Delta::decode(delta).unwrap().added().len())
+                .sum::<usize>();
+            let applied = to.0.replica.apply_all(&deltas, key(0).node_id(), NOW, verify);
+            assert!(
+                applied.iter().all(|applied| *applied == Ok(Applied::New)),
+                "{applied:?}"
+            );
         }
         assert!(
             said > 0,
@@ -63,7 +78,7 @@ fn converse(a: &mut Member, b: &mut Member, first: Session) -> Course {
     course.rounds = usize::div_ceil(flights, 2);
     let traffic = sides[0].1.traffic();
     assert_eq!(traffic, sides[1].1.traffic());
-    (course.overhead, course.deltas) = (traffic.overhead, traffic.deltas);
+    (course.overhead, course.deltas, course.messages) = (traffic.overhead, traffic.deltas, traffic.messages);
     course
 }
 
@@ -73,6 +88,18 @@ fn sync(a: &mut Member, b: &mut Member) -> Course {
     assert_eq!(a.ids(), b.ids());
     assert!(course.longest <= MAX_MESSAGE_BYTES);
     course
+}
+
+/// Text of which nothing is said twice, so that packing does not make it shorter.
+fn noise(seed: usize, length: usize) -> String {
+    let mut state = seed as u64;
+    let letter = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        char::from(b' ' + (state >> 33) as u8 % 95)
+    };
+    (0..length).map(letter).collect()
 }
 
 /// Owners with so many agents each.
@@ -111,7 +138,7 @@ impl World {
     fn differ(&mut self, a: &mut Member, b: &mut Member, d: usize) {
         let every = self.0.len() / d;
         for (number, owner) in self.0.iter_mut().step_by(every).take(d).enumerate() {
-            let delta = owner.set_agent(1, &format!("{d} {number}"));
+            let delta = owner.set_agent(1, &noise(d * 10_000 + number, 200));
             let heard = if number % 2 == 0 { &mut *a } else { &mut *b };
             assert_eq!(heard.apply(&delta), Ok(Applied::New));
         }
@@ -157,13 +184,19 @@ fn a_large_set_comes_in_pieces() {
     };
     let mut a = Member::limited(1, 100, limits);
     a.set_node("here");
-    (0..12).for_each(|agent| drop(a.set_agent(agent, &"x".repeat(30_000))));
+    for agent in 0..12 {
+        a.set_agent(agent, &noise(agent as usize, 30_000));
+    }
     let mut b = Member::limited(2, 100, limits);
     let course = sync(&mut b, &mut a);
     assert!(
-        course.deltas > 360_000 && course.longest == MAX_MESSAGE_BYTES,
+        course.deltas > 360_000 && course.longest > MAX_MESSAGE_BYTES - 64,
         "{course:?}"
     );
+    // What says the same again and again is packed.
+    (0..12).for_each(|agent| drop(a.set_agent(agent, &"again ".repeat(5_000))));
+    let course = sync(&mut b, &mut a);
+    assert!(course.entries == 12 && course.deltas < 36_000, "{course:?}");
 }
 
 /// Two sides in the middle of something, for the other to be lied to.
@@ -189,209 +222,6 @@ fn messages_of(a: &mut Member, b: &mut Member) -> Vec<(bool, Vec<u8>)> {
         to_second = !to_second;
     }
     all
-}
-
-#[test]
-fn altered_messages_end_a_session_or_change_nothing_that_is_not_signed() {
-    let mut world = World::new(80, 2);
-    let (mut a, mut b) = (world.known_to(1, 0..80), world.known_to(2, 0..80));
-    world.differ(&mut a, &mut b, 8);
-    let all = messages_of(&mut a, &mut b);
-    assert!(all.len() >= 6);
-    let signed: BTreeMap<_, _> = world.0.iter().map(|owner| (owner.id(), owner.ids())).collect();
-    for (place, (to_second, message)) in all.iter().enumerate() {
-        for at in (0..message.len()).step_by(7) {
-            let mut altered = message.clone();
-            altered[at] ^= 1 << (at % 8);
-            // The session up to this message, as it went, then the altered one.
-            let (mut first, mut second) = (session(&a), Session::respond(snapshot(&b.replica)));
-            for (to_second, message) in &all[..place] {
-                let (from, to) = if *to_second {
-                    (&mut first, &mut second)
-                } else {
-                    (&mut second, &mut first)
-                };
-                let (here, there) = if *to_second {
-                    (&a.replica, &b.replica)
-                } else {
-                    (&b.replica, &a.replica)
-                };
-                from.transmit(here).unwrap();
-                to.receive(there, message).unwrap();
-            }
-            let (to, replica) = if *to_second {
-                (&mut second, &a.replica)
-            } else {
-                (&mut first, &b.replica)
-            };
-            let Ok(deltas) = to.receive(replica, &altered) else {
-                assert!(to.is_done());
-                continue;
-            };
-            let mut c = world.known_to(3, 0..0);
-            for delta in deltas {
-                let _ = c.replica.apply(&delta, key(0).node_id(), NOW, verify);
-            }
-            for view in c.replica.nodes(NOW) {
-                assert!(
-                    c.replica
-                        .heads(&view.node)
-                        .all(|head| signed[&view.node].contains(&head.id()))
-                );
-            }
-            // What it says after that is within bounds.
-            let mut said = 0;
-            while let Ok(Some(message)) = to.transmit(replica) {
-                said += message.len();
-            }
-            assert!(said < 200_000, "{said}");
-        }
-    }
-}
-
-#[test]
-fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
-    let limits = Limits {
-        nodes: 100,
-        bytes: 100_000,
-        ..Limits::default()
-    };
-    let mut a = Member::limited(1, 100, limits);
-    a.set_node("here");
-    let has = |from: u32| {
-        let node = |node| message::Has {
-            node: NodeId::from_bytes([&[0; 28][..], &u32::to_be_bytes(node)].concat().try_into().unwrap()),
-            heads: Vec::new(),
-        };
-        (from..from + 100).map(node).collect()
-    };
-    let mut giver = Session::respond(snapshot(&a.replica));
-    let lists = |from| {
-        Message::Lists {
-            asks_all: false,
-            is_last: false,
-            needs: Vec::new(),
-            has: has(from),
-        }
-        .encode()
-    };
-    (0..4).for_each(|turn| drop(giver.receive(&a.replica, &lists(turn * 100)).unwrap()));
-    assert_eq!(giver.receive(&a.replica, &lists(1000)), Err(SyncError::TooMuch));
-    // Lists of nothing, too, end some time.
-    let mut giver = Session::respond(snapshot(&a.replica));
-    let nothing = Message::Lists {
-        asks_all: false,
-        is_last: false,
-        needs: Vec::new(),
-        has: Vec::new(),
-    }
-    .encode();
-    let until_refused = |session: &mut Session, message: &[u8]| {
-        let mut turns = 0;
-        while session.receive(&a.replica, message).is_ok() {
-            turns += 1;
-            assert!(turns < 1_000_000);
-        }
-        assert!(session.is_done());
-    };
-    until_refused(&mut giver, &nothing);
-    let piece = |is_last, bytes| {
-        Message::Compare {
-            heads: 1,
-            is_last,
-            bytes,
-        }
-        .encode()
-    };
-    let mut endless = Session::respond(snapshot(&a.replica));
-    assert_eq!(
-        endless.receive(&a.replica, &piece(false, &[])),
-        Err(SyncError::OutOfTurn)
-    );
-    let mut endless = Session::respond(snapshot(&a.replica));
-    until_refused(&mut endless, &piece(false, &[0; 60_000]));
-    let asker = || {
-        let mut asker = Session::fetch(snapshot(&a.replica), [a.id()]);
-        asker.transmit(&a.replica).unwrap();
-        asker
-    };
-    until_refused(&mut asker(), &Message::Stream(&[]).encode());
-    let want = Message::Want {
-        is_last: false,
-        has: Vec::new(),
-    };
-    until_refused(&mut asker(), &want.encode());
-    let mut flooded = asker();
-    let piece = Message::Stream(&[0; 60_000]).encode();
-    assert!(flooded.receive(&a.replica, &piece).is_ok());
-    assert_eq!(flooded.receive(&a.replica, &piece), Err(SyncError::TooMuch));
-    let mut long = asker();
-    let endless = Message::Stream(&[0xff, 0xff, 0xff, 0xff, 0x0f]).encode();
-    assert!(matches!(
-        long.receive(&a.replica, &endless),
-        Err(SyncError::Malformed(_))
-    ));
-    let mut wrong = asker();
-    assert!(matches!(
-        wrong.receive(&a.replica, &Message::Stream(&[0xff; 12]).encode()),
-        Err(SyncError::Malformed(_))
-    ));
-    let mut cut = asker();
-    assert!(
-        cut.receive(&a.replica, &Message::Stream(&[9, 1]).encode())
-            .unwrap()
-            .is_empty()
-    );
-    let end = Message::Want {
-        is_last: true,
-        has: Vec::new(),
-    }
-    .encode();
-    assert!(matches!(cut.receive(&a.replica, &end), Err(SyncError::Malformed(_))));
-    let mut late = asker();
-    assert_eq!(
-        late.receive(&a.replica, &Message::Enumerate.encode()),
-        Err(SyncError::OutOfTurn)
-    );
-    assert!(late.is_done());
-    // A comparison that goes on and on: always another fingerprint.
-    let mut turns = 0;
-    let mut first = session(&a);
-    let mut step = [&[0x61, 0, 0, 1][..], &[7; 16]].concat();
-    let error = loop {
-        first.transmit(&a.replica).unwrap();
-        turns += 1;
-        step[4] = turns as u8;
-        if let Err(error) = first.receive(
-            &a.replica,
-            &Message::Compare {
-                heads: 1,
-                is_last: true,
-                bytes: &step,
-            }
-            .encode(),
-        ) {
-            break error;
-        }
-        assert!(turns < 1000);
-    };
-    assert_eq!(error, SyncError::Endless(64));
-    let mut second = Session::respond(snapshot(&a.replica));
-    let error = loop {
-        if let Err(error) = second.receive(
-            &a.replica,
-            &Message::Compare {
-                heads: 1,
-                is_last: true,
-                bytes: &step,
-            }
-            .encode(),
-        ) {
-            break error;
-        }
-        second.transmit(&a.replica).unwrap();
-    };
-    assert_eq!(error, SyncError::Endless(64));
 }
 
 #[test]

@@ -44,6 +44,14 @@ fn figures() {
     hear("a whole set of eleven entries (verifies)", &whole);
     hear("a change of one entry (verifies)", &changes);
     hear("the same once more", &changes);
+    let mut c = Member::new(2, 100);
+    for (what, deltas) in [
+        ("whole sets that come together (verifies)", &whole),
+        ("changes that come together (verifies)", &changes),
+    ] {
+        let applied = timed(what, count, || c.replica.apply_all(deltas, from, NOW, verify));
+        assert!(applied.iter().all(Result::is_ok));
+    }
     let snapshot = timed("a head in a snapshot for a comparison", count, || {
         crate::sync::Snapshot::of(&b.replica, NOW)
     });
@@ -62,7 +70,7 @@ fn figures() {
         b.replica
             .owners
             .values()
-            .map(|owner| size_of(owner) - owner::size_of_elements(&owner.heads[0].elements))
+            .map(|owner| size_of(owner) - owner::size_of_elements(owner.heads[0].elements.iter()))
             .sum::<usize>()
             / count
     );

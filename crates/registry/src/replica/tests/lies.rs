@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::{Clock, Dot};
 use crate::delta::{self, MAX_DELTA_BYTES};
-use crate::head::Draft;
+use crate::head::{Draft, digest_of};
+use crate::set::Rest;
 
 /// A delta that a node of any honesty signs: any clock, any elements, any times.
 fn forged(key: &Keypair, clock: &Clock, elements: &[Element], time: UnixTime, expires: UnixTime) -> Vec<u8> {
@@ -15,7 +16,7 @@ fn forged(key: &Keypair, clock: &Clock, elements: &[Element], time: UnixTime, ex
     delta::encode(&head, elements.iter(), &Rest::Only(Vec::new()))
 }
 
-fn signed(key: &Keypair, clock: &Clock, elements: &[Element], time: UnixTime, expires: UnixTime) -> Head {
+pub(super) fn signed(key: &Keypair, clock: &Clock, elements: &[Element], time: UnixTime, expires: UnixTime) -> Head {
     let draft = Draft {
         network: &network(),
         clock,
@@ -34,7 +35,7 @@ fn element(key: Key, epoch: u64, sequence: u64, value: &str) -> Element {
     }
 }
 
-fn up_to(epoch: u64, sequence: u64) -> Clock {
+pub(super) fn up_to(epoch: u64, sequence: u64) -> Clock {
     Clock::up_to(Dot { epoch, sequence })
 }
 
@@ -169,8 +170,14 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
     let long_ago = NOW - DAY * 40;
     let old = forged(&key, &clock, &here, long_ago, long_ago + DAY);
     assert_eq!(b.apply(&old), Err(Refusal::Expired(long_ago + DAY)));
-    let backwards = forged(&key, &clock, &here, NOW, NOW);
-    assert!(matches!(b.apply(&backwards), Err(Refusal::Malformed(_))));
+    let timeless = Draft {
+        network: &network(),
+        clock: &clock,
+        time: NOW,
+        expires: NOW,
+        digest: digest_of(here.iter()),
+    };
+    assert!(Head::sign(timeless, &key).is_err());
     // Of another network.
     let elsewhere = Keypair::from_seed([8; 32]).network_id();
     let draft = Draft {
@@ -182,7 +189,7 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
     };
     let head = Head::sign(draft, &key).unwrap();
     let bytes = delta::encode(&head, here.iter(), &Rest::Only(Vec::new()));
-    assert_eq!(b.apply(&bytes), Err(Refusal::OtherNetwork));
+    assert_eq!(b.apply(&bytes), Err(Refusal::BadSignature));
     // Signed by another: the signature is the end of the head.
     let good = signed(&key, &clock, &here, NOW, NOW + DAY);
     let stolen = delta::encode(&good, here.iter(), &Rest::Only(Vec::new()));
@@ -207,6 +214,23 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
         .apply(&borrowed, node, NOW, |_, _| Ok(membership(b.key.node_id())));
     assert!(matches!(applied, Err(Refusal::NoMember(_))));
     assert!(b.replica.node(&node, NOW).is_none());
+}
+
+#[test]
+fn the_longest_head_is_as_long_as_is_said() {
+    let dots = (0..16).map(|epoch| Dot {
+        epoch: u64::MAX - epoch,
+        sequence: u64::MAX,
+    });
+    let clock = Clock::from_parts(u64::MAX - 16, dots.rev().collect()).unwrap();
+    let head = signed(&key(1), &clock, &[], UnixTime(1 << 62), UnixTime(u64::MAX));
+    let parsed = Head::parse(head.bytes()).unwrap();
+    assert_eq!(parsed.verify(&network()), Some(head.clone()));
+    assert!(
+        head.bytes().len() <= crate::head::MAX_HEAD_BYTES,
+        "{}",
+        head.bytes().len()
+    );
 }
 
 #[test]
@@ -411,6 +435,26 @@ fn a_write_with_two_values_ends_in_the_whole_being_wanted() {
 }
 
 proptest! {
+    #[test]
+    fn dots_come_back_and_have_one_encoding(
+        dots in prop::collection::btree_set((0..6u64, 1..9u64), 0..40),
+        is_whole: bool,
+        rest in prop::collection::vec(0..4u8, 0..30),
+    ) {
+        let last = (3..6).map(|epoch| Dot { epoch, sequence: 9 }).collect();
+        let head = signed(&key(1), &Clock::from_parts(3, last).unwrap(), &[], NOW, NOW + DAY);
+        let dots = dots.into_iter().map(|(epoch, sequence)| Dot { epoch, sequence }).collect();
+        let rest_of = if is_whole { Rest::Only(dots) } else { Rest::Without(dots) };
+        let bytes = delta::encode(&head, [].iter(), &rest_of);
+        let read = Delta::decode(&bytes).unwrap();
+        prop_assert_eq!(read.rest(), &rest_of);
+        // No other bytes say the same.
+        let bytes = [&[2], head.bytes(), &[0, 0], &rest].concat();
+        if let Ok(delta) = Delta::decode(&bytes) {
+            prop_assert_eq!(delta::encode(&head, [].iter(), delta.rest()), bytes);
+        }
+    }
+
     #[test]
     fn no_bytes_are_more_than_refused(bytes in prop::collection::vec(any::<u8>(), 0..600), cut in any::<prop::sample::Index>()) {
         let mut a = Member::up(1, 100);

@@ -1,0 +1,7 @@
+//! Nodes that gossip, in simulated time.
+
+mod harness;
+mod lies;
+mod neighbours;
+mod presence;
+mod spread;

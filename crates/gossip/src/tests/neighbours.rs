@@ -1,0 +1,161 @@
+//! With whom nodes keep links, and how they come back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dawn_identity::NodeId;
+
+use super::harness::{Network, SECOND, id};
+use crate::Config;
+
+fn links(network: &Network) -> Vec<usize> {
+    network.live().map(|(_, node)| node.gossip.links().count()).collect()
+}
+
+/// Most dials of one node within a second.
+fn most_dials(network: &Network, to: NodeId, since: Duration) -> usize {
+    let mut by_second: BTreeMap<u64, usize> = BTreeMap::new();
+    let dials = network.dials.iter().filter(|(at, _, node)| *node == to && *at >= since);
+    dials.for_each(|(at, ..)| *by_second.entry(at.as_secs()).or_default() += 1);
+    by_second.into_values().max().unwrap_or_default()
+}
+
+#[test]
+fn few_members_are_all_linked_and_each_link_is_dialled_once() {
+    let mut network = Network::new(16, 1, &Config::default());
+    network.run(20 * SECOND);
+    assert_eq!(links(&network), [15; 16]);
+    assert!(network.dials.len() <= 16 * 15 / 2 + 24, "{}", network.dials.len());
+    let dials = network.dials.len();
+    network.run(100 * SECOND);
+    assert_eq!((links(&network), network.dials.len()), (vec![15; 16], dials));
+}
+
+#[test]
+fn many_members_have_some_links_each_and_keep_mixing() {
+    let config = Config {
+        rotate: 30 * SECOND,
+        ..Config::default()
+    };
+    let mut network = Network::new(40, 2, &config);
+    network.run(40 * SECOND);
+    let check = |network: &Network| {
+        let links = links(network);
+        let within = config.wanted..=config.most + config.wanted;
+        assert!(links.iter().all(|links| within.contains(links)), "{links:?}");
+    };
+    check(&network);
+    let before: Vec<Vec<NodeId>> = network.live().map(|(_, node)| node.gossip.links().collect()).collect();
+    network.run(180 * SECOND);
+    check(&network);
+    let after: Vec<Vec<NodeId>> = network.live().map(|(_, node)| node.gossip.links().collect()).collect();
+    let same = before
+        .iter()
+        .zip(&after)
+        .map(|(before, after)| before.iter().filter(|node| after.contains(node)).count());
+    let (same, all) = (same.sum::<usize>(), before.iter().map(Vec::len).sum::<usize>());
+    assert!(same < all / 2, "{same} of {all} links are still there");
+    let suspected = network.nodes.values().flat_map(|node| &node.events);
+    let suspected = suspected.filter(|(_, event)| matches!(event, crate::Event::Suspected(_)));
+    assert_eq!(suspected.count(), 0, "who gives a link up says so");
+}
+
+#[test]
+fn a_network_that_grows_keeps_its_links_within_bounds() {
+    let mut network = Network::new(16, 3, &Config::default());
+    network.run(20 * SECOND);
+    for number in 100..115 {
+        let new = id(number);
+        network.order.push(new);
+        for node in network.order.clone() {
+            let now = network.now;
+            if network.nodes.contains_key(&node) {
+                network.with(node, |gossip| gossip.add_member(new, now));
+            }
+        }
+        network.start(new);
+        network.run(3 * SECOND);
+    }
+    network.run(60 * SECOND);
+    assert!(
+        links(&network).iter().all(|links| (4..=16).contains(links)),
+        "{:?}",
+        links(&network)
+    );
+}
+
+#[test]
+fn who_returns_is_not_dialled_by_all_at_once() {
+    // Everybody knows everybody and can reach one node only, which is away for a while.
+    let config = Config {
+        most: 64,
+        ..Config::default()
+    };
+    let mut network = Network::new(40, 4, &config);
+    network.reaches = |from, to| [from, to].contains(&id(0));
+    let hub = id(0);
+    for node in network.order.clone() {
+        if node != hub {
+            network.introduce(node, hub);
+        }
+    }
+    network.run(20 * SECOND);
+    assert_eq!(network.nodes[&hub].gossip.links().count(), 39);
+    network.crash(hub, true);
+    network.run(400 * SECOND);
+    let since = network.now;
+    network.start(hub);
+    let mut most = 0;
+    for _ in 0..150 {
+        network.run(SECOND);
+        most = most.max(most_dials(&network, hub, network.now - SECOND));
+    }
+    assert!(most <= 12, "{most} dials in a second");
+    let linked = network.nodes[&hub].gossip.links().count();
+    assert!(linked >= 36, "{linked} of 39 are back");
+    assert!(most_dials(&network, hub, since) >= 1);
+}
+
+#[test]
+fn who_has_no_other_link_gets_the_place_of_one_that_has_some() {
+    let config = Config {
+        full: 2,
+        wanted: 1,
+        most: 3,
+        reach: 10_000 * SECOND,
+        ..Config::default()
+    };
+    let mut network = Network::new(12, 5, &config);
+    network.run(60 * SECOND);
+    let popular = network.order[0];
+    let lonely = id(100);
+    network.order.push(lonely);
+    let now = network.now;
+    for node in network.order.clone() {
+        if node != lonely {
+            network.with(node, |gossip| gossip.add_member(lonely, now));
+        }
+    }
+    network.reaches = |from, to| from != id(100) || to == id(0);
+    network.start(lonely);
+    network.run(120 * SECOND);
+    assert!(network.nodes[&lonely].gossip.links().any(|node| node == popular));
+}
+
+#[test]
+fn churn_leaves_nobody_without_links() {
+    let mut network = Network::new(40, 6, &Config::default());
+    network.run(30 * SECOND);
+    for number in 0..6 {
+        let gone = network.pick();
+        network.crash(gone, false);
+        network.run(30 * SECOND);
+        network.start(gone);
+        network.run(30 * SECOND);
+        let since = network.now;
+        let news = network.publish(gone, number);
+        network.run(2 * SECOND);
+        assert!(network.took(&news, since).iter().all(Option::is_some));
+        assert!(links(&network).iter().all(|links| *links >= 2), "{:?}", links(&network));
+    }
+}
