@@ -193,12 +193,12 @@ async fn forged_and_boundless_entries_are_refused_counted_and_told() {
         ..Limits::default()
     };
     lies.push(("too_long", member.whole(&member.replica(epoch(), lasting))));
-    // Of another network.
+    // Of another network: for this one nobody signed it.
     let mut membership = member.membership.clone();
     membership.network = Keypair::from_seed([9; 32]).network_id();
     let mut replica = Replica::new(membership.clone(), epoch(), Limits::default());
     let said = replica.set_node(&member.element(), membership, &key, now()).unwrap();
-    lies.push(("other_network", said.unwrap()));
+    lies.push(("bad_signature", said.unwrap()));
     // More than a node may say.
     let boundless = Limits {
         entries: usize::MAX,
