@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dawn_e2e::member::{agent, hear, now, say};
@@ -24,9 +25,10 @@ struct Liar {
     events: Events,
 }
 
-/// The incarnation in which the liar speaks at first.
+/// An incarnation of the liar, later than those before.
 fn epoch() -> u64 {
-    now().0 * 1000
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    now().0 * 1000 + BEGUN.fetch_add(1, Ordering::Relaxed)
 }
 
 fn summary(name: &str, title: &str) -> Vec<u8> {
@@ -266,7 +268,8 @@ async fn an_altered_copy_of_what_is_known_changes_nothing() {
 async fn two_heads_of_one_clock_are_told_as_a_lie_and_all_keep_the_same() {
     let mut liar = Liar::join().await;
     let truth = liar.truth().await;
-    let (mut one, mut other) = (liar.honest(), liar.honest());
+    let epoch = epoch();
+    let [mut one, mut other] = [(); 2].map(|()| liar.member.replica(epoch, Limits::default()));
     for (replica, title) in [(&mut one, "this"), (&mut other, "that")] {
         let name = "tool".parse().unwrap();
         let _said = replica
@@ -306,8 +309,9 @@ async fn a_clock_of_a_distant_time_harms_only_its_own_set() {
     })
     .await;
     // What it says with an older clock beside it does not count more, and many incarnations are bounded.
+    let first = epoch();
     for at in (0..8).rev() {
-        let replica = liar.member.replica(epoch() + at, Limits::default());
+        let replica = liar.member.replica(first + at, Limits::default());
         liar.member.tell(liar.home, &liar.member.whole(&replica));
     }
     eventually("more heads than are kept are refused", async || {
