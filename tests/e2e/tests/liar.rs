@@ -11,7 +11,7 @@ use dawn_e2e::{Events, Member, Network, Node, Transport, eventually};
 use dawn_identity::{Keypair, NodeId, UnixTime};
 use dawn_registry::replica::{Change, Limits, Replica};
 use dawn_registry::{AgentSummary, NodeElement};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Mutex;
 
