@@ -30,7 +30,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
         }
         network.run(CUT / changes);
     }
-    let case = format!("{nodes} nodes, {} changes on each side", changes);
+    let case = format!("{nodes} nodes, {changes} changes on each side");
     report.add(
         &case,
         "states of all while cut",
