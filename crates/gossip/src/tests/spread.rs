@@ -36,11 +36,10 @@ fn copies(network: &mut Network, count: u32, from: u32) -> f64 {
 fn news_reach_all_soon_and_each_hardly_more_than_twice() {
     let mut network = Network::new(60, 1, &Config::default());
     network.run(20 * SECOND);
-    let first = copies(&mut network, 1, 0);
     copies(&mut network, 20, 1);
+    // Each has some eight links; without pruning, as many copies less one.
     let later = copies(&mut network, 20, 21);
-    assert!(first > 4.0, "the first flood closes circles: {first}");
-    assert!(later < 2.6, "what is closed more than once is pruned: {later}");
+    assert!((1.0..2.6).contains(&later), "{later}");
     for number in 100..120 {
         let (node, since) = (network.pick(), network.now);
         let news = network.publish(node, number);
