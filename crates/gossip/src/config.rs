@@ -37,6 +37,8 @@ pub struct Config {
     /// ones.
     pub suspicion: Duration,
 
+    /// How often news may come to a node before links that bring them once more are made lazy.
+    pub copies: usize,
     /// After how long news are announced on links that they are not sent on.
     pub announce: Duration,
     /// How long announced news may take to come by themselves; and, once asked for, before another is asked.
@@ -98,8 +100,9 @@ impl Default for Config {
             silence: 30 * SECOND,
             grace: 2 * SECOND,
             suspicion: 4 * SECOND,
+            copies: 2,
             announce: SECOND / 10,
-            graft: 3 * SECOND / 10,
+            graft: SECOND / 5,
             compare: 30 * SECOND,
             keep: MINUTE,
             remember: 10 * MINUTE,

@@ -1,8 +1,11 @@
 //! How news reach everybody: Plumtree (Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees", 2007).
 //!
-//! A link is eager, and carries news at once, or lazy, and carries their names, several in one message. Who gets news a
-//! second time makes that link lazy; so the eager ones become a tree. Who hears a name and not the news makes the link
-//! eager that it heard it on, and gets them there; so the tree is mended, and shortened where it became too long.
+//! A link is eager, and carries news at once, or lazy, and carries their names, several in one message. Who gets news once
+//! more than `copies` makes that link lazy; so few circles of eager ones are left, the fastest. Who hears a name and not
+//! the news makes the link eager that it heard it on, and gets them there; so what broke is mended.
+//!
+//! In the paper a single copy is enough, and the eager links are a tree. But in a tree the way from one to another is long
+//! where all publish and not one, and a node that dies delays what others wait for until they have asked elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -103,8 +106,10 @@ pub(crate) struct Spread {
     ids_most: usize,
     wanted_most: usize,
     giving: Rate,
+    copies: usize,
     lanes: BTreeMap<NodeId, Lane>,
-    seen: Kept<()>,
+    /// How often each came.
+    seen: Kept<usize>,
     /// Messages as they were sent.
     messages: Kept<Vec<u8>>,
     bytes: usize,
@@ -124,6 +129,7 @@ impl Spread {
             ids_most: config.ids,
             wanted_most: config.announced,
             giving: Rate::new(config.bytes_a_second, Duration::from_secs(1), 4),
+            copies: config.copies,
             lanes: BTreeMap::new(),
             seen: Kept::new(),
             messages: Kept::new(),
@@ -168,7 +174,7 @@ impl Spread {
 
     /// It is known from now on, and not waited for any more. Gives who announced it.
     fn see(&mut self, id: NewsId, now: Instant) -> Option<VecDeque<NodeId>> {
-        self.seen.insert(id, (), now);
+        self.seen.insert(id, 1, now);
         while self
             .seen
             .pop_older(now.saturating_sub(self.remember), self.ids_most)
@@ -200,10 +206,15 @@ impl Spread {
         Some(wanted)
     }
 
-    /// A neighbour sent what had come another way: one of the two is enough.
+    /// A neighbour sent what had come another way. Where that is once too often, it is to announce only.
     pub(crate) fn again(&mut self, from: NodeId, id: &NewsId, outbox: &mut Outbox, now: Instant) {
-        if let Some(lane) = self.lanes.get_mut(&from) {
-            lane.announce.retain(|announced| announced != id);
+        let Some(lane) = self.lanes.get_mut(&from) else { return };
+        lane.announce.retain(|announced| announced != id);
+        let Some(copies) = self.seen.by_id.get_mut(id) else {
+            return;
+        };
+        *copies += 1;
+        if *copies > self.copies {
             // It is said each time: the other end may have made it eager again.
             lane.is_eager = false;
             outbox.send(from, &Message::Prune, now);

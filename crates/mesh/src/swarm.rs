@@ -60,9 +60,15 @@ pub(crate) struct Control {
     streams: streams::Control,
     served: inbound::Served,
     addresses: Arc<Mutex<HashMap<ListenerId, Vec<Multiaddr>>>>,
-    /// Where each connected peer is reached.
-    /// Of each node the address and transport of its first connection, and whether this node dialled it.
-    connections: Arc<Mutex<HashMap<NodeId, (String, Transport, bool)>>>,
+    connections: Arc<Mutex<HashMap<NodeId, First>>>,
+}
+
+/// The first connection with a peer.
+struct First {
+    address: String,
+    transport: Transport,
+    /// Whether this node dialled it.
+    is_dialled: bool,
 }
 
 pub(crate) fn peer_id(node: NodeId) -> Option<PeerId> {
@@ -204,14 +210,14 @@ impl Control {
     fn address_of(&self, node: NodeId) -> (String, Transport) {
         lock(&self.connections)
             .get(&node)
-            .map_or((String::new(), Transport::Quic), |(address, transport, _)| {
-                (address.clone(), *transport)
+            .map_or((String::new(), Transport::Quic), |first| {
+                (first.address.clone(), first.transport)
             })
     }
 
     /// Whether this node dialled the connection to a node.
     pub(crate) fn has_dialled(&self, node: NodeId) -> Option<bool> {
-        lock(&self.connections).get(&node).map(|(_, _, dialled)| *dialled)
+        lock(&self.connections).get(&node).map(|first| first.is_dialled)
     }
 }
 
@@ -728,10 +734,12 @@ impl Actor {
                 let Some(node) = node_id(peer_id) else { return };
                 let address = endpoint.get_remote_address().clone();
                 if num_established.get() == 1 {
-                    lock(&self.control.connections).insert(
-                        node,
-                        (address.to_string(), transport_of(&address), endpoint.is_dialer()),
-                    );
+                    let first = First {
+                        address: address.to_string(),
+                        transport: transport_of(&address),
+                        is_dialled: endpoint.is_dialer(),
+                    };
+                    lock(&self.control.connections).insert(node, first);
                     self.strangers
                         .insert(node, Instant::now() + self.mesh.shared.limits.stranger);
                     if endpoint.is_listener() {

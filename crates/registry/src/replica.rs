@@ -1,10 +1,10 @@
 //! A replica of the registry: of every node the set that it signed, merged with whatever comes from anybody.
 //!
-//! A node's set is written by that node alone. Every change makes a new [`Head`], signed over the whole
-//! set, and a [`Delta`] from the one before. A replica keeps of each node the heads that no other one replaces: union
-//! without those, which is commutative, associative and idempotent. Usually that is one head; incarnations of a node that
-//! do not know of each other have one each, what is shown is the join of their sets, and whichever of them hears of the
-//! other signs a head that covers both.
+//! A node's set is written by that node alone. Every change makes a new [`Head`], signed over the whole set, and a
+//! [`Delta`](crate::delta::Delta) from the one before. A replica keeps of each node the heads that no other one replaces:
+//! union without those, which is commutative, associative and idempotent. Usually that is one head; incarnations of a node
+//! that do not know of each other have one each, what is shown is the join of their sets, and whichever of them hears of
+//! the other signs a head that covers both.
 //!
 //! Whoever passes a delta on can neither add to it nor leave anything out: the set that comes of it must be the one that
 //! the head was signed over.

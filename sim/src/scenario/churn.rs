@@ -26,7 +26,7 @@ enum Turn {
 
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (nodes, span) = match size {
-        Size::Full => (1_000, Duration::from_secs(3_600)),
+        Size::Full => (400, Duration::from_secs(3_600)),
         Size::Small => (40, Duration::from_secs(900)),
     };
     let mut network = running(nodes, 3, Weather::FAIR, seed);

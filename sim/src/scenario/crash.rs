@@ -13,7 +13,7 @@ const SETTLES: Duration = Duration::from_secs(300);
 
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (nodes, crashes) = match size {
-        Size::Full => (200, 300),
+        Size::Full => (200, 150),
         Size::Small => (30, 40),
     };
     let mut network = running(nodes, 3, Weather::FAIR, seed);

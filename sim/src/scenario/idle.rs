@@ -9,6 +9,9 @@ use crate::report::{Bound, Report, mean, percentile};
 
 const PROMISED: Bound = Bound::AtMost(1_024.0);
 
+/// Some of what a node sent.
+type Part = fn(&Sent) -> u64;
+
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (nodes, span) = match size {
         Size::Full => (1_000, Duration::from_secs(3_600)),
@@ -21,7 +24,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     network.run(span);
     let case = format!("{nodes} nodes, {} s", span.as_secs());
     let rate = |bytes: u64| bytes as f64 / span.as_secs_f64();
-    let of = |part: fn(&Sent) -> u64| {
+    let of = |part: Part| {
         network
             .nodes
             .iter()
@@ -43,7 +46,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
         percentile(&mut all, 100.0),
         PROMISED,
     );
-    let parts: [(&str, fn(&Sent) -> u64); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("of which gossip, mean", |sent| sent.gossip),
         ("of which comparisons, mean", |sent| sent.sync),
         ("of which discovery, mean", |sent| sent.discovery),

@@ -40,7 +40,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
                 0 => format!("{nodes} nodes"),
                 dead => format!("{nodes} nodes, {dead} % of them dead unnoticed"),
             };
-            tell(&case, found, lookups, report);
+            tell(&case, &found, lookups, report);
             if dead == 0 {
                 hops.push((*nodes as f64, report.last()));
             }
@@ -155,7 +155,7 @@ fn look(network: &mut Network, keys: &[Key], count: usize) -> Vec<Found> {
     found
 }
 
-fn tell(case: &str, found: Vec<Found>, lookups: usize, report: &mut Report) {
+fn tell(case: &str, found: &[Found], lookups: usize, report: &mut Report) {
     let successes = found.iter().filter(|found| found.is_found).count();
     let rate = successes as f64 / lookups as f64 * 100.0;
     let of = |figure: fn(&Found) -> f64| found.iter().map(figure).collect::<Vec<f64>>();

@@ -24,7 +24,7 @@ const FLOOD: u64 = 400;
 
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (nodes, rounds) = match size {
-        Size::Full => (200, 20),
+        Size::Full => (100, 20),
         Size::Small => (30, 5),
     };
     let mut network = running(nodes, 3, Weather::FAIR, seed);

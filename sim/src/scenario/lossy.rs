@@ -12,7 +12,7 @@ const SPREADS: Bound = Bound::AtMost(5_000.0);
 
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (nodes, changes) = match size {
-        Size::Full => (300, 100),
+        Size::Full => (200, 100),
         Size::Small => (40, 15),
     };
     let mut network = running(nodes, 3, Weather::FOUL, seed);

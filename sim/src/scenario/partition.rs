@@ -16,7 +16,7 @@ const HEALS: Duration = Duration::from_secs(600);
 
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let (nodes, changes) = match size {
-        Size::Full => (1_000, 60),
+        Size::Full => (400, 60),
         Size::Small => (40, 10),
     };
     let mut network = running(nodes, 3, Weather::FAIR, seed);
@@ -30,7 +30,7 @@ pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
         }
         network.run(CUT / changes);
     }
-    let case = format!("{nodes} nodes, {} changes on each side", changes);
+    let case = format!("{nodes} nodes, {changes} changes on each side");
     report.add(
         &case,
         "states of all while cut",

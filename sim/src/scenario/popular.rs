@@ -19,7 +19,7 @@ const STAMPEDE: Bound = Bound::AtMost(24.0);
 
 pub(super) fn run(size: Size, seed: u64, report: &mut Report) {
     let nodes = match size {
-        Size::Full => 1_000,
+        Size::Full => 400,
         Size::Small => 60,
     };
     let mut network = running(nodes, 3, Weather::FAIR, seed);

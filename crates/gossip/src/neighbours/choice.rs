@@ -116,6 +116,13 @@ impl Neighbours {
             && !self.pauses.get(node).is_some_and(is_paused)
     }
 
+    /// Whether a member that was reached before could be tried with the others: this pause is as long as its own.
+    fn is_worth_it(&self, node: &NodeId, now: Instant) -> bool {
+        let has_failed = self.pauses.get(node).is_some_and(|pause| pause.fails > 0);
+        let is_idle = !self.links.contains_key(node) && !self.tries.contains_key(node);
+        is_idle && (has_failed || self.is_free(node, now))
+    }
+
     /// Somebody to try, at random.
     fn choose<R: Rng + ?Sized>(&self, wanted: impl Fn(&NodeId) -> bool, now: Instant, rng: &mut R) -> Option<NodeId> {
         let is_wanted = |node: &NodeId| wanted(node) && self.is_free(node, now);
@@ -153,7 +160,7 @@ impl Neighbours {
         for turn in 0..missing {
             // After failures every other try goes to one that was reached before: there may be no other way.
             let is_turn = fails > 1 && (fails as usize + turn) % 2 == 1;
-            let good = self.good.iter().filter(|node| is_turn && self.is_free(node, now));
+            let good = self.good.iter().filter(|node| is_turn && self.is_worth_it(node, now));
             let node = good.choose(rng).copied();
             let node = node.or_else(|| self.choose(|node| !table.is_offline(node), now, rng));
             let Some(node) = node.or_else(|| self.choose(|_| true, now, rng)) else {

@@ -33,20 +33,19 @@ fn copies(network: &mut Network, count: u32, from: u32) -> f64 {
 }
 
 #[test]
-fn news_reach_all_within_a_second_and_hardly_twice() {
+fn news_reach_all_soon_and_each_hardly_more_than_twice() {
     let mut network = Network::new(60, 1, &Config::default());
     network.run(20 * SECOND);
-    let first = copies(&mut network, 1, 0);
     copies(&mut network, 20, 1);
+    // Each has some eight links; without pruning, as many copies less one.
     let later = copies(&mut network, 20, 21);
-    assert!(first > 2.0, "the first flood closes circles: {first}");
-    assert!(later < 1.6, "what is closed is pruned: {later}");
+    assert!((1.0..2.6).contains(&later), "{later}");
     for number in 100..120 {
         let (node, since) = (network.pick(), network.now);
         let news = network.publish(node, number);
         network.run(SECOND);
         let took = milliseconds(&network.took(&news, since));
-        assert!(took[59] <= 700, "{took:?}");
+        assert!(took[59] <= 500, "{took:?}");
     }
 }
 
