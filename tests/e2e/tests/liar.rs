@@ -96,7 +96,7 @@ impl Liar {
             let of_it = |data: &Value| data["code"] == code && data["from"]["id"] == id.as_str();
             let told = self.events.until("registry.refused", of_it).await;
             assert_eq!(told["from"]["name"], "liar", "{told}");
-            assert!(self.is_written(code).await, "{code} is in the log");
+            eventually("and is in the log", async || self.is_written(code).await).await;
         }
     }
 
