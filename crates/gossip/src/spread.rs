@@ -4,9 +4,8 @@
 //! more than `copies` makes that link lazy; so few circles of eager ones are left, the fastest. Who hears a name and not
 //! the news makes the link eager that it heard it on, and gets them there; so what broke is mended.
 //!
-//! In the paper a single copy is enough, and the eager links are a tree. In a tree of a thousand nodes that begin in turn
-//! the way from one to another is some twelve links; with two copies it is half of that, and a node that dies delays
-//! nothing.
+//! In the paper a single copy is enough, and the eager links are a tree. But in a tree the way from one to another is long
+//! where all publish and not one, and a node that dies delays what others wait for until they have asked elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

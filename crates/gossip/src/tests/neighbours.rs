@@ -97,6 +97,9 @@ fn who_returns_is_not_dialled_by_all_at_once() {
     for node in network.order.clone() {
         if node != hub {
             network.introduce(node, hub);
+            for other in network.order.clone().into_iter().filter(|other| *other != hub) {
+                network.cut(node, other);
+            }
         }
     }
     network.run(20 * SECOND);
