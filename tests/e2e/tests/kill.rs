@@ -110,7 +110,7 @@ impl Ear {
             tasks.spawn(async move {
                 member
                     .answer(incoming, &replica, |delta| lock(&heard).note(of, delta))
-                    .await
+                    .await;
             });
         }
         {

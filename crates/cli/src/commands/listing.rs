@@ -301,7 +301,7 @@ mod tests {
         let mut known = Known::default();
         let files = agent("lab:files", "ready");
         assert_eq!(known.compare(vec![files.clone()]), [(Became::Online, files.clone())]);
-        assert_eq!(known.hear(Became::Added, files.clone()), None);
+        assert_eq!(known.hear(Became::Added, files), None);
         let failed = agent("lab:files", "failed");
         let told = known.hear(Became::Changed, failed.clone());
         assert_eq!(told, Some((Became::Changed, failed.clone())));
