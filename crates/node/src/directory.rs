@@ -41,7 +41,7 @@ use crate::config::RegistryConfig;
 use crate::error::NodeError;
 use crate::members::{Members, REVOCATION, SKEW, now};
 use crate::party::Keys;
-use crate::store::{LogRange, RegistryChange, Store};
+use crate::store::{LogRange, Store};
 use crate::sync::{Counts, lock};
 use book::{Book, Known};
 use journal::{Journal, Note};
@@ -150,23 +150,18 @@ impl Directory {
         let local = key.node_id();
         // Nothing is said before there is an incarnation to say it.
         let mut replica = Replica::new(members.own(), 0, limits);
-        let mut left_out = BTreeSet::new();
-        for (node, state) in store.registry_states().await? {
-            let verify = |node: &NodeId, value: &_| match *node == local {
-                true => Ok(members.own()),
-                false => said::membership(&members, node, value),
-            };
-            if let Err(error) = replica.apply(&state, local, now(), verify) {
+        let (nodes, states): (Vec<NodeId>, Vec<Vec<u8>>) = store.registry_states().await?.into_iter().unzip();
+        let verify = |node: &NodeId, value: &_| match *node == local {
+            true => Ok(members.own()),
+            false => said::membership(&members, node, value),
+        };
+        let applied = replica.apply_all(&states, local, now(), verify);
+        for (node, applied) in nodes.iter().zip(applied) {
+            // It stays in the store, with the addresses: it may be this node's clock that is wrong.
+            if let Err(error) = applied {
                 tracing::warn!(%node, %error, "something that was kept of a node is left out");
-                left_out.insert(node);
             }
         }
-        left_out.retain(|node| replica.heads(node).next().is_none());
-        let forgotten = RegistryChange {
-            states: left_out.into_iter().map(|node| (node, Vec::new())).collect(),
-            ..RegistryChange::default()
-        };
-        store.keep_registry(&forgotten).await?;
         let epoch = own::begin(&store, own::last_epoch(&replica, &local)).await?;
         replica.begin(epoch);
         let _before = replica.events();
@@ -386,7 +381,9 @@ impl Directory {
                 PresenceEvent::Offline(node) => ("peer.down", node),
                 PresenceEvent::Restarted(node) => {
                     // It has a new connection, and what it says now is wanted at once.
-                    self.compare_with(node);
+                    if self.0.sessions.may_ask_for(node) {
+                        self.compare_with(node);
+                    }
                     continue;
                 }
             };
@@ -402,6 +399,7 @@ impl Directory {
         let mut deltas = self.0.mesh.subscribe(DELTA);
         let mut beats = self.0.mesh.subscribe(BEAT);
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
+        let mut revoked = self.0.members.revoked();
         let mut agents = self.0.host.changes();
         let mut renewed = self.0.members.renewed();
         let mut party = self.0.keys.changes();
@@ -433,6 +431,7 @@ impl Directory {
                     budget.spend(tokio::time::Instant::now());
                     self.announce().await;
                 }
+                Ok(()) = revoked.changed() => self.drop_revoked().await,
                 Ok(()) = agents.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = renewed.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = party.changed() => say_at = say_at.or_else(soon),
@@ -511,23 +510,24 @@ impl Directory {
         self.compare_with(node);
     }
 
-    /// Takes a delta that came from anybody.
-    fn apply(
+    /// Takes deltas that came from anybody, and says of each what became of it.
+    fn apply_all(
         &self,
         replica: &mut Replica,
-        delta: &[u8],
+        deltas: &[impl AsRef<[u8]>],
         from: NodeId,
-        now: dawn_identity::UnixTime,
-    ) -> Result<Applied, Refusal> {
+    ) -> Vec<Result<Applied, Refusal>> {
         let own = self.0.key.node_id();
-        let applied = replica.apply(delta, from, now, |node, value| match *node == own {
+        let applied = replica.apply_all(deltas, from, now(), |node, value| match *node == own {
             true => Ok(self.0.members.own()),
             false => said::membership(&self.0.members, node, value),
         });
-        match applied {
-            Ok(Applied::New) => self.0.counts.count("new"),
-            Ok(Applied::Known) => self.0.counts.count("known"),
-            Err(_) => {}
+        for applied in &applied {
+            match applied {
+                Ok(Applied::New) => self.0.counts.count("new"),
+                Ok(Applied::Known) => self.0.counts.count("known"),
+                Err(_) => {}
+            }
         }
         applied
     }
@@ -537,17 +537,19 @@ impl Directory {
             return;
         }
         let mut book = self.book().await;
-        let applied = self.apply(&mut book.replica, &message.bytes, message.from, now());
+        let applied = self.apply_all(&mut book.replica, &[&message.bytes], message.from);
         let speaks_for_all = book.replica.speaks_for_all();
         self.settle(book, "", Vec::new()).await;
-        match applied {
-            Ok(Applied::New) => self.0.mesh.publish(DELTA, &message.bytes),
-            Ok(Applied::Known) => {}
-            Err(refusal) => {
-                if let Refusal::Gap(node) = refusal {
-                    self.fetch(message.from, node);
+        for applied in applied {
+            match applied {
+                Ok(Applied::New) => self.0.mesh.publish(DELTA, &message.bytes),
+                Ok(Applied::Known) => {}
+                Err(refusal) => {
+                    if let Refusal::Gap(node) = refusal {
+                        self.fetch(message.from, node);
+                    }
+                    self.refuse_delta(message.from, &message.bytes, &refusal).await;
                 }
-                self.refuse_delta(message.from, &message.bytes, &refusal).await;
             }
         }
         if !speaks_for_all {
@@ -571,16 +573,22 @@ impl Directory {
                 self.tell_presence();
             }
             Ok(Applied::Known) => {}
-            // Each knows for itself of whom it was told already.
-            Err(error @ (BeatError::Unknown | BeatError::Full(_))) => self.0.refusing.count(error.code()),
-            Err(error) => self.refuse(message.from, error.code(), &error.to_string(), true).await,
+            Err(error) => {
+                // Each knows for itself of whom it was told already.
+                let is_blamed = !matches!(error, BeatError::Unknown | BeatError::Full(_));
+                if is_blamed {
+                    self.refuse(message.from, error.code(), &error.to_string(), true).await;
+                } else {
+                    self.refuse_unblamed(message.from, error.code()).await;
+                }
+            }
         }
     }
 
     async fn revocation(&self, message: &Published) {
         match self.0.members.add_revocation(&message.bytes).await {
-            Ok(true) => self.drop_revoked().await,
-            Ok(false) => {}
+            // Whoever is out is forgotten, whoever told of it.
+            Ok(_) => {}
             Err(error) => {
                 let is_blamed = matches!(error, NodeError::Corrupt(_));
                 self.refuse(message.from, "revocation", &error.to_string(), is_blamed)
@@ -591,14 +599,24 @@ impl Directory {
 
     /// Forgets nodes that were put out, or are not who was pinned.
     pub(crate) async fn drop_revoked(&self) {
-        let known: Vec<Arc<Said>> = lock(&self.0.known)
-            .values()
-            .map(|known| Arc::clone(&known.said))
-            .collect();
-        let out = known.iter().filter(|said| self.0.members.accepts(&said.chain).is_err());
-        let out: BTreeSet<NodeId> = out.map(|said| said.node).collect();
-        self.change("revoked", |replica| replica.retain(|node, _| !out.contains(node)))
-            .await;
+        let own = self.0.key.node_id();
+        self.change("revoked", |replica| {
+            // Under the lock of the registry: what was taken in before the revocation counted is among it.
+            let known = lock(&self.0.known).clone();
+            let is_out = |node: &NodeId| {
+                let known = known.get(node);
+                known.is_some_and(|known| self.0.members.accepts(&known.said.chain).is_err())
+            };
+            replica.retain(|node, _| !is_out(node))
+        })
+        .await;
+        // Who beats, and has said nothing.
+        let known: BTreeSet<NodeId> = lock(&self.0.known).keys().copied().collect();
+        for node in self.0.members.revoked_nodes() {
+            if node != own && !known.contains(&node) {
+                lock(&self.0.presence).forget(&node);
+            }
+        }
         self.tell_presence();
     }
 

@@ -559,6 +559,11 @@ impl Members {
         }
     }
 
+    /// The nodes that were put out.
+    pub(crate) fn revoked_nodes(&self) -> Vec<NodeId> {
+        lock(&self.0.revocations).iter().map(Revocation::node).collect()
+    }
+
     /// When a node was put out last, if it ever was.
     pub(crate) fn revoked_at(&self, node: NodeId) -> Option<UnixTime> {
         lock(&self.0.revocations).revoked_at(&node)

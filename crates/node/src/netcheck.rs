@@ -12,6 +12,7 @@ use dawn_mesh::{Inbound, Incoming, Mesh, MeshStream, PeerInfo, Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::shares::Shares;
 
@@ -160,10 +161,12 @@ pub(crate) async fn ask_all(mesh: &Mesh, peers: &[PeerInfo]) -> BTreeMap<NodeId,
 /// Tells members what this node sees of them, until the mesh ends.
 pub(crate) async fn serve(mesh: Mesh, mut incoming: Incoming) {
     let shares = Shares::new(STREAMS.0, STREAMS.1);
+    // Who is told something is told to the end before the service ends.
+    let tasks = TaskTracker::new();
     while let Some(Inbound { peer, mut stream }) = incoming.next().await {
         let Some(share) = shares.take(peer.node) else { continue };
         let mesh = mesh.clone();
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let told = async {
                 for _ in 0..ROUNDS {
                     stream.read_u8().await?;
@@ -186,6 +189,8 @@ pub(crate) async fn serve(mesh: Mesh, mut incoming: Incoming) {
             drop(share);
         });
     }
+    tasks.close();
+    tasks.wait().await;
 }
 
 #[cfg(test)]

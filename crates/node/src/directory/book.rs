@@ -23,8 +23,9 @@ use crate::sync::lock;
 pub(super) struct Book {
     pub(super) replica: Replica,
     pub(super) journal: Journal,
-    /// Nodes of which something could not be kept yet.
+    /// Nodes of which something could not be kept yet, and addresses.
     unkept: BTreeSet<NodeId>,
+    contacts: BTreeMap<NodeId, Vec<String>>,
     /// What this node says and has told nobody yet, as it is not kept.
     pub(super) unpublished: Vec<Vec<u8>>,
     /// What is compared, made when it is first needed after a change.
@@ -39,11 +40,12 @@ pub(super) struct Known {
     pub(super) is_hidden: bool,
 }
 
-/// What is to be told of a change.
-#[derive(Default)]
+/// What is to be told and kept of a change.
 struct Telling {
     notes: Vec<Note>,
     events: Vec<(&'static str, Value)>,
+    states: Vec<(NodeId, Vec<Vec<u8>>)>,
+    contacts: BTreeMap<NodeId, Vec<String>>,
 }
 
 impl Book {
@@ -52,6 +54,7 @@ impl Book {
             replica,
             journal,
             unkept: BTreeSet::new(),
+            contacts: BTreeMap::new(),
             unpublished: Vec::new(),
             snapshot: None,
         }
@@ -161,15 +164,38 @@ impl Directory {
     }
 
     /// Keeps what has changed, with what is written of it, and tells it; then what this node says itself is published.
-    /// Who asks may leave: it is done nevertheless.
+    /// Who asks may leave: it is done nevertheless, and before anything else changes.
     pub(super) async fn settle(&self, mut book: OwnedMutexGuard<Book>, why: &'static str, notes: Vec<Note>) {
+        let events = book.replica.events();
+        let is_behind = !book.unkept.is_empty() || !book.unpublished.is_empty() || book.journal.is_behind();
+        if events.is_empty() && notes.is_empty() && !is_behind {
+            return;
+        }
+        let directory = self.clone();
+        let settled = self.0.tasks.spawn(async move {
+            directory.settle_all(book, why, events, notes).await;
+        });
+        if settled.await.is_err() {
+            tracing::error!("a change of the registry was not kept");
+        }
+    }
+
+    async fn settle_all(
+        &self,
+        mut book: OwnedMutexGuard<Book>,
+        why: &'static str,
+        events: Vec<Event>,
+        notes: Vec<Note>,
+    ) {
         let now = now();
         let mut telling = Telling {
             notes,
             events: Vec::new(),
+            states: Vec::new(),
+            contacts: std::mem::take(&mut book.contacts),
         };
         let mut nodes = std::mem::take(&mut book.unkept);
-        for event in book.replica.events() {
+        for event in events {
             match event {
                 Event::Changed(node) => drop(nodes.insert(node)),
                 Event::Lied(proof) => {
@@ -180,39 +206,41 @@ impl Directory {
                 }
             }
         }
-        if nodes.is_empty() && telling.notes.is_empty() && book.unpublished.is_empty() {
-            return;
-        }
-        let mut change = RegistryChange::default();
         for node in &nodes {
             book.snapshot = None;
-            self.look_at(*node, &book.replica, why, now, &mut telling, &mut change);
+            self.look_at(*node, &book.replica, why, now, &mut telling);
         }
         self.0.bytes.store(book.replica.bytes(), Ordering::Relaxed);
+        let Telling {
+            notes,
+            events,
+            states,
+            contacts,
+        } = telling;
         let has_changed = !nodes.is_empty();
-        let end = book.journal.end();
-        change.log = book.journal.write(telling.notes, now);
-        let directory = self.clone();
-        let keeping = self.0.tasks.spawn(async move {
-            match directory.0.store.keep_registry(&change).await {
-                Ok(()) => {
-                    book.journal.kept(change.log.len());
-                    for delta in std::mem::take(&mut book.unpublished) {
-                        directory.0.counts.count("published");
-                        directory.0.mesh.publish(DELTA, &Bytes::from(delta));
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a change of the registry could not be kept; it is tried again");
-                    book.journal.go_back(end);
-                    book.unkept = nodes;
+        let log = book.journal.write(&self.0.store, notes, now).await;
+        let change = RegistryChange {
+            states,
+            contacts: contacts.into_iter().collect(),
+            log,
+            ..RegistryChange::default()
+        };
+        match self.0.store.keep_registry(&change).await {
+            Ok(()) => {
+                book.journal.kept(change.log.len());
+                for delta in std::mem::take(&mut book.unpublished) {
+                    self.0.counts.count("published");
+                    self.0.mesh.publish(DELTA, &Bytes::from(delta));
                 }
             }
-        });
-        if keeping.await.is_err() {
-            tracing::error!("a change of the registry was not kept");
+            Err(error) => {
+                tracing::error!(%error, "a change of the registry could not be kept; it is tried again");
+                book.journal.not_kept(change.log);
+                book.contacts = change.contacts.into_iter().collect();
+                book.unkept = nodes;
+            }
         }
-        for (name, data) in &telling.events {
+        for (name, data) in &events {
             self.0.events.say(name, data);
         }
         if has_changed {
@@ -221,19 +249,14 @@ impl Directory {
     }
 
     /// What has become of one node.
-    fn look_at(
-        &self,
-        node: NodeId,
-        replica: &Replica,
-        why: &'static str,
-        now: UnixTime,
-        telling: &mut Telling,
-        change: &mut RegistryChange,
-    ) {
+    fn look_at(&self, node: NodeId, replica: &Replica, why: &'static str, now: UnixTime, telling: &mut Telling) {
         let before = lock(&self.0.known).get(&node).cloned();
         let said = replica.node(&node, now).and_then(|view| Said::read(&view));
-        change.states.push((node, replica.states(&node)));
+        telling.states.push((node, replica.states(&node)));
         let is_gone = replica.heads(&node).next().is_none();
+        if is_gone {
+            telling.contacts.remove(&node);
+        }
         let Some(said) = said.map(Arc::new) else {
             let Some(before) = before else { return };
             let (id, name) = (node, &before.said.name);
@@ -268,7 +291,7 @@ impl Directory {
         telling.agents(&said, before.as_ref().map_or(&[], |before| &before.said.agents));
         let knew = before.is_some_and(|before| before.said.addresses == said.addresses);
         if node != self.0.key.node_id() && !knew {
-            change.contacts.push((node, said.addresses.clone()));
+            telling.contacts.insert(node, said.addresses.clone());
             self.keep(node, said.addresses.clone());
         }
         // A static key that is not the pinned one is told of at once, not when it is first needed.
@@ -288,9 +311,13 @@ impl Directory {
             Err(error) => return tracing::error!(%error, "the log of the registry could not be read"),
         };
         let Some(last) = surplus else { return };
-        let end = book.journal.end();
         let change = RegistryChange {
-            log: book.journal.compact(&last, now()).into_iter().collect(),
+            log: book
+                .journal
+                .compact(&self.0.store, &last, now())
+                .await
+                .into_iter()
+                .collect(),
             log_until: Some(last.number),
             ..RegistryChange::default()
         };
@@ -303,7 +330,7 @@ impl Directory {
                 Ok(()) => book.journal.compacted(last.number),
                 Err(error) => {
                     tracing::error!(%error, "the log of the registry could not be compacted");
-                    book.journal.go_back(end);
+                    book.journal.not_kept(Vec::new());
                 }
             }
         });

@@ -5,6 +5,8 @@
 //! which it has others. Both are JSON behind a length of four bytes.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -14,8 +16,8 @@ use dawn_mesh::{Inbound, Incoming, MeshStream, Protocol};
 use dawn_registry::delta::{Element, Key};
 use dawn_registry::head::Head;
 use dawn_registry::set::{Clock, Dot};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -27,6 +29,9 @@ pub(crate) const DIFF: Protocol = Protocol("/dawn/registry/diff/1");
 const MOST: usize = 8 << 20;
 /// Bytes of an answer before the rest is left out.
 const FULL: usize = 4 << 20;
+/// Heads of one node, and incarnations in one head, that are read: no honest member tells more.
+const HEADS: usize = 4;
+const INCARNATIONS: usize = 16;
 /// Question and answer come within this.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -49,6 +54,7 @@ pub struct HeadLine {
     /// Below this epoch everything is covered by its clock.
     pub floor: u64,
     /// Epoch and last sequence of each incarnation.
+    #[serde(deserialize_with = "few::<_, _, INCARNATIONS>")]
     pub incarnations: Vec<(u64, u64)>,
     /// When it was signed.
     pub signed: u64,
@@ -71,6 +77,7 @@ pub struct EntryLine {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lines {
     /// Its heads.
+    #[serde(deserialize_with = "few::<_, _, HEADS>")]
     pub heads: Vec<HeadLine>,
     /// Its entries.
     pub entries: Vec<EntryLine>,
@@ -119,14 +126,44 @@ pub struct Compared {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Question {
     /// The ids of the heads of each node.
-    heads: Vec<(NodeId, Vec<String>)>,
+    heads: Vec<(NodeId, Ids)>,
 }
+
+/// The ids of the heads of one node, in order.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ids(#[serde(deserialize_with = "few::<_, _, HEADS>")] Vec<String>);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Answer {
     heads: u64,
     more: bool,
     nodes: Vec<(NodeId, Lines)>,
+}
+
+/// A list of at most so many; of a longer one no more is read.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(list: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Few<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut read = Vec::new();
+            while let Some(next) = list.next_element()? {
+                if read.len() >= MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                read.push(next);
+            }
+            Ok(read)
+        }
+    }
+
+    list.deserialize_seq(Few::<T, MOST>(PhantomData))
 }
 
 /// `node`, or `agent:NAME`.
@@ -202,10 +239,10 @@ fn how(here: &Lines, there: &Lines) -> How {
     }
 }
 
-fn ids(held: &Held) -> Vec<String> {
+fn ids(held: &Held) -> Ids {
     let mut ids: Vec<String> = held.heads.iter().map(|head| HEXLOWER.encode(&head.id().0)).collect();
     ids.sort();
-    ids
+    Ids(ids)
 }
 
 fn count(held: &[Held]) -> u64 {
@@ -214,8 +251,8 @@ fn count(held: &[Held]) -> u64 {
 
 /// What is told to who has these heads.
 fn answer(held: &[Held], question: Question) -> Answer {
-    let mut theirs: BTreeMap<NodeId, Vec<String>> = question.heads.into_iter().collect();
-    theirs.values_mut().for_each(|ids| ids.sort());
+    let mut theirs: BTreeMap<NodeId, Ids> = question.heads.into_iter().collect();
+    theirs.values_mut().for_each(|ids| ids.0.sort());
     let mut answer = Answer {
         heads: count(held),
         ..Answer::default()
@@ -379,10 +416,28 @@ mod tests {
     fn of_nodes_that_the_other_does_not_know_it_says_so() {
         let node = NodeId::from_bytes([1; 32]);
         let question = Question {
-            heads: vec![(node, vec!["00".to_owned()])],
+            heads: vec![(node, Ids(vec!["00".to_owned()]))],
         };
         let told = answer(&[], question);
         assert_eq!(told.nodes, [(node, Lines::default())]);
         assert!(answer(&[], Question::default()).nodes.is_empty() && !told.more);
+    }
+
+    #[test]
+    fn of_one_node_no_more_is_read_than_an_honest_member_tells() {
+        let read = |count: usize| serde_json::from_value::<Ids>(serde_json::json!(vec![""; count]));
+        assert_eq!(read(HEADS).unwrap().0.len(), HEADS);
+        assert!(read(HEADS + 1).is_err());
+        let read = |lines: &Lines| serde_json::from_value::<Lines>(serde_json::json!(lines));
+        let most = vec![(1, 1); INCARNATIONS];
+        let (fits, too_long) = (lines(&most), lines(&[&most[..], &[(2, 1)]].concat()));
+        assert_eq!(read(&fits).unwrap(), fits);
+        assert!(read(&too_long).is_err());
+        let heads = vec![fits.heads[0].clone(); HEADS + 1];
+        let too_many = Lines {
+            heads,
+            entries: Vec::new(),
+        };
+        assert!(read(&too_many).is_err());
     }
 }

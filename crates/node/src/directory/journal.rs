@@ -18,6 +18,8 @@ const ENTRIES: u32 = 240;
 const SPAN: Duration = Duration::from_secs(3600);
 /// Between two looks at whether entries are too old.
 const LOOK: Duration = Duration::from_secs(600);
+/// Entries that wait until they can be kept.
+const UNKEPT: usize = 4096;
 /// How many more entries than wanted there may be in between.
 const STEP: u64 = 1000;
 
@@ -47,6 +49,10 @@ pub(super) struct Journal {
     held: u64,
     /// When it was looked at last whether some are too old.
     looked: Option<UnixTime>,
+    /// Whether the end is to be looked up again, as something was written of which nobody knows whether it was kept.
+    is_lost: bool,
+    /// What was written and could not be kept.
+    unkept: Vec<Entry>,
     /// Since when how many entries about a node were written.
     written: BTreeMap<NodeId, (UnixTime, u32)>,
 }
@@ -54,22 +60,52 @@ pub(super) struct Journal {
 impl Journal {
     /// Finds the end of the log that is kept.
     pub(super) async fn open(store: &Store, local: NodeId) -> Result<Self, NodeError> {
+        let mut journal = Self {
+            held: 0,
+            looked: None,
+            local,
+            chain: Chain::default(),
+            is_lost: true,
+            unkept: Vec::new(),
+            written: BTreeMap::new(),
+        };
+        journal.find_end(store).await?;
+        Ok(journal)
+    }
+
+    async fn find_end(&mut self, store: &Store) -> Result<(), NodeError> {
         let range = LogRange { before: None, most: 1 };
         let newest = store.log(range).await?.pop();
         let oldest = store.log_first().await?;
         let length = newest.as_ref().map_or(0, |newest| newest.number + 1);
-        Ok(Self {
-            held: length - oldest.unwrap_or(length).min(length),
-            looked: None,
-            local,
-            chain: newest.as_ref().map(Chain::after).unwrap_or_default(),
-            written: BTreeMap::new(),
-        })
+        self.held = length - oldest.unwrap_or(length).min(length);
+        self.chain = newest.as_ref().map(Chain::after).unwrap_or_default();
+        if let Some(last) = self.unkept.iter().position(|entry| Some(entry) == newest.as_ref()) {
+            // They were kept, and only the word of it was lost.
+            self.unkept.drain(..=last);
+        }
+        self.is_lost = false;
+        Ok(())
+    }
+
+    /// Whether something waits to be kept.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.unkept.is_empty()
     }
 
     /// So many were kept.
     pub(super) fn kept(&mut self, count: usize) {
         self.held += count as u64;
+    }
+
+    /// These could not be kept, or nobody knows whether they were: they are written again with the next ones.
+    pub(super) fn not_kept(&mut self, entries: Vec<Entry>) {
+        self.is_lost = true;
+        let room = UNKEPT.saturating_sub(self.unkept.len());
+        if entries.len() > room {
+            tracing::error!(entries = entries.len() - room, "what happened is missing in the log");
+        }
+        self.unkept.extend(entries.into_iter().take(room));
     }
 
     /// The entries up to this one are gone, and one says so.
@@ -87,18 +123,20 @@ impl Journal {
         is_due
     }
 
-    /// The end, to go back to when what was written could not be kept.
-    pub(super) fn end(&self) -> Chain {
-        self.chain
-    }
-
-    pub(super) fn go_back(&mut self, end: Chain) {
-        self.chain = end;
-    }
-
-    /// The entries for these notes, but for those of a node that has filled its part.
-    pub(super) fn write(&mut self, notes: Vec<Note>, at: UnixTime) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(notes.len());
+    /// The entries for these notes, but for those of a node that has filled its part; before them what could not be kept
+    /// until now. None while the end of the log cannot be found.
+    pub(super) async fn write(&mut self, store: &Store, notes: Vec<Note>, at: UnixTime) -> Vec<Entry> {
+        let is_found = self.is_found(store).await;
+        // Numbered anew: what was to be the end may not have become it.
+        let waiting = if is_found {
+            std::mem::take(&mut self.unkept)
+        } else {
+            Vec::new()
+        };
+        let again = waiting
+            .into_iter()
+            .filter_map(|entry| told(self.chain.append(entry.at, entry.who, entry.what)));
+        let mut entries: Vec<Entry> = again.collect();
         for note in notes {
             let content = note.content.to_string();
             match self.share_of(note.who, at) {
@@ -107,7 +145,21 @@ impl Journal {
                 None => {}
             }
         }
-        entries
+        if is_found {
+            return entries;
+        }
+        self.not_kept(entries);
+        Vec::new()
+    }
+
+    /// Whether the end of the log is known, where it has to be looked up first.
+    async fn is_found(&mut self, store: &Store) -> bool {
+        if self.is_lost
+            && let Err(error) = self.find_end(store).await
+        {
+            tracing::error!(%error, "the end of the log of the registry could not be found");
+        }
+        !self.is_lost
     }
 
     /// Whether there is room for one more entry about a node; `Some(false)` for the one that says that there is none.
@@ -138,8 +190,11 @@ impl Journal {
     }
 
     /// The entry that gives up all up to and with `last`.
-    pub(super) fn compact(&mut self, last: &Entry, at: UnixTime) -> Option<Entry> {
-        told(self.chain.compact(at, self.local, last))
+    pub(super) async fn compact(&mut self, store: &Store, last: &Entry, at: UnixTime) -> Option<Entry> {
+        match self.is_found(store).await {
+            true => told(self.chain.compact(at, self.local, last)),
+            false => None,
+        }
     }
 }
 
@@ -158,6 +213,7 @@ mod tests {
     use dawn_registry::log::verify;
 
     use super::*;
+    use crate::store::RegistryChange;
 
     const NOW: UnixTime = UnixTime(1_800_000_000);
 
@@ -165,10 +221,19 @@ mod tests {
         NodeId::from_bytes([byte; 32])
     }
 
-    async fn journal() -> Journal {
+    async fn journal() -> (Journal, Store, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("dawn.db")).await.unwrap();
-        Journal::open(&store, node(1)).await.unwrap()
+        (Journal::open(&store, node(1)).await.unwrap(), store, folder)
+    }
+
+    async fn keep(store: &Store, entries: &[Entry]) {
+        let log = entries.to_vec();
+        let change = RegistryChange {
+            log,
+            ..RegistryChange::default()
+        };
+        store.keep_registry(&change).await.unwrap();
     }
 
     fn notes(who: u8, count: u32) -> Vec<Note> {
@@ -178,40 +243,55 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_keeps_on_changing_fills_only_its_part_of_the_log_but_this_one_is_not_bounded() {
-        let mut journal = journal().await;
-        let mut entries = journal.write(notes(2, 1000), NOW);
+        let (mut journal, store, _folder) = journal().await;
+        let mut entries = journal.write(&store, notes(2, 1000), NOW).await;
         assert_eq!(entries.len(), ENTRIES as usize + 1);
         let kind = |entry: &Entry| match &entry.what {
             What::Event { kind, .. } => kind.clone(),
             What::Compacted { .. } => String::new(),
         };
         assert_eq!(entries.last().map(kind).unwrap(), "log.limited");
-        assert!(journal.write(notes(2, 1), NOW + SPAN / 2).is_empty());
-        entries.extend(journal.write(notes(3, 1), NOW + SPAN / 2));
-        entries.extend(journal.write(notes(2, 1), NOW + SPAN));
-        entries.extend(journal.write(notes(1, 1000), NOW + SPAN));
+        assert!(journal.write(&store, notes(2, 1), NOW + SPAN / 2).await.is_empty());
+        entries.extend(journal.write(&store, notes(3, 1), NOW + SPAN / 2).await);
+        entries.extend(journal.write(&store, notes(2, 1), NOW + SPAN).await);
+        entries.extend(journal.write(&store, notes(1, 1000), NOW + SPAN).await);
         assert_eq!(entries.len(), ENTRIES as usize + 1 + 1 + 1 + 1000);
-        assert_eq!(verify(&entries), Ok(journal.end()));
+        assert_eq!(verify(&entries), Ok(journal.chain));
     }
 
     #[tokio::test]
     async fn what_could_not_be_kept_leaves_no_gap_and_what_is_too_long_is_said_to_be() {
-        let mut journal = journal().await;
-        let mut entries = journal.write(notes(2, 3), NOW);
-        let end = journal.end();
-        let lost = journal.write(notes(2, 2), NOW);
-        assert_eq!(lost.len(), 2);
-        journal.go_back(end);
+        let (mut journal, store, _folder) = journal().await;
+        let mut entries = journal.write(&store, notes(2, 3), NOW).await;
+        keep(&store, &entries).await;
+        let unkept = journal.write(&store, notes(2, 2), NOW).await;
+        assert_eq!(unkept.len(), 2);
+        journal.not_kept(unkept.clone());
+        assert!(journal.is_behind());
         let long = Note::new(node(2), "x", json!({ "text": "x".repeat(MAX_CONTENT_BYTES) }));
-        entries.extend(journal.write(vec![long], NOW));
-        assert_eq!(entries.len(), 4);
-        journal.kept(entries.len());
-        assert!(journal.is_due(4, NOW) && !journal.is_due(4, NOW) && journal.is_due(4, NOW + LOOK));
+        entries.extend(journal.write(&store, vec![long], NOW).await);
+        assert_eq!((entries.len(), &entries[3..5]), (6, &unkept[..]));
+        keep(&store, &entries[3..]).await;
+        assert!(!journal.is_behind());
+        journal.kept(3);
+        assert!(journal.is_due(6, NOW) && !journal.is_due(6, NOW) && journal.is_due(6, NOW + LOOK));
         journal.kept(1000);
-        assert!(!journal.is_due(4, NOW + LOOK) && journal.is_due(3, NOW + LOOK));
-        entries.extend(journal.compact(&entries[1].clone(), NOW));
+        assert!(!journal.is_due(6, NOW + LOOK) && journal.is_due(5, NOW + LOOK));
+        entries.extend(journal.compact(&store, &entries[1].clone(), NOW).await);
         journal.compacted(1);
-        assert_eq!(journal.held, 3);
-        assert_eq!(verify(&entries[2..]), Ok(journal.end()));
+        assert_eq!(journal.held, 5);
+        assert_eq!(verify(&entries[2..]), Ok(journal.chain));
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_though_an_error_came_is_not_written_twice() {
+        let (mut journal, store, _folder) = journal().await;
+        let mut entries = journal.write(&store, notes(2, 2), NOW).await;
+        keep(&store, &entries).await;
+        journal.not_kept(entries.clone());
+        let more = journal.write(&store, notes(3, 1), NOW).await;
+        assert_eq!(more.len(), 1);
+        entries.extend(more);
+        assert_eq!((verify(&entries), journal.held), (Ok(journal.chain), 2));
     }
 }

@@ -130,16 +130,20 @@ impl Directory {
 
     /// Says what this node is and has, where that is news.
     pub(super) async fn announce(&self) {
-        let values = self.own_values();
-        let (own, key) = (self.0.members.own(), &self.0.key);
+        let (own, key) = (self.0.key.node_id(), &self.0.key);
         let chain = self.0.members.chain();
-        if self.said(own.node).is_none_or(|said| said.chain != *chain) {
+        if self.said(own).is_none_or(|said| said.chain != *chain) {
             // With what it is its membership is taken note of.
-            let node = values.first().map_or_else(Vec::new, |(_, value)| value.clone());
-            self.say(|replica, now| replica.set_node(&node, own.clone(), key, now))
-                .await;
+            self.say(|replica, now| {
+                let values = self.own_values();
+                let node = values.first().map_or(&[] as &[u8], |(_, value)| value.as_slice());
+                replica.set_node(node, self.0.members.own(), key, now)
+            })
+            .await;
         }
-        self.say(|replica, now| replica.declare(values.clone(), key, now)).await;
+        // Looked up under the lock: of two that announce, the one that comes second says what is so then.
+        self.say(|replica, now| replica.declare(self.own_values(), key, now))
+            .await;
     }
 
     /// Signs anew what this node said, where it is time, or another incarnation of it has said something.
@@ -163,8 +167,10 @@ impl Directory {
     async fn begin_anew(&self, after: u64) -> bool {
         match begin(&self.0.store, after).await {
             Ok(epoch) => {
-                self.book().await.replica.begin(epoch);
-                self.0.epoch.store(epoch, Ordering::Relaxed);
+                // Another may have begun a later one meanwhile: under the lock, nobody goes back.
+                let mut book = self.book().await;
+                let epoch = self.0.epoch.fetch_max(epoch, Ordering::Relaxed).max(epoch);
+                book.replica.begin(epoch);
                 tracing::warn!(
                     epoch,
                     "this node was known by a later incarnation; it goes on as a new one"

@@ -51,35 +51,43 @@ impl Refusing {
 
     /// Whether a member is not read for now; that something of it was left unread is counted.
     pub(super) fn is_limited(&self, from: NodeId) -> bool {
-        let is_limited = self.blamed.is_spent(from) || self.refused.is_spent(from);
+        let is_limited = self.is_spent(from);
         if is_limited {
             self.counts.count("limited");
         }
         is_limited
+    }
+
+    /// The same, where nothing is left unread yet.
+    pub(super) fn is_spent(&self, from: NodeId) -> bool {
+        self.blamed.is_spent(from) || self.refused.is_spent(from)
     }
 }
 
 /// Whether who passed something on is to blame for it: whoever is honest would have refused it too. What is missing, who
 /// is a member, and how much there is room for, each knows for itself alone; how often a node spoke and what the time is,
 /// too, so that only the node itself is to blame for that.
-fn is_blamed(refusal: &Refusal, is_own: bool) -> bool {
+fn is_blamed(refusal: &Refusal, is_own: impl FnOnce() -> bool) -> bool {
     match refusal {
         Refusal::Gap(_) | Refusal::NoMember(_) | Refusal::Full | Refusal::Expired(_) | Refusal::TooManyHeads => false,
-        Refusal::TooOften | Refusal::FromTheFuture(_) => is_own,
+        Refusal::TooOften | Refusal::FromTheFuture(_) => is_own(),
         _ => true,
     }
 }
 
 impl Directory {
-    /// Takes note of a delta that is refused.
-    pub(super) async fn refuse_delta(&self, from: NodeId, delta: &[u8], refusal: &Refusal) {
+    /// Takes note of a delta that is refused; whether its sender is to blame.
+    pub(super) async fn refuse_delta(&self, from: NodeId, delta: &[u8], refusal: &Refusal) -> bool {
         if let Refusal::Gap(_) = refusal {
             // What is missing is fetched.
-            return self.0.refusing.count(refusal.code());
+            self.refuse_unblamed(from, refusal.code()).await;
+            return false;
         }
-        let is_own = Delta::decode(delta).is_ok_and(|delta| delta.head().node() == from);
+        // Whose it is does not matter often, and it takes long to read.
+        let is_own = || Delta::decode(delta).is_ok_and(|delta| delta.head().node() == from);
         let is_blamed = is_blamed(refusal, is_own);
         self.refuse(from, refusal.code(), &refusal.to_string(), is_blamed).await;
+        is_blamed
     }
 
     /// Takes note of something that is refused, and of whether its sender is to blame.
@@ -87,18 +95,30 @@ impl Directory {
         let refusing = &self.0.refusing;
         refusing.count(code);
         let message: String = message.chars().take(WORDS).collect();
-        let sender = json!({ "id": from, "name": self.name_of(from) });
         if refusing.told.may_speak_of((from, code)) {
             tracing::warn!(%from, code, message, "what a member sent is refused");
+            let sender = json!({ "id": from, "name": self.name_of(from) });
             let data = json!({ "from": sender, "code": code, "message": message });
             self.0.events.say("registry.refused", &data);
             let content = json!({ "code": code, "message": message });
             self.note(Note::new(from, "delta.refused", content)).await;
         }
+        self.count_of(from, is_blamed).await;
+    }
+
+    /// Takes note of what is refused without a word: it may happen often where all are honest.
+    pub(super) async fn refuse_unblamed(&self, from: NodeId, code: &'static str) {
+        self.0.refusing.count(code);
+        self.count_of(from, false).await;
+    }
+
+    async fn count_of(&self, from: NodeId, is_blamed: bool) {
+        let refusing = &self.0.refusing;
         let refused = refusing.refused.count(from);
         let blamed = if is_blamed { refusing.blamed.count(from) } else { 0 };
         if blamed == BLAMED || refused == REFUSED {
             tracing::warn!(%from, "a member sends too much that is refused; it is not read for a while");
+            let sender = json!({ "id": from, "name": self.name_of(from) });
             let data = json!({ "from": sender, "refused": refused });
             self.0.events.say("registry.limited", &data);
             self.note(Note::new(from, "member.limited", json!({ "refused": refused })))
@@ -117,12 +137,12 @@ mod tests {
     fn who_passes_on_what_it_could_not_know_to_be_wrong_is_not_to_blame() {
         let node = NodeId::from_bytes([1; 32]);
         for refusal in [Refusal::Gap(node), Refusal::NoMember(String::new()), Refusal::Full] {
-            assert!(!is_blamed(&refusal, true) && !is_blamed(&refusal, false));
+            assert!(!is_blamed(&refusal, || true) && !is_blamed(&refusal, || false));
         }
         for refusal in [Refusal::TooOften, Refusal::FromTheFuture(UnixTime(1))] {
-            assert!(is_blamed(&refusal, true) && !is_blamed(&refusal, false));
+            assert!(is_blamed(&refusal, || true) && !is_blamed(&refusal, || false));
         }
-        assert!(is_blamed(&Refusal::BadSignature, false) && is_blamed(&Refusal::NotSigned, false));
+        assert!(is_blamed(&Refusal::BadSignature, || false) && is_blamed(&Refusal::NotSigned, || false));
     }
 
     #[test]

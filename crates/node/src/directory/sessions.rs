@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use dawn_identity::{NodeId, UnixTime};
 use dawn_mesh::{Inbound, Incoming, MeshStream, OpenError, Protocol};
-use dawn_registry::Refusal;
 use dawn_registry::replica::Applied;
 use dawn_registry::sync::{MAX_MESSAGE_BYTES, Session, SyncError, Traffic};
 use rand::seq::IndexedRandom as _;
@@ -37,6 +36,13 @@ const BEGUN: usize = 8;
 const STEP: Duration = Duration::from_secs(15);
 /// A whole session takes no longer.
 const WHOLE: Duration = Duration::from_secs(300);
+/// A session in which little is said takes no longer than the first; each second more takes so many bytes.
+const IDLE: Duration = Duration::from_secs(60);
+const BYTES_A_SECOND: u64 = 64 << 10;
+/// Deltas of a message that are taken at once, and their bytes: what else there is to do comes in between.
+const PORTION: (usize, usize) = (128, 1 << 20);
+/// Deltas that no honest member has, before a session with who sends them ends.
+pub(super) const BLAMED: u32 = 8;
 /// Bytes of a session, of both directions.
 const BYTES: u64 = 512 << 20;
 /// The node with the greater id leaves the beginning to the other for so long.
@@ -59,7 +65,7 @@ const SPREAD: Duration = Duration::from_millis(1200);
 
 /// Why a session broke off.
 #[derive(Debug, thiserror::Error)]
-enum SessionFailure {
+pub(super) enum SessionFailure {
     #[error(transparent)]
     Unreachable(#[from] OpenError),
     #[error("the other node says nothing")]
@@ -70,6 +76,8 @@ enum SessionFailure {
     TooLong(usize),
     #[error("more than a session may take")]
     TooMuch,
+    #[error("too much of what it sent is refused")]
+    Refused,
     #[error(transparent)]
     Invalid(#[from] SyncError),
 }
@@ -81,13 +89,17 @@ impl SessionFailure {
             Self::Late => "late",
             Self::Broken(_) => "broken",
             Self::TooLong(_) | Self::TooMuch => "too_much",
+            Self::Refused => "refused",
             Self::Invalid(_) => "invalid",
         }
     }
 
     /// Whether the other side did what no honest one does.
     fn is_blamed(&self) -> bool {
-        matches!(self, Self::TooLong(_) | Self::TooMuch | Self::Invalid(_))
+        matches!(
+            self,
+            Self::TooLong(_) | Self::TooMuch | Self::Refused | Self::Invalid(_)
+        )
     }
 }
 
@@ -239,6 +251,11 @@ impl Sessions {
         self.wake.notify_one();
     }
 
+    /// Whether a session may be begun because of what a member did, or it does so too often; it is counted.
+    pub(super) fn may_ask_for(&self, peer: NodeId) -> bool {
+        self.asked.may(peer)
+    }
+
     /// What goes on with a member goes nowhere: it was started again.
     fn break_off(&self, peer: NodeId) {
         if let Some(stop) = lock(&self.agenda).running.get(&peer) {
@@ -249,7 +266,7 @@ impl Sessions {
 
 /// What was new in a session.
 #[derive(Debug, Default)]
-struct News {
+pub(super) struct News {
     got: u64,
     /// The first of them.
     deltas: Vec<Bytes>,
@@ -285,6 +302,24 @@ async fn within<T>(
     step: impl Future<Output = Result<T, SessionFailure>>,
 ) -> Result<T, SessionFailure> {
     timeout(limit, step).await.unwrap_or(Err(SessionFailure::Late))
+}
+
+/// How long the next step may take, in a session that is so old and in which so many bytes were said.
+fn left(age: Duration, said: u64) -> Duration {
+    let whole = IDLE + Duration::from_secs(said / BYTES_A_SECOND);
+    STEP.min(whole.saturating_sub(age))
+}
+
+/// The next deltas that are taken at once: one at least, if there is one.
+fn portion(deltas: &mut std::iter::Peekable<impl Iterator<Item = Vec<u8>>>) -> Vec<Vec<u8>> {
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    while some.len() < PORTION.0
+        && let Some(delta) = deltas.next_if(|delta| some.is_empty() || bytes + delta.len() <= PORTION.1)
+    {
+        bytes += delta.len();
+        some.push(delta);
+    }
+    some
 }
 
 impl Directory {
@@ -462,49 +497,74 @@ impl Directory {
         peer: NodeId,
         news: &mut News,
     ) -> Result<(), SessionFailure> {
+        let (begun, mut blamed, mut said) = (Instant::now(), 0, 0);
         loop {
             loop {
                 let message = session.transmit(&self.book().await.replica)?;
                 let Some(message) = message else { break };
-                within(STEP, async { Ok(write(stream, &message).await?) }).await?;
+                within(left(begun.elapsed(), said), async {
+                    Ok(write(stream, &message).await?)
+                })
+                .await?;
+                said += message.len() as u64;
             }
-            within(STEP, async { Ok(stream.flush().await?) }).await?;
+            within(left(begun.elapsed(), said), async { Ok(stream.flush().await?) }).await?;
             if session.is_done() {
                 // Who was told everything may have left.
                 let _ = timeout(STEP, stream.shutdown()).await;
                 return Ok(());
             }
-            let message = within(STEP, read(stream)).await?;
+            let message = within(left(begun.elapsed(), said), read(stream)).await?;
+            said += message.len() as u64;
             let deltas = session.receive(&self.book().await.replica, &message)?;
             let traffic = session.traffic();
             if traffic.overhead + traffic.deltas > BYTES {
                 return Err(SessionFailure::TooMuch);
             }
             if !deltas.is_empty() {
-                self.take_all(peer, deltas, news).await;
+                blamed += self.take_all(peer, deltas, BLAMED.saturating_sub(blamed), news).await?;
             }
         }
     }
 
-    /// Takes deltas of a session, and keeps what is new of them in one go.
-    async fn take_all(&self, from: NodeId, deltas: Vec<Vec<u8>>, news: &mut News) {
-        let mut refused: Vec<(Vec<u8>, Refusal)> = Vec::new();
-        let mut book = self.book().await;
-        for delta in deltas {
-            match self.apply(&mut book.replica, &delta, from, now()) {
-                Ok(Applied::New) => news.add(delta),
-                Ok(Applied::Known) => {}
-                Err(refusal) => refused.push((delta, refusal)),
+    /// Takes deltas of a session, and keeps what is new of them, a portion at once. How many were refused to whose sender's
+    /// blame; the session ends with the first that makes as many as `patience`, or when the sender is not read any more.
+    pub(super) async fn take_all(
+        &self,
+        from: NodeId,
+        deltas: Vec<Vec<u8>>,
+        patience: u32,
+        news: &mut News,
+    ) -> Result<u32, SessionFailure> {
+        let (mut deltas, mut blamed) = (deltas.into_iter().peekable(), 0);
+        while deltas.peek().is_some() {
+            let some = portion(&mut deltas);
+            let mut book = self.book().await;
+            let applied = self.apply_all(&mut book.replica, &some, from);
+            let speaks_for_all = book.replica.speaks_for_all();
+            self.settle(book, "", Vec::new()).await;
+            if !speaks_for_all {
+                self.renew_own().await;
             }
+            let mut refused = Vec::new();
+            for (delta, applied) in some.into_iter().zip(applied) {
+                match applied {
+                    Ok(Applied::New) => news.add(delta),
+                    Ok(Applied::Known) => {}
+                    Err(refusal) => refused.push((delta, refusal)),
+                }
+            }
+            for (delta, refusal) in refused {
+                let is_blamed = self.refuse_delta(from, &delta, &refusal).await;
+                blamed += u32::from(is_blamed);
+                if blamed >= patience || self.0.refusing.is_spent(from) {
+                    return Err(SessionFailure::Refused);
+                }
+            }
+            // Of many small messages others have their turn, too.
+            tokio::task::yield_now().await;
         }
-        let speaks_for_all = book.replica.speaks_for_all();
-        self.settle(book, "", Vec::new()).await;
-        if !speaks_for_all {
-            self.renew_own().await;
-        }
-        for (delta, refusal) in refused {
-            self.refuse_delta(from, &delta, &refusal).await;
-        }
+        Ok(blamed)
     }
 
     /// What came of a session is news to the other neighbours too, maybe.
@@ -554,6 +614,33 @@ mod tests {
         agenda.plan(node(2), now, of(0..60));
         agenda.plan(node(2), now, of(60..120));
         assert_eq!(agenda.take(now)[0].1.want, Want::All, "of many the whole is compared");
+    }
+
+    #[test]
+    fn deltas_are_taken_in_portions_of_bounded_number_and_size_but_one_at_least() {
+        let sizes = |sizes: &[usize]| {
+            let deltas: Vec<Vec<u8>> = sizes.iter().map(|size| vec![0; *size]).collect();
+            let mut deltas = deltas.into_iter().peekable();
+            let mut portions = Vec::new();
+            while deltas.peek().is_some() {
+                portions.push(portion(&mut deltas).len());
+            }
+            portions
+        };
+        assert_eq!(sizes(&[0; 300]), [128, 128, 44]);
+        assert_eq!(
+            sizes(&[PORTION.1 / 2, PORTION.1 / 2, 1, PORTION.1 + 1, 1]),
+            [2, 1, 1, 1]
+        );
+    }
+
+    #[test]
+    fn a_session_in_which_little_is_said_ends_soon_and_one_that_gets_on_does_not() {
+        let second = Duration::from_secs(1);
+        assert_eq!(left(Duration::ZERO, 0), STEP);
+        assert_eq!(left(IDLE - second, BYTES_A_SECOND - 1), second);
+        assert_eq!(left(IDLE + second, 0), Duration::ZERO);
+        assert_eq!(left(IDLE + second, BYTES_A_SECOND * 60), STEP);
     }
 
     #[test]

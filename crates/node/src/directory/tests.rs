@@ -3,20 +3,23 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use dawn_identity::{Authority, Request, Role, Roles, Serial};
+use dawn_identity::{Authority, Membership, Request, Role, Roles, Serial, UnixTime};
 use dawn_mcp::host::{AgentSpec, CallerHint, CallerLimits, Guard, Isolation, Services, Source};
 use dawn_mesh::Audience;
 use dawn_mesh::memory::Network;
 use dawn_registry::AgentState;
 use dawn_registry::log::{What, verify};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
+use super::sessions::{News, SessionFailure};
 use super::*;
 use crate::api::NodeEvent;
 use crate::config::{Config, KeysConfig};
 use crate::members::meta;
+use crate::store::RegistryChange;
 
 /// Everything that a test waits for comes within this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -424,4 +427,86 @@ async fn a_member_that_lies_is_refused_counted_told_of_and_not_read_for_a_while(
     let logged = a.logged().await;
     let count = |kind: &str| logged.iter().filter(|known| *known == kind).count();
     assert_eq!((count("delta.refused"), count("member.limited")), (1, 1));
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_at_the_start_is_left_out_but_not_forgotten() {
+    let world = World::new();
+    let home = world.home(1).await;
+    let state = |signed: UnixTime| {
+        let membership = Membership {
+            network: world.root.network_id(),
+            node: key(2).node_id(),
+            name: "node-2".parse().unwrap(),
+            roles: Roles::from(Role::Member),
+            admitted_at: signed,
+            issued_at: signed,
+            expires: signed + Duration::from_secs(86_400),
+            serial: Serial::from_bytes([2; 16]),
+            issuer: None,
+        };
+        let mut replica = Replica::new(membership.clone(), 1, Limits::default());
+        let delta = replica.set_node(b"what it is", membership, &key(2), signed).unwrap();
+        (key(2).node_id(), vec![delta.unwrap()])
+    };
+    // As if the clock of this node had been set back by a year since.
+    let change = RegistryChange {
+        states: vec![state(now() + Duration::from_secs(365 * 86_400))],
+        ..RegistryChange::default()
+    };
+    let store = Store::open(&home.path().join("dawn.db")).await.unwrap();
+    store.keep_registry(&change).await.unwrap();
+    let contacts = store.contacts().await.unwrap();
+    store.close().await;
+    let a = world.start(1, home.path()).await;
+    assert!(a.agents_of(2).is_none());
+    let states = a.store.registry_states().await.unwrap();
+    assert!(states.contains(&(key(2).node_id(), change.states[0].1[0].clone())));
+    assert_eq!(a.store.contacts().await.unwrap(), contacts);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_first_few_things_that_no_honest_member_sends() {
+    let world = World::new();
+    let home = world.home(1).await;
+    let a = world.start(1, home.path()).await;
+    let (liar, mut news) = (key(2).node_id(), News::default());
+    let most = sessions::BLAMED;
+    let ended = a
+        .directory
+        .take_all(liar, vec![Vec::new(); 65_520], most, &mut news)
+        .await;
+    assert!(matches!(ended, Err(SessionFailure::Refused)), "{ended:?}");
+    assert_eq!(a.refused("malformed"), u64::from(most));
+    let few = a.directory.take_all(liar, vec![Vec::new(); 3], most, &mut news).await;
+    assert_eq!(
+        few.unwrap(),
+        3,
+        "what one message leaves of its patience is for the next"
+    );
+}
+
+#[tokio::test]
+async fn what_could_not_be_kept_is_kept_with_the_next_change_and_the_log_tells_of_it_once() {
+    let world = World::new();
+    let homes = [world.home(1).await, world.home(2).await];
+    let a = world.start(1, homes[0].path()).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(homes[0].path().join("dawn.db"));
+    let mut database = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON registry_log BEGIN SELECT RAISE(ABORT, 'full'); END";
+    sqlx::query(fail).execute(&mut database).await.unwrap();
+    let b = world.start(2, homes[1].path()).await;
+    a.knows(2, &[]).await;
+    a.until("b is heard of", |own| own.agents_of(2).is_some()).await;
+    assert!(!a.logged().await.contains(&"node.joined".to_owned()));
+    sqlx::query("DROP TRIGGER fail").execute(&mut database).await.unwrap();
+    a.directory.change("", |_| ()).await;
+    let joined = a.logged().await;
+    assert_eq!(
+        joined.iter().filter(|kind| *kind == "node.joined").count(),
+        1,
+        "{joined:?}"
+    );
+    let states = a.store.registry_states().await.unwrap();
+    assert!(states.iter().any(|(node, _)| *node == b.id()));
 }
