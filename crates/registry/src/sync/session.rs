@@ -152,6 +152,13 @@ impl Session {
         self.traffic
     }
 
+    /// Bytes of the stream of deltas that came so far, unpacked: a packed message of a few hundred bytes may stand for
+    /// 64 KiB of them.
+    #[must_use]
+    pub fn unpacked(&self) -> u64 {
+        self.inbox.unpacked()
+    }
+
     /// The next message to send, if it is this side's turn and something is left to say.
     ///
     /// # Errors

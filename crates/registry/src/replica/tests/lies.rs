@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::{Clock, Dot};
-use crate::delta::{self, MAX_DELTA_BYTES};
+use crate::delta::{self, MAX_DELTA_BYTES, MIN_DELTA_BYTES};
 use crate::head::{Draft, digest_of};
 use crate::set::Rest;
 
@@ -231,6 +231,18 @@ fn the_longest_head_is_as_long_as_is_said() {
         "{}",
         head.bytes().len()
     );
+}
+
+#[test]
+fn the_shortest_delta_is_as_short_as_is_said_and_whom_it_names_is_read_from_its_front() {
+    let head = signed(&key(1), &Clock::default(), &[], UnixTime(0), UnixTime(1));
+    let shortest = delta::encode(&head, [].iter(), &Rest::Only(Vec::new()));
+    assert!(Delta::decode(&shortest).is_ok());
+    assert_eq!(shortest.len(), MIN_DELTA_BYTES);
+    assert_eq!(Delta::speaker(&shortest), Some(key(1).node_id()));
+    assert_eq!(Delta::speaker(&shortest[1..]), None);
+    let other = [&[9], &shortest[1..]].concat();
+    assert_eq!(Delta::speaker(&other), None, "another version may stand otherwise");
 }
 
 #[test]
