@@ -21,6 +21,8 @@ pub const MAX_DOTS: usize = 1 << 16;
 pub(crate) const MIN_DELTA_BYTES: usize = 1 + 32 + 2 + 2 + 32 + SIGNATURE_BYTES + 3;
 /// The first byte of every delta.
 const VERSION: u8 = 2;
+/// The last version that there may be: so that most of what begins with any other byte is no delta of any version.
+const LAST_VERSION: u8 = 15;
 /// Key, dot and length of a value take no fewer bytes.
 const MIN_ENTRY_BYTES: usize = 4;
 /// Incarnation, first number and how many more take no fewer bytes.
@@ -103,6 +105,14 @@ impl Delta {
         let mut reader = Reader::new(bytes);
         let version = reader.byte().ok()?;
         reader.node().ok().filter(|_| version == VERSION)
+    }
+
+    /// The version of bytes that may be a delta of a later one.
+    pub(crate) fn later_version(bytes: &[u8]) -> Option<u8> {
+        let version = bytes.first().copied()?;
+        let is_later = version > VERSION && version <= LAST_VERSION;
+        let may_be = (MIN_DELTA_BYTES..=MAX_DELTA_BYTES).contains(&bytes.len());
+        (is_later && may_be).then_some(version)
     }
 
     /// Reads the head with which a delta begins; what follows it is left.

@@ -170,8 +170,32 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     // Deltas of nothing: one message would be tens of thousands of them.
     is_malformed(refused(asker(), &stream(false, &[0; 60_000])));
     let mut cut = asker();
-    assert_eq!(cut.receive(&a.replica, &stream(false, &[9, 1])), Ok(Vec::new()));
+    assert_eq!(cut.receive(&a.replica, &stream(false, &[0xff, 1, 1])), Ok(Vec::new()));
     is_malformed(cut.receive(&a.replica, &last(Said::End)).unwrap_err());
+}
+
+#[test]
+fn of_a_place_no_more_is_kept_than_of_a_node_however_often_it_is_listed() {
+    let a = Member::up(1, 100);
+    let known = |id: u8| crate::owner::Known {
+        clock: crate::clock::Clock::default(),
+        id: [id; 8],
+    };
+    let mut all = BTreeMap::new();
+    for turn in 0..10 {
+        let heads = vec![known(turn), known(turn)];
+        session::put(&mut all, vec![Has { place: 7, heads }]);
+    }
+    assert_eq!(all[&7].len(), crate::owner::MAX_HEADS);
+    // Heads are counted, not places, and in proportion to what is here.
+    let heads = || vec![known(1), known(2), known(3), known(4)];
+    let list: Vec<Has> = (0..1000).map(|place| Has { place, heads: heads() }).collect();
+    let list = said(Said::Has(list));
+    let mut giver = Session::respond(snapshot(&a.replica));
+    let taken = (0..100)
+        .take_while(|_| giver.receive(&a.replica, &list).is_ok())
+        .count();
+    assert_eq!(taken, 4);
 }
 
 #[test]
