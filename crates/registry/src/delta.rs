@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dawn_identity::AgentName;
+use dawn_identity::{AgentName, NodeId, SIGNATURE_BYTES};
 
 use crate::clock::{Clock, Dot};
 use crate::head::{Head, Parsed, sha256};
@@ -16,8 +16,13 @@ pub const MAX_VALUE_BYTES: usize = 32 << 10;
 pub const MAX_DELTA_BYTES: usize = 512 << 10;
 /// Most dots that a delta names: runs of them take a few bytes, whatever their length.
 pub const MAX_DOTS: usize = 1 << 16;
+/// Shortest encoded delta, bytes: version, node, a clock of nothing, two numbers, digest and signature; no elements, form,
+/// no dots.
+pub(crate) const MIN_DELTA_BYTES: usize = 1 + 32 + 2 + 2 + 32 + SIGNATURE_BYTES + 3;
 /// The first byte of every delta.
 const VERSION: u8 = 2;
+/// The last version that there may be: so that most of what begins with any other byte is no delta of any version.
+const LAST_VERSION: u8 = 15;
 /// Key, dot and length of a value take no fewer bytes.
 const MIN_ENTRY_BYTES: usize = 4;
 /// Incarnation, first number and how many more take no fewer bytes.
@@ -88,6 +93,26 @@ impl Delta {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (head, rest) = Self::begin(bytes)?;
         Self::finish(head, rest)
+    }
+
+    /// Whom the head of a delta names, where the bytes are long enough for one: nothing else of it is read. It may be a
+    /// lie, or no delta at all.
+    #[must_use]
+    pub fn speaker(bytes: &[u8]) -> Option<NodeId> {
+        if !(MIN_DELTA_BYTES..=MAX_DELTA_BYTES).contains(&bytes.len()) {
+            return None;
+        }
+        let mut reader = Reader::new(bytes);
+        let version = reader.byte().ok()?;
+        reader.node().ok().filter(|_| version == VERSION)
+    }
+
+    /// The version of bytes that may be a delta of a later one.
+    pub(crate) fn later_version(bytes: &[u8]) -> Option<u8> {
+        let version = bytes.first().copied()?;
+        let is_later = version > VERSION && version <= LAST_VERSION;
+        let may_be = (MIN_DELTA_BYTES..=MAX_DELTA_BYTES).contains(&bytes.len());
+        (is_later && may_be).then_some(version)
     }
 
     /// Reads the head with which a delta begins; what follows it is left.

@@ -23,19 +23,29 @@ pub(crate) struct Known {
     pub(crate) id: [u8; 8],
 }
 
+/// A clock, and the first bytes of the id of its head: two of them are compared without copying either.
+type Told<'a> = (&'a Clock, [u8; 8]);
+
 impl Known {
     pub(crate) fn of(head: &Head) -> Self {
-        let HeadId([a, b, c, d, e, f, g, h, ..]) = head.id;
-        Self {
-            clock: head.clock.clone(),
-            id: [a, b, c, d, e, f, g, h],
-        }
+        let (clock, id) = told_of(head);
+        let clock = clock.clone();
+        Self { clock, id }
     }
 
-    /// Whether who has this needs the other no more; as [`Head::replaces`], or it is the same.
-    pub(crate) fn covers(&self, other: &Self) -> bool {
-        self.clock.includes(&other.clock) && (self.clock != other.clock || self.id <= other.id)
+    fn told(&self) -> Told<'_> {
+        (&self.clock, self.id)
     }
+}
+
+fn told_of(head: &Head) -> Told<'_> {
+    let HeadId([a, b, c, d, e, f, g, h, ..]) = head.id;
+    (&head.clock, [a, b, c, d, e, f, g, h])
+}
+
+/// Whether who has the one needs the other no more; as [`Head::replaces`], or it is the same.
+fn covers((clock, id): Told<'_>, (other, other_id): Told<'_>) -> bool {
+    clock.includes(other) && (clock != other || id <= other_id)
 }
 
 /// A head with its set.
@@ -177,7 +187,8 @@ impl Owner {
 
     /// Whether this head, or one that has seen more, is here.
     pub(crate) fn covers(&self, known: &Known) -> bool {
-        self.heads.iter().any(|stored| Known::of(&stored.head).covers(known))
+        let mut heads = self.heads.iter().map(|stored| told_of(&stored.head));
+        heads.any(|ours| covers(ours, known.told()))
     }
 
     /// The head with this clock.
@@ -234,8 +245,8 @@ impl Owner {
 
     /// Whether somebody lacks anything who has `known` of this node.
     pub(crate) fn has_for(&self, known: &[Known]) -> bool {
-        let mut ours = self.heads.iter().map(|stored| Known::of(&stored.head));
-        ours.any(|ours| !known.iter().any(|theirs| theirs.covers(&ours)))
+        let mut ours = self.heads.iter().map(|stored| told_of(&stored.head));
+        ours.any(|ours| !known.iter().any(|theirs| covers(theirs.told(), ours)))
     }
 
     /// The deltas that somebody lacks who has `known` of this node, to be applied in this order: none builds on a head
@@ -244,10 +255,10 @@ impl Owner {
         let mut known = known.to_vec();
         let mut deltas = Vec::new();
         for stored in &self.heads {
-            let ours = Known::of(&stored.head);
-            if !known.iter().any(|theirs| theirs.covers(&ours)) {
+            let ours = told_of(&stored.head);
+            if !known.iter().any(|theirs| covers(theirs.told(), ours)) {
                 deltas.push(delta_for(stored, &known));
-                known.retain(|theirs| !ours.covers(theirs));
+                known.retain(|theirs| !covers(ours, theirs.told()));
             }
         }
         deltas

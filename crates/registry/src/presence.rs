@@ -20,6 +20,8 @@ pub struct PresenceLimits {
     pub ttl: Duration,
     /// A node whose connection was lost is offline after this, unless it beats.
     pub suspicion: Duration,
+    /// From one beat of a node to the next that is taken; what comes earlier is passed over.
+    pub pace: Duration,
     /// Nodes watched at once.
     pub nodes: usize,
 }
@@ -30,6 +32,8 @@ impl Default for PresenceLimits {
             ttl: Duration::from_secs(10),
             // Longer than from one beat to the next: whoever is reached by another way stays online.
             suspicion: Duration::from_secs(4),
+            // A third of the time from one beat to the next.
+            pace: Duration::from_secs(1),
             nodes: 16_384,
         }
     }
@@ -52,6 +56,18 @@ struct Watched {
     /// While it is online.
     until: Option<Instant>,
     seen: Instant,
+    /// When its incarnation was first heard.
+    began: Instant,
+}
+
+impl Watched {
+    /// Whether a later beat is taken now. Its goodbye is where it is online, and its next incarnation is though the last
+    /// beat was just now; but none of that without end.
+    fn may_beat(&self, beat: &Beat, now: Instant, pace: Duration) -> bool {
+        let is_goodbye = beat.leaving && self.until.is_some();
+        let is_anew = beat.version.epoch > self.beat.epoch && now >= self.began + pace;
+        now >= self.seen + pace || is_goodbye || is_anew
+    }
 }
 
 /// Who is there, of the nodes of one network.
@@ -77,7 +93,8 @@ impl Presence {
         }
     }
 
-    /// Takes a signed beat from anywhere, of nodes that `is_known`.
+    /// Takes a signed beat from anywhere, of nodes that `is_known`. One that is not later than what was taken, or that comes
+    /// sooner after it than [`PresenceLimits::pace`], is passed over as if it was known.
     ///
     /// # Errors
     /// It is malformed, forged, of another network or of a node that nobody knows.
@@ -87,12 +104,13 @@ impl Presence {
         now: Instant,
         is_known: impl FnOnce(&NodeId) -> bool,
     ) -> Result<Applied, BeatError> {
+        let beat = Beat::open(bytes)?;
         let Beat {
             network,
             node,
             version,
             leaving,
-        } = Beat::open(bytes)?;
+        } = beat;
         if network != self.network {
             return Err(BeatError::OtherNetwork);
         }
@@ -103,16 +121,25 @@ impl Presence {
         let is_full = self.watched.len() >= self.limits.nodes;
         let (was_online, is_restarted) = match self.watched.get_mut(&node) {
             Some(watched) if watched.beat >= version => return Ok(Applied::Known),
+            Some(watched) if !watched.may_beat(&beat, now, self.limits.pace) => return Ok(Applied::Known),
             Some(watched) => {
                 let before = (watched.until.is_some(), watched.beat.epoch < version.epoch);
+                if before.1 {
+                    watched.began = now;
+                }
                 (watched.beat, watched.until, watched.seen) = (version, until, now);
                 before
             }
             None if !is_known(&node) => return Err(BeatError::Unknown),
             None if is_full => return Err(BeatError::Full(self.limits.nodes)),
             None => {
-                let beat = version;
-                self.watched.insert(node, Watched { beat, until, seen: now });
+                let watched = Watched {
+                    beat: version,
+                    until,
+                    seen: now,
+                    began: now,
+                };
+                self.watched.insert(node, watched);
                 (false, false)
             }
         };
@@ -249,6 +276,34 @@ mod tests {
     }
 
     #[test]
+    fn who_beats_leaves_or_starts_again_without_end_is_heard_a_few_times_a_second() {
+        // Of a hundred beats in five seconds that come in turns, as `what` makes them.
+        let taken = |what: fn(u64) -> Vec<u8>| {
+            let mut presence = presence();
+            let apply = |number: u64| {
+                presence
+                    .apply(&what(number), SECOND * number as u32 / 20, |_| true)
+                    .unwrap()
+            };
+            let new = (1..=100).map(apply).filter(|applied| *applied == Applied::New).count();
+            (new, presence.events().len())
+        };
+        assert_eq!(taken(|number| beat(2, 1, number, false)), (5, 1));
+        let (heard, told) = taken(|number| beat(2, 1, number, number % 2 == 0));
+        assert!(heard <= 10 && told <= 10, "{heard} {told}");
+        assert_eq!(taken(|number| beat(2, number, 1, false)), (5, 5));
+        let (heard, told) = taken(|number| beat(2, number, 1, number % 2 == 0));
+        assert!(heard <= 20 && told <= 20, "{heard} {told}");
+        // Who starts again right after it has beaten is heard at once.
+        let (mut presence, node) = (presence(), key(2).node_id());
+        presence.apply(&beat(2, 1, 1, false), SECOND, |_| true).unwrap();
+        presence.apply(&beat(2, 1, 2, false), SECOND * 4, |_| true).unwrap();
+        presence.apply(&beat(2, 1, 3, true), SECOND * 4, |_| true).unwrap();
+        let anew = presence.apply(&beat(2, 2, 1, false), SECOND * 4, |_| true);
+        assert_eq!((anew, presence.of(&node).0), (Ok(Applied::New), true));
+    }
+
+    #[test]
     fn forged_foreign_and_unknown_ones_are_refused_and_their_number_is_bounded() {
         let mut presence = presence();
         let mut apply = |bytes: &[u8], is_known: bool| presence.apply(bytes, SECOND, |_| is_known);
@@ -268,6 +323,7 @@ mod tests {
             assert_eq!(apply(&beat(node, 1, 1, false), true), Ok(Applied::New));
         }
         assert_eq!(apply(&beat(4, 1, 1, false), true), Err(BeatError::Full(2)));
+        let mut apply = |bytes: &[u8], is_known: bool| presence.apply(bytes, SECOND * 2, |_| is_known);
         assert_eq!(
             apply(&beat(3, 1, 2, false), false),
             Ok(Applied::New),

@@ -51,10 +51,13 @@ pub enum Refusal {
     /// There is no room for another node.
     #[error("the registry holds all that it may")]
     Full,
+    /// A delta in a later version of the format, perhaps: whoever passes it on may be ahead.
+    #[error("it is in version {0} of the format, which is not known here")]
+    OtherVersion(u8),
 }
 
 /// How many kinds of refusals there are.
-const CODES: usize = 14;
+const CODES: usize = 15;
 
 impl Refusal {
     /// Every code, in the order of the counters.
@@ -73,6 +76,7 @@ impl Refusal {
         "too_large",
         "too_many_heads",
         "full",
+        "other_version",
     ];
 
     fn place(&self) -> usize {
@@ -91,6 +95,7 @@ impl Refusal {
             Self::TooLarge(_) => 11,
             Self::TooManyHeads => 12,
             Self::Full => 13,
+            Self::OtherVersion(_) => 14,
         }
     }
 

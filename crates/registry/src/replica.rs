@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use dawn_identity::{Membership, NetworkId, NodeId, UnixTime};
 
+use crate::clock::Clock;
 use crate::delta::Element;
 use crate::head::{Equivocation, Head, HeadId};
 use crate::owner::{self, Known, Owner, Stored};
@@ -137,9 +138,11 @@ impl Replica {
         }
     }
 
+    /// Whether a set fits, in place of those whose heads one with this clock replaces.
     fn has_room_for<'a>(
         &self,
         node: &NodeId,
+        clock: &Clock,
         elements: impl ExactSizeIterator<Item = &'a Element>,
     ) -> Result<(), Refusal> {
         let entries = elements.len();
@@ -150,9 +153,11 @@ impl Replica {
         if size > self.limits.owner_bytes {
             return Err(Refusal::TooLarge(size));
         }
-        // Who is known already may go on changing when the registry is full.
-        let own = self.owners.get(node).map_or(0, size_of);
-        if self.bytes.saturating_sub(own).saturating_add(size) > self.limits.bytes {
+        // Who is known already may go on changing when the registry is full, but not say more and more side by side.
+        let heads = self.owners.get(node).into_iter().flat_map(|owner| &owner.heads);
+        let replaced = heads.filter(|stored| clock.includes(&stored.head.clock));
+        let replaced: usize = replaced.map(|stored| stored.size).sum();
+        if self.bytes.saturating_sub(replaced).saturating_add(size) > self.limits.bytes {
             return Err(Refusal::Full);
         }
         Ok(())
@@ -185,12 +190,15 @@ impl Replica {
             let gone = owner
                 .heads
                 .extract_if(.., |stored| *node != local && stored.head.expires + keep <= now);
+            let mut is_forgotten = false;
             gone.for_each(|stored| {
                 self.heads.remove(&stored.head.id);
+                is_forgotten = true;
             });
             self.bytes = (self.bytes + size_of(owner)).saturating_sub(before);
             let live = live(owner, now);
-            if live != owner.live {
+            // Also what is shown no more: whoever keeps it is to let it go.
+            if is_forgotten || live != owner.live {
                 owner.live = live;
                 self.events.push(Event::Changed(*node));
             }
@@ -311,6 +319,11 @@ impl Replica {
         let heads = self.owners.values().flat_map(|owner| &owner.heads);
         let heads = heads.map(|stored| &stored.head);
         heads.filter(move |head| head.expires + self.limits.keep > now)
+    }
+
+    /// How many heads there are, of all nodes.
+    pub(crate) fn count_heads(&self) -> usize {
+        self.heads.len()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

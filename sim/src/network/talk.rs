@@ -185,6 +185,7 @@ fn verdict_on(refusal: &Refusal) -> Verdict {
         | Refusal::TooOften
         | Refusal::Gap(_)
         | Refusal::TooManyHeads
+        | Refusal::OtherVersion(_)
         | Refusal::Full => Verdict::Ignored,
     }
 }

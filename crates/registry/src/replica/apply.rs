@@ -7,11 +7,12 @@ use dawn_identity::{Membership, NodeId, UnixTime};
 
 use super::{Applied, Event, Missing, Replica};
 use crate::delta::{Delta, Key, Value};
-use crate::head::{Equivocation, Head, digest_of};
+use crate::head::{Equivocation, Head, Parsed, digest_of};
 use crate::owner::{self, Owner, Stored};
 use crate::refusal::Refusal;
 use crate::set::Rest;
 use crate::signature;
+use crate::wire::Reader;
 
 /// Deltas whose signatures are verified at once; of more the time for each hardly falls.
 const TOGETHER: usize = 128;
@@ -29,8 +30,8 @@ impl Replica {
         now: UnixTime,
         verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
     ) -> Result<Applied, Refusal> {
-        let applied = match self.read(bytes) {
-            Ok(Some(delta)) => self.take(delta, false, now, verify),
+        let applied = match self.front(bytes) {
+            Ok(Some(begun)) => self.take(begun, false, now, verify),
             Ok(None) => Ok(Applied::Known),
             Err(refusal) => Err(refusal),
         };
@@ -48,21 +49,21 @@ impl Replica {
     ) -> Vec<Result<Applied, Refusal>> {
         let mut outcomes = Vec::with_capacity(deltas.len());
         for some in deltas.chunks(TOGETHER) {
-            let read: Vec<_> = some.iter().map(|bytes| self.read(bytes.as_ref())).collect();
-            let is_due = |delta: &Delta| matches!(self.is_due(delta.head(), now), Ok(true));
-            let due: Vec<bool> = read
+            let begun: Vec<_> = some.iter().map(|bytes| self.front(bytes.as_ref())).collect();
+            let is_due = |head: &Parsed| matches!(self.is_due(head.head(), now), Ok(true));
+            let due: Vec<bool> = begun
                 .iter()
-                .map(|read| matches!(read, Ok(Some(delta)) if is_due(delta)))
+                .map(|begun| matches!(begun, Ok(Some((head, _))) if is_due(head)))
                 .collect();
-            let heads = read.iter().zip(&due).filter_map(|(read, is_due)| match read {
-                Ok(Some(delta)) if *is_due => Some(&delta.head),
+            let heads = begun.iter().zip(&due).filter_map(|(begun, is_due)| match begun {
+                Ok(Some((head, _))) if *is_due => Some(head),
                 _ => None,
             });
             // Where one is not signed, each is verified by itself.
             let are_signed = signature::are_signed(heads, &self.network);
-            for (read, is_due) in read.into_iter().zip(due) {
-                let applied = match read {
-                    Ok(Some(delta)) => self.take(delta, is_due && are_signed, now, &mut verify),
+            for (begun, is_due) in begun.into_iter().zip(due) {
+                let applied = match begun {
+                    Ok(Some(begun)) => self.take(begun, is_due && are_signed, now, &mut verify),
                     Ok(None) => Ok(Applied::Known),
                     Err(refusal) => Err(refusal),
                 };
@@ -79,25 +80,29 @@ impl Replica {
         applied
     }
 
-    /// A delta, if its head is not known.
-    fn read(&self, bytes: &[u8]) -> Result<Option<Delta>, Refusal> {
-        let (head, rest) = Delta::begin(bytes)?;
-        if self.heads.contains(&head.head().id) {
-            return Ok(None);
+    /// The head with which a delta begins, and the bytes behind it, if it is not known.
+    fn front<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Parsed, Reader<'a>)>, Refusal> {
+        if let Some(version) = Delta::later_version(bytes) {
+            return Err(Refusal::OtherVersion(version));
         }
-        Ok(Some(Delta::finish(head, rest)?))
+        let (head, rest) = Delta::begin(bytes)?;
+        let is_known = self.heads.contains(&head.head().id);
+        Ok((!is_known).then_some((head, rest)))
     }
 
+    /// Takes a delta whose head was read. What is behind it, which may be long, is read only where its node signed it.
     fn take(
         &mut self,
-        delta: Delta,
+        (head, rest): (Parsed, Reader<'_>),
         is_signed: bool,
         now: UnixTime,
         verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
     ) -> Result<Applied, Refusal> {
-        let Some(head) = self.admit(&delta, is_signed, now)? else {
+        if !self.admit(&head, is_signed, now)? {
             return Ok(Applied::Known);
-        };
+        }
+        let delta = Delta::finish(head, rest)?;
+        let head = delta.head().clone();
         let node = head.node;
         let nobody = Owner::default();
         let owner = self.owners.get(&node).unwrap_or(&nobody);
@@ -113,7 +118,7 @@ impl Replica {
         };
         let own = told.iter().rfind(|element| element.key == Key::Node);
         let own = &own.ok_or(Refusal::NoNode)?.value;
-        self.has_room_for(&node, told.iter().copied())?;
+        self.has_room_for(&node, &head.clock, told.iter().copied())?;
         let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
         let membership = match owner.heads.iter().find(same) {
             Some(stored) => Arc::clone(&stored.membership),
@@ -161,17 +166,17 @@ impl Replica {
         Ok(true)
     }
 
-    /// The verified head of a delta, if it is news; `is_signed` where its signature is verified already.
-    fn admit(&mut self, delta: &Delta, is_signed: bool, now: UnixTime) -> Result<Option<Head>, Refusal> {
-        let head = delta.head();
+    /// Whether a head is news, and its node signed it; `is_signed` where its signature is verified already.
+    fn admit(&mut self, parsed: &Parsed, is_signed: bool, now: UnixTime) -> Result<bool, Refusal> {
+        let head = parsed.head();
         if !self.is_due(head, now)? {
-            return Ok(None);
+            return Ok(false);
         }
         let owner = self.owners.get_mut(&head.node);
         let is_signed = is_signed
             || match owner.and_then(Owner::key) {
-                Some(key) => delta.head.is_signed_with(key, &self.network),
-                None => delta.head.is_signed(&self.network),
+                Some(key) => parsed.is_signed_with(key, &self.network),
+                None => parsed.is_signed(&self.network),
             };
         if !is_signed {
             return Err(Refusal::BadSignature);
@@ -186,10 +191,10 @@ impl Replica {
                 self.events.push(Event::Lied(Box::new(proof)));
             }
             if is_old {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        Ok(Some(head.clone()))
+        Ok(true)
     }
 
     /// Remembers that something is missing of a node that is known; who says so of others may have made them up.

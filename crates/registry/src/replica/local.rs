@@ -226,7 +226,7 @@ impl Replica {
         if set.get(&Key::Node).is_none() {
             return Err(LocalError::NoNode);
         }
-        self.has_room_for(&self.local, set.entries().iter())
+        self.has_room_for(&self.local, set.clock(), set.entries().iter())
             .map_err(LocalError::TooMuch)?;
         if set.clock() == base.clock() {
             set.touch(self.epoch)?;

@@ -333,6 +333,7 @@ fn what_expired_is_hidden_then_forgotten_and_comes_back_with_the_next_head() {
     assert_eq!(b.ids().len(), 2);
     let forgotten = end + limits.keep;
     b.replica.tick(forgotten);
+    assert_eq!(b.replica.events(), [Event::Changed(a.id())]);
     assert_eq!(b.replica.heads(&a.id()).count(), 0);
     assert_eq!(b.ids().len(), 1);
     let refused = b.replica.apply(&old[0], key(0).node_id(), forgotten, verify);

@@ -14,6 +14,8 @@ use crate::owner::{Known, MAX_HEADS};
 use crate::replica::Replica;
 use crate::wire::Reader;
 
+/// Heads that the other may list beyond what is in proportion to those that are here: both learn of many, meanwhile.
+const MORE: usize = 16 << 10;
 /// Messages of a session besides what is in them, more than enough.
 const MAX_MESSAGES: usize = 256;
 /// Bytes of a message before its content is closed: what is added last may be a little longer.
@@ -152,6 +154,13 @@ impl Session {
         self.traffic
     }
 
+    /// Bytes of the stream of deltas that came so far, unpacked: a packed message of a few hundred bytes may stand for
+    /// 64 KiB of them.
+    #[must_use]
+    pub fn unpacked(&self) -> u64 {
+        self.inbox.unpacked()
+    }
+
     /// The next message to send, if it is this side's turn and something is left to say.
     ///
     /// # Errors
@@ -216,26 +225,29 @@ impl Session {
                 }
             }
             Said::Has(list) => {
-                self.count(list.len(), replica)?;
+                self.count(&list, replica)?;
                 put(&mut heard.has, list);
             }
             Said::Want(list) => {
-                self.count(list.len(), replica)?;
+                self.count(&list, replica)?;
                 put(&mut heard.want, list);
             }
             Said::Stream { is_packed, bytes } => {
                 return self.inbox.read(is_packed, bytes, replica.limits().bytes);
             }
-            Said::End => self.count(0, replica)?,
+            Said::End => self.count(&[], replica)?,
         }
         Ok(Vec::new())
     }
 
-    /// Counts what the other lists; also a list of nothing, so that there is an end to them.
-    fn count(&mut self, count: usize, replica: &Replica) -> Result<(), SyncError> {
-        self.listed = self.listed.saturating_add(count).saturating_add(1);
-        // Of a node it may be said both what is there and that more is wanted.
+    /// Counts the heads that the other lists; also a list of nothing, so that there is an end to them.
+    fn count(&mut self, list: &[Has], replica: &Replica) -> Result<(), SyncError> {
+        let heads: usize = list.iter().map(|has| has.heads.len().max(1)).sum();
+        self.listed = self.listed.saturating_add(heads).saturating_add(1);
+        // Of a node it may be said both what is there and that more is wanted. Who has twice what is here is listed to.
         let most = replica.limits().nodes.saturating_mul(2 * MAX_HEADS);
+        let here = self.snapshot.len().max(replica.count_heads());
+        let most = most.min(here.saturating_mul(4).saturating_add(MORE));
         match self.listed > most.saturating_add(MAX_MESSAGES) {
             true => Err(SyncError::TooMuch),
             false => Ok(()),
@@ -350,9 +362,13 @@ fn message(said: Said<'_>) -> Vec<u8> {
     Message { is_last: false, said }.encode()
 }
 
-fn put(all: &mut BTreeMap<u64, Vec<Known>>, list: Vec<Has>) {
+/// Where a place comes again, as it may where two nodes stand in it, no more is kept of it than of one node: whoever is
+/// told of less is only sent more.
+pub(super) fn put(all: &mut BTreeMap<u64, Vec<Known>>, list: Vec<Has>) {
     for Has { place, heads } in list {
-        all.entry(place).or_default().extend(heads);
+        let known = all.entry(place).or_default();
+        let room = MAX_HEADS.saturating_sub(known.len());
+        known.extend(heads.into_iter().take(room));
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::SyncError;
 use super::message::{MAX_MESSAGE_BYTES, Message, Said};
-use crate::delta::MAX_DELTA_BYTES;
+use crate::delta::{MAX_DELTA_BYTES, MIN_DELTA_BYTES};
 use crate::owner::Known;
 use crate::replica::Replica;
 use crate::wire::{self, Malformed, Reader};
@@ -99,6 +99,10 @@ impl Inbox {
             if length > MAX_DELTA_BYTES {
                 return Err(Malformed("a delta longer than any").into());
             }
+            // A few packed bytes would else become tens of thousands of deltas, each to be refused by itself.
+            if length < MIN_DELTA_BYTES {
+                return Err(Malformed("a delta shorter than any").into());
+            }
             let Ok(delta) = ahead.take(length) else { break };
             deltas.push(delta.to_vec());
             reader = ahead;
@@ -106,6 +110,11 @@ impl Inbox {
         let rest = reader.rest().len();
         self.buffer.drain(..self.buffer.len() - rest);
         Ok(deltas)
+    }
+
+    /// Bytes that came so far, unpacked.
+    pub(super) fn unpacked(&self) -> u64 {
+        self.total as u64
     }
 
     pub(super) fn end(&self) -> Result<(), SyncError> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::{Clock, Dot};
-use crate::delta::{self, MAX_DELTA_BYTES};
+use crate::delta::{self, MAX_DELTA_BYTES, MIN_DELTA_BYTES};
 use crate::head::{Draft, digest_of};
 use crate::set::Rest;
 
@@ -234,6 +234,50 @@ fn the_longest_head_is_as_long_as_is_said() {
 }
 
 #[test]
+fn the_shortest_delta_is_as_short_as_is_said_and_whom_it_names_is_read_from_its_front() {
+    let head = signed(&key(1), &Clock::default(), &[], UnixTime(0), UnixTime(1));
+    let shortest = delta::encode(&head, [].iter(), &Rest::Only(Vec::new()));
+    assert!(Delta::decode(&shortest).is_ok());
+    assert_eq!(shortest.len(), MIN_DELTA_BYTES);
+    assert_eq!(Delta::speaker(&shortest), Some(key(1).node_id()));
+    assert_eq!(Delta::speaker(&shortest[1..]), None);
+    let other = [&[9], &shortest[1..]].concat();
+    assert_eq!(Delta::speaker(&other), None, "another version may stand otherwise");
+    // It is refused, but not as if somebody had spoiled it.
+    let mut b = Member::up(2, 100);
+    assert_eq!(b.apply(&other), Err(Refusal::OtherVersion(9)));
+    assert_eq!(count(&b, "other_version"), 1);
+    for (version, length) in [(1, shortest.len()), (200, shortest.len()), (9, 40)] {
+        let refused = b.apply(&[&[version], &shortest[1..length]].concat());
+        assert!(matches!(refused, Err(Refusal::Malformed(_))), "{version}");
+    }
+}
+
+#[test]
+fn what_is_behind_a_head_is_read_only_where_the_head_is_news_and_signed() {
+    let (mut a, mut b) = (Member::up(1, 100), Member::up(2, 100));
+    let old = a.replica.states(&a.id()).remove(0);
+    a.set_agent(0, "nought");
+    b.learn(&a, a.id());
+    let new = a.set_agent(1, "one");
+    let front = |delta: &[u8]| 1 + Delta::decode(delta).unwrap().head().bytes().len();
+    let mut forged = new[..front(&new)].to_vec();
+    let altered = [&forged[..], &[0xff; 9]].concat();
+    assert!(matches!(b.apply(&altered), Err(Refusal::Malformed(_))));
+    *forged.last_mut().unwrap() ^= 1;
+    forged.extend([0xff; 9]);
+    let mut stale = old[..front(&old)].to_vec();
+    *stale.last_mut().unwrap() ^= 1;
+    stale.extend([0xff; 9]);
+    let both = [forged, stale];
+    let singly = both.each_ref().map(|delta| b.apply(delta));
+    assert_eq!(singly, [Err(Refusal::BadSignature), Ok(Applied::Known)]);
+    let together = b.replica.apply_all(&both, key(0).node_id(), NOW, verify);
+    assert_eq!(together, singly);
+    assert_eq!(b.apply(&new), Ok(Applied::New));
+}
+
+#[test]
 fn two_heads_of_one_clock_are_proven_and_all_keep_the_same_one() {
     let key = key(1);
     let make = |value: &str| {
@@ -389,6 +433,10 @@ fn when_the_registry_is_full_those_that_are_known_go_on() {
     b.apply(&a.set_node(&"x".repeat(1200))).unwrap();
     assert_eq!(b.apply(&c.set_node(&"x".repeat(1200))), Err(Refusal::Full));
     assert_eq!(b.apply(&a.set_node(&"y".repeat(1200))), Ok(Applied::New));
+    assert!(b.replica.bytes() < 3000);
+    // Another incarnation of it says as much beside that.
+    let mut other = Member::new(1, 99);
+    assert_eq!(b.apply(&other.set_node(&"z".repeat(1200))), Err(Refusal::Full));
     assert!(b.replica.bytes() < 3000);
     b.set_agent(1, "one");
     b.replica.retain(|_, _| false);

@@ -72,6 +72,14 @@ fn stream(is_packed: bool, bytes: &[u8]) -> Vec<u8> {
     said(Said::Stream { is_packed, bytes })
 }
 
+/// A stream of so many bytes that is one delta, by its length.
+fn no_delta(bytes: usize) -> Vec<u8> {
+    let mut stream = Vec::new();
+    crate::wire::put_number(&mut stream, bytes as u64 - 3);
+    stream.resize(bytes, 0);
+    stream
+}
+
 #[test]
 fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     let limits = Limits {
@@ -139,18 +147,19 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     assert_eq!(begun().receive(&a.replica, &last(Said::Step(&[0; 4]))), Ok(Vec::new()));
     // More than a registry holds, whether it is packed or not.
     let mut flooded = asker();
-    let piece = stream(false, &[0; 60_000]);
+    let piece = stream(false, &no_delta(60_000));
     assert!(flooded.receive(&a.replica, &piece).is_ok());
     assert_eq!(flooded.receive(&a.replica, &piece), Err(SyncError::TooMuch));
     let mut flooded = asker();
     let packed = |length: usize| {
         let mut packed = Vec::new();
         crate::wire::put_number(&mut packed, length as u64);
-        packed.extend(lz4_flex::block::compress(&vec![0; length]));
+        packed.extend(lz4_flex::block::compress(&no_delta(length)));
         stream(true, &packed)
     };
     assert!(packed(60_000).len() < 400);
     assert!(flooded.receive(&a.replica, &packed(60_000)).is_ok());
+    assert_eq!(flooded.unpacked(), 60_000, "whatever it was packed into");
     assert_eq!(flooded.receive(&a.replica, &packed(60_000)), Err(SyncError::TooMuch));
     // What is packed is never more than a message holds, whatever it says.
     is_malformed(refused(asker(), &packed(MAX_MESSAGE_BYTES)));
@@ -158,9 +167,35 @@ fn who_lists_or_streams_too_much_or_never_ends_is_stopped() {
     is_malformed(refused(asker(), &stream(true, &[0xff, 0xff, 0xff, 0xff, 0xff, 1, 0])));
     is_malformed(refused(asker(), &stream(false, &[0xff, 0xff, 0xff, 0xff, 0x0f])));
     is_malformed(refused(asker(), &stream(false, &[0xff; 12])));
+    // Deltas of nothing: one message would be tens of thousands of them.
+    is_malformed(refused(asker(), &stream(false, &[0; 60_000])));
     let mut cut = asker();
-    assert_eq!(cut.receive(&a.replica, &stream(false, &[9, 1])), Ok(Vec::new()));
+    assert_eq!(cut.receive(&a.replica, &stream(false, &[0xff, 1, 1])), Ok(Vec::new()));
     is_malformed(cut.receive(&a.replica, &last(Said::End)).unwrap_err());
+}
+
+#[test]
+fn of_a_place_no_more_is_kept_than_of_a_node_however_often_it_is_listed() {
+    let a = Member::up(1, 100);
+    let known = |id: u8| crate::owner::Known {
+        clock: crate::clock::Clock::default(),
+        id: [id; 8],
+    };
+    let mut all = BTreeMap::new();
+    for turn in 0..10 {
+        let heads = vec![known(turn), known(turn)];
+        session::put(&mut all, vec![Has { place: 7, heads }]);
+    }
+    assert_eq!(all[&7].len(), crate::owner::MAX_HEADS);
+    // Heads are counted, not places, and in proportion to what is here.
+    let heads = || vec![known(1), known(2), known(3), known(4)];
+    let list: Vec<Has> = (0..1000).map(|place| Has { place, heads: heads() }).collect();
+    let list = said(Said::Has(list));
+    let mut giver = Session::respond(snapshot(&a.replica));
+    let taken = (0..100)
+        .take_while(|_| giver.receive(&a.replica, &list).is_ok())
+        .count();
+    assert_eq!(taken, 4);
 }
 
 #[test]
