@@ -69,7 +69,12 @@ impl Refusing {
 /// too, so that only the node itself is to blame for that.
 fn is_blamed(refusal: &Refusal, is_own: impl FnOnce() -> bool) -> bool {
     match refusal {
-        Refusal::Gap(_) | Refusal::NoMember(_) | Refusal::Full | Refusal::Expired(_) | Refusal::TooManyHeads => false,
+        Refusal::Gap(_)
+        | Refusal::NoMember(_)
+        | Refusal::Full
+        | Refusal::Expired(_)
+        | Refusal::TooManyHeads
+        | Refusal::OtherVersion(_) => false,
         Refusal::TooOften | Refusal::FromTheFuture(_) => is_own(),
         _ => true,
     }
@@ -83,8 +88,7 @@ impl Directory {
             self.refuse_unblamed(from, refusal.code()).await;
             return false;
         }
-        // Whose it is does not matter often, and it takes long to read.
-        let is_own = || Delta::decode(delta).is_ok_and(|delta| delta.head().node() == from);
+        let is_own = || Delta::speaker(delta) == Some(from);
         let is_blamed = is_blamed(refusal, is_own);
         self.refuse(from, refusal.code(), &refusal.to_string(), is_blamed).await;
         is_blamed

@@ -518,7 +518,7 @@ impl Directory {
             said += message.len() as u64;
             let deltas = session.receive(&self.book().await.replica, &message)?;
             let traffic = session.traffic();
-            if traffic.overhead + traffic.deltas > BYTES {
+            if traffic.overhead + traffic.deltas.max(session.unpacked()) > BYTES {
                 return Err(SessionFailure::TooMuch);
             }
             if !deltas.is_empty() {
