@@ -373,7 +373,7 @@ impl Directory {
                 match timeout(PATIENCE, told).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::debug!(%error, from = %peer.node, "a question for differences broke off")
+                        tracing::debug!(%error, from = %peer.node, "a question for differences broke off");
                     }
                     Err(_) => tracing::debug!(from = %peer.node, "a question for differences took too long"),
                 }

@@ -357,7 +357,7 @@ impl Directory {
                 let directory = self.clone();
                 let stop = stop.clone();
                 self.0.tasks.spawn(async move {
-                    let session = directory.begin(peer, &due, &cut);
+                    let session = Box::pin(directory.begin(peer, &due, &cut));
                     // What is broken off by the end of the node is compared at its next start.
                     let _ended = stop.run_until_cancelled(session).await;
                     lock(&directory.0.sessions.agenda).running.remove(&peer);
@@ -396,9 +396,8 @@ impl Directory {
             let mut stream = self.0.mesh.open(peer, REGISTRY).await?;
             self.converse(&mut stream, session, peer).await
         };
-        let ended = match cut.run_until_cancelled(session).await {
-            Some(ended) => ended,
-            None => return sessions.counts.count("broken_off"),
+        let Some(ended) = cut.run_until_cancelled(session).await else {
+            return sessions.counts.count("broken_off");
         };
         let Err(error) = ended else {
             return sessions.counts.count("begun");
