@@ -321,7 +321,7 @@ impl Directory {
         held.collect()
     }
 
-    /// What this node and a member say differently, asked over a stream of [`DIFF`] to it.
+    /// What this node and a member say differently, asked over a stream of `DIFF` to it.
     ///
     /// # Errors
     /// The member does not answer.
