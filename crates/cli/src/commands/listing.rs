@@ -1,6 +1,7 @@
 //! `dawn agent list`: every agent of the network, and with `--watch` every change of them as it lands.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Args;
 use dawn_node::client::{Client, Event};
@@ -198,6 +199,9 @@ impl Known {
     }
 }
 
+/// A node that ends closes its events within this.
+const ENDING: Duration = Duration::from_secs(10);
+
 #[derive(Deserialize)]
 struct Listed {
     agents: Vec<Watched>,
@@ -227,9 +231,22 @@ fn watch(context: &Context) -> Result<(), Failure> {
             known.0.insert(agent.address.clone(), agent);
         }
         out.note("Following what changes; Ctrl-C ends it.");
-        while let Some(event) = events.next().await? {
-            for (became, agent) in news(&client, &mut known, &event).await? {
-                say(context, became, &agent)?;
+        // Events that break off are those of a node that ended in the middle of one.
+        while let Ok(Some(event)) = events.next().await {
+            match news(&client, &mut known, &event).await {
+                Ok(news) => {
+                    for (became, agent) in news {
+                        say(context, became, &agent)?;
+                    }
+                }
+                // A node that is ending gives no list any more; its events end as well.
+                Err(failure) => {
+                    let ended = async { while let Ok(Some(_)) = events.next().await {} };
+                    match tokio::time::timeout(ENDING, ended).await {
+                        Ok(()) => break,
+                        Err(_) => return Err(failure),
+                    }
+                }
             }
         }
         Err(Failure::new(Exit::NotRunning, "not_running", "the node has ended").next("start it with `dawn up`"))
