@@ -329,10 +329,12 @@ async fn a_flood_is_limited_and_who_passed_it_on_is_not_blamed() {
     let truth = liar.truth().await;
     let most = Limits::default().heads_a_minute;
     let id = liar.member.id().to_string();
-    // Each head is valid, and newer than the one before. home hears the first ones, lab the later ones.
+    // Each head is valid, and newer than the one before. home hears the first ones, lab the later ones, home the rest:
+    // also where lab's last came to home before the first ones were read, so that all of those are old, more is left than
+    // home takes.
     let mut replica = liar.honest();
     let mut wholes = Vec::new();
-    for at in 0..3 * most {
+    for at in 0..4 * most {
         let title = format!("tool {at}");
         let name = "tool".parse().unwrap();
         let _said = replica
@@ -361,7 +363,7 @@ async fn a_flood_is_limited_and_who_passed_it_on_is_not_blamed() {
         "{limited}"
     );
     eventually("and reads nothing of it any more", async || {
-        liar.member.tell(liar.home, &wholes[3 * most - 1]);
+        liar.member.tell(liar.home, &wholes[4 * most - 1]);
         liar.refused("limited").await > 0
     })
     .await;
