@@ -276,8 +276,12 @@ async fn two_heads_of_one_clock_are_told_as_a_lie_and_all_keep_the_same() {
             .set_agent(name, &summary("tool", title), &liar.member.key, now())
             .unwrap();
     }
-    liar.member.tell(liar.home, &liar.member.whole(&one));
-    liar.member.tell(liar.lab, &liar.member.whole(&other));
+    // Each hears both, in one order and the other: of what the other node passes on, one may keep neither.
+    let (one, other) = (liar.member.whole(&one), liar.member.whole(&other));
+    for (to, first, then) in [(liar.home, &one, &other), (liar.lab, &other, &one)] {
+        liar.member.tell(to, first);
+        liar.member.tell(to, then);
+    }
     let id = liar.member.id().to_string();
     let _lied = liar
         .events
