@@ -448,6 +448,44 @@ async fn beside_mcpmesh(mesh: &Mcpmesh, size: (&str, usize), in_flight: usize) -
     (figures, held)
 }
 
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// A node by itself, with the agent `echo`.
+async fn alone(dawn: &Path, agent: &str) -> Node {
+    let lab = Node::start(dawn, "lab", None, QUIC).await;
+    add_echo(&lab, agent).await;
+    lab.sees("lab:echo").await;
+    lab
+}
+
+/// Two nodes, one of them with the agent `echo`.
+struct Two {
+    home: Node,
+    lab: Node,
+}
+
+impl Two {
+    async fn start(dawn: &Path, agent: &str, listen: &str) -> Self {
+        let home = Node::start(dawn, "home", None, listen).await;
+        let lab = Node::start(dawn, "lab", Some(&home.ticket().await), listen).await;
+        add_echo(&lab, agent).await;
+        home.sees("lab:echo").await;
+        Self { home, lab }
+    }
+
+    fn resident(&self) -> Pair {
+        Pair {
+            client: self.home.resident(),
+            agent: self.lab.resident(),
+        }
+    }
+}
+
+async fn add_echo(node: &Node, agent: &str) {
+    let _added = node.run(&["agent", "add", "echo", "--", agent, "--raw-echo"]).await;
+}
+
 /// Measures every way, size and number in flight.
 pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, report: &mut Report) {
     let mut http_server = Command::new(agent)
@@ -466,12 +504,13 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
     // Who is not measured does not run.
     mesh.iter().for_each(|mesh| mesh.run_daemons(false));
     proxies.iter().for_each(|proxy| proxy.run(false));
-    for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
-        let transport = if listen.contains("quic") { "QUIC" } else { "TCP" };
-        let home = Node::start(dawn, "home", None, listen).await;
-        let lab = Node::start(dawn, "lab", Some(&home.ticket().await), listen).await;
-        let _added = lab.run(&["agent", "add", "echo", "--", agent_path, "--raw-echo"]).await;
-        home.sees("lab:echo").await;
+    // Each way has nodes of its own, as each of the others does one kind of work.
+    let stdio_one = alone(dawn, agent_path).await;
+    let http_one = alone(dawn, agent_path).await;
+    for listen in [QUIC, TCP] {
+        let transport = if listen == QUIC { "QUIC" } else { "TCP" };
+        let over_stdio = Two::start(dawn, agent_path, listen).await;
+        let over_http = Two::start(dawn, agent_path, listen).await;
         for size in SIZES {
             for in_flight in IN_FLIGHT {
                 let mut command = Command::new(agent);
@@ -479,7 +518,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                 let direct = Stdio0::start(command).await.measure(size.1, in_flight).await;
                 let direct_http = Http::open(&url, None).await.measure(size.1, in_flight).await;
                 if transport == "QUIC" {
-                    let mut one = Stdio0::start(lab.command(&["mcp", "lab:echo"])).await;
+                    let mut one = Stdio0::start(stdio_one.command(&["mcp", "lab:echo"])).await;
                     add(
                         report,
                         "stdio, one node",
@@ -506,7 +545,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     }
                     let mut beside = vec![("direct", &direct_http)];
                     beside.extend(theirs.iter().map(|(name, figures, _)| (*name, figures)));
-                    let one = Http::open(&format!("{}/mcp/lab/echo", lab.api), Some(&lab.token)).await;
+                    let one = Http::open(&format!("{}/mcp/lab/echo", http_one.api), Some(&http_one.token)).await;
                     add(
                         report,
                         "HTTP, one node",
@@ -518,20 +557,16 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     if in_flight == IN_FLIGHT[2] {
                         let beside: Vec<(&str, f64)> = theirs.iter().map(|(name, _, held)| (*name, *held)).collect();
                         let case = format!("after HTTP, one node, {}", size.0);
-                        report.add("calls", &case, "the node", "MiB", lab.resident(), &beside, None);
+                        report.add("calls", &case, "the node", "MiB", http_one.resident(), &beside, None);
                     }
                 }
-                let ours = || Pair {
-                    client: home.resident(),
-                    agent: lab.resident(),
-                };
                 let (theirs, they_hold) = match &mesh {
                     Some(mesh) => beside_mcpmesh(mesh, size, in_flight).await,
                     None => (None, None),
                 };
                 let mut beside = vec![("direct", &direct)];
                 beside.extend(theirs.iter().map(|figures| ("mcpmesh", figures)));
-                let mut two = Stdio0::start(home.command(&["mcp", "lab:echo"])).await;
+                let mut two = Stdio0::start(over_stdio.home.command(&["mcp", "lab:echo"])).await;
                 add(
                     report,
                     &format!("stdio, two nodes, {transport}"),
@@ -543,7 +578,8 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                 if in_flight == IN_FLIGHT[2] {
                     let bridge = two.child.id().map_or(f64::NAN, resident);
                     let way = format!("stdio, two nodes, {transport}");
-                    add_held(report, &way, size, &held(ours).await, they_hold.as_ref());
+                    let held = held(|| over_stdio.resident()).await;
+                    add_held(report, &way, size, &held, they_hold.as_ref());
                     report.add(
                         "calls",
                         &format!("after {way}, {}", size.0),
@@ -555,6 +591,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                     );
                 }
                 drop(two);
+                let home = &over_http.home;
                 let two = Http::open(&format!("{}/mcp/lab/echo", home.api), Some(&home.token)).await;
                 add(
                     report,
@@ -566,7 +603,7 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
                 );
                 if in_flight == IN_FLIGHT[2] {
                     let way = format!("HTTP, two nodes, {transport}");
-                    add_held(report, &way, size, &held(ours).await, None);
+                    add_held(report, &way, size, &held(|| over_http.resident()).await, None);
                 }
             }
         }

@@ -10,6 +10,19 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// How much must have changed since the last time, bytes: what rests is left alone.
 const CHANGED: u64 = 64 << 10;
 
+/// How the allocator is to keep house; to be said before there are threads.
+///
+/// By default each thread may have an arena of its own, and what one thread took and another gave back stays in it. A node
+/// has two threads that work and some that wait for disks: they share one.
+pub(crate) fn prepare() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code, reason = "nothing safe asks the C library's allocator")]
+    {
+        // SAFETY: `mallopt` sets a number of the allocator's under its own lock. Where it refuses, all stays as it was.
+        let _set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
 /// Gives free memory back to the system, now and then, for ever.
 pub(crate) async fn give_back() {
     let mut after = 0;

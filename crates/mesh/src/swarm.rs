@@ -266,6 +266,10 @@ pub fn check_address(text: &str) -> Result<(), String> {
 
 /// Addresses of one node that are tried: a record cannot make others knock at every door.
 const ADDRESSES: usize = 16;
+/// Bytes that a peer may send over QUIC on one stream, and on all of them, before they are read: what 320 Mbit/s take
+/// for 50 ms, and twice that.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How soon a connection is looked for again.
 const SOON: Duration = Duration::from_millis(2);
 /// Nodes of the local network that are remembered.
@@ -332,6 +336,9 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
             quic.keep_alive_interval = Duration::from_secs(3);
             // Each session and each request is a stream; what a peer may have is decided where they are delivered.
             quic.max_concurrent_stream_limit = streams_per_peer;
+            // What may be under way, and lie here unread.
+            quic.max_stream_data = STREAM_WINDOW;
+            quic.max_connection_data = CONNECTION_WINDOW;
             quic
         })
         .with_dns()

@@ -48,6 +48,7 @@ pub(crate) struct UpArgs {
 }
 
 pub(crate) fn run(context: &Context, args: UpArgs) -> Result<(), Failure> {
+    memory::prepare();
     let overrides = Overrides {
         api: args.api,
         listen: args.listen,

@@ -118,7 +118,8 @@ pub async fn serve(
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
     });
-    axum::serve(listener, routes)
+    // Made ready once, and not for each connection.
+    axum::serve(listener, routes.into_make_service())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
