@@ -135,6 +135,12 @@ impl<V: Voice> Gossip<V> {
         self.neighbours.remove_member(node, now);
     }
 
+    /// There is another way to a member than there was: what was tried in vain before does not count.
+    pub fn reachable(&mut self, node: &NodeId, now: Instant) {
+        self.wake(now);
+        self.neighbours.back(node, now);
+    }
+
     /// Who is a member: adds and removes what differs.
     pub fn members(&mut self, members: &BTreeSet<NodeId>, now: Instant) {
         let gone = self.table.nodes().filter(|node| !members.contains(node)).copied();

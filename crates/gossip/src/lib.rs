@@ -2,7 +2,7 @@
 //!
 //! Floor 1: time, randomness, links that come and go and messages come in; messages, wishes for links and events come
 //! out. There is no clock, no socket and no randomness here. Whoever drives a [`Gossip`] tells it of members
-//! ([`Gossip::add_member`]) and links ([`Gossip::link_up`], [`Gossip::link_down`]), hands in what came over them
+//! ([`Gossip::add_member`], [`Gossip::reachable`]) and links ([`Gossip::link_up`], [`Gossip::link_down`]), hands in what came over them
 //! ([`Gossip::receive`]), does what [`Gossip::poll_action`] says, and calls [`Gossip::handle_timeout`] at
 //! [`Gossip::poll_timeout`].
 //!

@@ -40,6 +40,8 @@ pub struct MeshLimits {
     pub open: Duration,
     /// A stranger's connection is closed after this.
     pub stranger: Duration,
+    /// A connection that carries no stream for this long is closed.
+    pub idle: Duration,
 }
 
 impl Default for MeshLimits {
@@ -60,6 +62,7 @@ impl Default for MeshLimits {
             handshake: Duration::from_secs(10),
             open: Duration::from_secs(10),
             stranger: Duration::from_secs(300),
+            idle: Duration::from_secs(60),
         }
     }
 }

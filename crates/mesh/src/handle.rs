@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{MeshConfig, MeshLimits};
 use crate::error::{AcceptError, OpenError, StartError};
-use crate::forward::{FORWARD, Forward, Forwarding, Tunnel};
+use crate::forward::{Forward, Forwarding, Tunnel};
 use crate::memory;
 use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Transport};
 use crate::per_node::PerNode;
@@ -181,7 +181,7 @@ impl Shared {
             }
         }
         let known = match audience {
-            Audience::Members => self.wait_for_member(node).await.ok(),
+            Audience::Members | Audience::Neighbours => self.wait_for_member(node).await.ok(),
             Audience::Anyone => self.peer(node),
         };
         let (peer, cut) = match (known, audience) {
@@ -194,7 +194,9 @@ impl Shared {
                 },
                 self.stop.child_token(),
             ),
-            (None, Audience::Members) => return Counters::count(&self.counters.refused_strangers),
+            (None, Audience::Members | Audience::Neighbours) => {
+                return Counters::count(&self.counters.refused_strangers);
+            }
         };
         let own = self.with_members(|members| members.get(&node).map(|member| Arc::clone(&member.streams)));
         if own.is_some() {
@@ -221,12 +223,12 @@ impl Shared {
         permits: &mut Vec<OwnedSemaphorePermit>,
         make: impl FnOnce(Vec<OwnedSemaphorePermit>) -> MeshStream,
     ) {
-        if [PUBSUB.0, FORWARD.0].contains(&protocol) {
-            return Counters::count(&self.counters.refused_streams);
-        }
-        let Some((_, sender)) = lock(&self.acceptors).get(protocol).cloned() else {
+        let Some((audience, sender)) = lock(&self.acceptors).get(protocol).cloned() else {
             return;
         };
+        if audience == Audience::Neighbours {
+            return Counters::count(&self.counters.refused_streams);
+        }
         match Arc::clone(&self.streams).try_acquire_owned() {
             Ok(permit) => permits.push(permit),
             Err(_) => return Counters::count(&self.counters.refused_streams),
@@ -309,7 +311,7 @@ impl Mesh {
             self.begin_forwarding(forwarding);
         }
         let ping = self.accept(PING, Audience::Members);
-        let pubsub = self.accept(PUBSUB, Audience::Members);
+        let pubsub = self.accept(PUBSUB, Audience::Neighbours);
         let (Ok(mut ping), Ok(pubsub)) = (ping, pubsub) else {
             return;
         };
@@ -352,9 +354,27 @@ impl Mesh {
         }
     }
 
-    async fn connect_directly(&self, node: NodeId) -> Result<Reached, OpenError> {
+    /// Opens a stream to a member over a connection, dialling it first if there is none; never through other members.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_to_neighbour(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
+        let cut = match self.shared.peer(node) {
+            Some((_, cut)) => cut,
+            None => tokio::time::timeout(self.shared.limits.open, self.connect(node))
+                .await
+                .map_err(|_| OpenError::Timeout(node))??,
+        };
+        self.backend_open(node, protocol, cut).await
+    }
+
+    async fn connect(&self, node: NodeId) -> Result<CancellationToken, OpenError> {
         self.backend_connect(node).await?;
-        Ok(Reached::Direct(self.shared.wait_for_member(node).await?.1))
+        Ok(self.shared.wait_for_member(node).await?.1)
+    }
+
+    async fn connect_directly(&self, node: NodeId) -> Result<Reached, OpenError> {
+        self.connect(node).await.map(Reached::Direct)
     }
 
     /// A connection, or a tunnel where none comes to be in time.
@@ -499,6 +519,15 @@ impl Mesh {
         }
     }
 
+    /// Where a node can be dialled when it is wanted, in the place of what was said before.
+    pub fn know(&self, node: NodeId, addresses: Vec<String>) {
+        match &self.backend {
+            Backend::Swarm(control) => control.know(node, addresses),
+            // Everybody is found there.
+            Backend::Memory(_) => {}
+        }
+    }
+
     /// Stays connected to a node: dials it again, with growing pauses, whenever it is not.
     pub fn keep(&self, node: NodeId, addresses: Vec<String>) {
         match &self.backend {
@@ -507,7 +536,7 @@ impl Mesh {
         }
     }
 
-    /// Stops staying connected to a node.
+    /// Stops staying connected to a node, and knowing where it is.
     pub fn forget(&self, node: NodeId) {
         match &self.backend {
             Backend::Swarm(control) => control.forget(node),

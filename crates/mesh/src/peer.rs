@@ -10,8 +10,10 @@ use dawn_identity::{Membership, NodeId};
 /// Who may open a protocol's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Peers with a verified membership.
+    /// Peers with a verified membership, also through other members.
     Members,
+    /// Peers with a verified membership and a connection of their own: what belongs between neighbours.
+    Neighbours,
     /// Strangers too.
     Anyone,
 }

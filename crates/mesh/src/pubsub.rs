@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dawn_identity::NodeId;
@@ -15,6 +16,8 @@ use crate::stream::MeshStream;
 
 /// Published messages go over it.
 pub(crate) const PUBSUB: Protocol = Protocol("/dawn/pubsub/1");
+/// A stream on which nothing was published for so long is closed: alone it keeps no connection.
+const QUIET: Duration = Duration::from_secs(30);
 /// A published message of at most so many bytes needs no room.
 const SMALL: usize = 8 << 10;
 
@@ -94,8 +97,21 @@ impl Mesh {
 
     /// Writes what is published for a member, until the member is gone.
     pub(crate) async fn write_published(&self, node: NodeId, mut queue: mpsc::Receiver<(&'static str, Bytes)>) {
-        let mut stream = None;
-        while let Some((topic, bytes)) = queue.recv().await {
+        let mut stream: Option<MeshStream> = None;
+        loop {
+            let next = match &mut stream {
+                None => queue.recv().await,
+                Some(open) => match tokio::time::timeout(QUIET, queue.recv()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        // Whoever reads may have left.
+                        let _ = open.shutdown().await;
+                        stream = None;
+                        continue;
+                    }
+                },
+            };
+            let Some((topic, bytes)) = next else { return };
             // A peer that was started again has closed the stream of before: then what is written first goes on another.
             let is_first = stream.is_none();
             let mut sent = self.write_to(node, &mut stream, topic, &bytes, queue.is_empty()).await;

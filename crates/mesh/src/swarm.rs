@@ -44,6 +44,10 @@ enum Command {
         addresses: Vec<String>,
         reply: oneshot::Sender<Result<(), String>>,
     },
+    Know {
+        node: NodeId,
+        addresses: Vec<String>,
+    },
     Keep {
         node: NodeId,
         addresses: Vec<String>,
@@ -147,6 +151,10 @@ impl Control {
             .flatten()
             .map(ToString::to_string)
             .collect()
+    }
+
+    pub(crate) fn know(&self, node: NodeId, addresses: Vec<String>) {
+        self.command(Command::Know { node, addresses });
     }
 
     pub(crate) fn keep(&self, node: NodeId, addresses: Vec<String>) {
@@ -295,6 +303,9 @@ struct Actor {
     control: Control,
     commands: mpsc::UnboundedReceiver<Command>,
     kept: HashMap<NodeId, Kept>,
+    /// Where nodes say that they are.
+    book: HashMap<NodeId, Vec<Multiaddr>>,
+    /// Where they were found on the local network.
     known: HashMap<NodeId, Vec<Multiaddr>>,
     dialling: HashMap<NodeId, Vec<oneshot::Sender<Result<(), String>>>>,
     strangers: HashMap<NodeId, Instant>,
@@ -318,7 +329,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .with_max_established_per_peer(Some(limits.connections_per_peer))
         .with_max_pending_incoming(Some(limits.pending))
         .with_max_pending_outgoing(Some(limits.pending));
-    let (interval, use_mdns) = (config.ping, config.mdns);
+    let (interval, idle, use_mdns) = (config.ping, limits.idle, config.mdns);
     let streams_per_peer = u32::try_from(limits.streams_per_peer).unwrap_or(u32::MAX);
     let served = inbound::Served::default();
     let behaviour_served = served.clone();
@@ -372,8 +383,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .map_err(|error| transport(&error))?
         .with_swarm_config(|swarm| {
             swarm
-                // Members stay connected; strangers are closed by the actor.
-                .with_idle_connection_timeout(Duration::from_secs(u64::from(u32::MAX)))
+                // Who is wanted has a stream; strangers are closed by the actor, too.
+                .with_idle_connection_timeout(idle)
                 .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
                 .with_max_negotiating_inbound_streams(4096)
                 .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(3))
@@ -398,6 +409,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         control: control.clone(),
         commands,
         kept: HashMap::new(),
+        book: HashMap::new(),
         known: HashMap::new(),
         dialling: HashMap::new(),
         strangers: HashMap::new(),
@@ -551,6 +563,9 @@ impl Actor {
     fn command(&mut self, command: Command) {
         match command {
             Command::Connect { node, addresses, reply } => self.connect(node, &addresses, reply),
+            Command::Know { node, addresses } => {
+                self.book.insert(node, parse(&addresses));
+            }
             Command::Keep { node, addresses } => {
                 let addresses = parse(&addresses);
                 let fresh = self
@@ -572,6 +587,7 @@ impl Actor {
             }
             Command::Forget(node) => {
                 self.kept.remove(&node);
+                self.book.remove(&node);
             }
             Command::Disconnect(node) => {
                 if let Some(peer) = peer_id(node) {
@@ -593,12 +609,20 @@ impl Actor {
         }
         let mut addresses = parse(addresses);
         addresses.extend(self.kept.get(&node).into_iter().flat_map(|kept| kept.addresses.clone()));
-        addresses.extend(self.known.get(&node).into_iter().flatten().cloned());
+        addresses.extend(self.noted(&node));
         if addresses.is_empty() {
             return answer(reply, Err("no address is known".to_owned()));
         }
         self.dialling.entry(node).or_default().push(reply);
         self.dial(node, peer, addresses);
+    }
+
+    /// Where a node is, as it says and as it was found.
+    fn noted(&self, node: &NodeId) -> Vec<Multiaddr> {
+        let said = self.book.get(node).into_iter().flatten();
+        said.chain(self.known.get(node).into_iter().flatten())
+            .cloned()
+            .collect()
     }
 
     fn dial(&mut self, node: NodeId, peer: PeerId, mut addresses: Vec<Multiaddr>) {
@@ -652,7 +676,7 @@ impl Actor {
                 continue;
             }
             let mut addresses = kept.addresses.clone();
-            addresses.extend(self.known.get(&node).into_iter().flatten().cloned());
+            addresses.extend(self.noted(&node));
             if !addresses.is_empty() {
                 self.dial(node, peer, addresses);
             }

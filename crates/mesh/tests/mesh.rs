@@ -204,6 +204,30 @@ async fn a_node_that_went_away_is_noticed_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_nothing_uses_is_closed_and_made_anew_when_it_is_wanted() {
+    for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        let a = node(1, listen, gate(9, 1)).await;
+        let mut config = MeshConfig::new([2; 32]);
+        config.limits.idle = Duration::from_millis(300);
+        let b = Mesh::start(config, gate(9, 2)).await.unwrap();
+        b.know(a.node_id(), a.listen_addresses());
+        let mut events = b.events();
+        let mut stream = b.open_to_neighbour(a.node_id(), ECHO).await.unwrap();
+        // While something is open it stays, also where nothing is said.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stream.write_all(b"x").await.unwrap();
+        stream.flush().await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        drop(stream);
+        let gone = async { while !matches!(events.recv().await, Ok(PeerEvent::MemberDown { .. })) {} };
+        tokio::time::timeout(PATIENCE, gone).await.expect("closed in time");
+        assert!(b.peers().is_empty());
+        echoes(&b, a.node_id(), 1000).await;
+        b.forget(a.node_id());
+    }
+}
+
+#[tokio::test]
 async fn published_messages_reach_every_member_over_the_swarm_and_in_memory() {
     let (a, b) = pair("/ip4/127.0.0.1/udp/0/quic-v1").await;
     let network = memory::Network::new(7);

@@ -20,6 +20,7 @@ mod check;
 pub mod edit;
 mod forwarding;
 mod gateway;
+mod gossip;
 mod keys;
 mod registry;
 mod signing;
@@ -28,6 +29,7 @@ mod websocket;
 pub use dawn_mcp::gateway::resource::Secret;
 pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
+pub use gossip::GossipConfig;
 pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig, SHORTEST_LIFETIME};
 pub use registry::RegistryConfig;
 pub use signing::SigningConfig;
@@ -79,6 +81,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The log of the registry.
     pub registry: RegistryConfig,
+    /// With how many members this node keeps links.
+    pub gossip: GossipConfig,
     /// The agents that this node hosts, by name.
     pub agents: BTreeMap<AgentName, AgentConfig>,
     /// What `/mcp` shows of all agents.
@@ -636,7 +640,7 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "api",
     "mesh",
     "certificate",
@@ -648,6 +652,7 @@ const SECTIONS: [&str; 13] = [
     "log",
     "audit",
     "registry",
+    "gossip",
     "agents",
     "gateway",
 ];

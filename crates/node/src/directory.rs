@@ -1,17 +1,21 @@
 //! The directory: the registry kept in step with the other members, and the router's view of it.
 //!
 //! A node says what it is and has when something of it changed, under one signature for its whole set. What it says, and
-//! what is news of others, is published to every connected member, so that it reaches those that are not connected to its
-//! origin. When two members meet, and now and then, they compare all that they know, and each gets what it lacks. Whatever
-//! changes is kept in one transaction, with what the log says of it, before it is told to anybody.
+//! what is news of others, travels by gossip from neighbour to neighbour. When two of them know different things, they
+//! compare all that they know, and each gets what it lacks. Whatever changes is kept in one transaction, with what the log
+//! says of it, before it is told to anybody. Who is there the gossip tells, apart from that.
 //!
-//! Presence is apart from that: nodes beat, and beats are passed on once.
+//! Here it is read, by the router and the API; `run` keeps it going.
 
+mod agenda;
 mod book;
 mod compared;
+mod conversation;
+mod gossip;
 mod journal;
 mod own;
 mod refusing;
+mod run;
 mod said;
 mod sessions;
 #[cfg(test)]
@@ -27,43 +31,33 @@ use dawn_identity::{AgentName, Keypair, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence as Present, ToolList};
-use dawn_mesh::{Mesh, PeerEvent, Published};
+use dawn_mesh::Mesh;
 use dawn_registry::log::Entry;
-use dawn_registry::replica::{Applied, Limits, Replica};
-use dawn_registry::{Beat, BeatError, Presence, PresenceEvent, PresenceLimits, Refusal, Version};
+use dawn_registry::replica::{Limits, Replica};
 use serde_json::json;
-use tokio::sync::{broadcast, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Events;
-use crate::config::RegistryConfig;
+use crate::config::{GossipConfig, RegistryConfig};
 use crate::error::NodeError;
-use crate::members::{Members, REVOCATION, SKEW, now};
+use crate::members::{Members, SKEW, now};
 use crate::party::Keys;
 use crate::store::{LogRange, Store};
 use crate::sync::{Counts, lock};
 use book::{Book, Known};
+use gossip::Talk;
 use journal::{Journal, Note};
-use own::Budget;
 use refusing::Refusing;
 use sessions::Sessions;
 
 pub(crate) use compared::DIFF;
 pub use compared::{Compared, Difference, EntryLine, HeadLine, Held, How, Lines, key_name};
+pub(crate) use gossip::GOSSIP;
+pub use gossip::Linked;
 pub use said::{NodeView, Said};
 pub(crate) use sessions::REGISTRY;
 pub use sessions::Synced;
-
-const DELTA: &str = "dawn/registry/delta";
-const BEAT: &str = "dawn/registry/beat";
-
-/// Between two beats.
-const BEAT_EVERY: Duration = Duration::from_secs(3);
-/// Nodes of the local network that are counted.
-const DISCOVERED: usize = 1024;
-/// Changes within this time are said at once.
-const SETTLE: Duration = Duration::from_millis(30);
 
 /// The directory of one node. Clones share it.
 #[derive(Clone)]
@@ -73,7 +67,7 @@ struct Inner {
     book: Arc<tokio::sync::Mutex<Book>>,
     /// What the registry says, read: at hand without waiting for it.
     known: Mutex<BTreeMap<NodeId, Known>>,
-    presence: Mutex<Presence>,
+    talk: Talk,
     store: Store,
     members: Members,
     mesh: Mesh,
@@ -82,9 +76,10 @@ struct Inner {
     keys: Keys,
     config: RegistryConfig,
     limits: Limits,
-    /// This incarnation, and how often it has beaten.
+    /// Where members are, as the configuration says.
+    bootstrap: BTreeMap<NodeId, String>,
+    /// This incarnation.
     epoch: AtomicU64,
-    beats: AtomicU64,
     started: Instant,
     /// Nodes that were found on the local network.
     discovered: Mutex<BTreeSet<NodeId>>,
@@ -119,6 +114,8 @@ pub(crate) struct Parts {
     pub(crate) keys: Keys,
     pub(crate) events: Events,
     pub(crate) config: RegistryConfig,
+    pub(crate) gossip: GossipConfig,
+    pub(crate) bootstrap: BTreeMap<NodeId, String>,
     pub(crate) limits: Limits,
 }
 
@@ -145,6 +142,8 @@ impl Directory {
             keys,
             events,
             config,
+            gossip,
+            bootstrap,
             limits,
         } = parts;
         let local = key.node_id();
@@ -169,13 +168,13 @@ impl Directory {
         for (node, known) in &known {
             members.heard(*node, Some(&known.said.chain));
         }
-        let presence = Presence::new(members.network(), local, PresenceLimits::default());
+        let talk = Talk::new(&key, members.network(), epoch, gossip.gossip());
         let journal = Journal::open(&store, local).await?;
         let bytes = AtomicUsize::new(replica.bytes());
         let inner = Inner {
             book: Arc::new(tokio::sync::Mutex::new(Book::new(replica, journal))),
             known: Mutex::new(known),
-            presence: Mutex::new(presence),
+            talk,
             store,
             members,
             mesh,
@@ -184,8 +183,8 @@ impl Directory {
             keys,
             config,
             limits,
+            bootstrap,
             epoch: AtomicU64::new(epoch),
-            beats: AtomicU64::new(0),
             started: Instant::now(),
             discovered: Mutex::default(),
             refusing: Refusing::default(),
@@ -217,9 +216,9 @@ impl Directory {
         };
         // Who is no member any more reaches nobody.
         let (is_out, own) = (self.0.members.is_out(), self.0.key.node_id());
-        let presence = lock(&self.0.presence);
+        let presences = self.presences(shown.iter().map(|said| said.node));
         let view = |said: Arc<Said>| {
-            let (online, last_seen) = presence.of(&said.node);
+            let (online, last_seen) = presences.get(&said.node).copied().unwrap_or_default();
             NodeView {
                 online: online && (!is_out || said.node == own),
                 said,
@@ -227,10 +226,6 @@ impl Directory {
             }
         };
         shown.into_iter().map(view).collect()
-    }
-
-    fn presence_of(&self, node: NodeId) -> (bool, Option<Duration>) {
-        lock(&self.0.presence).of(&node)
     }
 
     fn said(&self, node: NodeId) -> Option<Arc<Said>> {
@@ -351,289 +346,6 @@ impl Directory {
             .is_some_and(|said| self.0.members.accepts(&said.chain).is_ok())
     }
 
-    fn beat(&self, leaving: bool) {
-        let beat = Beat {
-            network: self.0.members.network(),
-            node: self.0.key.node_id(),
-            version: Version {
-                epoch: self.0.epoch.load(Ordering::Relaxed),
-                sequence: self.0.beats.fetch_add(1, Ordering::Relaxed) + 1,
-            },
-            leaving,
-        };
-        self.0.mesh.publish(BEAT, &beat.sign(&self.0.key).into());
-    }
-
-    /// Tells the others that this node leaves.
-    pub(crate) fn leave(&self) {
-        self.beat(true);
-    }
-
-    /// Tells listeners who came and who went.
-    fn tell_presence(&self) {
-        let events = lock(&self.0.presence).events();
-        if events.is_empty() {
-            return;
-        }
-        for event in events {
-            let (kind, node) = match event {
-                PresenceEvent::Online(node) => ("peer.up", node),
-                PresenceEvent::Offline(node) => ("peer.down", node),
-                PresenceEvent::Restarted(node) => {
-                    // It has a new connection, and what it says now is wanted at once.
-                    if self.0.sessions.may_ask_for(node) {
-                        self.compare_with(node);
-                    }
-                    continue;
-                }
-            };
-            let data = json!({ "id": node, "name": self.name_of(node) });
-            self.0.events.say(kind, &data);
-        }
-        self.0.changes.send_modify(|count| *count += 1);
-    }
-
-    /// Runs until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut peers = self.0.mesh.events();
-        let mut deltas = self.0.mesh.subscribe(DELTA);
-        let mut beats = self.0.mesh.subscribe(BEAT);
-        let mut revocations = self.0.mesh.subscribe(REVOCATION);
-        let mut revoked = self.0.members.revoked();
-        let mut agents = self.0.host.changes();
-        let mut renewed = self.0.members.renewed();
-        let mut party = self.0.keys.changes();
-        self.0.tasks.spawn(self.clone().keep_in_step(stop.clone()));
-        self.keep_known().await;
-        self.meet_all();
-        let mut heart = tokio::time::interval(BEAT_EVERY);
-        heart.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // What this node says is signed anew in time, however short it counts.
-        let mut look = tokio::time::interval(BEAT_EVERY.min(self.0.limits.validity / 8));
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut budget = Budget::new(tokio::time::Instant::now());
-        // An agent may have become ready before anybody listened.
-        let mut say_at = Some(tokio::time::Instant::now());
-        loop {
-            let silence = lock(&self.0.presence)
-                .next_tick()
-                .map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.now()));
-            let soon = || Some(tokio::time::Instant::now() + SETTLE);
-            let announced = say_at.map(|at| at.max(budget.ready()));
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = heart.tick() => {
-                    self.beat(false);
-                }
-                _ = look.tick() => self.look_after().await,
-                () = at(announced) => {
-                    say_at = None;
-                    budget.spend(tokio::time::Instant::now());
-                    self.announce().await;
-                }
-                Ok(()) = revoked.changed() => self.drop_revoked().await,
-                Ok(()) = agents.changed() => say_at = say_at.or_else(soon),
-                Ok(()) = renewed.changed() => say_at = say_at.or_else(soon),
-                Ok(()) = party.changed() => say_at = say_at.or_else(soon),
-                () = tokio::time::sleep(silence.max(Duration::from_millis(10))) => {
-                    let now = self.now();
-                    lock(&self.0.presence).tick(now);
-                    self.tell_presence();
-                }
-                event = peers.recv() => match event {
-                    Ok(PeerEvent::Listening { .. }) => say_at = say_at.or_else(soon),
-                    Ok(event) => self.peer_event(event),
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(),
-                    Err(broadcast::error::RecvError::Closed) => break,
-                },
-                Some(message) = next(&mut deltas) => self.heard_delta(&message).await,
-                Some(message) = next(&mut beats) => self.heard_beat(&message).await,
-                Some(message) = next(&mut revocations) => self.revocation(&message).await,
-            }
-        }
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
-    }
-
-    /// Stays connected to everybody whose addresses are known.
-    async fn keep_known(&self) {
-        match self.0.store.contacts().await {
-            Ok(contacts) => contacts
-                .into_iter()
-                .for_each(|(node, addresses)| self.keep(node, addresses)),
-            Err(error) => tracing::error!(%error, "the known addresses could not be read"),
-        }
-        for view in self.nodes() {
-            self.keep(view.said.node, view.said.addresses.clone());
-        }
-    }
-
-    fn keep(&self, node: NodeId, addresses: Vec<String>) {
-        if node != self.0.key.node_id() {
-            self.0.mesh.keep(node, addresses);
-        }
-    }
-
-    fn peer_event(&self, event: PeerEvent) {
-        match event {
-            PeerEvent::MemberUp(peer) => self.met(peer.node),
-            PeerEvent::MemberDown { node } => {
-                let now = self.now();
-                lock(&self.0.presence).suspect(node, now);
-            }
-            PeerEvent::Discovered { node, addresses } => {
-                let mut discovered = lock(&self.0.discovered);
-                if discovered.len() < DISCOVERED {
-                    discovered.insert(node);
-                }
-                drop(discovered);
-                if lock(&self.0.known).contains_key(&node) {
-                    self.keep(node, addresses);
-                }
-            }
-            PeerEvent::Listening { .. } => {}
-        }
-    }
-
-    /// Compares with every connected member.
-    pub(crate) fn meet_all(&self) {
-        self.0.mesh.connected().iter().for_each(|peer| self.met(peer.node));
-    }
-
-    /// A member is connected: it gets the revocations and a beat, and the two compare.
-    fn met(&self, node: NodeId) {
-        // The newest first: it may be of one who would rather not have it known.
-        let mut revocations = self.0.members.revocations_encoded();
-        revocations.reverse();
-        self.0.mesh.send_all(node, REVOCATION, revocations);
-        self.beat(false);
-        self.compare_with(node);
-    }
-
-    /// Takes deltas that came from anybody, and says of each what became of it.
-    fn apply_all(
-        &self,
-        replica: &mut Replica,
-        deltas: &[impl AsRef<[u8]>],
-        from: NodeId,
-    ) -> Vec<Result<Applied, Refusal>> {
-        let own = self.0.key.node_id();
-        let applied = replica.apply_all(deltas, from, now(), |node, value| match *node == own {
-            true => Ok(self.0.members.own()),
-            false => said::membership(&self.0.members, node, value),
-        });
-        for applied in &applied {
-            match applied {
-                Ok(Applied::New) => self.0.counts.count("new"),
-                Ok(Applied::Known) => self.0.counts.count("known"),
-                Err(_) => {}
-            }
-        }
-        applied
-    }
-
-    async fn heard_delta(&self, message: &Published) {
-        if self.0.refusing.is_limited(message.from) {
-            return;
-        }
-        let mut book = self.book().await;
-        let applied = self.apply_all(&mut book.replica, &[&message.bytes], message.from);
-        let speaks_for_all = book.replica.speaks_for_all();
-        self.settle(book, "", Vec::new()).await;
-        for applied in applied {
-            match applied {
-                Ok(Applied::New) => self.0.mesh.publish(DELTA, &message.bytes),
-                Ok(Applied::Known) => {}
-                Err(refusal) => {
-                    if let Refusal::Gap(node) = refusal {
-                        self.fetch(message.from, node);
-                    }
-                    self.refuse_delta(message.from, &message.bytes, &refusal).await;
-                }
-            }
-        }
-        if !speaks_for_all {
-            self.renew_own().await;
-        }
-    }
-
-    async fn heard_beat(&self, message: &Published) {
-        if self.0.refusing.is_limited(message.from) {
-            return;
-        }
-        let now = self.now();
-        let is_known = |node: &NodeId| {
-            let is_said = lock(&self.0.known).contains_key(node);
-            is_said || self.0.mesh.peers().iter().any(|peer| peer.node == *node)
-        };
-        let applied = lock(&self.0.presence).apply(&message.bytes, now, is_known);
-        match applied {
-            Ok(Applied::New) => {
-                self.0.mesh.publish(BEAT, &message.bytes);
-                self.tell_presence();
-            }
-            Ok(Applied::Known) => {}
-            Err(error) => {
-                // Each knows for itself of whom it was told already.
-                let is_blamed = !matches!(error, BeatError::Unknown | BeatError::Full(_));
-                if is_blamed {
-                    self.refuse(message.from, error.code(), &error.to_string(), true).await;
-                } else {
-                    self.refuse_unblamed(message.from, error.code()).await;
-                }
-            }
-        }
-    }
-
-    async fn revocation(&self, message: &Published) {
-        match self.0.members.add_revocation(&message.bytes).await {
-            // Whoever is out is forgotten, whoever told of it.
-            Ok(_) => {}
-            Err(error) => {
-                let is_blamed = matches!(error, NodeError::Corrupt(_));
-                self.refuse(message.from, "revocation", &error.to_string(), is_blamed)
-                    .await;
-            }
-        }
-    }
-
-    /// Forgets nodes that were put out, or are not who was pinned.
-    pub(crate) async fn drop_revoked(&self) {
-        let own = self.0.key.node_id();
-        self.change("revoked", |replica| {
-            // Under the lock of the registry: what was taken in before the revocation counted is among it.
-            let known = lock(&self.0.known).clone();
-            let is_out = |node: &NodeId| {
-                let known = known.get(node);
-                known.is_some_and(|known| self.0.members.accepts(&known.said.chain).is_err())
-            };
-            replica.retain(|node, _| !is_out(node))
-        })
-        .await;
-        // Who beats, and has said nothing.
-        let known: BTreeSet<NodeId> = lock(&self.0.known).keys().copied().collect();
-        for node in self.0.members.revoked_nodes() {
-            if node != own && !known.contains(&node) {
-                lock(&self.0.presence).forget(&node);
-            }
-        }
-        self.tell_presence();
-    }
-
-    /// Does what time brings: forgets nodes whose membership ended and was not renewed, hides what has expired, signs anew
-    /// what this node says, and keeps what could not be kept.
-    async fn look_after(&self) {
-        let now = now();
-        self.change("expired", |replica| {
-            replica.tick(now);
-            replica.retain(|_, membership| now < membership.expires + SKEW)
-        })
-        .await;
-        self.tell_presence();
-        self.renew_own().await;
-        self.compact_log().await;
-    }
-
     /// A node by name or id, also one of which all has expired.
     ///
     /// # Errors
@@ -701,27 +413,6 @@ fn meant(said: &str, names: &[String]) -> String {
     let best = names.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
     best.filter(|name| alike(name) >= ALIKE)
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
-}
-
-/// Waits until then; for ever where there is no such time.
-async fn at(time: Option<tokio::time::Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The next published message; what a slow reader missed is caught up with by the next comparison.
-async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published> {
-    loop {
-        match receiver.recv().await {
-            Ok(message) => return Some(message),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::info!(missed, "published messages were missed");
-            }
-            Err(broadcast::error::RecvError::Closed) => return None,
-        }
-    }
 }
 
 impl dawn_mcp::router::Directory for Directory {

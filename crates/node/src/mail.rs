@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dawn_channel::envelope::ReplayError;
 use dawn_identity::NodeId;
+use dawn_mcp::router::Directory as _;
 use dawn_mesh::{Inbound, Incoming, Mesh, MeshStream, PeerEvent, Protocol};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, broadcast, mpsc};
@@ -182,8 +183,12 @@ impl Mail {
                     }
                     // What could not be handed over to who is there.
                     self.meet_all(&stop);
+                    self.seek(&stop).await;
                 }
-                () = self.0.wake.notified() => self.meet_all(&stop),
+                () = self.0.wake.notified() => {
+                    self.meet_all(&stop);
+                    self.seek(&stop).await;
+                }
                 event = peers.recv() => match event {
                     Ok(PeerEvent::MemberUp(peer)) => self.meet(peer.node, &stop),
                     // What was for it may need carriers now.
@@ -201,6 +206,20 @@ impl Mail {
     fn meet_all(&self, stop: &CancellationToken) {
         for peer in self.0.mesh.peers() {
             self.meet(peer.node, stop);
+        }
+    }
+
+    /// Whoever is there and not connected, and has something waiting here, is connected to.
+    async fn seek(&self, stop: &CancellationToken) {
+        let receivers = match self.0.store.mail_receivers().await {
+            Ok(receivers) => receivers,
+            Err(error) => return tracing::error!(%error, "the mail could not be read"),
+        };
+        let connected: BTreeSet<NodeId> = self.0.mesh.peers().iter().map(|peer| peer.node).collect();
+        for node in receivers {
+            if !connected.contains(&node) && self.0.directory.presence(node).online {
+                self.meet(node, stop);
+            }
         }
     }
 

@@ -74,6 +74,34 @@ impl NodeState {
         );
     }
 
+    fn gossip_metrics(&self, registry: &mut Registry) {
+        let linked = self.directory.linked();
+        let size = linked.size;
+        for (name, help, value) in [
+            (
+                "gossip_members",
+                "Members that the gossip knows, this one included",
+                size.members,
+            ),
+            (
+                "gossip_neighbours",
+                "Members with whom there is a link",
+                linked.neighbours.len(),
+            ),
+            ("gossip_eager", "Neighbours that news are sent to at once", linked.eager),
+            ("gossip_tries", "Links that are tried", size.tries),
+            ("gossip_pauses", "Members that are not tried for a while", size.pauses),
+            (
+                "gossip_kept_bytes",
+                "News that are kept for those who ask",
+                size.kept_bytes,
+            ),
+            ("gossip_pending", "News that wait to be read", size.pending),
+        ] {
+            gauge(registry, name, help, value);
+        }
+    }
+
     /// Everything that is counted, now.
     #[must_use]
     pub fn metrics_text(&self) -> String {
@@ -117,6 +145,7 @@ impl NodeState {
             self.mesh.connected().len(),
         );
         self.forwarding_metrics(&mut registry);
+        self.gossip_metrics(&mut registry);
         let gateway = self.gateway.counters();
         counter(
             &mut registry,
@@ -220,6 +249,21 @@ impl NodeState {
                 "registry_sync_bytes",
                 "Bytes of comparisons of the registry, both ways",
                 self.directory.session_bytes().to_vec(),
+            ),
+            (
+                "gossip_links",
+                "How links with neighbours began and ended",
+                self.directory.gossip_links(),
+            ),
+            (
+                "gossip_news",
+                "What became of news that neighbours told",
+                self.directory.gossip_news(),
+            ),
+            (
+                "gossip_refused",
+                "Messages of neighbours that were not taken",
+                self.directory.gossip_refused(),
             ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),

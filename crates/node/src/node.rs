@@ -26,7 +26,7 @@ use crate::api::{self, Events, Guarded};
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
-use crate::directory::{self, DIFF, Directory, REGISTRY};
+use crate::directory::{self, DIFF, Directory, GOSSIP, REGISTRY};
 use crate::envelopes::Envelopes;
 use crate::error::NodeError;
 use crate::exchange::{self, KEYS, KeyExchange};
@@ -399,6 +399,8 @@ impl Node {
             keys: keys.clone(),
             events: events.clone(),
             config: config.registry.clone(),
+            gossip: config.gossip.clone(),
+            bootstrap: bootstrap(&config)?,
             limits: Limits {
                 validity: config.registry.validity.0,
                 ..Limits::default()
@@ -522,6 +524,8 @@ impl Node {
             .map_err(taken)?;
         let exchanges = state.mesh.accept(KEYS, Audience::Members).map_err(taken)?;
         let mail = state.mesh.accept(MAIL, Audience::Members).map_err(taken)?;
+        let neighbours = state.mesh.accept(GOSSIP, Audience::Neighbours).map_err(taken)?;
+        self.tasks.spawn(state.directory.clone().listen(neighbours));
         let comparisons = state.mesh.accept(REGISTRY, Audience::Members).map_err(taken)?;
         self.tasks.spawn(state.directory.clone().serve(comparisons));
         let questions = state.mesh.accept(DIFF, Audience::Members).map_err(taken)?;
@@ -552,19 +556,6 @@ impl Node {
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
         self.tasks
             .spawn(state.members.clone().renew(state.mesh.clone(), self.background.clone()));
-        for address in &config.mesh.bootstrap {
-            match address
-                .rsplit_once("/p2p/")
-                .and_then(|(address, node)| Some((address.to_owned(), node.parse().ok()?)))
-            {
-                Some((address, node)) => state.mesh.keep(node, vec![address]),
-                None => {
-                    return Err(NodeError::Config(format!(
-                        "mesh.bootstrap: {address:?} does not end in /p2p/NODE"
-                    )));
-                }
-            }
-        }
         let guarded = Guarded::new(
             token,
             config.api.allowed_hosts.clone(),
@@ -609,7 +600,7 @@ impl Node {
         const PATIENCE: Duration = Duration::from_secs(5);
         self.state.inner.ready.store(false, Ordering::Release);
         self.state.inner.stop.cancel();
-        self.state.directory.leave();
+        self.state.directory.leave().await;
         self.api_stop.cancel();
         self.state.gateway.shutdown().await;
         self.state.host.shutdown().await;
@@ -664,6 +655,17 @@ async fn remember_ports(store: &Store, addresses: &[String]) -> Result<(), NodeE
     let ports: BTreeMap<String, String> = ports.map(|(kind, port)| (kind, port.to_owned())).collect();
     let bytes = serde_json::to_vec(&ports).map_err(|error| NodeError::Corrupt(error.to_string()))?;
     store.set(PORTS, &bytes).await
+}
+
+/// Where members are that others are found through.
+fn bootstrap(config: &Config) -> Result<BTreeMap<NodeId, String>, NodeError> {
+    let read = |address: &String| {
+        let (at, node) = address.rsplit_once("/p2p/")?;
+        Some((node.parse().ok()?, at.to_owned()))
+    };
+    let wrong = |address: &String| NodeError::Config(format!("mesh.bootstrap: {address:?} does not end in /p2p/NODE"));
+    let all = config.mesh.bootstrap.iter();
+    all.map(|address| read(address).ok_or_else(|| wrong(address))).collect()
 }
 
 /// This node as the caller of its own agents.

@@ -32,6 +32,11 @@ impl Shares {
         }
     }
 
+    /// Whether anybody else has taken something.
+    pub(crate) fn are_taken_beside(&self, node: &NodeId) -> bool {
+        lock(&self.taken).keys().any(|taken| taken != node)
+    }
+
     /// Room for one more thing of a node, if there is any.
     pub(crate) fn take(&self, node: NodeId) -> Option<Share> {
         let mut taken = lock(&self.taken);

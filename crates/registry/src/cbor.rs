@@ -1,4 +1,4 @@
-//! CBOR of plain data: what a node says of itself and of its agents, and its beats.
+//! CBOR of plain data: what a node says of itself and of its agents.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -7,11 +7,9 @@
 //!   deltas of it ([`delta`], [`head`]) are merged whatever way and however often they come.
 //! - [`sync`]: two replicas find out in what they differ, and each gets what it lacks.
 //! - [`log`]: what happened, in a chain of hashes.
-//! - [`Presence`]: who is there. A node is online while it beats ([`Beat`]); that never touches the sets.
 #![deny(unsafe_code, missing_docs)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod beat;
 mod cbor;
 mod clock;
 pub mod delta;
@@ -19,7 +17,6 @@ mod element;
 pub mod head;
 pub mod log;
 mod owner;
-mod presence;
 mod refusal;
 pub mod replica;
 pub mod set;
@@ -28,9 +25,7 @@ mod summary;
 pub mod sync;
 mod wire;
 
-pub use beat::{Beat, BeatError, MAX_BEAT_BYTES, Version};
 pub use element::{MAX_BINDING_BYTES, NodeElement};
-pub use presence::{Instant, Presence, PresenceEvent, PresenceLimits};
 pub use refusal::{Refusal, Refusals};
 pub use summary::{AgentState, AgentSummary, ToolSummary};
 pub use wire::Malformed;

@@ -1,23 +1,21 @@
 //! A member that is a part of a test: the key and the certificate of a node that has joined, and a program of its own. It
-//! speaks the protocols of the registry over a real mesh, as they are or as a test wants to break them.
+//! speaks the protocols of the registry and of the gossip over a real mesh, as they are or as a test wants to break them.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dawn_identity::{Keypair, Membership, NodeId, UnixTime};
-use dawn_mesh::{Backoff, Incoming, Mesh, MeshConfig, MeshStream, Protocol};
+use dawn_mesh::{Audience, Backoff, Incoming, Mesh, MeshConfig, MeshStream, Protocol};
 use dawn_node::members::Members;
 use dawn_registry::delta::{Key, Value};
 use dawn_registry::replica::{Applied, Limits, Replica};
 use dawn_registry::sync::{Session, Snapshot, Traffic};
 use dawn_registry::{NodeElement, Refusal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, broadcast};
 
+use crate::gossip::{Gossiper, Heard};
 use crate::{Node, eventually};
 
-/// Deltas are published under it.
-pub const DELTA: &str = "dawn/registry/delta";
 /// Registries are compared over it.
 pub const REGISTRY: Protocol = Protocol("/dawn/registry/1");
 
@@ -36,6 +34,7 @@ pub struct Member {
     /// Its mesh.
     pub mesh: Mesh,
     members: Members,
+    gossiper: Arc<Gossiper>,
 }
 
 impl std::fmt::Debug for Member {
@@ -69,11 +68,16 @@ impl Member {
         };
         let mesh = Mesh::start(config, members.gate()).await.expect("a mesh");
         let membership = members.own();
+        let incoming = mesh
+            .accept(crate::gossip::GOSSIP, Audience::Neighbours)
+            .expect("it gossips");
+        let gossiper = Gossiper::start(&key, membership.network, mesh.clone(), incoming);
         Self {
             key,
             membership,
             mesh,
             members,
+            gossiper,
         }
     }
 
@@ -83,15 +87,13 @@ impl Member {
         self.membership.node
     }
 
-    /// Connects to a node, and stays connected; returns its id.
+    /// Connects to a node, and stays connected and its neighbour; returns its id.
     pub async fn meet(&self, node: &Node) -> NodeId {
         let id: NodeId = node.id().await.parse().expect("an id");
         self.mesh.keep(id, node.listens());
-        eventually(
-            &format!("{} is connected to {}", self.membership.name, node.name),
-            async || self.mesh.connected().iter().any(|peer| peer.node == id),
-        )
-        .await;
+        self.gossiper.meet(id);
+        let what = format!("{} is a neighbour of {}", self.membership.name, node.name);
+        eventually(&what, async || self.gossiper.has_link(id)).await;
         id
     }
 
@@ -136,10 +138,15 @@ impl Member {
         self.members.membership(&said.chain).map_err(|error| error.to_string())
     }
 
-    /// Publishes a delta to one member.
+    /// Tells one neighbour a delta, as news.
     pub fn tell(&self, to: NodeId, delta: &[u8]) {
-        let sent = self.mesh.send_to(to, DELTA, Bytes::copy_from_slice(delta));
-        assert!(sent, "{to} is connected and reads");
+        assert!(self.gossiper.tell(to, delta), "{to} is a neighbour and reads");
+    }
+
+    /// The news that neighbours tell from now on.
+    #[must_use]
+    pub fn news(&self) -> broadcast::Receiver<Heard> {
+        self.gossiper.news()
     }
 
     /// Opens a stream on which registries are compared.

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dawn_e2e::member::{DELTA, REGISTRY, now};
+use dawn_e2e::member::{REGISTRY, now};
 use dawn_e2e::{Member, Network, Node, PATIENCE, Transport, http};
 use dawn_identity::NodeId;
 use dawn_mesh::Audience;
@@ -102,7 +102,7 @@ impl Ear {
         let replica = Arc::new(tokio::sync::Mutex::new(member.replica(now().0 * 1000, limits)));
         let heard = Arc::new(Mutex::new(Heard::default()));
         let mut tasks = tokio::task::JoinSet::new();
-        let mut deltas = member.mesh.subscribe(DELTA);
+        let mut deltas = member.news();
         let incoming = member.mesh.accept(REGISTRY, Audience::Members).unwrap();
         let of = member.meet(victim).await;
         {

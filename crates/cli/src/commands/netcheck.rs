@@ -24,6 +24,7 @@ struct Netcheck {
     udp: Option<bool>,
     mdns: Mdns,
     members: Vec<Member>,
+    gossip: Gossip,
     observed: Vec<Observed>,
     reachable: Option<bool>,
     clock: Clock,
@@ -59,6 +60,13 @@ struct Member {
     sees_us_at: Option<String>,
     clock_ms: Option<f64>,
     error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Gossip {
+    /// Members that are known, this node included.
+    members: u64,
+    neighbours: u64,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +165,11 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
         false => "not looked at (`--no-mdns`, or mesh.mdns in config.toml)".to_owned(),
     };
     lines.push(("local net", mdns));
+    let (linked, others) = (netcheck.gossip.neighbours, netcheck.gossip.members.saturating_sub(1));
+    lines.push((
+        "gossip",
+        format!("links with {linked} of {}", words::count(others, "other member")),
+    ));
     for observed in &netcheck.observed {
         let by = words::count(observed.by, "member");
         lines.push(("seen at", format!("{} by {by}", observed.address)));
@@ -268,6 +281,7 @@ mod tests {
             "mdns": { "enabled": false, "found": 0 },
             "members": [{ "node": { "id": "12D3", "name": "lab" }, "route": "direct", "transport": "quic", "address": null,
                 "latency_ms": 1.5, "dialled": "by_us", "sees_us_at": null, "clock_ms": -1500.0, "error": null }],
+            "gossip": { "members": 2, "neighbours": 1, "eager": 1, "tries": 0 },
             "observed": [{ "address": "203.0.113.9", "by": 1 }],
             "reachable": null,
             "clock": { "worst_ms": -1500.0, "ok": true },
@@ -291,6 +305,7 @@ mod tests {
             line("transports", "quic 1 connection, tcp not listened on"),
             "{lines:?}"
         );
+        assert!(line("gossip", "links with 1 of 1 other member"), "{lines:?}");
         assert!(line("clock", "at most 1.5 s from other members'"), "{lines:?}");
     }
 

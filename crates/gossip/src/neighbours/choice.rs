@@ -81,6 +81,9 @@ impl Neighbours {
 
     /// Everybody is linked with everybody: each member that is not is tried after its own pause.
     fn fill_all<R: Rng + ?Sized>(&mut self, now: Instant, rng: &mut R, steps: &mut Vec<Step>) -> Option<Instant> {
+        // Who has nobody does not wait to be found: it tries one of them at once.
+        let is_alone = self.links.is_empty() && self.tries.is_empty();
+        let out_of_turn = self.members.iter().filter(|_| is_alone).choose(rng).copied();
         let mut next = None;
         for node in self.members.clone() {
             if self.links.contains_key(&node) || self.tries.contains_key(&node) {
@@ -93,7 +96,8 @@ impl Neighbours {
                 .unwrap_or(Pause { fails: 0, until: None });
             let until = pause.until.unwrap_or_else(|| {
                 // One of two begins, so that they do not meet half-way; the other does where the one cannot.
-                let turns = if self.local < node { 0 } else { 4 };
+                let is_turn = self.local < node || out_of_turn == Some(node);
+                let turns = if is_turn { 0 } else { 4 };
                 now + self.pause(pause.fails, rng) + self.config.pause * turns
             });
             if until <= now {

@@ -269,7 +269,7 @@ impl Mesh {
         }
         let (queries, answers) = (self.subscribe(QUERY), self.subscribe(ANSWER));
         tokio::spawn(discover(self.clone(), queries, answers, self.events()));
-        if let Ok(incoming) = self.accept(FORWARD, Audience::Members) {
+        if let Ok(incoming) = self.accept(FORWARD, Audience::Neighbours) {
             tokio::spawn(serve(self.clone(), incoming));
         }
     }

@@ -89,6 +89,13 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
             })
         })
         .collect();
+    let linked = state.directory.linked();
+    let gossip = json!({
+        "members": linked.size.members,
+        "neighbours": linked.neighbours.len(),
+        "eager": linked.eager,
+        "tries": linked.size.tries,
+    });
     let members: Vec<Value> = peers
         .iter()
         .map(|peer| member(&state, peer, told.get(&peer.node)))
@@ -105,6 +112,7 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "udp": udp,
         "mdns": { "enabled": state.uses_mdns(), "found": state.directory.discovered() },
         "members": members,
+        "gossip": gossip,
         "observed": observed,
         "reachable": peers.iter().any(|peer| peer.dialled == Some(false)).then_some(true),
         "clock": { "worst_ms": worst, "ok": worst.is_none_or(|worst| worst <= CLOCK_MS) },

@@ -64,6 +64,7 @@ impl Config {
         self.keys.check()?;
         self.forwarding.check()?;
         self.registry.check()?;
+        self.gossip.check()?;
         if self.limits.socket_idle.0 < LEAST_IDLE {
             return Err(wrong(format!(
                 "limits.socket_idle: it has to be {} at least",

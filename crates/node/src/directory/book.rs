@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use dawn_identity::{NodeId, UnixTime};
 use dawn_registry::AgentSummary;
 use dawn_registry::replica::{Event, Replica};
@@ -12,9 +11,9 @@ use dawn_registry::sync::{Snapshot, SyncError};
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
+use super::Directory;
 use super::journal::{Journal, Note};
 use super::said::Said;
-use super::{DELTA, Directory};
 use crate::members::now;
 use crate::store::{RegistryChange, Store};
 use crate::sync::lock;
@@ -211,6 +210,9 @@ impl Directory {
             self.look_at(*node, &book.replica, why, now, &mut telling);
         }
         self.0.bytes.store(book.replica.bytes(), Ordering::Relaxed);
+        if !nodes.is_empty() {
+            self.gossip(|gossip, _| gossip.known(book.replica.fingerprint()));
+        }
         let Telling {
             notes,
             events,
@@ -230,7 +232,7 @@ impl Directory {
                 book.journal.kept(change.log.len());
                 for delta in std::mem::take(&mut book.unpublished) {
                     self.0.counts.count("published");
-                    self.0.mesh.publish(DELTA, &Bytes::from(delta));
+                    self.publish(&delta);
                 }
             }
             Err(error) => {
@@ -262,10 +264,9 @@ impl Directory {
             let (id, name) = (node, &before.said.name);
             if is_gone {
                 lock(&self.0.known).remove(&node);
-                lock(&self.0.presence).forget(&node);
                 self.0.members.heard(node, None);
                 self.0.sessions.forget(&node);
-                self.0.mesh.forget(node);
+                self.forget_member(&node);
                 telling.event("node.removed", json!({ "id": id, "name": name }));
                 telling.note(node, "node.left", json!({ "name": name, "reason": why }));
             } else if !before.is_hidden {
@@ -292,7 +293,7 @@ impl Directory {
         let knew = before.is_some_and(|before| before.said.addresses == said.addresses);
         if node != self.0.key.node_id() && !knew {
             telling.contacts.insert(node, said.addresses.clone());
-            self.keep(node, said.addresses.clone());
+            self.meet_member(node, said.addresses.clone());
         }
         // A static key that is not the pinned one is told of at once, not when it is first needed.
         let _bound = self.binding(node);

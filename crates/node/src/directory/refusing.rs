@@ -14,8 +14,8 @@ use crate::shares::{Pace, Seldom};
 use crate::sync::Counts;
 
 /// What of one member may be refused within [`SPAN`] before nothing more of it is read until that is over: what it is to
-/// blame for, and whatever it is.
-const BLAMED: u32 = 60;
+/// blame for, fewer than the gossip takes of a neighbour before it gives the link up; and whatever it is.
+const BLAMED: u32 = 30;
 const REFUSED: u32 = 600;
 const SPAN: Duration = Duration::from_secs(60);
 /// Characters of the words that are told and kept.
@@ -121,13 +121,18 @@ impl Directory {
         let refused = refusing.refused.count(from);
         let blamed = if is_blamed { refusing.blamed.count(from) } else { 0 };
         if blamed == BLAMED || refused == REFUSED {
-            tracing::warn!(%from, "a member sends too much that is refused; it is not read for a while");
-            let sender = json!({ "id": from, "name": self.name_of(from) });
-            let data = json!({ "from": sender, "refused": refused });
-            self.0.events.say("registry.limited", &data);
-            self.note(Note::new(from, "member.limited", json!({ "refused": refused })))
-                .await;
+            self.tell_limited(from, refused.into()).await;
         }
+    }
+
+    /// A member of which so much was refused is not read for a while.
+    pub(super) async fn tell_limited(&self, from: NodeId, refused: u64) {
+        tracing::warn!(%from, "a member sends too much that is refused; it is not read for a while");
+        let sender = json!({ "id": from, "name": self.name_of(from) });
+        let data = json!({ "from": sender, "refused": refused });
+        self.0.events.say("registry.limited", &data);
+        self.note(Note::new(from, "member.limited", json!({ "refused": refused })))
+            .await;
     }
 }
 

@@ -85,6 +85,16 @@ impl Store {
         rows.iter().map(mail).collect()
     }
 
+    /// For whom something waits.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn mail_receivers(&self) -> Result<Vec<NodeId>, NodeError> {
+        let query = sqlx::query("SELECT DISTINCT receiver FROM mail");
+        let rows = query.fetch_all(&self.0).await?;
+        rows.iter().map(|row| node(row, "receiver")).collect()
+    }
+
     /// What a node has sent and waits with fewer copies than so many.
     ///
     /// # Errors
@@ -216,6 +226,9 @@ mod tests {
             store.mail_for(node(3)).await.unwrap(),
             [row(1, 1, 3, 100), row(3, 2, 3, 300)]
         );
+        let mut receivers = store.mail_receivers().await.unwrap();
+        receivers.sort_unstable();
+        assert_eq!(receivers, [node(3), node(4)]);
         let waiting = |count| Waiting {
             count,
             bytes: count * 10,
