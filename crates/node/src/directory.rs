@@ -10,6 +10,7 @@
 mod book;
 mod compared;
 mod journal;
+mod learnt;
 mod own;
 mod refusing;
 mod said;

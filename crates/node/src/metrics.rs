@@ -221,6 +221,16 @@ impl NodeState {
                 "Bytes of comparisons of the registry, both ways",
                 self.directory.session_bytes().to_vec(),
             ),
+            (
+                "kademlia_refused",
+                "What members asked for in lookups and was refused",
+                self.lookup.refused(),
+            ),
+            (
+                "kademlia_asked",
+                "What became of what members were asked in lookups",
+                self.lookup.asked(),
+            ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),
             (
@@ -247,6 +257,14 @@ impl NodeState {
             "Memory that the registry takes, about",
             self.directory.bytes(),
         );
+        let lookup = self.lookup.size();
+        for (name, help, value) in [
+            ("kademlia_members", "Members in the table of lookups", lookup.members),
+            ("kademlia_words", "Words of providers that are kept here", lookup.words),
+            ("kademlia_provided", "Keys that this node provides", lookup.provided),
+        ] {
+            gauge(&mut registry, name, help, value);
+        }
         gauge(
             &mut registry,
             "agents",
