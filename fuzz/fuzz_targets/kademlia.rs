@@ -2,17 +2,22 @@
 //! than there are bounds for. The input is cut into messages: a byte of what it is for, two of length.
 #![no_main]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use dawn_identity::{Keypair, UnixTime};
+use dawn_identity::{Keypair, NetworkId, UnixTime};
 use dawn_kademlia::{Action, Config, Contact, Event, Kademlia, Key, MAX_MESSAGE_BYTES, Provider};
 use libfuzzer_sys::fuzz_target;
 
 const WALL: UnixTime = UnixTime(1_800_000_000);
 
-fn contact(number: u8) -> Contact {
+/// The members, this node the first of them.
+static MEMBERS: LazyLock<Vec<Keypair>> = LazyLock::new(|| (1..=9).map(|seed| Keypair::from_seed([seed; 32])).collect());
+static NETWORK: LazyLock<NetworkId> = LazyLock::new(|| Keypair::from_seed([9; 32]).network_id());
+
+fn contact(member: usize) -> Contact {
     Contact {
-        node: Keypair::from_seed([number; 32]).node_id(),
+        node: MEMBERS[member].node_id(),
         addresses: Vec::new(),
     }
 }
@@ -31,15 +36,14 @@ fn config() -> Config {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let (key, network) = (Keypair::from_seed([1; 32]), Keypair::from_seed([9; 32]).network_id());
-    let (local, wanted) = (key.node_id(), Key::capability("gold"));
-    if let Ok(word) = Provider::verify(data, &network) {
+    let (key, wanted) = (&MEMBERS[0], Key::capability("gold"));
+    if let Ok(word) = Provider::verify(data, &NETWORK) {
         assert_eq!(word.bytes(), data);
     }
     let bounds = config();
-    let mut kademlia = Kademlia::new(local, network, bounds.clone());
+    let mut kademlia = Kademlia::new(key.node_id(), *NETWORK, bounds.clone());
     let mut now = Duration::ZERO;
-    (2..7).for_each(|member| kademlia.heard(contact(member), now));
+    (1..6).for_each(|member| kademlia.heard(contact(member), now));
     let mut open = Vec::new();
     let mut rest = data;
     while let [what, high, low, tail @ ..] = rest {
@@ -48,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
         rest = tail;
         // The lowest bits say what it is for, the others who sends it, and how much later.
         now += Duration::from_millis(u64::from(what >> 4) * 100);
-        let from = contact(2 + (what >> 4) % 8);
+        let from = contact(1 + usize::from(what >> 4) % 8);
         match what % 8 {
             0..3 => {
                 if let Ok(answer) = kademlia.answer(from, message, now, WALL) {
@@ -65,7 +69,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         if kademlia.poll_timeout().is_some_and(|at| at <= now) {
-            kademlia.handle_timeout(now, WALL, &key, [7; 32]);
+            kademlia.handle_timeout(now, WALL, key, [7; 32]);
         }
         while let Some(Action::Ask { id, bytes, .. }) = kademlia.poll_action() {
             assert!(bytes.len() <= MAX_MESSAGE_BYTES);

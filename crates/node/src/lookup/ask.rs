@@ -15,7 +15,7 @@ use super::{Lookup, PATIENCE};
 use crate::members::now;
 use crate::sync::lock;
 
-/// How long the addresses that others told of are dialled before other ways are tried as well.
+/// How long the addresses that others tell of a known node are dialled before other ways are tried.
 const HINTED: Duration = Duration::from_secs(1);
 
 /// Why a member did not answer.
@@ -93,8 +93,11 @@ impl Lookup {
             if self.is_away(to.node) || self.0.resting.is_resting(to.node) {
                 return Err(AskFailure::Away);
             }
-            if !to.addresses.is_empty() {
-                let dialling = mesh.dial_stranger(to.addresses.clone(), to.node);
+            let dialling = mesh.dial_stranger(to.addresses.clone(), to.node);
+            if self.0.directory.addresses_of(to.node).is_none() {
+                // Whoever was only told of is not looked for through other members: it may be made up.
+                dialling.await?;
+            } else if !to.addresses.is_empty() {
                 // They are hints: where they lead nowhere, or to somebody else, the mesh knows other ways.
                 let _ = timeout(HINTED, dialling).await;
             }
