@@ -108,6 +108,8 @@ pub enum Event {
     Providers {
         /// Which.
         lookup: LookupId,
+        /// The closest that answered.
+        nodes: Vec<Contact>,
         /// Who provides it, verified; those whose word is newest first.
         providers: Vec<Provider>,
         /// How many were asked.
@@ -363,6 +365,7 @@ impl Kademlia {
                 providers.sort_by_key(|word| (std::cmp::Reverse(word.time), word.node));
                 self.events.push_back(Event::Providers {
                     lookup: id,
+                    nodes,
                     providers,
                     asked,
                     hops,

@@ -188,6 +188,7 @@ impl Network {
                 providers,
                 asked,
                 hops,
+                ..
             } if of == lookup => Some((providers, asked, hops)),
             _ => None,
         });

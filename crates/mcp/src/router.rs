@@ -7,6 +7,7 @@ use std::time::Duration;
 use dawn_identity::{AgentAddress, AgentName, NodeId, NodeName, NodeRef};
 use dawn_mesh::{Incoming, Mesh, OpenError, Protocol};
 use dawn_registry::{AgentState, AgentSummary};
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -68,6 +69,10 @@ pub trait Directory: Send + Sync + 'static {
     fn tools(&self, node: NodeId, agent: &AgentName) -> Option<ToolList>;
     /// Changes whenever [`agents`](Self::agents) does.
     fn changes(&self) -> watch::Receiver<u64>;
+    /// Looks for what an address means, where that is not known, or not where it is; whether it is worth trying again.
+    fn seek<'a>(&'a self, _address: &'a AgentAddress) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(false))
+    }
 }
 
 /// Opens links to agents anywhere in the network, and serves those of this node to others.
@@ -267,6 +272,17 @@ impl Router {
         mode: Mode,
         about: Option<&str>,
     ) -> Result<Link, Fault> {
+        let fault = match self.open_known(address, mode, about).await {
+            Err(fault) if is_to_be_sought(fault.code) => fault,
+            opened => return opened,
+        };
+        if self.directory.seek(address).await {
+            return self.open_known(address, mode, about).await;
+        }
+        Err(fault)
+    }
+
+    async fn open_known(&self, address: &AgentAddress, mode: Mode, about: Option<&str>) -> Result<Link, Fault> {
         let mut nodes = self.instances(address)?;
         let keeper = about.and_then(|about| self.keepers.keeper(&address.agent, about));
         if let Some(keeper) = keeper.filter(|keeper| nodes.len() > 1 && nodes.contains(keeper)) {
@@ -431,6 +447,14 @@ impl Router {
         pump(Link::from_framed(reader, writer), agent, &pumping).await;
         Ok(())
     }
+}
+
+/// Whether the network may know better: who it is, or where.
+fn is_to_be_sought(code: FaultCode) -> bool {
+    matches!(
+        code,
+        FaultCode::UnknownNode | FaultCode::UnknownAgent | FaultCode::NodeOffline
+    )
 }
 
 fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fault {

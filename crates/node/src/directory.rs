@@ -13,6 +13,7 @@ mod compared;
 mod conversation;
 mod gossip;
 mod journal;
+mod learnt;
 mod own;
 mod refusing;
 mod run;

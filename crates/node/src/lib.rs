@@ -13,6 +13,7 @@ pub mod exchange;
 mod exposed;
 pub mod home;
 pub mod keyring;
+pub mod lookup;
 pub mod mail;
 pub mod members;
 mod metrics;

@@ -265,6 +265,16 @@ impl NodeState {
                 "Messages of neighbours that were not taken",
                 self.directory.gossip_refused(),
             ),
+            (
+                "kademlia_refused",
+                "What members asked for in lookups and was refused",
+                self.lookup.refused(),
+            ),
+            (
+                "kademlia_asked",
+                "What became of what members were asked in lookups",
+                self.lookup.asked(),
+            ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),
             (
@@ -291,6 +301,14 @@ impl NodeState {
             "Memory that the registry takes, about",
             self.directory.bytes(),
         );
+        let lookup = self.lookup.size();
+        for (name, help, value) in [
+            ("kademlia_members", "Members in the table of lookups", lookup.members),
+            ("kademlia_words", "Words of providers that are kept here", lookup.words),
+            ("kademlia_provided", "Keys that this node provides", lookup.provided),
+        ] {
+            gauge(&mut registry, name, help, value);
+        }
         gauge(
             &mut registry,
             "agents",

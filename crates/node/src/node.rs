@@ -33,6 +33,7 @@ use crate::exchange::{self, KEYS, KeyExchange};
 use crate::exposed::Exposed;
 use crate::home::{Home, HomeLock};
 use crate::keyring::Keyring;
+use crate::lookup::{self, KADEMLIA, Lookup, Seeking};
 use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
 use crate::netcheck::{self, NETCHECK};
@@ -61,6 +62,8 @@ pub struct NodeState {
     pub mail: Mail,
     /// Nodes and agents.
     pub directory: Directory,
+    /// What of them the registry does not tell.
+    pub lookup: Lookup,
     /// The mesh.
     pub mesh: Mesh,
     /// This node's agents.
@@ -407,6 +410,13 @@ impl Node {
             },
         })
         .await?;
+        let lookup = Lookup::new(lookup::Parts {
+            directory: directory.clone(),
+            members: members.clone(),
+            mesh: mesh.clone(),
+            host: host.clone(),
+            key: key.clone(),
+        });
         let vault = dawn_identity::Vault::new(&key);
         let keyring = Keyring::load(store.clone(), vault, config.keys.grace.0).await?;
         let envelopes = Envelopes::load(
@@ -442,7 +452,10 @@ impl Node {
         let router = Router::new(
             mesh.clone(),
             host.clone(),
-            Arc::new(directory.clone()),
+            Arc::new(Seeking {
+                directory: directory.clone(),
+                lookup: lookup.clone(),
+            }),
             own_caller(&members),
             limits,
         );
@@ -486,6 +499,7 @@ impl Node {
             envelopes,
             mail,
             directory,
+            lookup,
             mesh,
             host,
             router,
@@ -530,6 +544,9 @@ impl Node {
         self.tasks.spawn(state.directory.clone().serve(comparisons));
         let questions = state.mesh.accept(DIFF, Audience::Members).map_err(taken)?;
         self.tasks.spawn(state.directory.clone().tell_differences(questions));
+        let lookups = state.mesh.accept(KADEMLIA, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.lookup.clone().serve(lookups));
+        self.tasks.spawn(state.lookup.clone().run(self.background.clone()));
         let checks = state.mesh.accept(NETCHECK, Audience::Members).map_err(taken)?;
         self.tasks.spawn(netcheck::serve(state.mesh.clone(), checks));
         self.tasks.spawn(state.exchange.clone().serve(exchanges));

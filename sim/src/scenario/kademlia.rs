@@ -135,6 +135,7 @@ fn look(network: &mut Network, keys: &[Key], count: usize) -> Vec<Found> {
                         providers,
                         asked,
                         hops,
+                        ..
                     } = event
                     else {
                         continue;

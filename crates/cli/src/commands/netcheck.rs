@@ -26,6 +26,7 @@ struct Netcheck {
     members: Vec<Member>,
     gossip: Gossip,
     observed: Vec<Observed>,
+    lookup: Lookup,
     reachable: Option<bool>,
     clock: Clock,
     nat: Nat,
@@ -79,6 +80,14 @@ struct Node {
 struct Observed {
     address: String,
     by: u64,
+}
+
+/// How much of the network can be asked, and what is kept for it.
+#[derive(Deserialize)]
+struct Lookup {
+    members: u64,
+    words: u64,
+    provided: u64,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +190,16 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
     };
     lines.push(("reachable", reachable.to_owned()));
     lines.push(("NAT", format!("{}: {}", netcheck.nat.guess, netcheck.nat.because)));
+    let lookup = &netcheck.lookup;
+    let table = words::count(lookup.members, "member");
+    lines.push((
+        "lookups",
+        format!(
+            "{table} in the table, {} kept for others, {} provided",
+            words::count(lookup.words, "word"),
+            words::count(lookup.provided, "key"),
+        ),
+    ));
     let clock = match netcheck.clock.worst_ms {
         None => "nobody to compare with".to_owned(),
         Some(worst) => format!("at most {} from other members'", apart(worst.abs())),
@@ -283,6 +302,7 @@ mod tests {
                 "latency_ms": 1.5, "dialled": "by_us", "sees_us_at": null, "clock_ms": -1500.0, "error": null }],
             "gossip": { "members": 2, "neighbours": 1, "eager": 1, "tries": 0 },
             "observed": [{ "address": "203.0.113.9", "by": 1 }],
+            "lookup": { "members": 1, "words": 12, "provided": 7 },
             "reachable": null,
             "clock": { "worst_ms": -1500.0, "ok": true },
             "nat": { "guess": "nat", "because": "others see another address" },
@@ -306,6 +326,13 @@ mod tests {
             "{lines:?}"
         );
         assert!(line("gossip", "links with 1 of 1 other member"), "{lines:?}");
+        assert!(
+            line(
+                "lookups",
+                "1 member in the table, 12 words kept for others, 7 keys provided"
+            ),
+            "{lines:?}"
+        );
         assert!(line("clock", "at most 1.5 s from other members'"), "{lines:?}");
     }
 

@@ -26,6 +26,7 @@ struct Status {
     peers: Peers,
     agents: Agents,
     registry: Option<Registry>,
+    lookup: Option<Lookup>,
     envelopes: Option<Envelopes>,
     home: String,
     memory_bytes: Option<u64>,
@@ -114,6 +115,14 @@ struct Registry {
     expired: u64,
     refused: u64,
     last_sync: Option<Sync>,
+}
+
+/// How much of the network can be asked, and what is kept for it.
+#[derive(Deserialize)]
+struct Lookup {
+    members: u64,
+    words: u64,
+    provided: u64,
 }
 
 /// A comparison with another member that went through.
@@ -221,6 +230,15 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             if let Some(sync) = &registry.last_sync {
                 line("compared", sync.words())?;
             }
+        }
+        if let Some(lookup) = status.lookup {
+            let table = words::count(lookup.members, "member");
+            let kept = words::count(lookup.words, "word");
+            let provided = words::count(lookup.provided, "key");
+            line(
+                "lookups",
+                format!("{table} to ask, {kept} kept for others, {provided} provided"),
+            )?;
         }
         let waiting = status.waiting.unwrap_or_default().words();
         if !waiting.is_empty() {

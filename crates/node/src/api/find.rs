@@ -1,14 +1,17 @@
-//! `/api/find`: which agents and nodes can do something.
+//! `/api/find`: which agents and nodes can do something, as the registry knows and as the network tells.
 
 use axum::Json;
 use axum::extract::{Query, State};
+use dawn_identity::NodeId;
 use dawn_registry::AgentSummary;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use crate::directory::NodeView;
+use crate::lookup::{Provides, Sought};
 use crate::node::NodeState;
+use crate::time::rfc3339;
 
 /// Matches that are shown of one agent.
 const SHOWN: usize = 8;
@@ -17,6 +20,8 @@ const SHOWN: usize = 8;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Wanted {
     capability: String,
+    /// Whether the network is asked, too; where it is not said, it is when the registry knows of nothing.
+    network: Option<bool>,
 }
 
 /// Where a word is.
@@ -113,12 +118,44 @@ pub(super) async fn find(
         let message = format!("what is to be found? `?capability=WORDS`, {WORDS} words at most");
         return Err(ApiError::bad_request(message));
     }
+    let mut found = all(&state, &words);
+    let mut network = Value::Null;
+    if wanted.network.unwrap_or(found.is_empty()) {
+        let sought = state.lookup.find(&words).await;
+        network = looked(&state, &sought);
+        // Of who was met the registry knows by now.
+        found = all(&state, &words);
+    }
+    Ok(Json(
+        json!({ "capability": wanted.capability, "found": found, "network": network }),
+    ))
+}
+
+/// All that the registry knows of.
+fn all(state: &NodeState, words: &[String]) -> Vec<Value> {
     let nodes = state.directory.nodes();
-    let mut found: Vec<(bool, f64, Value)> = nodes.iter().flat_map(|view| found(&state, view, &words)).collect();
+    let mut found: Vec<(bool, f64, Value)> = nodes.iter().flat_map(|view| found(state, view, words)).collect();
     // Who is there first, then what fits best; the sort keeps the order of nodes and agents.
     found.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
-    let found: Vec<Value> = found.into_iter().map(|(.., value)| value).collect();
-    Ok(Json(json!({ "capability": wanted.capability, "found": found })))
+    found.into_iter().map(|(.., value)| value).collect()
+}
+
+/// How the network was asked, and who says that it has something.
+fn looked(state: &NodeState, sought: &Sought) -> Value {
+    let named = |node: NodeId| json!({ "id": node, "name": state.directory.name_of(node) });
+    let provides = |provides: &Provides| {
+        json!({
+            "node": named(provides.node), "words": provides.words, "known": provides.is_known,
+            "said": rfc3339(provides.said), "expires": rfc3339(provides.expires),
+        })
+    };
+    json!({
+        "providers": sought.providers.iter().map(provides).collect::<Vec<Value>>(),
+        "answered": sought.answered.iter().copied().map(named).collect::<Vec<Value>>(),
+        "asked": sought.asked,
+        "hops": sought.hops,
+        "ms": (sought.took.as_secs_f64() * 1e6).round() / 1e3,
+    })
 }
 
 #[cfg(test)]

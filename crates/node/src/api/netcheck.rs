@@ -114,6 +114,7 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "members": members,
         "gossip": gossip,
         "observed": observed,
+        "lookup": super::status::lookup(&state),
         "reachable": peers.iter().any(|peer| peer.dialled == Some(false)).then_some(true),
         "clock": { "worst_ms": worst, "ok": worst.is_none_or(|worst| worst <= CLOCK_MS) },
         "nat": { "guess": nat.guess, "because": nat.because },

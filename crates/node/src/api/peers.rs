@@ -159,7 +159,11 @@ pub(super) async fn ping(
     body: Option<Json<Ping>>,
 ) -> Result<Json<Value>, ApiError> {
     const MOST: u32 = 100;
-    let view = find(&state, &node)?;
+    let mut view = find(&state, &node);
+    if view.is_err() && state.lookup.seek_node(&reference(&node)?).await {
+        view = find(&state, &node);
+    }
+    let view = view?;
     let count = body.map_or(1, |Json(ping)| ping.count).clamp(1, MOST);
     let id = view.said.node;
     let mut times = Vec::new();

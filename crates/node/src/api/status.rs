@@ -37,6 +37,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>
         "peers": { "online": nodes.iter().filter(|view| view.online && view.said.node != this).count(), "known": nodes.len().saturating_sub(1) },
         "agents": { "local": agents.iter().filter(|entry| entry.node == this).count(), "network": agents.len() },
         "registry": registry(&state).await,
+        "lookup": lookup(&state),
         "doubts": state.doubts(),
         "envelopes": state.envelopes.shown(),
         "home": state.home().data(),
@@ -65,6 +66,12 @@ async fn registry(state: &NodeState) -> Value {
         "refused": directory.refused().iter().map(|(_, count)| count).sum::<u64>(),
         "last_sync": synced,
     })
+}
+
+/// How much of the network this node knows to ask, and keeps for others.
+pub(super) fn lookup(state: &NodeState) -> Value {
+    let size = state.lookup.size();
+    json!({ "members": size.members, "words": size.words, "provided": size.provided })
 }
 
 /// Where MCP over WebSocket is served, and how.

@@ -1,0 +1,114 @@
+//! Asking a member: over the way that there is to it, or where others say that it is.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use dawn_identity::NodeId;
+use dawn_kademlia::{Contact, RequestId};
+use dawn_mcp::router::Directory as _;
+use dawn_mesh::OpenError;
+use tokio::time::{Instant, timeout};
+
+use super::stream::{self, KADEMLIA, StreamFailure};
+use super::{Lookup, PATIENCE};
+use crate::members::now;
+use crate::sync::lock;
+
+/// How long the addresses that others tell of a known node are dialled before other ways are tried.
+const HINTED: Duration = Duration::from_secs(1);
+
+/// Why a member did not answer.
+#[derive(Debug, thiserror::Error)]
+enum AskFailure {
+    #[error("it is away")]
+    Away,
+    #[error(transparent)]
+    Unreachable(#[from] OpenError),
+    #[error("it does not answer in time")]
+    Late,
+    #[error(transparent)]
+    Stream(#[from] StreamFailure),
+}
+
+impl AskFailure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Unreachable(_) => "unreachable",
+            Self::Late => "late",
+            Self::Stream(StreamFailure::Refused(_)) => "refused",
+            Self::Stream(_) => "broken",
+        }
+    }
+}
+
+/// Who was not reached lately, and is left alone for a while.
+#[derive(Debug, Default)]
+pub(super) struct Resting(Mutex<BTreeMap<NodeId, Instant>>);
+
+impl Resting {
+    const SPAN: Duration = Duration::from_secs(30);
+    /// Nodes that are remembered.
+    const MOST: usize = 1024;
+
+    fn is_resting(&self, node: NodeId) -> bool {
+        let resting = lock(&self.0);
+        resting.get(&node).is_some_and(|since| since.elapsed() < Self::SPAN)
+    }
+
+    fn begin(&self, node: NodeId) {
+        let mut resting = lock(&self.0);
+        resting.retain(|_, since| since.elapsed() < Self::SPAN);
+        if resting.len() < Self::MOST {
+            resting.insert(node, Instant::now());
+        }
+    }
+}
+
+impl Lookup {
+    /// Carries out one request, and hands on what came of it.
+    pub(super) async fn ask(self, id: RequestId, to: Contact, request: Vec<u8>) {
+        let asked = timeout(PATIENCE, self.converse(&to, &request)).await;
+        match asked.unwrap_or(Err(AskFailure::Late)) {
+            Ok(answer) => {
+                self.0.asked.count("answered");
+                let is_member = |node: &NodeId| !self.is_out(*node);
+                self.change(|core, at| core.kademlia.answered(id, &answer, at, now(), is_member));
+            }
+            Err(error) => {
+                self.0.asked.count(error.code());
+                tracing::debug!(node = %to.node, %error, "a member did not answer");
+                if let AskFailure::Unreachable(_) | AskFailure::Late = error {
+                    self.0.resting.begin(to.node);
+                }
+                self.change(|core, at| core.kademlia.failed(id, at));
+            }
+        }
+    }
+
+    async fn converse(&self, to: &Contact, request: &[u8]) -> Result<Vec<u8>, AskFailure> {
+        let mesh = &self.0.mesh;
+        if mesh.peers().iter().all(|peer| peer.node != to.node) {
+            if self.is_away(to.node) || self.0.resting.is_resting(to.node) {
+                return Err(AskFailure::Away);
+            }
+            let dialling = mesh.dial_stranger(to.addresses.clone(), to.node);
+            if self.0.directory.addresses_of(to.node).is_none() {
+                // Whoever was only told of is not looked for through other members: it may be made up.
+                dialling.await?;
+            } else if !to.addresses.is_empty() {
+                // They are hints: where they lead nowhere, or to somebody else, the mesh knows other ways.
+                let _ = timeout(HINTED, dialling).await;
+            }
+        }
+        let mut stream = mesh.open(to.node, KADEMLIA).await?;
+        Ok(stream::ask(&mut stream, request).await?)
+    }
+
+    /// Whether a node was there, and is not now.
+    fn is_away(&self, node: NodeId) -> bool {
+        let presence = self.0.directory.presence(node);
+        !presence.online && presence.silent_for.is_some()
+    }
+}
