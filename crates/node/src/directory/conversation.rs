@@ -151,7 +151,7 @@ impl Directory {
             };
             self.0.sessions.has_compared(synced);
         }
-        self.pass_on(news);
+        self.pass_on(&news);
         ended
     }
 
@@ -233,7 +233,7 @@ impl Directory {
     }
 
     /// What came of a session is news to the other neighbours too, maybe.
-    fn pass_on(&self, news: News) {
+    fn pass_on(&self, news: &News) {
         if news.got <= PASSED_ON {
             news.deltas.iter().for_each(|delta| self.publish(delta));
         } else {
