@@ -44,7 +44,7 @@ use crate::config::{GossipConfig, RegistryConfig};
 use crate::error::NodeError;
 use crate::members::{Members, SKEW, now};
 use crate::party::Keys;
-use crate::store::{LogRange, Store};
+use crate::store::Store;
 use crate::sync::{Counts, lock};
 use book::{Book, Known};
 use gossip::Talk;
@@ -155,7 +155,7 @@ impl Directory {
             true => Ok(members.own()),
             false => said::membership(&members, node, value),
         };
-        let applied = replica.apply_all(&states, local, now(), verify);
+        let applied = replica.apply_all(&states, now(), verify);
         for (node, applied) in nodes.iter().zip(applied) {
             // It stays in the store, with the addresses: it may be this node's clock that is wrong.
             if let Err(error) = applied {
@@ -293,11 +293,7 @@ impl Directory {
     /// # Errors
     /// The store failed.
     pub async fn log(&self) -> Result<Vec<Entry>, NodeError> {
-        let range = LogRange {
-            before: None,
-            most: u32::MAX,
-        };
-        self.0.store.log(range).await
+        self.0.store.log(u32::MAX).await
     }
 
     /// The last comparison that went through: with this member, or with anybody.

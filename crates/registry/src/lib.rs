@@ -26,6 +26,6 @@ pub mod sync;
 mod wire;
 
 pub use element::{MAX_BINDING_BYTES, NodeElement};
-pub use refusal::{Refusal, Refusals};
+pub use refusal::Refusal;
 pub use summary::{AgentState, AgentSummary, ToolSummary};
 pub use wire::Malformed;

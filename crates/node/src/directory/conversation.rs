@@ -205,7 +205,7 @@ impl Directory {
         while deltas.peek().is_some() {
             let some = portion(&mut deltas);
             let mut book = self.book().await;
-            let applied = self.apply_all(&mut book.replica, &some, from);
+            let applied = self.apply_all(&mut book.replica, &some);
             let speaks_for_all = book.replica.speaks_for_all();
             self.settle(book, "", Vec::new()).await;
             if !speaks_for_all {

@@ -132,10 +132,9 @@ impl Directory {
         &self,
         replica: &mut Replica,
         deltas: &[impl AsRef<[u8]>],
-        from: NodeId,
     ) -> Vec<Result<Applied, Refusal>> {
         let own = self.0.key.node_id();
-        let applied = replica.apply_all(deltas, from, now(), |node, value| match *node == own {
+        let applied = replica.apply_all(deltas, now(), |node, value| match *node == own {
             true => Ok(self.0.members.own()),
             false => said::membership(&self.0.members, node, value),
         });

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::Directory;
 use crate::sync::lock;
 
-/// Deltas of one neighbour that are taken at once: their signatures are verified together, and they are kept together.
-const TOGETHER: usize = 32;
+/// Deltas that are taken at once: their signatures are verified together, and they are kept together.
+const TOGETHER: usize = 128;
 
 /// News that came.
 #[derive(Debug)]
@@ -41,28 +41,26 @@ impl Directory {
             if read.is_none_or(|read| read == 0) {
                 return;
             }
-            for of_one in some.chunk_by(|one, next| one.from == next.from) {
-                self.take_some(of_one).await;
-            }
+            self.take_some(&some).await;
             some.clear();
         }
     }
 
-    /// Takes news of one neighbour.
+    /// Takes news of several neighbours.
     async fn take_some(&self, some: &[Came]) {
-        let Some(from) = some.first().map(|came| came.from) else {
+        let (unread, some): (Vec<&Came>, Vec<&Came>) =
+            some.iter().partition(|came| self.0.refusing.is_limited(came.from));
+        self.accept(unread.into_iter().map(|came| (came, Verdict::Ignored)));
+        if some.is_empty() {
             return;
-        };
-        if self.0.refusing.is_spent(from) {
-            some.iter().for_each(|_| self.0.refusing.count("limited"));
-            return self.accept(some.iter().map(|came| (came, Verdict::Ignored)));
         }
         let mut book = self.book().await;
         let deltas: Vec<&[u8]> = some.iter().map(|came| came.bytes.as_slice()).collect();
-        let applied = self.apply_all(&mut book.replica, &deltas, from);
+        let applied = self.apply_all(&mut book.replica, &deltas);
         let speaks_for_all = book.replica.speaks_for_all();
         self.settle(book, "", Vec::new()).await;
-        let (taken, refused): (Vec<_>, Vec<_>) = some.iter().zip(applied).partition(|(_, applied)| applied.is_ok());
+        let (taken, refused): (Vec<_>, Vec<_>) =
+            some.into_iter().zip(applied).partition(|(_, applied)| applied.is_ok());
         self.accept(taken.into_iter().map(|(came, applied)| match applied {
             Ok(Applied::New) => (came, Verdict::New),
             Ok(Applied::Known) | Err(_) => (came, Verdict::Known),
