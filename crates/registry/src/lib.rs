@@ -13,6 +13,7 @@
 mod cbor;
 mod clock;
 pub mod delta;
+mod dots;
 mod element;
 pub mod head;
 pub mod log;
