@@ -66,11 +66,6 @@ impl Roll {
         self.places.get(node).copied()
     }
 
-    /// Somebody who passes things on: who has the network's key.
-    pub(crate) fn someone(&self) -> NodeId {
-        NodeId::from_bytes(*self.network.as_bytes())
-    }
-
     /// Makes a member of the next place.
     pub(crate) fn admit(&mut self, chance: &mut StdRng) -> Member {
         let place = self.places.len();

@@ -158,6 +158,8 @@ pub(crate) struct Network {
     pub(crate) dots_used_twice: u64,
     /// Who holds a proof that whom lied.
     pub(crate) lies: Vec<(Place, NodeId)>,
+    /// How often who refused a delta, by its code.
+    pub(crate) deltas_refused: BTreeMap<(Place, &'static str), u64>,
     /// Messages that were refused, and by whom who was not heard any more for it.
     pub(crate) messages_refused: u64,
     pub(crate) muted: Vec<(Place, Place)>,
@@ -192,6 +194,7 @@ impl Network {
             dots: BTreeMap::new(),
             dots_used_twice: 0,
             lies: Vec::new(),
+            deltas_refused: BTreeMap::new(),
             messages_refused: 0,
             muted: Vec::new(),
             heard: None,

@@ -149,7 +149,7 @@ impl Node {
         for state in self.disk.all() {
             let verify = |_: &_, value: &_| roll.verify(value, wall);
             // What this node stored it has taken before; what has become worthless since is refused, as it should be.
-            drop(self.replica.apply(state, self.member.id, wall, verify));
+            drop(self.replica.apply(state, wall, verify));
         }
         self.replica.events();
         self.is_new(roll, signatures, now, epoch);

@@ -59,11 +59,8 @@ fn change(node: u32, version: u32) -> Vec<u8> {
     said.expect("it may say that").expect("it is new")
 }
 
-/// Who passes everything on.
-const NEIGHBOUR: NodeId = NodeId::from_bytes([1; 32]);
-
 fn take(replica: &mut Replica, delta: &[u8]) {
-    replica.apply(delta, NEIGHBOUR, NOW, verify).expect("it is taken");
+    replica.apply(delta, NOW, verify).expect("it is taken");
 }
 
 /// Two replicas come to know the same; how many bytes were sent.
@@ -81,7 +78,7 @@ fn meet(source: &mut Replica, sink: &mut Replica) -> usize {
 
 /// Takes what came together.
 fn take_all(replica: &mut Replica, deltas: &[Vec<u8>]) {
-    let applied = replica.apply_all(deltas, NEIGHBOUR, NOW, verify);
+    let applied = replica.apply_all(deltas, NOW, verify);
     assert!(applied.iter().all(Result::is_ok));
 }
 

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dawn_channel::{Binding, Bound};
 use dawn_identity::{AgentName, Keypair, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
@@ -41,7 +42,7 @@ use crate::config::RegistryConfig;
 use crate::error::NodeError;
 use crate::members::{Members, REVOCATION, SKEW, now};
 use crate::party::Keys;
-use crate::store::{LogRange, Store};
+use crate::store::Store;
 use crate::sync::{Counts, lock};
 use book::{Book, Known};
 use journal::{Journal, Note};
@@ -62,6 +63,8 @@ const BEAT: &str = "dawn/registry/beat";
 const BEAT_EVERY: Duration = Duration::from_secs(3);
 /// Nodes of the local network that are counted.
 const DISCOVERED: usize = 1024;
+/// Deltas that are taken at once, and their bytes: what else there is to do comes in between.
+const PORTION: (usize, usize) = (128, 1 << 20);
 /// Changes within this time are said at once.
 const SETTLE: Duration = Duration::from_millis(30);
 
@@ -155,7 +158,7 @@ impl Directory {
             true => Ok(members.own()),
             false => said::membership(&members, node, value),
         };
-        let applied = replica.apply_all(&states, local, now(), verify);
+        let applied = replica.apply_all(&states, now(), verify);
         for (node, applied) in nodes.iter().zip(applied) {
             // It stays in the store, with the addresses: it may be this node's clock that is wrong.
             if let Err(error) = applied {
@@ -297,11 +300,7 @@ impl Directory {
     /// # Errors
     /// The store failed.
     pub async fn log(&self) -> Result<Vec<Entry>, NodeError> {
-        let range = LogRange {
-            before: None,
-            most: u32::MAX,
-        };
-        self.0.store.log(range).await
+        self.0.store.log(u32::MAX).await
     }
 
     /// The last comparison that went through: with this member, or with anybody.
@@ -446,7 +445,10 @@ impl Directory {
                     Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                Some(message) = next(&mut deltas) => self.heard_delta(&message).await,
+                Some(message) = next(&mut deltas) => {
+                    let messages = with_waiting(message, &mut deltas).await;
+                    self.heard_deltas(messages).await;
+                }
                 Some(message) = next(&mut beats) => self.heard_beat(&message).await,
                 Some(message) = next(&mut revocations) => self.revocation(&message).await,
             }
@@ -511,14 +513,9 @@ impl Directory {
     }
 
     /// Takes deltas that came from anybody, and says of each what became of it.
-    fn apply_all(
-        &self,
-        replica: &mut Replica,
-        deltas: &[impl AsRef<[u8]>],
-        from: NodeId,
-    ) -> Vec<Result<Applied, Refusal>> {
+    fn apply_all(&self, replica: &mut Replica, deltas: &[impl AsRef<[u8]>]) -> Vec<Result<Applied, Refusal>> {
         let own = self.0.key.node_id();
-        let applied = replica.apply_all(deltas, from, now(), |node, value| match *node == own {
+        let applied = replica.apply_all(deltas, now(), |node, value| match *node == own {
             true => Ok(self.0.members.own()),
             false => said::membership(&self.0.members, node, value),
         });
@@ -532,18 +529,23 @@ impl Directory {
         applied
     }
 
-    async fn heard_delta(&self, message: &Published) {
-        if self.0.refusing.is_limited(message.from) {
+    /// Takes deltas that came one by one, from anybody, and waited for each other.
+    async fn heard_deltas(&self, mut messages: Vec<Published>) {
+        messages.retain(|message| !self.0.refusing.is_limited(message.from));
+        if messages.is_empty() {
             return;
         }
+        let deltas: Vec<&Bytes> = messages.iter().map(|message| &message.bytes).collect();
         let mut book = self.book().await;
-        let applied = self.apply_all(&mut book.replica, &[&message.bytes], message.from);
+        let applied = self.apply_all(&mut book.replica, &deltas);
         let speaks_for_all = book.replica.speaks_for_all();
         self.settle(book, "", Vec::new()).await;
-        for applied in applied {
+        for (message, applied) in messages.iter().zip(applied) {
             match applied {
                 Ok(Applied::New) => self.0.mesh.publish(DELTA, &message.bytes),
                 Ok(Applied::Known) => {}
+                // Of a member that is limited by what was before it, nothing more is told.
+                Err(_) if self.0.refusing.is_limited(message.from) => {}
                 Err(refusal) => {
                     if let Refusal::Gap(node) = refusal {
                         self.fetch(message.from, node);
@@ -722,6 +724,20 @@ async fn next(receiver: &mut broadcast::Receiver<Published>) -> Option<Published
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }
+}
+
+/// A published message with those that wait behind it, as many as are taken at once.
+async fn with_waiting(first: Published, receiver: &mut broadcast::Receiver<Published>) -> Vec<Published> {
+    let (mut bytes, mut all) = (first.bytes.len(), vec![first]);
+    while all.len() < PORTION.0
+        && bytes < PORTION.1
+        && !receiver.is_empty()
+        && let Some(message) = next(receiver).await
+    {
+        bytes += message.bytes.len();
+        all.push(message);
+    }
+    all
 }
 
 impl dawn_mcp::router::Directory for Directory {

@@ -21,7 +21,7 @@ mod shared;
 pub use keys::StaticKeyRow;
 pub use mail::{MailRow, Waiting};
 pub use pins::PinRow;
-pub use registry::{LogRange, RegistryChange};
+pub use registry::RegistryChange;
 pub use shared::{KeyRevocationRow, SharedKeyRow, WishRow};
 
 /// The database of one node. Clones share it.

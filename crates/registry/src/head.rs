@@ -22,9 +22,6 @@ use crate::delta::{Element, Key};
 use crate::signature;
 use crate::wire::{self, Malformed, Reader};
 
-/// Longest encoded head, bytes: a clock of all incarnations that it may tell apart, in the greatest numbers.
-pub const MAX_HEAD_BYTES: usize = 512;
-
 /// What is signed begins with this, and nothing else that a node signs does.
 const DOMAIN: &[u8] = b"dawn registry head 1\0";
 

@@ -31,6 +31,6 @@ mod wire;
 pub use beat::{Beat, BeatError, MAX_BEAT_BYTES, Version};
 pub use element::{MAX_BINDING_BYTES, NodeElement};
 pub use presence::{Instant, Presence, PresenceEvent, PresenceLimits};
-pub use refusal::{Refusal, Refusals};
+pub use refusal::Refusal;
 pub use summary::{AgentState, AgentSummary, ToolSummary};
 pub use wire::Malformed;

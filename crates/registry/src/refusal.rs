@@ -1,6 +1,4 @@
-//! What is not taken, and how often.
-
-use std::collections::BTreeMap;
+//! What is not taken.
 
 use dawn_identity::{NodeId, UnixTime};
 
@@ -56,91 +54,26 @@ pub enum Refusal {
     OtherVersion(u8),
 }
 
-/// How many kinds of refusals there are.
-const CODES: usize = 15;
-
 impl Refusal {
-    /// Every code, in the order of the counters.
-    pub const CODES: [&'static str; CODES] = [
-        "malformed",
-        "bad_signature",
-        "from_the_future",
-        "expired",
-        "too_long",
-        "too_often",
-        "gap",
-        "not_signed",
-        "no_node",
-        "no_member",
-        "too_many",
-        "too_large",
-        "too_many_heads",
-        "full",
-        "other_version",
-    ];
-
-    fn place(&self) -> usize {
-        match self {
-            Self::Malformed(_) => 0,
-            Self::BadSignature => 1,
-            Self::FromTheFuture(_) => 2,
-            Self::Expired(_) => 3,
-            Self::TooLong(_) => 4,
-            Self::TooOften => 5,
-            Self::Gap(_) => 6,
-            Self::NotSigned => 7,
-            Self::NoNode => 8,
-            Self::NoMember(_) => 9,
-            Self::TooMany(_) => 10,
-            Self::TooLarge(_) => 11,
-            Self::TooManyHeads => 12,
-            Self::Full => 13,
-            Self::OtherVersion(_) => 14,
-        }
-    }
-
     /// A stable word for it.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        Self::CODES.get(self.place()).copied().unwrap_or_default()
-    }
-}
-
-/// How often what was refused, and what whom sent.
-#[derive(Debug, Clone, Default)]
-pub struct Refusals {
-    codes: [u64; CODES],
-    senders: BTreeMap<NodeId, u64>,
-}
-
-impl Refusals {
-    /// Senders of whom is counted apart.
-    const SENDERS: usize = 1024;
-
-    pub(crate) fn count(&mut self, refusal: &Refusal, from: NodeId) {
-        if let Some(count) = self.codes.get_mut(refusal.place()) {
-            *count = count.saturating_add(1);
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::BadSignature => "bad_signature",
+            Self::FromTheFuture(_) => "from_the_future",
+            Self::Expired(_) => "expired",
+            Self::TooLong(_) => "too_long",
+            Self::TooOften => "too_often",
+            Self::Gap(_) => "gap",
+            Self::NotSigned => "not_signed",
+            Self::NoNode => "no_node",
+            Self::NoMember(_) => "no_member",
+            Self::TooMany(_) => "too_many",
+            Self::TooLarge(_) => "too_large",
+            Self::TooManyHeads => "too_many_heads",
+            Self::Full => "full",
+            Self::OtherVersion(_) => "other_version",
         }
-        if self.senders.len() < Self::SENDERS || self.senders.contains_key(&from) {
-            let count = self.senders.entry(from).or_default();
-            *count = count.saturating_add(1);
-        }
-    }
-
-    /// Each code with its number.
-    pub fn by_code(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Refusal::CODES.into_iter().zip(self.codes)
-    }
-
-    /// How much of what a node sent was refused, of the first 1,024 of whom anything was.
-    #[must_use]
-    pub fn of(&self, sender: &NodeId) -> u64 {
-        self.senders.get(sender).copied().unwrap_or_default()
-    }
-
-    /// All together.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.codes.iter().sum()
     }
 }

@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::delta::Element;
 use crate::head::{Equivocation, Head, HeadId};
 use crate::owner::{self, Known, Owner, Stored};
-use crate::refusal::{Refusal, Refusals};
+use crate::refusal::Refusal;
 
 pub use local::{Change, LocalError};
 pub use view::NodeView;
@@ -114,7 +114,6 @@ pub struct Replica {
     /// The heads of all owners: what comes again is known by its first bytes.
     heads: BTreeSet<HeadId>,
     missing: BTreeMap<NodeId, Missing>,
-    refusals: Refusals,
     events: Vec<Event>,
 }
 
@@ -133,7 +132,6 @@ impl Replica {
             bytes: 0,
             heads: BTreeSet::new(),
             missing: BTreeMap::new(),
-            refusals: Refusals::default(),
             events: Vec::new(),
         }
     }
@@ -242,12 +240,6 @@ impl Replica {
         std::mem::take(&mut self.events)
     }
 
-    /// What was refused.
-    #[must_use]
-    pub fn refusals(&self) -> &Refusals {
-        &self.refusals
-    }
-
     /// Bytes of memory that the sets take, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -283,9 +275,9 @@ impl Replica {
         owner.map_or_else(Vec::new, |owner| owner.heads.iter().map(owner::whole).collect())
     }
 
-    /// The known nodes of whom a delta came without what was before it: [`sync`](crate::sync) fetches them. Of others
-    /// [`Refusal::Gap`] tells.
-    pub fn wanted(&self) -> impl Iterator<Item = NodeId> {
+    /// The known nodes of whom a delta came without what was before it.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = NodeId> {
         self.missing.keys().copied()
     }
 

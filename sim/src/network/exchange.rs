@@ -178,8 +178,8 @@ impl Network {
             return self.breaks(to, from, number);
         };
         for delta in deltas {
-            // What is refused is counted by the replica.
-            if self.hears(to, from, &delta) == Ok(Applied::New)
+            // What is refused is counted.
+            if self.hears(to, &delta) == Ok(Applied::New)
                 && let Some(conversation) = self.nodes[to].conversations.get_mut(&(from, number))
             {
                 conversation.has_brought = true;

@@ -78,15 +78,16 @@ impl Network {
     }
 
     /// A node takes a delta that came by itself, or from a comparison.
-    pub(crate) fn hears(&mut self, place: Place, from: Place, delta: &[u8]) -> Result<Applied, Refusal> {
+    pub(crate) fn hears(&mut self, place: Place, delta: &[u8]) -> Result<Applied, Refusal> {
         let now = self.now();
-        let sender = self.nodes[from].member.id;
         let (node, roll) = (&mut self.nodes[place], &self.roll);
         let wall = node.wall(now);
         let verify = |_: &_, value: &_| roll.verify(value, wall);
-        let applied = node.replica.apply(delta, sender, wall, verify);
-        if applied == Ok(Applied::New) {
-            self.registry_events(place);
+        let applied = node.replica.apply(delta, wall, verify);
+        match &applied {
+            Ok(Applied::New) => self.registry_events(place),
+            Ok(Applied::Known) => {}
+            Err(refusal) => *self.deltas_refused.entry((place, refusal.code())).or_default() += 1,
         }
         applied
     }

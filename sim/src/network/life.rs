@@ -26,7 +26,7 @@ impl Network {
             self.declares(place);
             let node = &self.nodes[place];
             for state in node.replica.states(&node.member.id) {
-                let taken = all.apply(&state, node.member.id, START, |_, value| self.roll.verify(value, START));
+                let taken = all.apply(&state, START, |_, value| self.roll.verify(value, START));
                 taken.expect("a node says what all take");
             }
         }

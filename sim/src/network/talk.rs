@@ -81,7 +81,7 @@ impl Network {
 
     fn news(&mut self, place: Place, id: &NewsId, from: &NodeId, bytes: &[u8]) {
         let Some(sender) = self.roll.place(from) else { return };
-        let heard = self.hears(place, sender, bytes);
+        let heard = self.hears(place, bytes);
         let verdict = match &heard {
             Ok(Applied::New) => Verdict::New,
             Ok(Applied::Known) => Verdict::Known,

@@ -118,10 +118,7 @@ fn limits() -> Limits {
 }
 
 fn takes(replica: &mut Replica, delta: &[u8], roll: &Roll) -> Option<Applied> {
-    let from = roll.someone();
-    replica
-        .apply(delta, from, START, |_, value| roll.verify(value, START))
-        .ok()
+    replica.apply(delta, START, |_, value| roll.verify(value, START)).ok()
 }
 
 /// How a conversation went.

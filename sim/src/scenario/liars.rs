@@ -117,8 +117,8 @@ fn tell(network: &Network, honest: usize, case: &str, report: &mut Report) {
         ("refused: too often", &["too_often"]),
     ];
     for (name, codes) in kinds {
-        let of = |place: Place| network.nodes[place].replica.refusals().by_code();
-        let counts = all().flat_map(of).filter(|(code, _)| codes.contains(code));
+        let refused = network.deltas_refused.iter();
+        let counts = refused.filter(|((place, code), _)| *place < honest && codes.contains(code));
         let count: u64 = counts.map(|(_, count)| count).sum();
         report.add(case, name, "", count as f64, Bound::AtLeast(1.0));
     }

@@ -127,8 +127,8 @@ impl Member {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn take(&self, replica: &mut Replica, delta: &[u8], from: NodeId) -> Result<Applied, Refusal> {
-        replica.apply(delta, from, now(), |node, value| self.verify(node, value))
+    pub fn take(&self, replica: &mut Replica, delta: &[u8]) -> Result<Applied, Refusal> {
+        replica.apply(delta, now(), |node, value| self.verify(node, value))
     }
 
     fn verify(&self, _: &NodeId, value: &Value) -> Result<Membership, String> {
@@ -160,7 +160,7 @@ impl Member {
         let snapshot = Snapshot::of(&*replica.lock().await, now()).expect("a snapshot");
         let session = Session::initiate(Arc::new(snapshot));
         let stream = self.mesh.open(with, REGISTRY).await.map_err(std::io::Error::other)?;
-        self.converse(stream, session, with, replica, heard).await
+        self.converse(stream, session, replica, heard).await
     }
 
     /// Answers whoever compares with it, until the mesh ends.
@@ -169,9 +169,7 @@ impl Member {
             let snapshot = Snapshot::of(&*replica.lock().await, now()).expect("a snapshot");
             let session = Session::respond(Arc::new(snapshot));
             // The other side may be killed at any time.
-            let _ = self
-                .converse(inbound.stream, session, inbound.peer.node, replica, &mut heard)
-                .await;
+            let _ = self.converse(inbound.stream, session, replica, &mut heard).await;
         }
     }
 
@@ -179,7 +177,6 @@ impl Member {
         &self,
         mut stream: MeshStream,
         mut session: Session,
-        with: NodeId,
         replica: &Mutex<Replica>,
         mut heard: impl FnMut(&[u8]),
     ) -> std::io::Result<Traffic> {
@@ -201,7 +198,7 @@ impl Member {
             for delta in session.receive(&replica, &message).map_err(std::io::Error::other)? {
                 heard(&delta);
                 // What is refused is looked at by whoever asked for it.
-                let _ = self.take(&mut replica, &delta, with);
+                let _ = self.take(&mut replica, &delta);
             }
         }
     }

@@ -16,7 +16,7 @@ use dawn_e2e::member::{DELTA, REGISTRY, now};
 use dawn_e2e::{Member, Network, Node, PATIENCE, Transport, http};
 use dawn_identity::NodeId;
 use dawn_mesh::Audience;
-use dawn_node::store::{LogRange, Store};
+use dawn_node::store::Store;
 use dawn_registry::Refusal;
 use dawn_registry::delta::{Delta, Key};
 use dawn_registry::head::HeadId;
@@ -123,7 +123,7 @@ impl Ear {
                     .map_err(|error| assert_eq!(error, RecvError::Closed))
                 {
                     lock(&heard).note(of, &message.bytes);
-                    let taken = member.take(&mut *replica.lock().await, &message.bytes, message.from);
+                    let taken = member.take(&mut *replica.lock().await, &message.bytes);
                     match taken {
                         // The node may be gone before it has told what is missing; it tells at its next start.
                         Err(Refusal::Gap(_)) => {
@@ -169,18 +169,14 @@ async fn find(node: &Node, member: &Member, of: NodeId) -> (Clock, u64) {
     let store = Store::open(&path).await.expect("the database opens");
     let mut replica = Replica::new(member.membership.clone(), 1, Limits::default());
     for (said_of, state) in store.registry_states().await.expect("the states are there") {
-        let taken = member.take(&mut replica, &state, of);
+        let taken = member.take(&mut replica, &state);
         taken.unwrap_or_else(|refusal| panic!("what it kept of {said_of} is not what was signed: {refusal}"));
     }
     let clocks: Vec<Clock> = replica.heads(&of).map(|head| head.clock().clone()).collect();
     let [clock] = &clocks[..] else {
         panic!("it kept {} heads of its own", clocks.len())
     };
-    let all = LogRange {
-        before: None,
-        most: u32::MAX,
-    };
-    let log = store.log(all).await.expect("the log is there");
+    let log = store.log(u32::MAX).await.expect("the log is there");
     store.close().await;
     let chain = dawn_registry::log::verify(&log).expect("the log is a chain");
     (clock.clone(), chain.length())

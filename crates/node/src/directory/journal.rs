@@ -11,7 +11,7 @@ use dawn_registry::log::{Chain, Entry, LogError, MAX_CONTENT_BYTES, What};
 use serde_json::{Value, json};
 
 use crate::error::NodeError;
-use crate::store::{LogRange, Store};
+use crate::store::Store;
 
 /// Entries about what one node does within [`SPAN`].
 const ENTRIES: u32 = 240;
@@ -74,8 +74,7 @@ impl Journal {
     }
 
     async fn find_end(&mut self, store: &Store) -> Result<(), NodeError> {
-        let range = LogRange { before: None, most: 1 };
-        let newest = store.log(range).await?.pop();
+        let newest = store.log(1).await?.pop();
         let oldest = store.log_first().await?;
         let length = newest.as_ref().map_or(0, |newest| newest.number + 1);
         self.held = length - oldest.unwrap_or(length).min(length);

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DELTA, Directory};
+use super::{DELTA, Directory, PORTION};
 use crate::members::now;
 use crate::shares::{Pace, Share, Shares};
 use crate::sync::{Counts, lock};
@@ -39,8 +39,6 @@ const WHOLE: Duration = Duration::from_secs(300);
 /// A session in which little is said takes no longer than the first; each second more takes so many bytes.
 const IDLE: Duration = Duration::from_secs(60);
 const BYTES_A_SECOND: u64 = 64 << 10;
-/// Deltas of a message that are taken at once, and their bytes: what else there is to do comes in between.
-const PORTION: (usize, usize) = (128, 1 << 20);
 /// Deltas that no honest member has, before a session with who sends them ends.
 pub(super) const BLAMED: u32 = 8;
 /// Bytes of a session, of both directions.
@@ -539,7 +537,7 @@ impl Directory {
         while deltas.peek().is_some() {
             let some = portion(&mut deltas);
             let mut book = self.book().await;
-            let applied = self.apply_all(&mut book.replica, &some, from);
+            let applied = self.apply_all(&mut book.replica, &some);
             let speaks_for_all = book.replica.speaks_for_all();
             self.settle(book, "", Vec::new()).await;
             if !speaks_for_all {

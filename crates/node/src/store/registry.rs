@@ -33,15 +33,6 @@ impl RegistryChange {
     }
 }
 
-/// Which entries of the log are wanted.
-#[derive(Debug, Clone, Copy)]
-pub struct LogRange {
-    /// Only those before this one.
-    pub before: Option<u64>,
-    /// So many, the newest of them.
-    pub most: u32,
-}
-
 fn number(number: u64) -> Result<i64, NodeError> {
     i64::try_from(number).map_err(corrupt)
 }
@@ -137,15 +128,12 @@ impl Store {
         rows.iter().map(state).collect()
     }
 
-    /// Entries of the log, the oldest first.
+    /// The newest entries of the log, so many at most, the oldest first.
     ///
     /// # Errors
     /// The database failed, or holds what is no entry.
-    pub async fn log(&self, range: LogRange) -> Result<Vec<Entry>, NodeError> {
-        let query = "SELECT bytes FROM registry_log WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2";
-        let query = sqlx::query(query)
-            .bind(range.before.map(number).transpose()?)
-            .bind(range.most);
+    pub async fn log(&self, most: u32) -> Result<Vec<Entry>, NodeError> {
+        let query = sqlx::query("SELECT bytes FROM registry_log ORDER BY number DESC LIMIT ?1").bind(most);
         let rows = query.fetch_all(&self.0).await?;
         rows.iter().rev().map(entry).collect()
     }
@@ -211,11 +199,7 @@ mod tests {
     }
 
     async fn all(store: &Store) -> Vec<Entry> {
-        let range = LogRange {
-            before: None,
-            most: u32::MAX,
-        };
-        store.log(range).await.unwrap()
+        store.log(u32::MAX).await.unwrap()
     }
 
     #[tokio::test]

@@ -18,24 +18,21 @@ use crate::wire::Reader;
 const TOGETHER: usize = 128;
 
 impl Replica {
-    /// Takes an encoded delta, which `from` passed on. `verify` says what the node element (whose value it gets) makes of
-    /// a node; it is asked only where a node says something new of itself.
+    /// Takes an encoded delta, whoever passed it on. `verify` says what the node element (whose value it gets) makes of a
+    /// node; it is asked only where a node says something new of itself.
     ///
     /// # Errors
-    /// [`Refusal`] says why it is not taken; nothing changed. It is counted.
+    /// [`Refusal`] says why it is not taken; nothing changed.
     pub fn apply(
         &mut self,
         bytes: &[u8],
-        from: NodeId,
         now: UnixTime,
         verify: impl FnOnce(&NodeId, &Value) -> Result<Membership, String>,
     ) -> Result<Applied, Refusal> {
-        let applied = match self.front(bytes) {
-            Ok(Some(begun)) => self.take(begun, false, now, verify),
-            Ok(None) => Ok(Applied::Known),
-            Err(refusal) => Err(refusal),
-        };
-        self.counted(applied, from)
+        match self.front(bytes)? {
+            Some(begun) => self.take(begun, false, now, verify),
+            None => Ok(Applied::Known),
+        }
     }
 
     /// Takes several, as [`apply`](Self::apply) does one by one, and says what became of each. Their signatures are
@@ -43,7 +40,6 @@ impl Replica {
     pub fn apply_all<D: AsRef<[u8]>>(
         &mut self,
         deltas: &[D],
-        from: NodeId,
         now: UnixTime,
         mut verify: impl FnMut(&NodeId, &Value) -> Result<Membership, String>,
     ) -> Vec<Result<Applied, Refusal>> {
@@ -62,22 +58,14 @@ impl Replica {
             // Where one is not signed, each is verified by itself.
             let are_signed = signature::are_signed(heads, &self.network);
             for (begun, is_due) in begun.into_iter().zip(due) {
-                let applied = match begun {
+                outcomes.push(match begun {
                     Ok(Some(begun)) => self.take(begun, is_due && are_signed, now, &mut verify),
                     Ok(None) => Ok(Applied::Known),
                     Err(refusal) => Err(refusal),
-                };
-                outcomes.push(self.counted(applied, from));
+                });
             }
         }
         outcomes
-    }
-
-    fn counted(&mut self, applied: Result<Applied, Refusal>, from: NodeId) -> Result<Applied, Refusal> {
-        if let Err(refusal) = &applied {
-            self.refusals.count(refusal, from);
-        }
-        applied
     }
 
     /// The head with which a delta begins, and the bytes behind it, if it is not known.

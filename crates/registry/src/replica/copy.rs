@@ -7,7 +7,6 @@ use aws_lc_rs::digest::{Context, SHA256};
 use dawn_identity::Membership;
 
 use super::Replica;
-use crate::refusal::Refusals;
 
 impl Replica {
     /// What stands for everything known: two replicas that have the same heads have the same 32 bytes, others do not.
@@ -36,7 +35,6 @@ impl Replica {
             bytes: self.bytes,
             heads: self.heads.clone(),
             missing: BTreeMap::new(),
-            refusals: Refusals::default(),
             events: Vec::new(),
         }
     }

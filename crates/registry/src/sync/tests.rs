@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::delta::Delta;
-use crate::replica::tests::{Member, NOW, key, verify};
+use crate::replica::tests::{Member, NOW, verify};
 use crate::replica::{Applied, Limits, Replica};
 use crate::set::Rest;
 
@@ -61,7 +61,7 @@ fn converse(a: &mut Member, b: &mut Member, first: Session) -> Course {
                 .iter()
                 .map(|delta| Delta::decode(delta).unwrap().added().len())
                 .sum::<usize>();
-            let applied = to.0.replica.apply_all(&deltas, key(0).node_id(), NOW, verify);
+            let applied = to.0.replica.apply_all(&deltas, NOW, verify);
             assert!(
                 applied.iter().all(|applied| *applied == Ok(Applied::New)),
                 "{applied:?}"

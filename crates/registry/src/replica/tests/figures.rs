@@ -35,9 +35,8 @@ fn figures() {
         owners.iter_mut().map(|owner| owner.set_agent(3, "changed")).collect()
     });
     let mut b = Member::new(1, 100);
-    let from = key(0).node_id();
     let news = |deltas: &[Vec<u8>], b: &mut Member| {
-        let applied = deltas.iter().map(|delta| b.replica.apply(delta, from, NOW, verify));
+        let applied = deltas.iter().map(|delta| b.replica.apply(delta, NOW, verify));
         applied.filter(Result::is_ok).count()
     };
     let mut hear = |what, deltas| assert_eq!(timed(what, count, || news(deltas, &mut b)), count);
@@ -49,7 +48,7 @@ fn figures() {
         ("whole sets that come together (verifies)", &whole),
         ("changes that come together (verifies)", &changes),
     ] {
-        let applied = timed(what, count, || c.replica.apply_all(deltas, from, NOW, verify));
+        let applied = timed(what, count, || c.replica.apply_all(deltas, NOW, verify));
         assert!(applied.iter().all(Result::is_ok));
     }
     let snapshot = timed("a head in a snapshot for a comparison", count, || {

@@ -39,11 +39,6 @@ pub(super) fn up_to(epoch: u64, sequence: u64) -> Clock {
     Clock::up_to(Dot { epoch, sequence })
 }
 
-fn count(member: &Member, code: &str) -> u64 {
-    let mut counts = member.replica.refusals().by_code();
-    counts.find(|(other, _)| *other == code).unwrap().1
-}
-
 #[test]
 fn who_passes_a_delta_on_can_add_nothing_and_leave_nothing_out() {
     let mut a = Member::up(1, 100);
@@ -96,10 +91,6 @@ fn who_passes_a_delta_on_can_add_nothing_and_leave_nothing_out() {
     let beyond = encode(&[all[0], all[1], all[2], &beyond], &whole);
     assert!(matches!(b.apply(&beyond), Err(Refusal::Malformed(_))));
     assert_eq!(b.ids(), before);
-    assert_eq!(
-        (count(&b, "not_signed"), count(&b, "gap"), count(&b, "malformed")),
-        (6, 2, 3)
-    );
     assert_eq!(b.apply(&encode(&all, &whole)), Ok(Applied::New));
 }
 
@@ -209,15 +200,14 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
     );
     // Passes the certificate of another as its own.
     let borrowed = forged(&key, &clock, &here, NOW, NOW + DAY);
-    let applied = b
-        .replica
-        .apply(&borrowed, node, NOW, |_, _| Ok(membership(b.key.node_id())));
+    let applied = b.replica.apply(&borrowed, NOW, |_, _| Ok(membership(b.key.node_id())));
     assert!(matches!(applied, Err(Refusal::NoMember(_))));
     assert!(b.replica.node(&node, NOW).is_none());
 }
 
 #[test]
-fn the_longest_head_is_as_long_as_is_said() {
+fn a_head_of_the_greatest_numbers_and_all_incarnations_is_read_and_bounded() {
+    const MAX_HEAD_BYTES: usize = 512;
     let dots = (0..16).map(|epoch| Dot {
         epoch: u64::MAX - epoch,
         sequence: u64::MAX,
@@ -226,11 +216,7 @@ fn the_longest_head_is_as_long_as_is_said() {
     let head = signed(&key(1), &clock, &[], UnixTime(1 << 62), UnixTime(u64::MAX));
     let parsed = Head::parse(head.bytes()).unwrap();
     assert_eq!(parsed.verify(&network()), Some(head.clone()));
-    assert!(
-        head.bytes().len() <= crate::head::MAX_HEAD_BYTES,
-        "{}",
-        head.bytes().len()
-    );
+    assert!(head.bytes().len() <= MAX_HEAD_BYTES, "{}", head.bytes().len());
 }
 
 #[test]
@@ -246,7 +232,6 @@ fn the_shortest_delta_is_as_short_as_is_said_and_whom_it_names_is_read_from_its_
     // It is refused, but not as if somebody had spoiled it.
     let mut b = Member::up(2, 100);
     assert_eq!(b.apply(&other), Err(Refusal::OtherVersion(9)));
-    assert_eq!(count(&b, "other_version"), 1);
     for (version, length) in [(1, shortest.len()), (200, shortest.len()), (9, 40)] {
         let refused = b.apply(&[&[version], &shortest[1..length]].concat());
         assert!(matches!(refused, Err(Refusal::Malformed(_))), "{version}");
@@ -272,7 +257,7 @@ fn what_is_behind_a_head_is_read_only_where_the_head_is_news_and_signed() {
     let both = [forged, stale];
     let singly = both.each_ref().map(|delta| b.apply(delta));
     assert_eq!(singly, [Err(Refusal::BadSignature), Ok(Applied::Known)]);
-    let together = b.replica.apply_all(&both, key(0).node_id(), NOW, verify);
+    let together = b.replica.apply_all(&both, NOW, verify);
     assert_eq!(together, singly);
     assert_eq!(b.apply(&new), Ok(Applied::New));
 }
@@ -358,9 +343,13 @@ fn of_too_many_heads_at_once_everybody_keeps_the_newest() {
     }
     for epoch in (1..=10).rev() {
         let applied = c.apply(&make(epoch));
-        assert_eq!(applied.is_ok(), epoch > 6, "{epoch}");
+        let expected = if epoch > 6 {
+            Ok(Applied::New)
+        } else {
+            Err(Refusal::TooManyHeads)
+        };
+        assert_eq!(applied, expected, "{epoch}");
     }
-    assert_eq!(count(&c, "too_many_heads"), 6);
     let ids = |member: &Member| member.replica.heads(&key.node_id()).map(Head::id).collect::<Vec<_>>();
     assert_eq!((ids(&b).len(), ids(&b)), (4, ids(&c)));
     assert_eq!(b.said(key.node_id()), said(&[("", "10")]));
@@ -386,21 +375,19 @@ fn a_node_that_never_stops_is_slowed_and_one_with_too_much_is_refused() {
     let sixth = a.set_agent(1, "sixth");
     assert_eq!(b.apply(&sixth), Err(Refusal::TooOften));
     let later = NOW + Duration::from_secs(60);
-    let from = key(0).node_id();
-    assert_eq!(b.replica.apply(&sixth, from, later, verify), Ok(Applied::New));
+    assert_eq!(b.replica.apply(&sixth, later, verify), Ok(Applied::New));
     let long = a.set_agent(1, &"x".repeat(3000));
     assert!(matches!(
-        b.replica.apply(&long, from, later, verify),
+        b.replica.apply(&long, later, verify),
         Err(Refusal::TooLarge(_))
     ));
     a.set_agent(1, "short");
     (2..5).for_each(|agent| drop(a.set_agent(agent, "x")));
     let many = a.replica.states(&a.id());
-    assert_eq!(b.replica.apply(&many[0], from, later, verify), Err(Refusal::TooMany(5)));
+    assert_eq!(b.replica.apply(&many[0], later, verify), Err(Refusal::TooMany(5)));
     let third = Member::up(3, 100);
     let states = third.replica.states(&third.id());
     assert_eq!(b.apply(&states[0]), Err(Refusal::Full));
-    assert_eq!(b.replica.refusals().total(), 4);
 }
 
 #[test]

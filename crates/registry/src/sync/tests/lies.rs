@@ -41,7 +41,7 @@ fn altered_messages_end_a_session_or_change_nothing_that_is_not_signed() {
             };
             let mut c = world.known_to(3, 0..0);
             for delta in deltas {
-                let _ = c.replica.apply(&delta, key(0).node_id(), NOW, verify);
+                let _ = c.replica.apply(&delta, NOW, verify);
             }
             for view in c.replica.nodes(NOW) {
                 assert!(
