@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
@@ -50,13 +51,14 @@ fn is_name(text: &str, inner: &[u8]) -> bool {
         && bytes.iter().all(|byte| alphanumeric(byte) || inner.contains(byte))
 }
 
-/// Why a newtype for each: a node name cannot land where an agent name is wanted.
+/// Why a newtype for each: a node name cannot land where an agent name is wanted. Of those of agents a registry holds a
+/// hundred thousand: they stand where they are, not somewhere else in memory.
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $error:expr, $valid:expr) => {
+    ($(#[$doc:meta])* $type:ident($text:ty), $error:expr, $valid:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type($text);
 
         impl $type {
             /// The name as text.
@@ -69,8 +71,7 @@ macro_rules! name {
             type Error = NameError;
 
             fn try_from(text: String) -> Result<Self, NameError> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(&text) { Ok(Self(text)) } else { Err($error) }
+                text.parse()
             }
         }
 
@@ -78,13 +79,15 @@ macro_rules! name {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::try_from(text.to_owned())
+                let valid: fn(&str) -> bool = $valid;
+                let name = text.parse().ok().filter(|_| valid(text));
+                name.map(Self).ok_or($error)
             }
         }
 
         impl From<$type> for String {
             fn from(name: $type) -> Self {
-                name.0
+                name.as_str().to_owned()
             }
         }
 
@@ -105,20 +108,20 @@ macro_rules! name {
 name!(
     /// The name of a node, unique in its network: `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`, and not `any`, which in an agent's
     /// address stands for whichever node has it.
-    NodeName,
+    NodeName(String),
     NameError::Node,
     |text| is_name(text, b"-") && text != ANY
 );
 name!(
     /// The name of an agent, unique on its node: like a node name, with `_` too inside, never two in a row (`__`
     /// separates the parts of `node__agent__tool`).
-    AgentName,
+    AgentName(ArrayString<MAX_NAME>),
     NameError::Agent,
     |text| is_name(text, b"-_") && !text.contains("__")
 );
 name!(
     /// What people call a network: 1 to 64 bytes, without control characters and without spaces at its ends.
-    NetworkName,
+    NetworkName(String),
     NameError::Network,
     |text| !text.is_empty() && text.trim() == text && is_plain(text, MAX_NETWORK_NAME)
 );
