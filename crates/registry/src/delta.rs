@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use dawn_identity::{AgentName, NodeId, SIGNATURE_BYTES};
 
-use crate::clock::{Clock, Dot};
+use crate::clock::Clock;
+use crate::dots::Dots;
 use crate::head::{Head, Parsed, sha256};
 use crate::set::{Entry, Rest};
 use crate::wire::{self, Malformed, Reader};
@@ -179,7 +180,7 @@ impl Delta {
     }
 }
 
-/// The bytes of a delta; `added` are sorted by key and dot, the dots of `rest` ascend.
+/// The bytes of a delta; `added` are sorted by key and dot.
 pub(crate) fn encode<'a>(head: &Head, added: impl ExactSizeIterator<Item = &'a Element>, rest: &Rest) -> Vec<u8> {
     let clock = head.clock();
     let mut out = vec![VERSION];
@@ -199,40 +200,31 @@ pub(crate) fn encode<'a>(head: &Head, added: impl ExactSizeIterator<Item = &'a E
     out
 }
 
-/// Whether the second dot is that of the next write.
-fn follows(a: &Dot, b: &Dot) -> bool {
-    a.epoch == b.epoch && a.sequence.checked_add(1) == Some(b.sequence)
-}
-
-/// Ascending dots in runs as long as they are: incarnation, first number, how many more follow each other.
-fn put_dots(out: &mut Vec<u8>, clock: &Clock, dots: &[Dot]) {
-    let runs = || dots.chunk_by(follows);
-    wire::put_number(out, runs().count() as u64);
-    for run in runs() {
-        if let Some(first) = run.first() {
-            wire::put_dot_under(out, clock, *first);
-            wire::put_number(out, run.len() as u64 - 1);
-        }
+/// Incarnation, first number, how many more follow each other.
+fn put_dots(out: &mut Vec<u8>, clock: &Clock, dots: &Dots) {
+    wire::put_number(out, dots.runs().len() as u64);
+    for (first, last) in dots.runs() {
+        wire::put_dot_under(out, clock, *first);
+        wire::put_number(out, last - first.sequence);
     }
 }
 
-fn dots(reader: &mut Reader<'_>, clock: &Clock) -> Result<Vec<Dot>, Malformed> {
-    let count = reader.count(MIN_RUN_BYTES)?;
-    let mut dots: Vec<Dot> = Vec::new();
-    for _ in 0..count {
-        let Dot { epoch, sequence } = reader.dot_under(clock)?;
-        let more = reader.number()?;
-        let last = sequence.checked_add(more);
-        let last = last.filter(|_| more < (MAX_DOTS - dots.len()) as u64);
-        let last = last.ok_or(Malformed("more dots than a delta names"))?;
-        let first = Dot { epoch, sequence };
-        if dots
-            .last()
-            .is_some_and(|before| *before >= first || follows(before, &first))
-        {
+fn dots(reader: &mut Reader<'_>, clock: &Clock) -> Result<Dots, Malformed> {
+    let runs = reader.count(MIN_RUN_BYTES)?;
+    let (mut dots, mut room) = (Dots::default(), MAX_DOTS as u64);
+    for _ in 0..runs {
+        let (first, more) = (reader.dot_under(clock)?, reader.number()?);
+        let (last, left) = (
+            first.sequence.checked_add(more),
+            room.checked_sub(more.saturating_add(1)),
+        );
+        let (Some(last), Some(left)) = (last, left) else {
+            return Err(Malformed("more dots than a delta names"));
+        };
+        if !dots.push(first, last) {
             return Err(Malformed("dots that do not ascend, or not in runs"));
         }
-        dots.extend((sequence..=last).map(|sequence| Dot { epoch, sequence }));
+        room = left;
     }
     Ok(dots)
 }

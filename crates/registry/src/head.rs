@@ -186,7 +186,7 @@ impl Head {
 
 /// A head as it was read, its signature not checked.
 #[derive(Debug)]
-pub struct Parsed(Head);
+pub struct Parsed(pub(crate) Head);
 
 impl Parsed {
     /// What it says, whether true or not.

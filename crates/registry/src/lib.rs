@@ -15,6 +15,7 @@ mod beat;
 mod cbor;
 mod clock;
 pub mod delta;
+mod dots;
 mod element;
 pub mod head;
 pub mod log;

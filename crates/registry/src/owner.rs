@@ -9,6 +9,7 @@ use ed25519_zebra::VerificationKey;
 
 use crate::clock::{Clock, Dot};
 use crate::delta::{self, Delta, Element, Key, Value};
+use crate::dots::Dots;
 use crate::head::{Head, HeadId};
 use crate::set::{self, OrSet, Rest};
 
@@ -61,9 +62,10 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    pub(crate) fn new(head: Head, elements: Box<[Element]>, membership: Arc<Membership>) -> Self {
+    /// `size` is that of the elements.
+    pub(crate) fn new(head: Head, elements: Box<[Element]>, size: usize, membership: Arc<Membership>) -> Self {
         let front = size_of::<Self>() + head.bytes().len() + size_of_val(head.clock.last());
-        let size = front + size_of_elements(elements.iter());
+        let size = front + size;
         Self {
             head,
             elements,
@@ -77,8 +79,7 @@ impl Stored {
 pub(crate) fn size_of_elements<'a>(elements: impl Iterator<Item = &'a Element>) -> usize {
     /// The counters of a shared value.
     const COUNTERS: usize = 16;
-    let one =
-        |element: &Element| size_of::<Element>() + COUNTERS + element.key.as_str().len() + element.value.bytes().len();
+    let one = |element: &Element| size_of::<Element>() + COUNTERS + element.value.bytes().len();
     elements.map(one).sum()
 }
 
@@ -87,22 +88,29 @@ pub(crate) fn read<'a>(elements: &'a [Element], key: &Key) -> Option<&'a Value> 
     Some(&set::under(elements, key).last()?.value)
 }
 
+/// By what elements are in order.
+fn place(element: &Element) -> (&Key, Dot) {
+    (&element.key, element.dot)
+}
+
 /// The set that a delta makes of the one before; whether it is the one that was signed is for the caller to see. `None`
 /// if it tells something twice.
 pub(crate) fn told<'a>(base: &'a [Element], delta: &'a Delta) -> Option<Vec<&'a Element>> {
+    let keeps = |element: &&Element| delta.keeps(element.dot);
     let mut all = Vec::with_capacity(base.len() + delta.added.len());
-    let mut added = delta.added.iter().peekable();
-    for element in base.iter().filter(|element| delta.keeps(element.dot)) {
-        let place = (&element.key, element.dot);
-        while let Some(new) = added.next_if(|new| (&new.key, new.dot) <= place) {
-            if (&new.key, new.dot) == place {
-                return None;
-            }
-            all.push(new);
+    let mut old = base;
+    // Little is new, mostly: its places are searched, so that not every key is compared.
+    for new in &delta.added {
+        let (before, behind) = old.split_at(old.partition_point(|old| place(old) < place(new)));
+        let next = behind.first().filter(keeps);
+        if next.is_some_and(|next| place(next) == place(new)) {
+            return None;
         }
-        all.push(element);
+        all.extend(before.iter().filter(keeps));
+        all.push(new);
+        old = behind;
     }
-    all.extend(added);
+    all.extend(old.iter().filter(keeps));
     Some(all)
 }
 
@@ -110,20 +118,20 @@ pub(crate) fn told<'a>(base: &'a [Element], delta: &'a Delta) -> Option<Vec<&'a 
 pub(crate) fn changed(base: Vec<Element>, delta: Delta) -> Box<[Element]> {
     let mut elements = base;
     elements.retain(|element| delta.keeps(element.dot));
+    /// So few find their places faster by themselves.
+    const FEW: usize = 8;
     if elements.is_empty() {
         return delta.added.into();
     }
-    /// So few find their places faster by themselves.
-    const FEW: usize = 8;
     if delta.added.len() < FEW {
         for new in delta.added {
-            let place = elements.partition_point(|old| (&old.key, old.dot) < (&new.key, new.dot));
-            elements.insert(place, new);
+            let at = elements.partition_point(|old| place(old) < place(&new));
+            elements.insert(at, new);
         }
     } else {
         elements.extend(delta.added);
         // Two runs, each in order.
-        elements.sort_by(|a, b| (&a.key, a.dot).cmp(&(&b.key, b.dot)));
+        elements.sort_by(|a, b| place(a).cmp(&place(b)));
     }
     elements.into()
 }
@@ -147,8 +155,8 @@ impl Delta {
     /// Whether an entry that was there before stays.
     fn keeps(&self, dot: Dot) -> bool {
         match &self.rest {
-            Rest::Without(gone) => gone.binary_search(&dot).is_err(),
-            Rest::Only(kept) => kept.binary_search(&dot).is_ok(),
+            Rest::Without(gone) => !gone.contains(dot),
+            Rest::Only(kept) => kept.contains(dot),
         }
     }
 
@@ -272,14 +280,18 @@ fn delta_for(stored: &Stored, known: &[Known]) -> Vec<u8> {
         .iter()
         .filter(|known| clock.includes(&known.clock) && *clock != known.clock);
     let base = before.fold(Clock::default(), |base, known| base.join(&known.clock));
-    let (kept, added): (Vec<&Element>, Vec<&Element>) =
-        stored.elements.iter().partition(|element| base.covers(element.dot));
-    let mut kept: Vec<Dot> = kept.into_iter().map(|element| element.dot).collect();
-    kept.sort_unstable();
+    let (mut kept, mut added) = (Vec::with_capacity(stored.elements.len()), Vec::new());
+    for element in &stored.elements {
+        match base.covers(element.dot) {
+            true => kept.push(element.dot),
+            false => added.push(element),
+        }
+    }
+    let kept = kept.into_iter().collect();
     delta::encode(&stored.head, added.into_iter(), &Rest::Only(kept))
 }
 
 /// The whole set of a head as a delta.
 pub(crate) fn whole(stored: &Stored) -> Vec<u8> {
-    delta::encode(&stored.head, stored.elements.iter(), &Rest::Only(Vec::new()))
+    delta::encode(&stored.head, stored.elements.iter(), &Rest::Only(Dots::default()))
 }

@@ -136,13 +136,13 @@ impl Replica {
         }
     }
 
-    /// Whether a set fits, in place of those whose heads one with this clock replaces.
+    /// The bytes of memory of elements that fit, in place of those whose heads one with this clock replaces.
     fn has_room_for<'a>(
         &self,
         node: &NodeId,
         clock: &Clock,
         elements: impl ExactSizeIterator<Item = &'a Element>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<usize, Refusal> {
         let entries = elements.len();
         if entries > self.limits.entries {
             return Err(Refusal::TooMany(entries));
@@ -158,7 +158,7 @@ impl Replica {
         if self.bytes.saturating_sub(replaced).saturating_add(size) > self.limits.bytes {
             return Err(Refusal::Full);
         }
-        Ok(())
+        Ok(size)
     }
 
     /// Whether it was kept, among those of its node.
@@ -295,7 +295,7 @@ impl Replica {
     }
 
     /// The nodes whose ids begin with these eight bytes.
-    pub(crate) fn owners_at(&self, places: RangeInclusive<u64>) -> impl Iterator<Item = (&NodeId, &Owner)> {
+    pub(crate) fn owners_at(&self, places: RangeInclusive<u64>) -> impl Iterator<Item = (&NodeId, &Owner)> + Clone {
         let bound = |place: u64, rest: u8| {
             let mut id = [rest; 32];
             id.iter_mut()

@@ -14,6 +14,7 @@ mod tests;
 use std::cmp::Ordering;
 
 pub use crate::clock::{Clock, Dot};
+pub use crate::dots::Dots;
 
 /// One value in a set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,9 +31,9 @@ pub struct Entry<K, V> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rest {
     /// All stay but these.
-    Without(Vec<Dot>),
+    Without(Dots),
     /// Of those that the delta's clock covers these stay; with none it is the whole set that is told.
-    Only(Vec<Dot>),
+    Only(Dots),
 }
 
 /// A change, or several.
@@ -146,13 +147,13 @@ impl<K: Ord + Clone, V: Ord + Clone> OrSet<K, V> {
         self.clock.forget_all_but(most);
     }
 
-    fn take(&mut self, key: &K) -> Vec<Dot> {
+    fn take(&mut self, key: &K) -> Dots {
         let gone = under(&self.entries, key).iter().map(|entry| entry.dot).collect();
         self.entries.retain(|entry| entry.key != *key);
         gone
     }
 
-    fn wrote(&mut self, dot: Dot, added: Vec<Entry<K, V>>, gone: Vec<Dot>) -> Delta<K, V> {
+    fn wrote(&mut self, dot: Dot, added: Vec<Entry<K, V>>, gone: Dots) -> Delta<K, V> {
         self.clock = self.clock.join(&Clock::up_to(dot));
         Delta {
             base: Clock::up_to(Dot {
@@ -169,13 +170,11 @@ impl<K: Ord + Clone, V: Ord + Clone> OrSet<K, V> {
     #[must_use]
     pub fn since(&self, base: &Clock) -> Delta<K, V> {
         let (kept, added): (Vec<_>, Vec<_>) = self.entries.iter().partition(|entry| base.covers(entry.dot));
-        let mut kept: Vec<Dot> = kept.into_iter().map(|entry| entry.dot).collect();
-        kept.sort_unstable();
         Delta {
             base: base.clone(),
             clock: self.clock.clone(),
             added: added.into_iter().cloned().collect(),
-            rest: Rest::Only(kept),
+            rest: Rest::Only(kept.into_iter().map(|entry| entry.dot).collect()),
         }
     }
 
@@ -187,16 +186,16 @@ impl<K: Ord + Clone, V: Ord + Clone> OrSet<K, V> {
         if self.clock.includes(&delta.clock) {
             return Ok(false);
         }
-        let is_whole = |dots: &[Dot]| dots.iter().all(|dot| self.clock.covers(*dot));
         let (Rest::Without(dots) | Rest::Only(dots)) = &delta.rest;
-        if !self.clock.includes(&delta.base) || !is_whole(dots) {
+        let is_seen = |(first, last): &(Dot, u64)| *last <= self.clock.sequence(first.epoch);
+        if !self.clock.includes(&delta.base) || !dots.runs().iter().all(is_seen) {
             return Err(Gap);
         }
         match &delta.rest {
-            Rest::Without(gone) => self.entries.retain(|entry| !gone.contains(&entry.dot)),
+            Rest::Without(gone) => self.entries.retain(|entry| !gone.contains(entry.dot)),
             Rest::Only(kept) => self.entries.retain(|entry| {
                 let is_added = || delta.added.iter().any(|added| added.dot == entry.dot);
-                !delta.clock.covers(entry.dot) || kept.contains(&entry.dot) || is_added()
+                !delta.clock.covers(entry.dot) || kept.contains(entry.dot) || is_added()
             }),
         }
         let news = delta.added.into_iter().filter(|entry| !self.clock.covers(entry.dot));

@@ -1,13 +1,14 @@
 //! What comes from others.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dawn_identity::{Membership, NodeId, UnixTime};
 
 use super::{Applied, Event, Missing, Replica};
 use crate::delta::{Delta, Key, Value};
-use crate::head::{Equivocation, Head, Parsed, digest_of};
+use crate::head::{Equivocation, Head, HeadId, Parsed, digest_of};
 use crate::owner::{self, Owner, Stored};
 use crate::refusal::Refusal;
 use crate::set::Rest;
@@ -46,20 +47,19 @@ impl Replica {
         let mut outcomes = Vec::with_capacity(deltas.len());
         for some in deltas.chunks(TOGETHER) {
             let begun: Vec<_> = some.iter().map(|bytes| self.front(bytes.as_ref())).collect();
-            let is_due = |head: &Parsed| matches!(self.is_due(head.head(), now), Ok(true));
-            let due: Vec<bool> = begun
-                .iter()
-                .map(|begun| matches!(begun, Ok(Some((head, _))) if is_due(head)))
-                .collect();
-            let heads = begun.iter().zip(&due).filter_map(|(begun, is_due)| match begun {
-                Ok(Some((head, _))) if *is_due => Some(head),
-                _ => None,
-            });
-            // Where one is not signed, each is verified by itself.
-            let are_signed = signature::are_signed(heads, &self.network);
-            for (begun, is_due) in begun.into_iter().zip(due) {
+            let read = begun.iter().filter_map(|begun| Some(&begun.as_ref().ok()?.as_ref()?.0));
+            let due = read.filter(|head| matches!(self.is_due(head.head(), now), Ok(true)));
+            // What comes from several sides is verified once.
+            let due: BTreeMap<HeadId, &Parsed> = due.map(|head| (head.head().id, head)).collect();
+            // One alone is verified as fast, and where one of them is not signed, each is verified by itself.
+            let are_signed = due.len() > 1 && signature::are_signed(due.values().copied(), &self.network);
+            let signed: BTreeSet<HeadId> = due.into_keys().filter(|_| are_signed).collect();
+            for begun in begun {
                 outcomes.push(match begun {
-                    Ok(Some(begun)) => self.take(begun, is_due && are_signed, now, &mut verify),
+                    Ok(Some(begun)) => {
+                        let is_signed = signed.contains(&begun.0.head().id);
+                        self.take(begun, is_signed, now, &mut verify)
+                    }
                     Ok(None) => Ok(Applied::Known),
                     Err(refusal) => Err(refusal),
                 });
@@ -90,7 +90,7 @@ impl Replica {
             return Ok(Applied::Known);
         }
         let delta = Delta::finish(head, rest)?;
-        let head = delta.head().clone();
+        let head = delta.head();
         let node = head.node;
         let nobody = Owner::default();
         let owner = self.owners.get(&node).unwrap_or(&nobody);
@@ -104,15 +104,16 @@ impl Replica {
                 Rest::Only(_) => self.misses(node, Missing::Whole),
             });
         };
-        let own = told.iter().rfind(|element| element.key == Key::Node);
+        // It stands in front; of several the last one counts.
+        let own = told.iter().take_while(|element| element.key == Key::Node).last();
         let own = &own.ok_or(Refusal::NoNode)?.value;
-        self.has_room_for(&node, &head.clock, told.iter().copied())?;
+        let size = self.has_room_for(&node, &head.clock, told.iter().copied())?;
         let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
         let membership = match owner.heads.iter().find(same) {
             Some(stored) => Arc::clone(&stored.membership),
             None => Arc::new(self.verified(&node, verify(&node, own))?),
         };
-        if !self.owners.contains_key(&node) && self.owners.len() >= self.limits.nodes {
+        if owner.heads.is_empty() && self.owners.len() >= self.limits.nodes {
             return Err(Refusal::Full);
         }
         // It is taken. What it builds on is not copied where that is to be replaced anyhow.
@@ -124,11 +125,10 @@ impl Replica {
             }
         };
         self.missing.remove(&node);
-        let is_kept = self.keep(Stored::new(head, owner::changed(base, delta), membership), now);
-        if is_kept {
-            Ok(Applied::New)
-        } else {
-            Err(Refusal::TooManyHeads)
+        let head = head.clone();
+        match self.keep(Stored::new(head, owner::changed(base, delta), size, membership), now) {
+            true => Ok(Applied::New),
+            false => Err(Refusal::TooManyHeads),
         }
     }
 
@@ -160,16 +160,16 @@ impl Replica {
         if !self.is_due(head, now)? {
             return Ok(false);
         }
-        let owner = self.owners.get_mut(&head.node);
+        let mut owner = self.owners.get_mut(&head.node);
         let is_signed = is_signed
-            || match owner.and_then(Owner::key) {
+            || match owner.as_mut().and_then(|owner| owner.key()) {
                 Some(key) => parsed.is_signed_with(key, &self.network),
                 None => parsed.is_signed(&self.network),
             };
         if !is_signed {
             return Err(Refusal::BadSignature);
         }
-        if let Some(owner) = self.owners.get_mut(&head.node)
+        if let Some(owner) = owner
             && let Some(twin) = owner.twin(&head.clock)
         {
             let proof = Equivocation::of(&twin.head, head).filter(|_| !owner.lied);

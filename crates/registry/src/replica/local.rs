@@ -226,8 +226,8 @@ impl Replica {
         if set.get(&Key::Node).is_none() {
             return Err(LocalError::NoNode);
         }
-        self.has_room_for(&self.local, set.clock(), set.entries().iter())
-            .map_err(LocalError::TooMuch)?;
+        let size = self.has_room_for(&self.local, set.clock(), set.entries().iter());
+        let size = size.map_err(LocalError::TooMuch)?;
         if set.clock() == base.clock() {
             set.touch(self.epoch)?;
         }
@@ -240,7 +240,7 @@ impl Replica {
             digest: digest_of(set.entries().iter()),
         };
         let head = Head::sign(draft, key).map_err(|error| LocalError::Malformed(error.0))?;
-        let stored = Stored::new(head, set.into_entries().into(), Arc::clone(&self.membership));
+        let stored = Stored::new(head, set.into_entries().into(), size, Arc::clone(&self.membership));
         let delta = change_of(base, &stored);
         self.missing.remove(&self.local);
         self.keep(stored, now);

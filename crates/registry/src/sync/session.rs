@@ -285,18 +285,20 @@ impl Session {
                 heard.has.entry(place(node)).or_default();
             }
         }
-        speech.want = heard
-            .has
-            .iter()
-            .filter(|(place, known)| lacks(replica, **place, known))
-            .map(|(place, _)| *place)
-            .collect();
-        // Where a place is in both, what was said last counts.
-        heard.has.append(&mut heard.want);
         heard.has.retain(|place, known| {
+            let owners = replica.owners_at(*place..=*place);
+            let is_here = |known| owners.clone().any(|(_, owner)| owner.covers(known));
+            if !known.iter().all(is_here) {
+                speech.want.push(*place);
+            }
+            owners.clone().any(|(_, owner)| owner.has_for(known))
+        });
+        heard.want.retain(|place, known| {
             let mut owners = replica.owners_at(*place..=*place);
             owners.any(|(_, owner)| owner.has_for(known))
         });
+        // Where a place is in both, what was said last counts.
+        heard.has.append(&mut heard.want);
         speech.outbox = Outbox::new(heard.has);
         Ok(State::Speaking(speech))
     }
@@ -370,15 +372,6 @@ pub(super) fn put(all: &mut BTreeMap<u64, Vec<Known>>, list: Vec<Has>) {
         let room = MAX_HEADS.saturating_sub(known.len());
         known.extend(heads.into_iter().take(room));
     }
-}
-
-/// Whether the other has something of a node that is not here.
-fn lacks(replica: &Replica, place: u64, theirs: &[Known]) -> bool {
-    let is_here = |known| {
-        let mut owners = replica.owners_at(place..=place);
-        owners.any(|(_, owner)| owner.covers(known))
-    };
-    !theirs.iter().all(is_here)
 }
 
 /// Takes some from the end, and says what is known of them, in about so many bytes as a message has.

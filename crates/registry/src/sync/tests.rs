@@ -170,7 +170,11 @@ fn where_the_difference_does_not_fit_the_whole_is_sent() {
     b.learn(&a, a.id());
     let delta = a.set_agent(2, "two");
     let read = Delta::decode(&delta).unwrap();
-    let wrong = crate::delta::encode(read.head(), [].iter(), &Rest::Only(vec![read.added()[0].dot]));
+    let wrong = crate::delta::encode(
+        read.head(),
+        [].iter(),
+        &Rest::Only([read.added()[0].dot].into_iter().collect()),
+    );
     assert!(b.apply(&wrong).is_err());
     let course = sync(&mut b, &mut a);
     assert_eq!((course.received, course.entries), (2, 4));

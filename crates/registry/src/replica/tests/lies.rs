@@ -8,12 +8,12 @@ use super::*;
 use crate::clock::{Clock, Dot};
 use crate::delta::{self, MAX_DELTA_BYTES, MIN_DELTA_BYTES};
 use crate::head::{Draft, digest_of};
-use crate::set::Rest;
+use crate::set::{Dots, Rest};
 
 /// A delta that a node of any honesty signs: any clock, any elements, any times.
 fn forged(key: &Keypair, clock: &Clock, elements: &[Element], time: UnixTime, expires: UnixTime) -> Vec<u8> {
     let head = signed(key, clock, elements, time, expires);
-    delta::encode(&head, elements.iter(), &Rest::Only(Vec::new()))
+    delta::encode(&head, elements.iter(), &Rest::Only(Dots::default()))
 }
 
 pub(super) fn signed(key: &Keypair, clock: &Clock, elements: &[Element], time: UnixTime, expires: UnixTime) -> Head {
@@ -46,7 +46,7 @@ fn who_passes_a_delta_on_can_add_nothing_and_leave_nothing_out() {
     a.set_agent(2, "two");
     let owner = a.replica.owner(&a.id()).unwrap();
     let stored = &owner.heads[0];
-    let whole = Rest::Only(Vec::new());
+    let whole = Rest::Only(Dots::default());
     let encode = |elements: &[&Element], rest: &Rest| delta::encode(&stored.head, elements.iter().copied(), rest);
     let all: Vec<&Element> = stored.elements.iter().collect();
     let foreign = element(Key::Agent(name(3)), 100, 1, "foreign");
@@ -74,10 +74,10 @@ fn who_passes_a_delta_on_can_add_nothing_and_leave_nothing_out() {
         Err(Refusal::NotSigned)
     );
     // Where it may be that something is missing, the sender cannot be told from an honest one.
-    let kept = Rest::Only(vec![all[0].dot]);
+    let kept = Rest::Only([all[0].dot].into_iter().collect());
     assert_eq!(b.apply(&encode(&all[1..], &kept)), Err(Refusal::Gap(a.id())));
     assert_eq!(
-        b.apply(&encode(&all[1..], &Rest::Without(Vec::new()))),
+        b.apply(&encode(&all[1..], &Rest::Without(Dots::default()))),
         Err(Refusal::Gap(a.id()))
     );
     // Out of order, twice, or not covered: that is no delta at all.
@@ -108,7 +108,7 @@ fn a_removal_that_is_left_out_or_made_up_is_noticed() {
         .collect();
     a.remove_agent(1);
     let head = a.replica.heads(&a.id()).next().unwrap();
-    let with = |gone: Vec<Dot>| delta::encode(head, [].iter(), &Rest::Without(gone));
+    let with = |gone: Vec<Dot>| delta::encode(head, [].iter(), &Rest::Without(gone.into_iter().collect()));
     assert_eq!(b.apply(&with(vec![])), Err(Refusal::Gap(a.id())));
     assert_eq!(b.apply(&with(vec![dots[1], dots[2]])), Err(Refusal::Gap(a.id())));
     assert_eq!(b.apply(&with(vec![dots[1]])), Ok(Applied::New));
@@ -179,11 +179,11 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
         digest: digest_of(here.iter()),
     };
     let head = Head::sign(draft, &key).unwrap();
-    let bytes = delta::encode(&head, here.iter(), &Rest::Only(Vec::new()));
+    let bytes = delta::encode(&head, here.iter(), &Rest::Only(Dots::default()));
     assert_eq!(b.apply(&bytes), Err(Refusal::BadSignature));
     // Signed by another: the signature is the end of the head.
     let good = signed(&key, &clock, &here, NOW, NOW + DAY);
-    let stolen = delta::encode(&good, here.iter(), &Rest::Only(Vec::new()));
+    let stolen = delta::encode(&good, here.iter(), &Rest::Only(Dots::default()));
     let forger = signed(&super::key(3), &clock, &here, NOW, NOW + DAY);
     let place = stolen
         .windows(64)
@@ -222,7 +222,7 @@ fn a_head_of_the_greatest_numbers_and_all_incarnations_is_read_and_bounded() {
 #[test]
 fn the_shortest_delta_is_as_short_as_is_said_and_whom_it_names_is_read_from_its_front() {
     let head = signed(&key(1), &Clock::default(), &[], UnixTime(0), UnixTime(1));
-    let shortest = delta::encode(&head, [].iter(), &Rest::Only(Vec::new()));
+    let shortest = delta::encode(&head, [].iter(), &Rest::Only(Dots::default()));
     assert!(Delta::decode(&shortest).is_ok());
     assert_eq!(shortest.len(), MIN_DELTA_BYTES);
     assert_eq!(Delta::speaker(&shortest), Some(key(1).node_id()));
@@ -400,7 +400,7 @@ fn a_set_that_holds_one_write_twice_is_none_though_it_is_signed() {
     let [here, first] = before;
     let twice = [here, first, one("two")];
     let head = signed(&key, &up_to(5, 3), &twice, NOW, NOW + DAY);
-    let added = delta::encode(&head, twice[2..].iter(), &Rest::Without(Vec::new()));
+    let added = delta::encode(&head, twice[2..].iter(), &Rest::Without(Dots::default()));
     assert_eq!(b.apply(&added), Err(Refusal::Gap(key.node_id())));
     assert!(matches!(
         b.apply(&forged(&key, &up_to(5, 3), &twice, NOW, NOW + DAY)),
@@ -456,14 +456,14 @@ fn a_write_with_two_values_ends_in_the_whole_being_wanted() {
         element(Key::Agent(name(1)), 5, 2, "one"),
     ];
     let head = signed(&key, &up_to(5, 3), &after, NOW, NOW + DAY);
-    let published = delta::encode(&head, [].iter(), &Rest::Without(Vec::new()));
+    let published = delta::encode(&head, [].iter(), &Rest::Without(Dots::default()));
     assert_eq!(b.apply(&published), Err(Refusal::Gap(key.node_id())));
     assert_eq!(b.replica.known(&key.node_id()).len(), 1);
     let kept: BTreeSet<Dot> = after.iter().map(|element| element.dot).collect();
     let leaning = delta::encode(&head, [].iter(), &Rest::Only(kept.into_iter().collect()));
     assert_eq!(b.apply(&leaning), Err(Refusal::Gap(key.node_id())));
     assert!(b.replica.known(&key.node_id()).is_empty());
-    b.apply(&delta::encode(&head, after.iter(), &Rest::Only(Vec::new())))
+    b.apply(&delta::encode(&head, after.iter(), &Rest::Only(Dots::default())))
         .unwrap();
     assert_eq!(b.replica.known(&key.node_id()).len(), 1);
     assert_eq!(b.said(key.node_id())[0].1, "lie");
