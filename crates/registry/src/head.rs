@@ -31,9 +31,24 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
+/// Where a node stands among all: the first eight bytes of its id. Who has keys made until two nodes stand in one place
+/// makes himself be told of less well, and nobody else: it takes 2^64 keys to stand where another does.
+pub(crate) fn place(node: &NodeId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *node.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// Names a head: the SHA-256 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeadId(pub [u8; 32]);
+
+impl HeadId {
+    /// Its first eight bytes, by which it is told.
+    pub(crate) fn front(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        [a, b, c, d, e, f, g, h]
+    }
+}
 
 /// The first eight bytes, hexadecimal.
 impl fmt::Debug for HeadId {

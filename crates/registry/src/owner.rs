@@ -10,7 +10,7 @@ use ed25519_zebra::VerificationKey;
 use crate::clock::{Clock, Dot};
 use crate::delta::{self, Delta, Element, Key, Value};
 use crate::dots::Dots;
-use crate::head::{Head, HeadId};
+use crate::head::Head;
 use crate::set::{self, OrSet, Rest};
 
 /// Heads of one node that are kept side by side; more incarnations are not at work at once.
@@ -40,8 +40,7 @@ impl Known {
 }
 
 fn told_of(head: &Head) -> Told<'_> {
-    let HeadId([a, b, c, d, e, f, g, h, ..]) = head.id;
-    (&head.clock, [a, b, c, d, e, f, g, h])
+    (&head.clock, head.id.front())
 }
 
 /// Whether who has the one needs the other no more; as [`Head::replaces`], or it is the same.

@@ -16,7 +16,7 @@ mod local;
 pub(crate) mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use dawn_identity::{Membership, NetworkId, NodeId, UnixTime};
 
 use crate::clock::Clock;
 use crate::delta::Element;
-use crate::head::{Equivocation, Head, HeadId};
+use crate::head::{Equivocation, Head, HeadId, place};
 use crate::owner::{self, Known, Owner, Stored};
 use crate::refusal::Refusal;
 
@@ -111,8 +111,9 @@ pub struct Replica {
     limits: Limits,
     owners: BTreeMap<NodeId, Owner>,
     bytes: usize,
-    /// The heads of all owners: what comes again is known by its first bytes.
-    heads: BTreeSet<HeadId>,
+    /// The heads of all owners, by the place of their node, with their ends: by it is known what comes again, and read
+    /// what is compared, without going from owner to owner.
+    heads: BTreeMap<(u64, HeadId), UnixTime>,
     missing: BTreeMap<NodeId, Missing>,
     events: Vec<Event>,
 }
@@ -130,7 +131,7 @@ impl Replica {
             limits,
             owners: BTreeMap::new(),
             bytes: 0,
-            heads: BTreeSet::new(),
+            heads: BTreeMap::new(),
             missing: BTreeMap::new(),
             events: Vec::new(),
         }
@@ -167,13 +168,13 @@ impl Replica {
         let owner = self.owners.entry(node).or_default();
         owner.count(now);
         self.bytes = self.bytes.saturating_sub(size_of(owner));
-        ids(owner).for_each(|id| {
-            self.heads.remove(id);
+        places(owner).for_each(|(place, _)| {
+            self.heads.remove(&place);
         });
         let is_kept = owner.insert(stored);
         owner.live = live(owner, now);
         self.bytes += size_of(owner);
-        self.heads.extend(ids(owner));
+        self.heads.extend(places(owner));
         if is_kept {
             self.events.push(Event::Changed(node));
         }
@@ -190,7 +191,7 @@ impl Replica {
                 .extract_if(.., |stored| *node != local && stored.head.expires + keep <= now);
             let mut is_forgotten = false;
             gone.for_each(|stored| {
-                self.heads.remove(&stored.head.id);
+                self.heads.remove(&(place(node), stored.head.id));
                 is_forgotten = true;
             });
             self.bytes = (self.bytes + size_of(owner)).saturating_sub(before);
@@ -226,8 +227,8 @@ impl Replica {
         let out: Vec<(NodeId, Owner)> = out.collect();
         for (node, owner) in &out {
             self.missing.remove(node);
-            ids(owner).for_each(|id| {
-                self.heads.remove(id);
+            places(owner).for_each(|(place, _)| {
+                self.heads.remove(&place);
             });
             self.bytes = self.bytes.saturating_sub(size_of(owner));
             self.events.push(Event::Changed(*node));
@@ -307,10 +308,20 @@ impl Replica {
             .range(bound(*places.start(), 0)..=bound(*places.end(), u8::MAX))
     }
 
-    pub(crate) fn all_heads(&self, now: UnixTime) -> impl Iterator<Item = &Head> {
-        let heads = self.owners.values().flat_map(|owner| &owner.heads);
-        let heads = heads.map(|stored| &stored.head);
-        heads.filter(move |head| head.expires + self.limits.keep > now)
+    /// The ids of all heads that are not to be forgotten, by the places of their nodes.
+    pub(crate) fn all_heads(&self, now: UnixTime) -> impl Iterator<Item = (u64, [u8; 32])> {
+        let heads = self.heads.iter();
+        let heads = heads.filter(move |(_, expires)| **expires + self.limits.keep > now);
+        heads.map(|((place, id), _)| (*place, id.0))
+    }
+
+    /// Whether these are all the heads in a place.
+    pub(crate) fn has_just(&self, place: u64, known: &[Known]) -> bool {
+        let here = self
+            .heads
+            .range((place, HeadId([0; 32]))..=(place, HeadId([u8::MAX; 32])));
+        let mut here = here.map(|((_, id), _)| id.front());
+        known.len() == here.clone().count() && here.all(|id| known.iter().any(|known| known.id == id))
     }
 
     /// How many heads there are, of all nodes.
@@ -323,8 +334,10 @@ impl Replica {
     }
 }
 
-fn ids(owner: &Owner) -> impl Iterator<Item = &HeadId> {
-    owner.heads.iter().map(|stored| &stored.head.id)
+/// Where the heads of an owner are found, and when they expire.
+fn places(owner: &Owner) -> impl Iterator<Item = ((u64, HeadId), UnixTime)> {
+    let heads = owner.heads.iter().map(|stored| &stored.head);
+    heads.map(|head| ((place(&head.node), head.id), head.expires))
 }
 
 fn live(owner: &Owner, now: UnixTime) -> usize {

@@ -8,7 +8,7 @@ use dawn_identity::{Membership, NodeId, UnixTime};
 
 use super::{Applied, Event, Missing, Replica};
 use crate::delta::{Delta, Key, Value};
-use crate::head::{Equivocation, Head, HeadId, Parsed, digest_of};
+use crate::head::{Equivocation, Head, HeadId, Parsed, digest_of, place};
 use crate::owner::{self, Owner, Stored};
 use crate::refusal::Refusal;
 use crate::set::Rest;
@@ -74,7 +74,8 @@ impl Replica {
             return Err(Refusal::OtherVersion(version));
         }
         let (head, rest) = Delta::begin(bytes)?;
-        let is_known = self.heads.contains(&head.head().id);
+        let Head { node, id, .. } = head.head();
+        let is_known = self.heads.contains_key(&(place(node), *id));
         Ok((!is_known).then_some((head, rest)))
     }
 

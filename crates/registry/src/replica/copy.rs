@@ -14,7 +14,7 @@ impl Replica {
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
         context.update(b"dawn registry heads 1\0");
-        self.heads.iter().for_each(|id| context.update(&id.0));
+        self.heads.keys().for_each(|(_, id)| context.update(&id.0));
         let mut hash = [0; 32];
         hash.copy_from_slice(context.finish().as_ref());
         hash

@@ -69,16 +69,20 @@ pub enum Said<'a> {
     End,
 }
 
-impl Said<'_> {
-    /// Whether it is to be answered.
-    pub(super) fn asks(&self) -> bool {
-        !matches!(self, Self::Stream { .. } | Self::End)
-    }
-}
-
 impl<'a> Message<'a> {
     /// Set in the first byte of the last message of a turn.
     pub(super) const LAST: u8 = 0x80;
+
+    /// What the first byte tells of a message: whether it is to be answered, and how many bytes of the stream it holds.
+    pub(super) fn outline(bytes: &[u8]) -> (bool, u64) {
+        match bytes {
+            [kind, stream @ ..] => match kind & !Self::LAST {
+                RAW | LZ4 => (false, stream.len() as u64),
+                kind => (kind != END, 0),
+            },
+            [] => (false, 0),
+        }
+    }
 
     /// Reads a message.
     ///

@@ -19,7 +19,7 @@ const STEP_BITS: u32 = 4;
 /// Bytes of a fingerprint.
 pub(super) const FINGERPRINT_BYTES: usize = 6;
 /// A range of so few heads is listed: that takes hardly more than the fingerprints of its parts, and a turn less.
-const FEW: usize = 8;
+const FEW: usize = 12;
 
 pub(super) type Fingerprint = [u8; FINGERPRINT_BYTES];
 /// The fingerprints of the parts of a range.

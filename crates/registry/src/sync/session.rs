@@ -8,8 +8,9 @@ use dawn_identity::NodeId;
 use super::SyncError;
 use super::message::{Has, MAX_MESSAGE_BYTES, Message, Said};
 use super::range::{self, Range, Step, Verdict};
-use super::snapshot::{Snapshot, place};
+use super::snapshot::Snapshot;
 use super::stream::{Inbox, Outbox};
+use crate::head::place;
 use crate::owner::{Known, MAX_HEADS};
 use crate::replica::Replica;
 use crate::wire::Reader;
@@ -174,9 +175,7 @@ impl Session {
         if is_last && let Some(first) = message.first_mut() {
             *first |= Message::LAST;
         }
-        let read = Message::decode(&message)?;
-        self.traffic.count(&message, &read.said);
-        self.asks |= read.said.asks();
+        self.asks |= self.traffic.count(&message);
         if is_last {
             self.state = match std::mem::take(&mut self.asks) {
                 true => State::Listening(Heard::default()),
@@ -196,7 +195,7 @@ impl Session {
             return Err(SyncError::OutOfTurn);
         };
         let Message { is_last, said } = Message::decode(bytes)?;
-        self.traffic.count(bytes, &said);
+        heard.asks |= self.traffic.count(bytes);
         let deltas = self.hear(&mut heard, said, replica)?;
         self.state = match is_last {
             true => self.turn(heard, replica)?,
@@ -207,7 +206,6 @@ impl Session {
 
     fn hear(&mut self, heard: &mut Heard, said: Said<'_>, replica: &Replica) -> Result<Vec<Vec<u8>>, SyncError> {
         let is_first = self.traffic.messages == 1;
-        heard.asks |= said.asks();
         match said {
             Said::Open { heads, root, parts } if is_first => {
                 self.salt = root;
@@ -286,6 +284,9 @@ impl Session {
             }
         }
         heard.has.retain(|place, known| {
+            if replica.has_just(*place, known) {
+                return false;
+            }
             let owners = replica.owners_at(*place..=*place);
             let is_here = |known| owners.clone().any(|(_, owner)| owner.covers(known));
             if !known.iter().all(is_here) {
@@ -349,14 +350,13 @@ impl Speech {
 }
 
 impl Traffic {
-    fn count(&mut self, message: &[u8], said: &Said<'_>) {
-        let deltas = match said {
-            Said::Stream { bytes, .. } => bytes.len() as u64,
-            _ => 0,
-        };
+    /// Counts a message, and says whether it is to be answered.
+    fn count(&mut self, message: &[u8]) -> bool {
+        let (asks, deltas) = Message::outline(message);
         self.messages += 1;
         self.deltas += deltas;
         self.overhead += message.len() as u64 - deltas;
+        asks
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use dawn_identity::{NodeId, UnixTime};
+use dawn_identity::UnixTime;
 
 use super::SyncError;
 use super::range::{FINGERPRINT_BYTES, Fingerprint, Parts, Range};
@@ -25,13 +25,6 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// Where a node stands among all: the first eight bytes of its id. Who has keys made until two nodes stand in one place
-/// makes himself be told of less well, and nobody else: it takes 2^64 keys to stand where another does.
-pub(crate) fn place(node: &NodeId) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *node.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
 /// SHA-256 over a domain or salt and some ids.
 fn hash(front: &[u8], ids: &[[u8; 32]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
@@ -48,9 +41,7 @@ impl Snapshot {
     /// # Errors
     /// [`SyncError::TooMuch`] if that is more heads than a session can be about.
     pub fn of(replica: &Replica, now: UnixTime) -> Result<Self, SyncError> {
-        let heads = replica.all_heads(now).map(|head| (place(&head.node), head.id.0));
-        // By node, and the heads of a node by an order that is the same everywhere.
-        let (places, ids): (Vec<u64>, Vec<[u8; 32]>) = heads.unzip();
+        let (places, ids): (Vec<u64>, Vec<[u8; 32]>) = replica.all_heads(now).unzip();
         if ids.len() > replica.limits().nodes.saturating_mul(MAX_HEADS) {
             return Err(SyncError::TooMuch);
         }
