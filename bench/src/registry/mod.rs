@@ -4,7 +4,8 @@
 //! What they promise differs. Here every node signs what it says, and what anybody passes on is verified; the other two
 //! believe what they are told. An operation of `crdts` is also measured with a signature of its own, which is what it
 //! would need to be believed. One signature of a node here is over all that it says, so that whole states cost little
-//! more for it, and the more the less is said at once; changes that come together are verified together.
+//! more for it, and the more the less is said at once. Changes that wait for each other are verified together, up to 128
+//! at once: so a node takes what is published, as soon as it comes faster than it is taken.
 
 mod gossip;
 mod orswot;
@@ -41,7 +42,7 @@ struct Figures {
     changes: f64,
     /// The same where each has to be signed by itself, if it is not anyhow.
     changes_signed: Option<f64>,
-    /// The same where they come together, if that is any different.
+    /// The same where they wait for each other, if that is any different.
     changes_together: Option<f64>,
     /// Agents a second that are taken in when all are told at once.
     merges: f64,
@@ -85,7 +86,7 @@ pub(crate) async fn measure(report: &mut Report) {
     changes.extend(crdts.changes_signed.map(|signed| ("crdts, each signed", signed)));
     row(among, "merges", "/s", ours.changes, &changes);
     if let Some(together) = ours.changes_together {
-        row("changes that come together", "merges", "/s", together, &changes);
+        row("changes that wait for each other", "merges", "/s", together, &changes);
     }
     let merges = peers(|figures| figures.merges);
     row("100,000 agents at once", "merges", "/s", ours.merges, &merges);

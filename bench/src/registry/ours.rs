@@ -76,7 +76,7 @@ fn meet(source: &mut Replica, sink: &mut Replica) -> usize {
     bytes
 }
 
-/// Takes what came together.
+/// Takes what came in one message, or waits: as a node does, which takes up to 128 at once.
 fn take_all(replica: &mut Replica, deltas: &[Vec<u8>]) {
     let applied = replica.apply_all(deltas, NOW, verify);
     assert!(applied.iter().all(Result::is_ok));
