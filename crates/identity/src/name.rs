@@ -51,7 +51,7 @@ fn is_name(text: &str, inner: &[u8]) -> bool {
         && bytes.iter().all(|byte| alphanumeric(byte) || inner.contains(byte))
 }
 
-/// Why a newtype for each: a node name cannot land where an agent name is wanted. Of the short ones a registry holds a
+/// Why a newtype for each: a node name cannot land where an agent name is wanted. Of those of agents a registry holds a
 /// hundred thousand: they stand where they are, not somewhere else in memory.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident($text:ty), $error:expr, $valid:expr) => {
@@ -108,7 +108,7 @@ macro_rules! name {
 name!(
     /// The name of a node, unique in its network: `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`, and not `any`, which in an agent's
     /// address stands for whichever node has it.
-    NodeName(ArrayString<MAX_NAME>),
+    NodeName(String),
     NameError::Node,
     |text| is_name(text, b"-") && text != ANY
 );
@@ -131,7 +131,7 @@ impl NodeName {
     /// single hyphens; `node` if nothing is left.
     pub fn suggest(hostname: &str) -> Self {
         let label = hostname.split('.').find(|label| !label.is_empty()).unwrap_or_default();
-        let mut name = ArrayString::new();
+        let mut name = String::new();
         for character in label.chars().flat_map(char::to_lowercase) {
             if name.len() == MAX_NAME {
                 break;
@@ -142,9 +142,8 @@ impl NodeName {
                 name.push('-');
             }
         }
-        let length = name.trim_end_matches('-').len();
-        name.truncate(length);
-        if name.is_empty() || &name == ANY {
+        name.truncate(name.trim_end_matches('-').len());
+        if name.is_empty() || name == ANY {
             name.clear();
             name.push_str("node");
         }

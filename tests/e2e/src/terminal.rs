@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
@@ -19,6 +20,8 @@ pub struct Terminal {
     keyboard: File,
     child: Child,
     shown: Arc<Mutex<Vec<u8>>>,
+    /// Ends when nobody has the terminal open any more and everything that was written on it is in `shown`.
+    reader: JoinHandle<()>,
     /// How much of what was shown is already accounted for, bytes without escape sequences.
     read: usize,
 }
@@ -51,7 +54,7 @@ impl Terminal {
         let mut screen = keyboard.try_clone().expect("a descriptor");
         let shown = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&shown);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             // A terminal that nobody writes to any more is an error to its reader.
             while let Ok(count) = screen.read(&mut chunk) {
@@ -63,6 +66,7 @@ impl Terminal {
             keyboard,
             child,
             shown,
+            reader,
             read: 0,
         }
     }
@@ -107,6 +111,8 @@ impl Terminal {
             code.is_some()
         })
         .await;
+        // What it wrote last may not be read yet.
+        eventually("all that was shown is read", async || self.reader.is_finished()).await;
         (code.and_then(|status| status.code()).unwrap_or(-1), self.text())
     }
 }
