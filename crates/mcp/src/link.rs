@@ -15,7 +15,7 @@ pub(crate) use switch::{Diverted, Switch};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter};
 use crate::jsonrpc::Message;
-use crate::wire::Reply;
+use crate::wire::{End, Reply};
 
 /// A reading half that can be sent between tasks.
 pub type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
@@ -147,10 +147,11 @@ impl Link {
         self
     }
 
-    /// The first line that comes is the other node's [`Reply`].
+    /// At the other end is a node: the first line that comes is its [`Reply`], the last one may be its [`End`].
     #[must_use]
-    pub(crate) fn awaiting_reply(mut self) -> Self {
+    pub(crate) fn leading_to_host(mut self) -> Self {
         self.receiver.awaits_reply = true;
+        self.receiver.is_host = true;
         self
     }
 
@@ -191,6 +192,7 @@ impl Link {
             receiver: LinkReceiver {
                 kind: receiver,
                 awaits_reply: false,
+                is_host: false,
                 inside: Looks::default(),
                 looks: Looks::default(),
                 switch: None,
@@ -273,6 +275,17 @@ impl LinkSender {
         self.flush().await
     }
 
+    /// Tells the other end why nothing more comes.
+    pub async fn end(&mut self, fault: Fault) {
+        // An end that is already gone needs no telling.
+        match &mut self.kind {
+            SenderKind::Stream(writer) => drop(writer.feed_line(&End(fault).line()).await),
+            SenderKind::Channel(sender) => drop(sender.send(Err(fault)).await),
+            SenderKind::Queue(_) | SenderKind::Closed => {}
+        }
+        self.close().await;
+    }
+
     /// Tells the other end that nothing more comes.
     pub async fn close(&mut self) {
         if let SenderKind::Stream(writer) = &mut self.kind {
@@ -298,6 +311,7 @@ impl fmt::Debug for LinkSender {
 pub struct LinkReceiver {
     kind: ReceiverKind,
     awaits_reply: bool,
+    is_host: bool,
     /// What belongs to what the link leads to, next to it.
     inside: Looks,
     looks: Looks,
@@ -360,7 +374,8 @@ impl LinkReceiver {
                     self.awaits_reply = false;
                     Reply::parse(&line)?;
                 }
-                Ok(reader.frame().await?)
+                let frame = reader.frame().await?;
+                unless_ended(self.is_host, frame)
             }
             ReceiverKind::Channel(receiver) => Ok(receiver.recv().await.transpose()?),
             ReceiverKind::Queue(receiver) => match receiver.recv().await {
@@ -377,6 +392,7 @@ impl LinkReceiver {
             let inner = Self {
                 kind: std::mem::replace(&mut self.kind, ReceiverKind::Channel(far)),
                 awaits_reply: std::mem::take(&mut self.awaits_reply),
+                is_host: std::mem::take(&mut self.is_host),
                 inside: Looks::default(),
                 looks: std::mem::take(&mut self.inside),
                 switch: None,
@@ -404,11 +420,20 @@ impl LinkReceiver {
         }
         let received = match &mut self.kind {
             ReceiverKind::Stream(_) if self.awaits_reply => None,
-            ReceiverKind::Stream(reader) => reader.buffered_frame()?,
+            ReceiverKind::Stream(reader) => unless_ended(self.is_host, reader.buffered_frame()?)?,
             ReceiverKind::Channel(receiver) => receiver.try_recv().ok().transpose()?,
             ReceiverKind::Queue(receiver) => receiver.try_recv(),
         };
         Ok(self.observed(received))
+    }
+}
+
+/// What came, where it is no last line of a host.
+fn unless_ended(is_host: bool, frame: Option<Frame>) -> Result<Option<Frame>, LinkError> {
+    let said = frame.as_ref().filter(|_| is_host);
+    match said.and_then(|frame| End::parse(frame.message.as_bytes())) {
+        Some(End(fault)) => Err(fault.into()),
+        None => Ok(frame),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Joins two links: what the client says goes to the agent, and back.
 //!
-//! Requests in flight are remembered, so that a client gets an error instead of silence when the agent or the way to
-//! it is lost.
+//! Requests in flight are remembered, so that none has the id of another, and an agent gets the time to answer them when
+//! its client says that nothing more comes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -122,7 +122,7 @@ impl InFlight {
 pub struct Pumping {
     /// A session may be half closed by the client; an exchange is cancelled by that.
     pub mode: Mode,
-    /// What the client is told of its open requests when the agent's side is lost.
+    /// What the client is told when the agent's side ends.
     pub lost: Fault,
     /// Requests in flight before further ones are answered with `busy`.
     pub in_flight: usize,
@@ -130,17 +130,8 @@ pub struct Pumping {
     pub linger: Duration,
 }
 
-/// Why a pump ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PumpEnd {
-    /// The client is gone, or the agent ended the conversation with nothing open.
-    Done,
-    /// The agent's side was lost.
-    Lost(Fault),
-}
-
-/// Carries frames both ways until either side ends, then closes both.
-pub async fn pump(client: Link, agent: Link, how: &Pumping) -> PumpEnd {
+/// Carries frames both ways until either side ends, then closes both; the client is told why, where it was the agent's.
+pub async fn pump(client: Link, agent: Link, how: &Pumping) {
     let open = InFlight::default();
     let Link {
         sender: to_client,
@@ -170,25 +161,11 @@ pub async fn pump(client: Link, agent: Link, how: &Pumping) -> PumpEnd {
     let lost = tokio::select! {
         biased;
         lost = down => lost,
-        () = up => return PumpEnd::Done,
+        () = up => return,
     };
-    let fault = match lost {
-        None if open.is_empty() => {
-            to_client.lock().await.close().await;
-            return PumpEnd::Done;
-        }
-        None => how.lost.clone(),
-        Some(error) => error.fault(&how.lost),
-    };
-    let mut to_client = to_client.lock().await;
-    for raw in open.drain() {
-        let raw = String::from_utf8_lossy(&raw);
-        if to_client.feed(fault.answer(Some(&raw)).into()).await.is_err() {
-            break;
-        }
-    }
-    to_client.close().await;
-    PumpEnd::Lost(fault)
+    let fault = lost.map_or_else(|| how.lost.clone(), |error| error.fault(&how.lost));
+    // The client knows better what it waits for: what it said just now may not have come here.
+    to_client.lock().await.end(fault).await;
 }
 
 #[derive(PartialEq, Eq)]
@@ -258,5 +235,41 @@ async fn down(from: &mut LinkReceiver, to: &tokio::sync::Mutex<LinkSender>, open
         if to.flush().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::FaultCode;
+
+    #[tokio::test]
+    async fn what_comes_behind_the_agents_end_is_told_of_it_before_it_is_answered() {
+        let (near, far) = tokio::io::duplex(4096);
+        let (agent, mut process) = Link::pair(8);
+        let lost = Fault::new(FaultCode::AgentFailed, "the agent ended");
+        let how = Pumping {
+            mode: Mode::Session,
+            lost: lost.clone(),
+            in_flight: 8,
+            linger: Duration::from_secs(1),
+        };
+        let mut client = Link::from_stream(near, 4096).leading_to_host();
+        let mut host = Link::from_stream(far, 4096);
+        host.sender
+            .send(Message::new(Bytes::from_static(br#"{"ok":{}}"#)).into())
+            .await
+            .unwrap();
+        let request = |id| Message::request(id, "tools/call", "{}");
+        client.sender.send(request("1").into()).await.unwrap();
+        let pumped = tokio::spawn(async move { pump(host, agent, &how).await });
+        let taken = process.receiver.recv().await.unwrap().unwrap();
+        assert_eq!(taken.message, request("1"));
+        drop(process);
+        pumped.await.unwrap();
+        // The agent has ended, and the client does not know yet.
+        let _too_late = client.sender.send(request("2").into()).await;
+        let error = client.receiver.recv().await.unwrap_err();
+        assert!(matches!(error, crate::link::LinkError::Fault(fault) if fault == lost));
     }
 }

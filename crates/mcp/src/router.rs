@@ -338,7 +338,7 @@ impl Router {
             .await
             .map_err(|error| lost_node(&address.node, &error.to_string()))?;
         let reader = FrameReader::new(Box::new(read) as BoxRead, self.limits.message_bytes);
-        Ok(Link::from_framed(reader, writer).awaiting_reply())
+        Ok(Link::from_framed(reader, writer).leading_to_host())
     }
 
     /// Waits for `opening` something at a node: not for long where the node is known to be away, for it is dialled on in

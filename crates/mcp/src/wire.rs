@@ -1,4 +1,4 @@
-//! The mesh protocol `/dawn/mcp/1`: one header line each way, then frames.
+//! The mesh protocol `/dawn/mcp/1`: one header line each way, then frames, and the host's last line.
 
 use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
@@ -124,6 +124,29 @@ impl Reply {
             Ok(Self::Error { code, message }) => Err(Fault { code, message }),
             Err(error) => Err(Fault::new(FaultCode::Protocol, format!("malformed reply: {error}"))),
         }
+    }
+}
+
+/// The host's last line, where the agent's side ended: `!` and a [`Reply`] that says why. No message begins with it.
+/// Requests that are open then get no answer any more, and what comes after it is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End(pub Fault);
+
+impl End {
+    const MARK: &[u8] = b"!";
+
+    /// The line, without newline.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        [Self::MARK, &Reply::from(self.0.clone()).line()].concat()
+    }
+
+    /// Reads a line; `None` where it is another one.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        let malformed = || Fault::new(FaultCode::Protocol, "malformed last line");
+        let reply = line.strip_prefix(Self::MARK)?;
+        Some(Self(Reply::parse(reply).err().unwrap_or_else(malformed)))
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn upgrade(gateway: &Gateway, target: Target, request: Request) -> Re
                 Ok(upgraded) => {
                     Counters::count(&gateway.counters().bridges);
                     let link = Link::from_stream(TokioIo::new(upgraded), gateway.limits().message_bytes);
-                    serve(gateway.clone(), target, link).await;
+                    Box::pin(serve(gateway.clone(), target, link)).await;
                 }
                 Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
             }
