@@ -21,8 +21,16 @@ pub struct MeshStream {
 }
 
 enum Kind {
-    Libp2p { stream: libp2p::Stream, reads: usize },
-    Tunnel { stream: yamux::Stream, reads: usize },
+    Libp2p {
+        stream: libp2p::Stream,
+        reads: usize,
+        /// Reading failed. A stream whose protocol the other end refused is not to be used after that: libp2p panics.
+        failed: bool,
+    },
+    Tunnel {
+        stream: yamux::Stream,
+        reads: usize,
+    },
     Memory(DuplexStream),
 }
 
@@ -43,6 +51,7 @@ impl MeshStream {
             kind: Kind::Libp2p {
                 stream,
                 reads: READS[0],
+                failed: false,
             },
             peer,
             cut: Box::pin(cut.cancelled_owned()),
@@ -91,12 +100,21 @@ impl MeshStream {
             self.is_cut = true;
         }
         if self.is_cut {
-            Err(io::Error::new(
+            return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the peer is no member any more, or the way to it is lost",
-            ))
-        } else {
-            Ok(())
+            ));
+        }
+        self.check_failed()
+    }
+
+    fn check_failed(&self) -> io::Result<()> {
+        match self.kind {
+            Kind::Libp2p { failed: true, .. } => Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the stream failed while it was read",
+            )),
+            _ => Ok(()),
         }
     }
 }
@@ -128,7 +146,11 @@ impl AsyncRead for MeshStream {
         let this = self.get_mut();
         this.check(context)?;
         match &mut this.kind {
-            Kind::Libp2p { stream, reads } => poll_read(stream, reads, context, buffer),
+            Kind::Libp2p { stream, reads, failed } => {
+                let read = poll_read(stream, reads, context, buffer);
+                *failed = matches!(read, Poll::Ready(Err(_)));
+                read
+            }
             Kind::Tunnel { stream, reads } => poll_read(stream, reads, context, buffer),
             Kind::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
@@ -157,7 +179,9 @@ impl AsyncWrite for MeshStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().kind {
+        let this = self.get_mut();
+        this.check_failed()?;
+        match &mut this.kind {
             Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_close(Pin::new(stream), context),
             Kind::Tunnel { stream, .. } => futures::AsyncWrite::poll_close(Pin::new(stream), context),
             Kind::Memory(stream) => Pin::new(stream).poll_shutdown(context),

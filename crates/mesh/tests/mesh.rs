@@ -69,6 +69,21 @@ async fn no_stream_is_lost_when_hundreds_are_opened_at_once() {
 }
 
 #[tokio::test]
+async fn a_stream_that_the_other_end_does_not_serve_fails_whatever_is_done_with_it() {
+    for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
+        let (a, b) = pair(listen).await;
+        // Whether it is served is known by the first answer.
+        let mut stream = a.open(b.node_id(), Protocol("/test/nobody/1")).await.unwrap();
+        let mut byte = [0];
+        assert!(stream.read(&mut byte).await.is_err());
+        assert!(stream.read(&mut byte).await.is_err());
+        assert!(stream.write(&byte).await.is_err());
+        assert!(stream.flush().await.is_err());
+        assert!(stream.shutdown().await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn a_stranger_reaches_what_is_open_to_anyone_and_nothing_else() {
     let a = node(1, "/ip4/127.0.0.1/tcp/0", gate(9, 1)).await;
     let stranger = Mesh::start(MeshConfig::new([3; 32]), Arc::new(Nobody)).await.unwrap();
