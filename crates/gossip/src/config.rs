@@ -86,12 +86,12 @@ impl Default for Config {
         const SECOND: Duration = Duration::from_secs(1);
         const MINUTE: Duration = Duration::from_secs(60);
         Self {
-            full: 16,
+            full: 32,
             wanted: 4,
             most: 12,
             patience: 20 * SECOND,
             pause: SECOND / 2,
-            pause_most: MINUTE,
+            pause_most: 30 * SECOND,
             rotate: 5 * MINUTE,
             reach: 30 * SECOND,
             settle: 10 * SECOND,
@@ -101,8 +101,8 @@ impl Default for Config {
             grace: 2 * SECOND,
             suspicion: 4 * SECOND,
             copies: 2,
-            announce: SECOND / 10,
-            graft: SECOND / 5,
+            announce: SECOND / 20,
+            graft: SECOND / 10,
             compare: 30 * SECOND,
             keep: MINUTE,
             remember: 10 * MINUTE,

@@ -39,6 +39,14 @@ impl Voice for Hashing {
     }
 }
 
+/// As in large networks, but for the size from which on not everybody is linked with everybody.
+pub(super) fn small() -> Config {
+    Config {
+        full: 16,
+        ..Config::default()
+    }
+}
+
 pub(super) fn network() -> NetworkId {
     NetworkId::from_bytes([9; 32])
 }

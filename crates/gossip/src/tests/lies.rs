@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dawn_identity::{Keypair, NodeId};
 use serde_bytes::ByteBuf;
 
-use super::harness::{Hashing, Network, SECOND, id, network};
+use super::harness::{Hashing, Network, SECOND, id, network, small};
 use crate::message::{MAX_IDS, Message, NewsId};
 use crate::word::{Said, Says, Word};
 use crate::{Config, Event, Gossip, Presence, Refused, Voice};
@@ -13,7 +13,7 @@ use crate::{Config, Event, Gossip, Presence, Refused, Voice};
 const ONLINE: Option<Presence> = Some(Presence::Online);
 
 fn settled(size: usize, seed: u64) -> Network {
-    let mut network = Network::new(size, seed, &Config::default());
+    let mut network = Network::new(size, seed, &small());
     network.run(40 * SECOND);
     network.nodes.values_mut().for_each(|node| node.events.clear());
     network
@@ -195,7 +195,7 @@ fn a_flood_of_news_is_bounded_and_ends_with_its_sender_being_muted() {
         messages_a_second: 32,
         kept: 100,
         ids: 300,
-        ..Config::default()
+        ..small()
     };
     let mut network = Network::new(8, 6, &bounds);
     network.run(20 * SECOND);
@@ -213,7 +213,7 @@ fn a_flood_of_news_is_bounded_and_ends_with_its_sender_being_muted() {
     assert_eq!(muted.filter(|(_, event)| *event == Event::Muted(liar)).count(), 1);
     assert!(network.nodes[&honest].gossip.links().all(|node| node != liar));
     let size = network.nodes[&honest].gossip.size();
-    let bounds = Config::default();
+    let bounds = small();
     assert!(
         size.kept <= bounds.kept && size.kept_bytes <= bounds.kept_bytes && size.ids <= bounds.ids,
         "{size:?}"
@@ -310,7 +310,7 @@ fn comparisons_without_end_are_not_answered() {
 fn real_keys_sign_and_are_checked() {
     let [one, two] = [1, 2].map(|seed| Keypair::from_seed([seed; 32]));
     let of_network = Keypair::from_seed([9; 32]).network_id();
-    let gossip = |key: &Keypair, network| Gossip::new(key.node_id(), network, 1, Config::default(), key.clone());
+    let gossip = |key: &Keypair, network| Gossip::new(key.node_id(), network, 1, small(), key.clone());
     let mut honest = gossip(&one, of_network);
     let now = SECOND;
     honest.add_member(two.node_id(), now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dawn_identity::NodeId;
 
-use super::harness::{Network, SECOND, id};
+use super::harness::{Network, SECOND, id, small};
 use crate::Config;
 
 fn links(network: &Network) -> Vec<usize> {
@@ -22,7 +22,7 @@ fn most_dials(network: &Network, to: NodeId, since: Duration) -> usize {
 
 #[test]
 fn few_members_are_all_linked_and_each_link_is_dialled_once() {
-    let mut network = Network::new(16, 1, &Config::default());
+    let mut network = Network::new(16, 1, &small());
     network.run(20 * SECOND);
     assert_eq!(links(&network), [15; 16]);
     assert!(network.dials.len() <= 16 * 15 / 2 + 24, "{}", network.dials.len());
@@ -35,7 +35,7 @@ fn few_members_are_all_linked_and_each_link_is_dialled_once() {
 fn many_members_have_some_links_each_and_keep_mixing() {
     let config = Config {
         rotate: 30 * SECOND,
-        ..Config::default()
+        ..small()
     };
     let mut network = Network::new(40, 2, &config);
     network.run(40 * SECOND);
@@ -62,7 +62,7 @@ fn many_members_have_some_links_each_and_keep_mixing() {
 
 #[test]
 fn a_network_that_grows_keeps_its_links_within_bounds() {
-    let mut network = Network::new(16, 3, &Config::default());
+    let mut network = Network::new(16, 3, &small());
     network.run(20 * SECOND);
     for number in 100..115 {
         let new = id(number);
@@ -87,10 +87,7 @@ fn a_network_that_grows_keeps_its_links_within_bounds() {
 #[test]
 fn who_returns_is_not_dialled_by_all_at_once() {
     // Everybody knows everybody and can reach one node only, which is away for a while.
-    let config = Config {
-        most: 64,
-        ..Config::default()
-    };
+    let config = Config { most: 64, ..small() };
     let mut network = Network::new(40, 4, &config);
     network.reaches = |from, to| [from, to].contains(&id(0));
     let hub = id(0);
@@ -126,7 +123,7 @@ fn who_has_no_other_link_gets_the_place_of_one_that_has_some() {
         wanted: 1,
         most: 3,
         reach: 10_000 * SECOND,
-        ..Config::default()
+        ..small()
     };
     let mut network = Network::new(12, 5, &config);
     network.run(60 * SECOND);
@@ -147,7 +144,7 @@ fn who_has_no_other_link_gets_the_place_of_one_that_has_some() {
 
 #[test]
 fn churn_leaves_nobody_without_links() {
-    let mut network = Network::new(40, 6, &Config::default());
+    let mut network = Network::new(40, 6, &small());
     network.run(30 * SECOND);
     for number in 0..6 {
         let gone = network.pick();

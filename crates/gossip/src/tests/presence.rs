@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::harness::{Network, ONE_WAY, SECOND};
-use crate::{Config, Event, Presence};
+use super::harness::{Network, ONE_WAY, SECOND, small};
+use crate::{Event, Presence};
 
 const ONLINE: Option<Presence> = Some(Presence::Online);
 const OFFLINE: Option<Presence> = Some(Presence::Offline);
 
 /// A network in which everybody has heard of everybody.
 fn settled(size: usize, seed: u64) -> Network {
-    let mut network = Network::new(size, seed, &Config::default());
+    let mut network = Network::new(size, seed, &small());
     network.run(40 * SECOND);
     for node in network.order.clone() {
         assert_eq!(network.seen_as(node), BTreeSet::from([ONLINE]));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sha2::Digest as _;
 
-use super::harness::{Network, SECOND};
-use crate::{Config, MAX_NEWS_BYTES, TooLong};
+use super::harness::{Network, SECOND, small};
+use crate::{MAX_NEWS_BYTES, TooLong};
 
 fn milliseconds(took: &[Option<Duration>]) -> Vec<u128> {
     let mut took: Vec<u128> = took.iter().map(|took| took.expect("all have it").as_millis()).collect();
@@ -34,7 +34,7 @@ fn copies(network: &mut Network, count: u32, from: u32) -> f64 {
 
 #[test]
 fn news_reach_all_soon_and_each_hardly_more_than_twice() {
-    let mut network = Network::new(60, 1, &Config::default());
+    let mut network = Network::new(60, 1, &small());
     network.run(20 * SECOND);
     copies(&mut network, 20, 1);
     // Each has some eight links; without pruning, as many copies less one.
@@ -51,7 +51,7 @@ fn news_reach_all_soon_and_each_hardly_more_than_twice() {
 
 #[test]
 fn what_an_eager_link_no_longer_brings_is_got_on_a_lazy_one() {
-    let mut network = Network::new(40, 2, &Config::default());
+    let mut network = Network::new(40, 2, &small());
     network.is_without_sessions = true;
     network.run(20 * SECOND);
     copies(&mut network, 10, 0);
@@ -71,7 +71,7 @@ fn what_an_eager_link_no_longer_brings_is_got_on_a_lazy_one() {
 
 #[test]
 fn who_joins_late_learns_what_was_said_before() {
-    let mut network = Network::new(30, 3, &Config::default());
+    let mut network = Network::new(30, 3, &small());
     let late = network.order[7];
     network.crash(late, true);
     network.run(20 * SECOND);
@@ -89,7 +89,7 @@ fn who_joins_late_learns_what_was_said_before() {
 
 #[test]
 fn long_news_do_not_travel_and_are_compared_for() {
-    let mut network = Network::new(5, 4, &Config::default());
+    let mut network = Network::new(5, 4, &small());
     network.run(10 * SECOND);
     let node = network.order[0];
     let now = network.now;
@@ -105,7 +105,7 @@ fn long_news_do_not_travel_and_are_compared_for() {
 
 #[test]
 fn nodes_that_know_the_same_send_little_and_begin_no_session() {
-    let mut network = Network::new(40, 5, &Config::default());
+    let mut network = Network::new(40, 5, &small());
     network.run(40 * SECOND);
     let sessions = network.sessions;
     network.nodes.values_mut().for_each(|node| node.sent = (0, 0));
@@ -118,7 +118,7 @@ fn nodes_that_know_the_same_send_little_and_begin_no_session() {
 #[test]
 fn the_same_inputs_give_the_same_outputs() {
     let run = |seed| {
-        let mut network = Network::new(25, seed, &Config::default());
+        let mut network = Network::new(25, seed, &small());
         network.loss = 20;
         for number in 0..20 {
             let node = network.pick();
@@ -139,7 +139,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(6))]
     #[test]
     fn news_reach_all_whatever_is_lost(size in 3usize..30, loss in 0u32..150, seed: u64) {
-        let mut network = Network::new(size, seed, &Config::default());
+        let mut network = Network::new(size, seed, &small());
         network.run(20 * SECOND);
         network.loss = loss;
         let news: Vec<Vec<u8>> = (0..10).map(|number| {

@@ -1,7 +1,5 @@
 //! `[gossip]`: with how many members a node keeps links.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::NodeError;
@@ -43,10 +41,6 @@ impl GossipConfig {
             full: self.full,
             wanted: self.links,
             most: self.most,
-            announce: Duration::from_millis(50),
-            graft: Duration::from_millis(100),
-            copies: 2,
-            pause_most: Duration::from_secs(30),
             accusations_a_minute: accusations.max(config.accusations_a_minute),
             ..config
         }
