@@ -81,7 +81,7 @@ fn session(data: &[u8], replica: &Replica) {
             .split_first()
             .map_or((1, data), |(length, rest)| (usize::from(*length), rest));
         for message in rest.chunks(length.max(1)) {
-            while let Ok(Some(message)) = session.transmit(replica) {
+            while let Some(message) = session.transmit(replica) {
                 assert!(message.len() <= dawn_registry::sync::MAX_MESSAGE_BYTES);
             }
             if session.receive(replica, message).is_err() {

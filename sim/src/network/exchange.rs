@@ -126,11 +126,10 @@ impl Network {
                 return;
             };
             let said = match conversation.session.transmit(&node.replica) {
-                Ok(Some(bytes)) if is_first => Said::Opens(bytes),
-                Ok(Some(bytes)) => Said::Says(bytes),
-                Ok(None) if !conversation.session.is_done() => return,
-                Ok(None) => return self.ends(place, with, number),
-                Err(_) => return self.breaks(place, with, number),
+                Some(bytes) if is_first => Said::Opens(bytes),
+                Some(bytes) => Said::Says(bytes),
+                None if !conversation.session.is_done() => return,
+                None => return self.ends(place, with, number),
             };
             is_first = false;
             self.send(place, with, number, said);

@@ -189,9 +189,7 @@ impl Member {
     ) -> std::io::Result<Traffic> {
         loop {
             loop {
-                let message = session
-                    .transmit(&*replica.lock().await)
-                    .map_err(std::io::Error::other)?;
+                let message = session.transmit(&*replica.lock().await);
                 let Some(message) = message else { break };
                 say(&mut stream, &message).await?;
             }

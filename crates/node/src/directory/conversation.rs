@@ -165,7 +165,7 @@ impl Directory {
         let (begun, mut blamed, mut said) = (Instant::now(), 0, 0);
         loop {
             loop {
-                let message = session.transmit(&self.book().await.replica)?;
+                let message = session.transmit(&self.book().await.replica);
                 let Some(message) = message else { break };
                 within(left(begun.elapsed(), said), async {
                     Ok(write(stream, &message).await?)

@@ -163,12 +163,9 @@ impl Session {
     }
 
     /// The next message to send, if it is this side's turn and something is left to say.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn transmit(&mut self, replica: &Replica) -> Result<Option<Vec<u8>>, SyncError> {
+    pub fn transmit(&mut self, replica: &Replica) -> Option<Vec<u8>> {
         let State::Speaking(speech) = &mut self.state else {
-            return Ok(None);
+            return None;
         };
         let mut message = speech.next(replica);
         let is_last = speech.is_over();
@@ -182,7 +179,7 @@ impl Session {
                 false => State::Done,
             };
         }
-        Ok(Some(message))
+        Some(message)
     }
 
     /// Takes a message of the other side, and gives the deltas that were in it, for [`Replica::apply_all`].
