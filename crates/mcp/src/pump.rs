@@ -98,6 +98,22 @@ impl InFlight {
         Ok(())
     }
 
+    /// Takes back what was noted as sent; whether one of its requests still waited. Whoever takes a request out of those
+    /// that wait is the one to see to it.
+    #[must_use]
+    pub fn withdraw(&self, message: &Message) -> bool {
+        let parts = match message.is_batch() {
+            true => message.batch().unwrap_or_default(),
+            false => vec![message.clone()],
+        };
+        let ids = parts.iter().filter_map(|part| {
+            let peek = part.peek().ok()?;
+            peek.id().filter(|_| peek.kind() == Kind::Request)
+        });
+        let ids: Vec<Id> = ids.collect();
+        self.with(|open| ids.iter().filter(|id| open.remove(id).is_some()).count() > 0)
+    }
+
     /// How many requests wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -21,6 +21,7 @@ mod said;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -51,6 +52,7 @@ use gossip::Talk;
 use journal::{Journal, Note};
 use refusing::Refusing;
 use sessions::Sessions;
+use told::Told;
 
 pub(crate) use compared::DIFF;
 pub use compared::{Compared, Difference, EntryLine, HeadLine, Held, How, Lines, key_name};
@@ -78,13 +80,14 @@ struct Inner {
     config: RegistryConfig,
     limits: Limits,
     /// Where members are, as the configuration says.
-    bootstrap: BTreeMap<NodeId, String>,
+    bootstrap: BTreeMap<NodeId, Vec<String>>,
     /// This incarnation.
     epoch: AtomicU64,
     started: Instant,
     /// Nodes that were found on the local network.
     discovered: Mutex<BTreeSet<NodeId>>,
     refusing: Refusing,
+    told: Mutex<Told>,
     sessions: Sessions,
     counts: Counts,
     /// Bytes of memory of all sets.
@@ -116,7 +119,7 @@ pub(crate) struct Parts {
     pub(crate) events: Events,
     pub(crate) config: RegistryConfig,
     pub(crate) gossip: GossipConfig,
-    pub(crate) bootstrap: BTreeMap<NodeId, String>,
+    pub(crate) bootstrap: BTreeMap<NodeId, Vec<String>>,
     pub(crate) limits: Limits,
 }
 
@@ -189,6 +192,7 @@ impl Directory {
             started: Instant::now(),
             discovered: Mutex::default(),
             refusing: Refusing::default(),
+            told: Mutex::default(),
             sessions: Sessions::default(),
             counts: Counts::default(),
             bytes,

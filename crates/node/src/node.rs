@@ -675,14 +675,18 @@ async fn remember_ports(store: &Store, addresses: &[String]) -> Result<(), NodeE
 }
 
 /// Where members are that others are found through.
-fn bootstrap(config: &Config) -> Result<BTreeMap<NodeId, String>, NodeError> {
+fn bootstrap(config: &Config) -> Result<BTreeMap<NodeId, Vec<String>>, NodeError> {
     let read = |address: &String| {
         let (at, node) = address.rsplit_once("/p2p/")?;
         Some((node.parse().ok()?, at.to_owned()))
     };
     let wrong = |address: &String| NodeError::Config(format!("mesh.bootstrap: {address:?} does not end in /p2p/NODE"));
-    let all = config.mesh.bootstrap.iter();
-    all.map(|address| read(address).ok_or_else(|| wrong(address))).collect()
+    let mut known: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+    for address in &config.mesh.bootstrap {
+        let (node, at) = read(address).ok_or_else(|| wrong(address))?;
+        known.entry(node).or_default().push(at);
+    }
+    Ok(known)
 }
 
 /// This node as the caller of its own agents.

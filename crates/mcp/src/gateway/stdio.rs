@@ -169,25 +169,36 @@ impl Bridge {
             "notifications/initialized" => self.opening.push(message.clone()),
             _ => {}
         }
-        let is_lost = self.session.as_ref().is_none_or(|session| session.lost.is_cancelled());
-        if is_lost {
-            if raw_id.is_none() {
-                return;
+        for is_again in [false, true] {
+            let is_lost = self.session.as_ref().is_none_or(|session| session.lost.is_cancelled());
+            if is_lost {
+                if raw_id.is_none() {
+                    return;
+                }
+                if let Some(before) = self.session.take() {
+                    before.stop.cancel();
+                }
+                if let Err(fault) = self.begin(method == "initialize").await {
+                    self.gateway.counters().fault(fault.code);
+                    return self.tell(fault.answer(raw_id.as_deref())).await;
+                }
             }
-            if let Some(before) = self.session.take() {
-                before.stop.cancel();
+            let Some(session) = &mut self.session else { return };
+            if let Err(refusal) = session.open.sent(&message, self.gateway.limits().in_flight) {
+                return self.tell(refusal).await;
             }
-            if let Err(fault) = self.begin(method == "initialize").await {
-                self.gateway.counters().fault(fault.code);
-                return self.tell(fault.answer(raw_id.as_deref())).await;
+            // Lost meanwhile: the reading side has answered what was open, this request among it, or this one is taken back.
+            if session.lost.is_cancelled() && session.open.withdraw(&message) {
+                if is_again {
+                    let fault = self.gateway.lost(&self.target);
+                    return self.tell(fault.answer(raw_id.as_deref())).await;
+                }
+                continue;
             }
+            // When the agent is gone the reading side answers what is open.
+            let _ = session.to_agent.feed(message.into()).await;
+            return;
         }
-        let Some(session) = &mut self.session else { return };
-        if let Err(refusal) = session.open.sent(&message, self.gateway.limits().in_flight) {
-            return self.tell(refusal).await;
-        }
-        // When the agent is gone the reading side answers what is open.
-        let _ = session.to_agent.feed(message.into()).await;
     }
 
     /// Opens the session link; unless the client is just initialising, its own `initialize` is said again first.

@@ -46,6 +46,8 @@ pub(super) enum SessionFailure {
     TooMuch,
     #[error("too much of what it sent is refused")]
     Refused,
+    #[error("more of what it sent is refused than a member may have refused in a minute")]
+    Limited,
     #[error(transparent)]
     Invalid(#[from] SyncError),
 }
@@ -58,6 +60,7 @@ impl SessionFailure {
             Self::Broken(_) => "broken",
             Self::TooLong(_) | Self::TooMuch => "too_much",
             Self::Refused => "refused",
+            Self::Limited => "limited",
             Self::Invalid(_) => "invalid",
         }
     }
@@ -222,8 +225,12 @@ impl Directory {
             for (delta, refusal) in refused {
                 let is_blamed = self.refuse_delta(from, &delta, &refusal).await;
                 blamed += u32::from(is_blamed);
-                if blamed >= patience || self.0.refusing.is_spent(from) {
+                if blamed >= patience {
                     return Err(SessionFailure::Refused);
+                }
+                // It may be what nobody is to blame for.
+                if self.0.refusing.is_spent(from) {
+                    return Err(SessionFailure::Limited);
                 }
             }
             // Of many small messages others have their turn, too.

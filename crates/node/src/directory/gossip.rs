@@ -213,9 +213,10 @@ impl Directory {
     }
 
     /// A member may be at these addresses.
-    pub(super) fn find_at(&self, node: NodeId, mut addresses: Vec<String>) {
-        addresses.extend(self.0.bootstrap.get(&node).cloned());
-        self.0.mesh.know(node, addresses);
+    pub(super) fn find_at(&self, node: NodeId, addresses: Vec<String>) {
+        // What the owner wrote comes first: a node says so many addresses that others may not count any more.
+        let written = self.0.bootstrap.get(&node).into_iter().flatten().cloned();
+        self.0.mesh.know(node, written.chain(addresses).collect());
         self.gossip(|gossip, now| gossip.reachable(&node, now));
     }
 

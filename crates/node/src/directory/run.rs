@@ -1,7 +1,7 @@
 //! The directory at work: what happens in the mesh and on this node, and what time brings.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
 use dawn_mesh::{PeerEvent, Published};
@@ -105,7 +105,8 @@ impl Directory {
                 }
             }
             // The gossip hears of its own links.
-            PeerEvent::MemberDown { .. } | PeerEvent::Listening { .. } => {}
+            PeerEvent::MemberDown { node, .. } => lock(&self.0.told).has_gone(&node, Instant::now()),
+            PeerEvent::Listening { .. } => {}
         }
     }
 
@@ -115,12 +116,14 @@ impl Directory {
         self.gossip(|gossip, now| gossip.changed(now));
     }
 
-    /// A member is connected: it gets the revocations, and may be a neighbour.
+    /// A member is connected: it gets the revocations that it has not just got, and may be a neighbour.
     fn met(&self, node: NodeId) {
         // The newest first: it may be of one who would rather not have it known.
         let mut revocations = self.0.members.revocations_encoded();
         revocations.reverse();
-        self.0.mesh.send_all(node, REVOCATION, revocations);
+        if lock(&self.0.told).is_news(node, &revocations, Instant::now()) {
+            self.0.mesh.send_all(node, REVOCATION, revocations);
+        }
         self.gossip(|gossip, now| {
             gossip.add_member(node, now);
             gossip.reachable(&node, now);
