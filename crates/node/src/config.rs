@@ -347,6 +347,8 @@ pub struct LimitsConfig {
     pub processes_per_agent: usize,
     /// Connections of the mesh at once.
     pub connections: u32,
+    /// A connection of the mesh that nothing uses for this long is closed; it is made anew when it is wanted.
+    pub connection_idle: Span,
     /// Streams that one node may have open here at once.
     pub streams_per_peer: usize,
     /// Attempts to be admitted, per minute.
@@ -374,6 +376,7 @@ impl Default for LimitsConfig {
             in_flight: mcp.in_flight,
             processes_per_agent: mcp.processes_per_agent,
             connections: mesh.connections,
+            connection_idle: Span(mesh.idle),
             streams_per_peer: mesh.streams_per_peer,
             admissions_per_minute: 60,
             key_requests_per_minute: 30,
@@ -405,6 +408,7 @@ impl LimitsConfig {
     pub fn mesh(&self) -> MeshLimits {
         MeshLimits {
             connections: self.connections,
+            idle: self.connection_idle.0,
             streams_per_peer: self.streams_per_peer,
             ..MeshLimits::default()
         }
@@ -734,6 +738,7 @@ mod tests {
             ("[registry]\nlog_keep = \"0s\"\n", "log_keep"),
             ("[limits]\nsockets = 0\n", "sockets"),
             ("[limits]\nsocket_idle = \"1ms\"\n", "socket_idle"),
+            ("[limits]\nconnection_idle = \"1ms\"\n", "connection_idle"),
             ("[api.websocket]\nsigning = \"never\"\n", "signing"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {

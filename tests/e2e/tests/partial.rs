@@ -16,11 +16,13 @@ use dawn_e2e::{Network, Node, Transport, eventually};
 const NODES: usize = 14;
 /// Links that a node chooses, and links that it has at most while it gives some up for others.
 const LINKS: (u64, u64) = (3, 9);
-/// Up to three members all are linked with all; beyond that each chooses three, and has six.
-const CONFIGURED: [(&str, &str); 3] = [
+/// Up to three members all are linked with all; beyond that each chooses three, and has six. What nothing uses is closed
+/// soon.
+const CONFIGURED: [(&str, &str); 4] = [
     ("DAWN_GOSSIP__FULL", "3"),
     ("DAWN_GOSSIP__LINKS", "3"),
     ("DAWN_GOSSIP__MOST", "6"),
+    ("DAWN_LIMITS__CONNECTION_IDLE", "5s"),
 ];
 
 async fn links(node: &Node) -> u64 {

@@ -65,11 +65,16 @@ impl Config {
         self.forwarding.check()?;
         self.registry.check()?;
         self.gossip.check()?;
-        if self.limits.socket_idle.0 < LEAST_IDLE {
-            return Err(wrong(format!(
-                "limits.socket_idle: it has to be {} at least",
-                humantime::format_duration(LEAST_IDLE)
-            )));
+        for (name, idle) in [
+            ("socket_idle", self.limits.socket_idle),
+            ("connection_idle", self.limits.connection_idle),
+        ] {
+            if idle.0 < LEAST_IDLE {
+                return Err(wrong(format!(
+                    "limits.{name}: it has to be {} at least",
+                    humantime::format_duration(LEAST_IDLE)
+                )));
+            }
         }
         for (name, agent) in &self.agents {
             agent.check().map_err(|error| match error {
