@@ -51,6 +51,15 @@ fn told(network: &Network, is_such: impl Fn(&Event) -> bool) -> usize {
     events.filter(|(_, event)| is_such(event)).count()
 }
 
+/// Lets a node send another what no honest one does until it is not heard any more.
+fn mute(network: &mut Network, liar: NodeId, honest: NodeId) {
+    for number in 0..33u8 {
+        let news = ByteBuf::from([b"bad".as_slice(), &[number]].concat());
+        give(network, liar, honest, &Message::News(news)).unwrap();
+    }
+    assert!(network.nodes[&honest].gossip.links().all(|node| node != liar));
+}
+
 #[test]
 fn what_is_not_signed_by_its_author_is_refused_and_counted() {
     let mut network = settled(20, 1);
@@ -247,6 +256,20 @@ fn who_sends_what_the_driver_refuses_is_muted_and_what_it_sent_does_not_travel()
         network.nodes[&honest].gossip.size().links,
         network.nodes[&honest].gossip.links().count() + 1
     );
+}
+
+#[test]
+fn who_is_not_heard_is_told_so_and_tries_ever_more_seldom() {
+    let mut network = settled(10, 11);
+    let (liar, honest) = pair(&network);
+    mute(&mut network, liar, honest);
+    let since = network.now;
+    network.run(60 * SECOND);
+    let dials = network.dials.iter().filter(|(at, ..)| *at >= since);
+    let dials = dials.filter(|(_, from, to)| (*from, *to) == (liar, honest)).count();
+    assert!((2..=12).contains(&dials), "{dials} dials in a minute");
+    let suspected = |event: &Event| matches!(event, Event::Suspected(_));
+    assert_eq!(told(&network, suspected), 0, "whoever refuses a link is there");
 }
 
 #[test]

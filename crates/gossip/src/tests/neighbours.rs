@@ -6,7 +6,7 @@ use std::time::Duration;
 use dawn_identity::NodeId;
 
 use super::harness::{Network, SECOND, id, small};
-use crate::Config;
+use crate::{Config, Event};
 
 fn links(network: &Network) -> Vec<usize> {
     network.live().map(|(_, node)| node.gossip.links().count()).collect()
@@ -18,6 +18,12 @@ fn most_dials(network: &Network, to: NodeId, since: Duration) -> usize {
     let dials = network.dials.iter().filter(|(at, _, node)| *node == to && *at >= since);
     dials.for_each(|(at, ..)| *by_second.entry(at.as_secs()).or_default() += 1);
     by_second.into_values().max().unwrap_or_default()
+}
+
+/// How often one node dialled another.
+fn dials(network: &Network, from: NodeId, to: NodeId, since: Duration) -> usize {
+    let dials = network.dials.iter().filter(|(at, ..)| *at >= since);
+    dials.filter(|(_, one, two)| (*one, *two) == (from, to)).count()
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn many_members_have_some_links_each_and_keep_mixing() {
     let (same, all) = (same.sum::<usize>(), before.iter().map(Vec::len).sum::<usize>());
     assert!(same < all / 2, "{same} of {all} links are still there");
     let suspected = network.nodes.values().flat_map(|node| &node.events);
-    let suspected = suspected.filter(|(_, event)| matches!(event, crate::Event::Suspected(_)));
+    let suspected = suspected.filter(|(_, event)| matches!(event, Event::Suspected(_)));
     assert_eq!(suspected.count(), 0, "who gives a link up says so");
 }
 
@@ -158,4 +164,46 @@ fn churn_leaves_nobody_without_links() {
         assert!(network.took(&news, since).iter().all(Option::is_some));
         assert!(links(&network).iter().all(|links| *links >= 2), "{:?}", links(&network));
     }
+}
+
+#[test]
+fn who_drops_links_unread_is_tried_ever_more_seldom_and_is_suspected() {
+    let mut network = Network::new(10, 7, &small());
+    network.run(40 * SECOND);
+    // It keeps one link, over which it says that it is there.
+    let (liar, friend) = (id(0), id(1));
+    network.drops = |by, from| by == id(0) && from != id(1);
+    network.reaches = |from, _| from != id(0);
+    network.nodes.values_mut().for_each(|node| node.events.clear());
+    let since = network.now;
+    let others = network
+        .order
+        .iter()
+        .copied()
+        .filter(|node| ![liar, friend].contains(node));
+    let others: Vec<NodeId> = others.collect();
+    others.iter().for_each(|node| network.cut(liar, *node));
+    network.run(60 * SECOND);
+    for node in others {
+        let dials = dials(&network, node, liar, since);
+        assert!((2..=20).contains(&dials), "{dials} dials in a minute");
+    }
+    let told = &network.nodes[&friend].events;
+    assert!(told.iter().any(|(_, event)| *event == Event::Suspected(liar)));
+}
+
+#[test]
+fn a_link_that_breaks_whenever_it_is_there_is_not_tried_without_a_pause() {
+    let mut network = Network::new(10, 8, &small());
+    network.run(40 * SECOND);
+    let (one, two) = (id(0), id(1));
+    let since = network.now;
+    for _ in 0..300 {
+        network.cut(one, two);
+        network.run(SECOND / 5);
+    }
+    let dials = dials(&network, one, two, since) + dials(&network, two, one, since);
+    assert!((4..=120).contains(&dials), "{dials} dials in a minute");
+    network.run(60 * SECOND);
+    assert!(network.nodes[&one].gossip.links().any(|node| node == two));
 }
