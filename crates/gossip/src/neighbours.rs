@@ -192,7 +192,9 @@ impl Neighbours {
             // The one before was lost; whether its end is there is seen when something comes.
             self.lost.insert(node, now + self.config.grace);
         }
-        let is_room = tried.is_some() || self.is_full() || self.links.len() < self.config.most + STRANGE;
+        // A newer link takes the place of the one before.
+        let has_place = tried.is_some() || self.links.contains_key(&node);
+        let is_room = has_place || self.is_full() || self.links.len() < self.config.most + STRANGE;
         if !is_room {
             return false;
         }
@@ -211,6 +213,16 @@ impl Neighbours {
         self.links.insert(node, link);
         self.due = Some(now);
         true
+    }
+
+    /// A link that began is not wanted: its end is there, and neither a link nor a try is left.
+    pub(crate) fn refuse(&mut self, node: &NodeId, now: Instant) {
+        if self.tries.remove(node).is_some() {
+            self.failed(*node);
+        }
+        self.lost.remove(node);
+        self.remove(node, now);
+        self.due = Some(now);
     }
 
     /// Something came on a link.

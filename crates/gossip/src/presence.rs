@@ -136,7 +136,7 @@ impl<V: Voice> Gossip<V> {
             None => return,
         };
         if presence == Some(Presence::Online) {
-            self.neighbours.back(&node, now);
+            self.back(&node, now);
         }
         self.outbox.tell(event);
     }

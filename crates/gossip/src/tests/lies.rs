@@ -273,6 +273,48 @@ fn who_is_not_heard_is_told_so_and_tries_ever_more_seldom() {
 }
 
 #[test]
+fn who_is_not_heard_is_not_tried_whatever_is_said_of_it() {
+    let mut network = settled(10, 12);
+    let (liar, honest) = pair(&network);
+    mute(&mut network, liar, honest);
+    let since = network.now;
+    let third = network.nodes[&honest].gossip.links().next().unwrap();
+    for _ in 0..10 {
+        // Somebody accuses it, so that it says that it is there; and there is another way to it.
+        let accused = said(liar, incarnation(&network, liar), Says::Suspect(third), third);
+        assert_eq!(give(&mut network, third, honest, &Message::Word(accused)), Ok(()));
+        let now = network.now;
+        network.with(honest, |gossip| gossip.reachable(&liar, now));
+        network.run(10 * SECOND);
+        assert_eq!(network.nodes[&honest].gossip.presence(&liar), ONLINE);
+    }
+    let is_tried = |(at, from, to): &&(_, NodeId, NodeId)| *at >= since && (*from, *to) == (honest, liar);
+    assert_eq!(network.dials.iter().filter(is_tried).count(), 0);
+}
+
+#[test]
+fn a_try_of_who_is_not_heard_is_over_when_its_link_is_refused() {
+    let mut network = settled(10, 13);
+    let (liar, honest) = pair(&network);
+    mute(&mut network, liar, honest);
+    // It is let in anew, and so the pause is forgotten.
+    let now = network.now;
+    network.with(honest, |gossip| {
+        gossip.remove_member(&liar, now);
+        gossip.add_member(liar, now);
+    });
+    network.reaches = |_, _| false;
+    let tries = |network: &Network| network.nodes[&honest].gossip.size().tries;
+    while tries(&network) == 0 {
+        network.run(SECOND / 100);
+    }
+    let now = network.now;
+    network.with(honest, |gossip| gossip.link_up(liar, now));
+    assert_eq!(tries(&network), 0);
+    assert!(network.nodes[&honest].gossip.size().pauses > 0, "it has failed");
+}
+
+#[test]
 fn announcements_of_what_is_never_given_are_bounded() {
     let mut network = settled(20, 8);
     let (liar, honest) = pair(&network);

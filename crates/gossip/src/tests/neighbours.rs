@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dawn_identity::NodeId;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
-use super::harness::{Network, SECOND, id, small};
-use crate::{Config, Event};
+use super::harness::{Hashing, Network, SECOND, id, network, small};
+use crate::message::Message;
+use crate::word::{Says, Word};
+use crate::{Action, Config, Event, Gossip};
 
 fn links(network: &Network) -> Vec<usize> {
     network.live().map(|(_, node)| node.gossip.links().count()).collect()
@@ -206,4 +210,70 @@ fn a_link_that_breaks_whenever_it_is_there_is_not_tried_without_a_pause() {
     assert!((4..=120).contains(&dials), "{dials} dials in a minute");
     network.run(60 * SECOND);
     assert!(network.nodes[&one].gossip.links().any(|node| node == two));
+}
+
+/// What a node without links says first.
+fn hello(node: NodeId) -> Vec<u8> {
+    let word = Word {
+        node,
+        incarnation: 1,
+        says: Says::Alive,
+    };
+    Message::Hello(0, word.sign(&network(), &Hashing(node))).encode()
+}
+
+#[test]
+fn who_begins_its_link_anew_gets_it_where_there_is_no_room_for_others() {
+    let config = Config {
+        full: 1,
+        wanted: 1,
+        most: 1,
+        ..small()
+    };
+    let now = 10 * SECOND;
+    let mut gossip = Gossip::new(id(0), network(), 1, config, Hashing(id(0)));
+    (1..20).for_each(|node| gossip.add_member(id(node), now));
+    // What a link that begins leads to.
+    let begin = |gossip: &mut Gossip<Hashing>, node, now| {
+        gossip.link_up(node, now);
+        std::iter::from_fn(|| gossip.poll_action()).collect::<Vec<Action>>()
+    };
+    begin(&mut gossip, id(1), now);
+    gossip.receive(id(1), &hello(id(1)), now).unwrap();
+    for node in 2..10 {
+        begin(&mut gossip, id(node), now);
+    }
+    let goodbye = Message::Bye.encode();
+    let refused = [
+        Action::Send {
+            to: id(10),
+            bytes: goodbye,
+        },
+        Action::Disconnect(id(10)),
+    ];
+    assert_eq!(begin(&mut gossip, id(10), now), refused);
+    let anew = begin(&mut gossip, id(1), now + SECOND);
+    assert!(
+        matches!(anew.as_slice(), [Action::Send { to, .. }] if *to == id(1)),
+        "{anew:?}"
+    );
+    gossip.receive(id(1), &hello(id(1)), now + SECOND).unwrap();
+    assert_eq!((gossip.links().count(), gossip.size().links), (1, 9));
+}
+
+#[test]
+fn who_begins_its_link_anew_and_says_nothing_on_it_is_suspected() {
+    let now = 10 * SECOND;
+    let mut gossip = Gossip::new(id(0), network(), 1, small(), Hashing(id(0)));
+    gossip.add_member(id(1), now);
+    gossip.link_up(id(1), now);
+    gossip.receive(id(1), &hello(id(1)), now).unwrap();
+    gossip.link_up(id(1), now + SECOND);
+    gossip.link_down(id(1), now + SECOND);
+    let mut rng = StdRng::seed_from_u64(1);
+    while let Some(at) = gossip.poll_timeout().filter(|at| *at < now + 4 * SECOND) {
+        gossip.handle_timeout(at, &mut rng);
+    }
+    let told: Vec<Event> = std::iter::from_fn(|| gossip.poll_event()).collect();
+    assert_eq!(told, [Event::Online(id(1)), Event::Suspected(id(1))]);
 }
