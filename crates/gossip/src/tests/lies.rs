@@ -123,6 +123,24 @@ fn who_accuses_the_living_is_refuted_and_may_do_so_a_few_times_only() {
 }
 
 #[test]
+fn one_may_accuse_as_many_at_once_as_a_fully_linked_network_has() {
+    for (full, most) in [(8, 16), (24, 24)] {
+        let config = Config { full, ..small() };
+        let mut network = Network::new(30, 14, &config);
+        network.run(40 * SECOND);
+        let (author, other) = pair(&network);
+        let mut taken = 0;
+        for gone in network.order.clone() {
+            if ![author, other].contains(&gone) {
+                let word = said(gone, incarnation(&network, gone), Says::Suspect(author), author);
+                taken += u32::from(give(&mut network, author, other, &Message::Word(word)).is_ok());
+            }
+        }
+        assert_eq!((taken, config.accusations_a_minute()), (most, most));
+    }
+}
+
+#[test]
 fn one_that_all_neighbours_accuse_without_end_stays_online() {
     let mut network = settled(20, 3);
     let victim = network.order[5];
