@@ -333,6 +333,34 @@ fn a_try_of_who_is_not_heard_is_over_when_its_link_is_refused() {
 }
 
 #[test]
+fn what_one_asks_for_again_and_again_is_given_within_bounds() {
+    const LONG: usize = 60 << 10;
+    let mut network = settled(10, 15);
+    let (liar, honest) = pair(&network);
+    let now = network.now;
+    let id = network.with(honest, |gossip| gossip.publish(&[7; LONG], now).unwrap());
+    network.run(SECOND);
+    let given = |network: &mut Network, ids: usize| {
+        let before = network.nodes[&honest].sent.1;
+        let graft = Message::Graft(vec![id; ids].iter().collect());
+        assert_eq!(give(network, liar, honest, &graft), Ok(()));
+        (network.nodes[&honest].sent.1 - before) / LONG
+    };
+    assert_eq!(given(&mut network, MAX_IDS), 1, "once, however often it is named");
+    // Neither does a new link for the rest begin anew.
+    let now = network.now;
+    let hello = Message::Hello(0, said(liar, incarnation(&network, liar), Says::Alive, liar));
+    let mut all = 1;
+    for _ in 0..8 {
+        network.with(honest, |gossip| gossip.link_up(liar, now));
+        assert_eq!(give(&mut network, liar, honest, &hello), Ok(()));
+        all += (0..100).map(|_| given(&mut network, 1)).sum::<usize>();
+    }
+    let most = 4 * usize::try_from(small().bytes_a_second).unwrap() / LONG;
+    assert!((most - 2..=most).contains(&all), "{all} of {most}");
+}
+
+#[test]
 fn announcements_of_what_is_never_given_are_bounded() {
     let mut network = settled(20, 8);
     let (liar, honest) = pair(&network);
