@@ -36,6 +36,11 @@ impl Bucket {
         is_free
     }
 
+    /// Whether nothing is left of what was taken.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        self.0 <= now
+    }
+
     /// When one more can be taken.
     pub(crate) fn free_at(&self, rate: Rate) -> Instant {
         self.0.saturating_sub(rate.every.saturating_mul(rate.burst - 1))
@@ -54,6 +59,8 @@ mod tests {
         let take = |bucket: &mut Bucket, now| (0..1000).filter(|_| bucket.take(1, rate, now)).count();
         assert_eq!(take(&mut bucket, now), 20);
         assert_eq!(bucket.free_at(rate), now + Duration::from_millis(100));
+        let idle = now + Duration::from_secs(2);
+        assert!(!bucket.is_idle(idle - Duration::from_millis(1)) && bucket.is_idle(idle));
         now += Duration::from_millis(350);
         assert_eq!(take(&mut bucket, now), 3);
         now += Duration::from_secs(60);

@@ -69,8 +69,6 @@ pub struct Config {
     pub messages_a_second: u32,
     /// Bytes of one link in a second, on average; four times as many at once.
     pub bytes_a_second: u32,
-    /// Accusations of one author in a minute.
-    pub accusations_a_minute: u32,
     /// Accusations of one node by all others in a minute.
     pub accused_a_minute: u32,
     /// Words of one node about itself in a minute. More than `accused_a_minute`, or it could not refute them.
@@ -115,11 +113,19 @@ impl Default for Config {
             early: 64,
             messages_a_second: 512,
             bytes_a_second: 4 << 20,
-            accusations_a_minute: 16,
             accused_a_minute: 8,
             words_a_minute: 40,
             refused_a_minute: 32,
             mute: 10 * MINUTE,
         }
+    }
+}
+
+impl Config {
+    /// Accusations of one author in a minute: as many as it may have links that break at once where everybody is linked
+    /// with everybody, and 16 at least.
+    #[must_use]
+    pub fn accusations_a_minute(&self) -> u32 {
+        u32::try_from(self.full).unwrap_or(u32::MAX).max(16)
     }
 }

@@ -138,7 +138,14 @@ impl<V: Voice> Gossip<V> {
     /// There is another way to a member than there was: what was tried in vain before does not count.
     pub fn reachable(&mut self, node: &NodeId, now: Instant) {
         self.wake(now);
-        self.neighbours.back(node, now);
+        self.back(node, now);
+    }
+
+    /// A member may be tried at once, unless it is not heard anyway.
+    pub(crate) fn back(&mut self, node: &NodeId, now: Instant) {
+        if !self.faults.is_muted(node, now) {
+            self.neighbours.back(node, now);
+        }
     }
 
     /// Who is a member: adds and removes what differs.
@@ -160,15 +167,16 @@ impl<V: Voice> Gossip<V> {
         self.comparison.all_soon(now);
     }
 
-    /// A link with a node began, whoever wanted it; its other end is told too. One that there was before is over.
+    /// A link with a node began, whoever wanted it; its other end is told too. One that there was before is over. Where
+    /// none is wanted the other end is told so, and does not take it for a failure.
     pub fn link_up(&mut self, node: NodeId, now: Instant) {
         self.wake(now);
         self.close(&node);
-        if node == self.local || self.has_left || self.faults.is_muted(&node, now) || !self.neighbours.up(node, now) {
-            self.outbox.disconnect(node);
-            return;
-        }
         self.outbox.open(node, now);
+        if node == self.local || self.has_left || self.faults.is_muted(&node, now) || !self.neighbours.up(node, now) {
+            self.neighbours.refuse(&node, now);
+            return self.step(Step::Leave(node), now);
+        }
         let hello = Message::Hello(self.neighbours.others(&node), self.standing.said.clone());
         self.outbox.send(node, &hello, now);
     }

@@ -188,8 +188,13 @@ impl Neighbours {
     /// A link began. `false`: there are too many already.
     pub(crate) fn up(&mut self, node: NodeId, now: Instant) -> bool {
         let tried = self.tries.remove(&node).map(|(_, why)| why);
-        self.lost.remove(&node);
-        let is_room = tried.is_some() || self.is_full() || self.links.len() < self.config.most + STRANGE;
+        if self.is_greeted(&node) {
+            // The one before was lost; whether its end is there is seen when something comes.
+            self.lost.insert(node, now + self.config.grace);
+        }
+        // A newer link takes the place of the one before.
+        let has_place = tried.is_some() || self.links.contains_key(&node);
+        let is_room = has_place || self.is_full() || self.links.len() < self.config.most + STRANGE;
         if !is_room {
             return false;
         }
@@ -210,6 +215,16 @@ impl Neighbours {
         true
     }
 
+    /// A link that began is not wanted: its end is there, and neither a link nor a try is left.
+    pub(crate) fn refuse(&mut self, node: &NodeId, now: Instant) {
+        if self.tries.remove(node).is_some() {
+            self.failed(*node);
+        }
+        self.lost.remove(node);
+        self.remove(node, now);
+        self.due = Some(now);
+    }
+
     /// Something came on a link.
     pub(crate) fn load(&mut self, from: &NodeId, bytes: usize, now: Instant) -> Option<Load> {
         let link = self.links.get_mut(from)?;
@@ -224,8 +239,9 @@ impl Neighbours {
         Some(Load::TooMuch)
     }
 
-    /// A message came that is one; a ping comes after a silence.
+    /// A message came that is one, so its sender is there; a ping comes after a silence.
     pub(crate) fn heard(&mut self, from: &NodeId, is_ping: bool, now: Instant) {
+        self.lost.remove(from);
         if let Some(link) = self.links.get_mut(from) {
             link.detector.heard(is_ping, now);
         }
@@ -274,7 +290,6 @@ impl Neighbours {
         if let Some(link) = self.links.get_mut(node) {
             link.others = Some(others);
         }
-        self.pauses.remove(node);
         self.good.retain(|good| good != node);
         self.good.push_back(*node);
         if self.good.len() > GOOD {
@@ -287,11 +302,16 @@ impl Neighbours {
     /// A link ended by the will of one of its ends.
     pub(crate) fn remove(&mut self, node: &NodeId, now: Instant) {
         let Some(link) = self.links.remove(node) else { return };
-        // A link that does not last is like one that was not made.
-        if link.chosen && now < link.since + self.config.settle {
+        let has_lasted = link.others.is_some() && now >= link.since + self.config.settle;
+        if has_lasted {
+            self.pauses.insert(*node, Pause { fails: 0, until: None });
+        } else if link.chosen {
+            // A link that does not last is like one that was not made.
             self.failed(*node);
         } else {
-            self.pauses.entry(*node).or_insert(Pause { fails: 0, until: None });
+            // What its end began and ended says nothing of tries.
+            let pause = self.pauses.entry(*node).or_insert(Pause { fails: 0, until: None });
+            pause.until = None;
         }
         self.fill = None;
         self.due = Some(now);
@@ -304,14 +324,18 @@ impl Neighbours {
             self.due = Some(now);
             return self.lost.remove(&node).map(|_| Step::Lost(node));
         }
-        if !self.links.contains_key(&node) {
-            return None;
-        }
+        let was_greeted = self.is_greeted(&node);
         self.remove(&node, now);
-        if is_expected || !self.members.contains(&node) {
+        // A stream can be opened to who drops it unread. That is a failed try: where a greeted link was lost before, its
+        // end has the rest of its time to come back.
+        if !was_greeted || is_expected || !self.members.contains(&node) {
             return None;
         }
         self.lost.insert(node, now + self.config.grace);
+        if self.pauses.get(&node).is_some_and(|pause| pause.fails > 1) {
+            // Its links do not last: its turn comes after its pause.
+            return None;
+        }
         self.tries.insert(node, (now, Why::Again));
         Some(Step::Connect(node))
     }

@@ -59,7 +59,7 @@ impl Standing {
         Self {
             incarnation,
             said,
-            accusations: Rate::new(config.accusations_a_minute, MINUTE, 1),
+            accusations: Rate::new(config.accusations_a_minute(), MINUTE, 1),
             accused: Rate::new(config.accused_a_minute, MINUTE, 1),
             words: Rate::new(config.words_a_minute, MINUTE, 1),
             refuting: Bucket::default(),
@@ -136,7 +136,7 @@ impl<V: Voice> Gossip<V> {
             None => return,
         };
         if presence == Some(Presence::Online) {
-            self.neighbours.back(&node, now);
+            self.back(&node, now);
         }
         self.outbox.tell(event);
     }

@@ -31,8 +31,6 @@ struct Lane {
     /// What is to be announced, and when.
     announce: Vec<NewsId>,
     at: Instant,
-    /// What is given to it on its request.
-    given: Bucket,
     /// News that are waited for because it announced them first.
     open: usize,
 }
@@ -106,6 +104,8 @@ pub(crate) struct Spread {
     ids_most: usize,
     wanted_most: usize,
     giving: Rate,
+    /// What was given to whom on its request: of a member, since it may begin one link after the other.
+    given: BTreeMap<NodeId, Bucket>,
     copies: usize,
     lanes: BTreeMap<NodeId, Lane>,
     /// How often each came.
@@ -129,6 +129,7 @@ impl Spread {
             ids_most: config.ids,
             wanted_most: config.announced,
             giving: Rate::new(config.bytes_a_second, Duration::from_secs(1), 4),
+            given: BTreeMap::new(),
             copies: config.copies,
             lanes: BTreeMap::new(),
             seen: Kept::new(),
@@ -145,7 +146,6 @@ impl Spread {
             is_eager: true,
             announce: Vec::new(),
             at: Instant::ZERO,
-            given: Bucket::default(),
             open: 0,
         };
         self.lanes.insert(node, lane);
@@ -307,16 +307,16 @@ impl Spread {
         }
     }
 
-    /// A neighbour wants news that were announced to it, and from now on all at once.
+    /// A neighbour wants news that were announced to it, and from now on all at once. Each is given once, however often it
+    /// is named.
     pub(crate) fn grafted(&mut self, from: NodeId, ids: &Ids, outbox: &mut Outbox, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&from) else { return };
         lane.is_eager = true;
-        for id in ids.iter() {
-            if let Some(bytes) = self.messages.by_id.get(&id)
-                && lane
-                    .given
-                    .take(u32::try_from(bytes.len()).unwrap_or(u32::MAX), self.giving, now)
-            {
+        self.given.retain(|_, given| !given.is_idle(now));
+        let given = self.given.entry(from).or_default();
+        let ids: BTreeSet<NewsId> = ids.iter().collect();
+        for bytes in ids.iter().filter_map(|id| self.messages.by_id.get(id)) {
+            if given.take(u32::try_from(bytes.len()).unwrap_or(u32::MAX), self.giving, now) {
                 outbox.send_bytes(from, bytes.clone(), now);
             }
         }

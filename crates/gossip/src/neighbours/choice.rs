@@ -51,8 +51,6 @@ impl Neighbours {
             steps.push(Step::Leave(node));
             if was_greeted {
                 steps.push(Step::Lost(node));
-            } else {
-                self.failed(node);
             }
         }
         let late = |since: &Instant| now >= *since + self.config.patience;

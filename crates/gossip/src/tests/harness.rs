@@ -88,6 +88,8 @@ pub(super) struct Network {
     pub(super) loss: u32,
     /// Whom each node can reach, besides being in one part with it.
     pub(super) reaches: fn(NodeId, NodeId) -> bool,
+    /// Whether the first drops links unread that the second begins.
+    pub(super) drops: fn(NodeId, NodeId) -> bool,
     /// Who was dialled, and when.
     pub(super) dials: Vec<(Duration, NodeId, NodeId)>,
     pub(super) sessions: usize,
@@ -112,6 +114,7 @@ impl Network {
             now: 10 * SECOND,
             loss: 0,
             reaches: |_, _| true,
+            drops: |_, _| false,
             dials: Vec::new(),
             sessions: 0,
             is_without_sessions: false,
@@ -365,6 +368,12 @@ impl Network {
                     return;
                 }
                 self.count += 1;
+                if (self.drops)(to, from) {
+                    // Who begins it has a stream, and learns only then that it is gone.
+                    self.ends.insert((from, to), self.count);
+                    self.after(2 * ONE_WAY, Happening::Down(from, to, self.count));
+                    return self.with(from, |gossip| gossip.link_up(to, now));
+                }
                 for (of, with) in [(from, to), (to, from)] {
                     self.ends.insert((of, with), self.count);
                 }

@@ -51,6 +51,15 @@ fn told(network: &Network, is_such: impl Fn(&Event) -> bool) -> usize {
     events.filter(|(_, event)| is_such(event)).count()
 }
 
+/// Lets a node send another what no honest one does until it is not heard any more.
+fn mute(network: &mut Network, liar: NodeId, honest: NodeId) {
+    for number in 0..33u8 {
+        let news = ByteBuf::from([b"bad".as_slice(), &[number]].concat());
+        give(network, liar, honest, &Message::News(news)).unwrap();
+    }
+    assert!(network.nodes[&honest].gossip.links().all(|node| node != liar));
+}
+
 #[test]
 fn what_is_not_signed_by_its_author_is_refused_and_counted() {
     let mut network = settled(20, 1);
@@ -110,6 +119,24 @@ fn who_accuses_the_living_is_refuted_and_may_do_so_a_few_times_only() {
     );
     for node in network.order.clone() {
         assert_eq!(network.seen_as(node), BTreeSet::from([ONLINE]));
+    }
+}
+
+#[test]
+fn one_may_accuse_as_many_at_once_as_a_fully_linked_network_has() {
+    for (full, most) in [(8, 16), (24, 24)] {
+        let config = Config { full, ..small() };
+        let mut network = Network::new(30, 14, &config);
+        network.run(40 * SECOND);
+        let (author, other) = pair(&network);
+        let mut taken = 0;
+        for gone in network.order.clone() {
+            if ![author, other].contains(&gone) {
+                let word = said(gone, incarnation(&network, gone), Says::Suspect(author), author);
+                taken += u32::from(give(&mut network, author, other, &Message::Word(word)).is_ok());
+            }
+        }
+        assert_eq!((taken, config.accusations_a_minute()), (most, most));
     }
 }
 
@@ -247,6 +274,90 @@ fn who_sends_what_the_driver_refuses_is_muted_and_what_it_sent_does_not_travel()
         network.nodes[&honest].gossip.size().links,
         network.nodes[&honest].gossip.links().count() + 1
     );
+}
+
+#[test]
+fn who_is_not_heard_is_told_so_and_tries_ever_more_seldom() {
+    let mut network = settled(10, 11);
+    let (liar, honest) = pair(&network);
+    mute(&mut network, liar, honest);
+    let since = network.now;
+    network.run(60 * SECOND);
+    let dials = network.dials.iter().filter(|(at, ..)| *at >= since);
+    let dials = dials.filter(|(_, from, to)| (*from, *to) == (liar, honest)).count();
+    assert!((2..=12).contains(&dials), "{dials} dials in a minute");
+    let suspected = |event: &Event| matches!(event, Event::Suspected(_));
+    assert_eq!(told(&network, suspected), 0, "whoever refuses a link is there");
+}
+
+#[test]
+fn who_is_not_heard_is_not_tried_whatever_is_said_of_it() {
+    let mut network = settled(10, 12);
+    let (liar, honest) = pair(&network);
+    mute(&mut network, liar, honest);
+    let since = network.now;
+    let third = network.nodes[&honest].gossip.links().next().unwrap();
+    for _ in 0..10 {
+        // Somebody accuses it, so that it says that it is there; and there is another way to it.
+        let accused = said(liar, incarnation(&network, liar), Says::Suspect(third), third);
+        assert_eq!(give(&mut network, third, honest, &Message::Word(accused)), Ok(()));
+        let now = network.now;
+        network.with(honest, |gossip| gossip.reachable(&liar, now));
+        network.run(10 * SECOND);
+        assert_eq!(network.nodes[&honest].gossip.presence(&liar), ONLINE);
+    }
+    let is_tried = |(at, from, to): &&(_, NodeId, NodeId)| *at >= since && (*from, *to) == (honest, liar);
+    assert_eq!(network.dials.iter().filter(is_tried).count(), 0);
+}
+
+#[test]
+fn a_try_of_who_is_not_heard_is_over_when_its_link_is_refused() {
+    let mut network = settled(10, 13);
+    let (liar, honest) = pair(&network);
+    mute(&mut network, liar, honest);
+    // It is let in anew, and so the pause is forgotten.
+    let now = network.now;
+    network.with(honest, |gossip| {
+        gossip.remove_member(&liar, now);
+        gossip.add_member(liar, now);
+    });
+    network.reaches = |_, _| false;
+    let tries = |network: &Network| network.nodes[&honest].gossip.size().tries;
+    while tries(&network) == 0 {
+        network.run(SECOND / 100);
+    }
+    let now = network.now;
+    network.with(honest, |gossip| gossip.link_up(liar, now));
+    assert_eq!(tries(&network), 0);
+    assert!(network.nodes[&honest].gossip.size().pauses > 0, "it has failed");
+}
+
+#[test]
+fn what_one_asks_for_again_and_again_is_given_within_bounds() {
+    const LONG: usize = 60 << 10;
+    let mut network = settled(10, 15);
+    let (liar, honest) = pair(&network);
+    let now = network.now;
+    let id = network.with(honest, |gossip| gossip.publish(&[7; LONG], now).unwrap());
+    network.run(SECOND);
+    let given = |network: &mut Network, ids: usize| {
+        let before = network.nodes[&honest].sent.1;
+        let graft = Message::Graft(vec![id; ids].iter().collect());
+        assert_eq!(give(network, liar, honest, &graft), Ok(()));
+        (network.nodes[&honest].sent.1 - before) / LONG
+    };
+    assert_eq!(given(&mut network, MAX_IDS), 1, "once, however often it is named");
+    // Neither does a new link for the rest begin anew.
+    let now = network.now;
+    let hello = Message::Hello(0, said(liar, incarnation(&network, liar), Says::Alive, liar));
+    let mut all = 1;
+    for _ in 0..8 {
+        network.with(honest, |gossip| gossip.link_up(liar, now));
+        assert_eq!(give(&mut network, liar, honest, &hello), Ok(()));
+        all += (0..100).map(|_| given(&mut network, 1)).sum::<usize>();
+    }
+    let most = 4 * usize::try_from(small().bytes_a_second).unwrap() / LONG;
+    assert!((most - 2..=most).contains(&all), "{all} of {most}");
 }
 
 #[test]

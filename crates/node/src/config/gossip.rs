@@ -32,17 +32,14 @@ impl Default for GossipConfig {
 }
 
 impl GossipConfig {
-    /// As the gossip takes it. Accusations of one node are as many as it may have links that break at once.
+    /// As the gossip takes it.
     #[must_use]
     pub fn gossip(&self) -> dawn_gossip::Config {
-        let config = dawn_gossip::Config::default();
-        let accusations = u32::try_from(self.full).unwrap_or(u32::MAX);
         dawn_gossip::Config {
             full: self.full,
             wanted: self.links,
             most: self.most,
-            accusations_a_minute: accusations.max(config.accusations_a_minute),
-            ..config
+            ..dawn_gossip::Config::default()
         }
     }
 

@@ -22,7 +22,7 @@ use super::Directory;
 pub(crate) const GOSSIP: Protocol = Protocol("/dawn/gossip/1");
 /// A try takes no longer: less than the gossip waits for it.
 const TRY: Duration = Duration::from_secs(15);
-/// A message is written within this.
+/// A message is written within this, and so is all that is left when a link was given up.
 const STEP: Duration = Duration::from_secs(15);
 /// Two links that were begun within this were begun at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -165,21 +165,38 @@ impl Links {
     }
 }
 
-async fn write_all(stream: &mut (impl AsyncWrite + Unpin), mut waiting: Waiting) -> std::io::Result<()> {
-    while let Some(message) = waiting.messages.recv().await {
-        waiting.bytes.fetch_sub(message.len(), Ordering::Relaxed);
-        let length = u32::try_from(message.len()).map_err(std::io::Error::other)?;
-        let written = async {
-            stream.write_u32(length).await?;
-            stream.write_all(&message).await?;
-            match waiting.messages.is_empty() {
-                true => stream.flush().await,
-                false => Ok(()),
-            }
-        };
-        timeout(STEP, written).await??;
+/// Writes a message, and what was written before it where no other waits.
+async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &[u8], waiting: &Waiting) -> std::io::Result<()> {
+    waiting.bytes.fetch_sub(message.len(), Ordering::Relaxed);
+    let length = u32::try_from(message.len()).map_err(std::io::Error::other)?;
+    stream.write_u32(length).await?;
+    stream.write_all(message).await?;
+    match waiting.messages.is_empty() {
+        true => stream.flush().await,
+        false => Ok(()),
     }
-    timeout(STEP, stream.shutdown()).await?
+}
+
+/// Writes what comes, each message within `step`, until the link is given up; then what is left, all of it within `step`.
+async fn write_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut waiting: Waiting,
+    step: Duration,
+) -> std::io::Result<()> {
+    while !waiting.messages.is_closed() {
+        let Some(message) = waiting.messages.recv().await else {
+            break;
+        };
+        timeout(step, write(stream, &message, &waiting)).await??;
+    }
+    // A next link has its own queue: this one is not kept for who takes a message now and then.
+    let rest = async {
+        while let Some(message) = waiting.messages.recv().await {
+            write(stream, &message, &waiting).await?;
+        }
+        stream.shutdown().await
+    };
+    timeout(step, rest).await?
 }
 
 async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Ended> {
@@ -284,7 +301,7 @@ impl Directory {
             }
         };
         let writing = async {
-            match write_all(&mut to, waiting).await {
+            match write_all(&mut to, waiting, STEP).await {
                 Ok(()) => Ended::Left,
                 Err(_) => Ended::Lost,
             }
@@ -344,7 +361,7 @@ mod tests {
         links.leave(&node(1));
         assert!(!begun.stop.is_cancelled());
         let mut written = Vec::new();
-        write_all(&mut written, waiting).await.unwrap();
+        write_all(&mut written, waiting, STEP).await.unwrap();
         assert_eq!(written, [0, 0, 0, 3, 7, 7, 7]);
         let begun = links.begin(node(1), true, CancellationToken::new());
         let _waiting = links.open(&begun).unwrap();
@@ -354,6 +371,32 @@ mod tests {
         assert!(!links.send(&node(1), vec![1]), "more messages than may wait");
         links.cut(&node(1));
         assert!(begun.stop.is_cancelled() && !links.is_current(&begun));
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_link_that_was_given_up_is_not_kept_for_who_reads_a_little_now_and_then() {
+        let mut links = Links::default();
+        let begun = links.begin(node(1), true, CancellationToken::new());
+        let waiting = links.open(&begun).unwrap();
+        for _ in 0..100 {
+            assert!(links.send(&node(1), vec![7; 60]));
+        }
+        links.leave(&node(1));
+        let step = Duration::from_millis(200);
+        let (mut here, mut there) = tokio::io::duplex(64);
+        let reading = async {
+            // Each message in time, and all of them not.
+            let mut pace = tokio::time::interval(step / 10);
+            loop {
+                pace.tick().await;
+                read(&mut there).await.unwrap();
+            }
+        };
+        let written = tokio::select! {
+            written = write_all(&mut here, waiting, step) => written,
+            () = reading => Ok(()),
+        };
+        assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
