@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dawn_kademlia::{Action, Contact, RequestId};
+use dawn_kademlia::{Action, Contact, RequestId, Standing};
 use rand::RngExt as _;
 
 use super::{Happening, Network, Part, Purpose};
@@ -107,8 +107,11 @@ impl Network {
         let now = self.now();
         let (node, roll) = (&mut self.nodes[to], &self.roll);
         let wall = node.wall(now);
-        let is_member = |node: &_| roll.place(node).is_some();
-        node.kademlia.answered(id, bytes, now, wall, is_member);
+        let standing = |node: &_| match roll.place(node) {
+            Some(_) => Standing::Member,
+            None => Standing::Out,
+        };
+        node.kademlia.answered(id, bytes, now, wall, standing, |_| true);
         self.settle_discovery(to);
     }
 }
