@@ -243,7 +243,8 @@ impl Kademlia {
         }
     }
 
-    /// A member is there, as a connection shows.
+    /// A member is there, as a connection shows. Its addresses, which others are told, are those that it says itself, or at
+    /// which it was reached; without any, those that are known stay.
     pub fn heard(&mut self, contact: Contact, now: Instant) {
         if contact.node != self.local {
             self.table.heard(contact.bounded());
@@ -439,7 +440,8 @@ impl Kademlia {
     }
 
     /// A member has answered. Of what it says only what can be verified is believed; `standing` tells what is known of the
-    /// nodes that it tells of, and `may_dial` at which of their addresses they may be dialled.
+    /// nodes that it tells of, and `may_dial` at which of their addresses they may be dialled. Where it is itself,
+    /// [`heard`](Self::heard) is to say: it may have been asked where another said that it is.
     pub fn answered(
         &mut self,
         id: RequestId,
@@ -453,7 +455,8 @@ impl Kademlia {
             return self.failed(id, now);
         };
         let Some(open) = self.requests.remove(&id) else { return };
-        self.heard(open.to, now);
+        let addresses = Vec::new();
+        self.heard(Contact { addresses, ..open.to }, now);
         let distance = match open.what {
             What::Step(distance) => distance,
             What::Keep => return self.given(open.lookup, Some(true)),

@@ -400,6 +400,44 @@ fn few_of_those_that_a_member_makes_up_are_asked_and_only_where_they_may_be_dial
 }
 
 #[test]
+fn nobody_is_told_where_others_say_that_a_member_is() {
+    let mut node = knowing(1..2);
+    assert!(node.find_nodes(thing(1), Duration::ZERO).is_some());
+    let (id, _) = asked(&mut node).remove(0);
+    let [heard, unheard] = [2, 3].map(|other| keypair(other).node_id());
+    let nowhere = |node| Contact {
+        node,
+        addresses: vec!["/ip4/198.51.100.1/udp/1/quic-v1".to_owned()],
+    };
+    let lie = message::Answer {
+        closer: vec![nowhere(heard), nowhere(unheard)],
+        providers: Vec::new(),
+    };
+    let standing = |_: &NodeId| Standing::Member;
+    node.answered(id, &lie.encode(), Duration::ZERO, START, standing, |_| true);
+    node.heard(contact(heard), Duration::ZERO);
+    let nothing = message::Answer {
+        closer: Vec::new(),
+        providers: Vec::new(),
+    };
+    let requests = asked(&mut node);
+    assert_eq!(requests.len(), 2);
+    for (id, to) in requests {
+        assert_eq!(to, nowhere(to.node), "it is asked there");
+        node.answered(id, &nothing.encode(), Duration::ZERO, START, standing, |_| true);
+    }
+    let ask = message::Request::Nodes(thing(1)).encode();
+    let answer = node.answer(contact(keypair(1).node_id()), &ask, Duration::ZERO, START);
+    let told = message::Answer::decode(&answer.unwrap()).unwrap().closer;
+    let of = |node| told.iter().find(|contact| contact.node == node);
+    assert_eq!(of(heard), Some(&contact(heard)));
+    assert!(
+        of(unheard).is_some_and(|unheard| unheard.addresses.is_empty()),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn providers_that_a_member_makes_up_neither_end_a_lookup_nor_come_before_real_ones() {
     let mut node = knowing(1..4);
     let lookup = node.find_providers(thing(1), 1, Duration::ZERO, START).unwrap();

@@ -104,8 +104,9 @@ impl Network {
         if !self.is_passable(from, to) || self.nodes[to].life != life {
             return;
         }
-        let now = self.now();
+        let (contact, now) = (self.contact(from), self.now());
         let (node, roll) = (&mut self.nodes[to], &self.roll);
+        node.kademlia.heard(contact, now);
         let wall = node.wall(now);
         let standing = |node: &_| match roll.place(node) {
             Some(_) => Standing::Member,

@@ -20,8 +20,9 @@ use crate::sync::lock;
 pub(super) const HINTS: usize = 8;
 /// How long one waits for its turn.
 const TURN: Duration = Duration::from_secs(2);
-/// How long the addresses that others tell of a known node are dialled before other ways are tried.
-const HINTED: Duration = Duration::from_secs(1);
+/// How long the addresses that others tell of a known node, which tells none itself, are dialled before other ways are
+/// tried.
+pub(super) const HINTED: Duration = Duration::from_secs(1);
 
 /// Why a member did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,11 @@ impl Lookup {
                     false => self.standing(*node),
                 };
                 let may_dial = |address: &str| hints::may_be_dialled(address, is_here);
-                self.change(|core, at| core.kademlia.answered(id, &answer, at, now(), standing, may_dial));
+                let contact = self.contact(to.node);
+                self.change(|core, at| {
+                    core.kademlia.heard(contact, at);
+                    core.kademlia.answered(id, &answer, at, now(), standing, may_dial);
+                });
             }
             Err(error) => {
                 self.0.asked.count(error.code());
@@ -111,13 +116,14 @@ impl Lookup {
             if self.is_away(to.node) || self.0.resting.is_resting(to.node) {
                 return Err(AskFailure::Away);
             }
-            let dialling = self.dial(to);
-            if self.0.directory.addresses_of(to.node).is_none() {
-                // Whoever was only told of is not looked for through other members: it may be made up.
-                dialling.await?;
-            } else if !to.addresses.is_empty() {
+            match self.0.directory.addresses_of(to.node) {
+                // Where it says itself that it is, the mesh knows: what others say may be lies.
+                Some(said) if !said.is_empty() => {}
                 // They are hints: where they lead nowhere, or to somebody else, the mesh knows other ways.
-                let _ = timeout(HINTED, dialling).await;
+                Some(_) if !to.addresses.is_empty() => drop(timeout(HINTED, self.dial(to)).await),
+                Some(_) => {}
+                // Whoever was only told of is not looked for through other members: it may be made up.
+                None => self.dial(to).await?,
             }
         }
         let mut stream = mesh.open(to.node, KADEMLIA).await?;

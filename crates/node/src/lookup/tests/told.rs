@@ -1,5 +1,6 @@
 //! What becomes of nodes that members tell of.
 
+use super::super::ask::HINTED;
 use super::*;
 
 impl TestNode {
@@ -47,4 +48,41 @@ async fn who_waits_in_vain_to_be_dialled_is_not_taken_for_away() {
     drop(turns);
     asker.asks(contact(2)).await;
     assert_eq!((asker.asked("busy"), asker.asked("answered")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_member_is_asked_and_told_of_where_it_says_itself_that_it_is() {
+    let world = World::new();
+    let [asker, asked] = [world.start(1).await, world.start(2).await];
+    asked.run();
+    [&asker, &asked].into_iter().for_each(TestNode::run_directory);
+    asked.links_with(&asker).await;
+    let said = || asker.directory.addresses_of(asked.id()).unwrap_or_default();
+    until("it is known", || !said().is_empty()).await;
+    // Nobody wants a connection any more, and there is none.
+    for (node, other) in [(&asker, &asked), (&asked, &asker)] {
+        node.stop.cancel();
+        node.mesh.forget(other.id());
+    }
+    world.network.part(asker.id(), asked.id());
+    world.network.join(asker.id(), asked.id());
+    assert!(asker.mesh.peers().is_empty());
+    let lie = Contact {
+        node: asked.id(),
+        addresses: vec!["/ip4/198.51.100.1/udp/1/quic-v1".to_owned()],
+    };
+    // Nobody gets a turn to be dialled where others say.
+    let hinted = std::sync::Arc::clone(&asker.lookup.0.hinted);
+    let _turns = hinted.acquire_many_owned(8).await.unwrap();
+    timeout(HINTED, asker.asks(lie)).await.expect("it is asked at once");
+    assert_eq!(asker.asked("answered"), 1);
+    let told = {
+        let mut core = lock(&asker.lookup.0.core);
+        core.kademlia.find_nodes(Key::node(&asked.id()), Duration::ZERO);
+        core.kademlia.poll_action()
+    };
+    assert!(
+        matches!(&told, Some(Action::Ask { to, .. }) if to.addresses == said()),
+        "{told:?}"
+    );
 }
