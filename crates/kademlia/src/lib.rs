@@ -22,6 +22,7 @@ mod table;
 mod tests;
 
 pub use key::{Distance, Key};
+pub use lookup::Standing;
 pub use message::{Contact, MAX_MESSAGE_BYTES, Malformed};
 pub use node::{Action, Config, Event, Instant, Kademlia, LookupId, Refused, RequestId};
 pub use provider::{MAX_PROVIDER_BYTES, Provider};

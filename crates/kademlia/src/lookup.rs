@@ -8,6 +8,31 @@ use crate::key::{Distance, Key};
 use crate::message::Contact;
 use crate::provider::Provider;
 
+/// Contacts of one answer that are asked although nothing is known of them: the closest.
+const UNKNOWN_CONTACTS: usize = 8;
+/// Providers of one lookup that are taken note of although nothing is known of them.
+const UNKNOWN_PROVIDERS: usize = 128;
+
+/// What is known of a node that a member tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is a member.
+    Member,
+    /// Nothing: it may be a member, or made up by who tells of it.
+    Unknown,
+    /// It was put out.
+    Out,
+}
+
+/// A provider that was found.
+#[derive(Debug)]
+struct Found {
+    word: Provider,
+    is_member: bool,
+    /// How many members told of it.
+    told: u32,
+}
+
 /// What a lookup is for.
 #[derive(Debug)]
 pub(crate) enum Aim {
@@ -45,7 +70,7 @@ pub(crate) struct Lookup {
     pub(crate) aim: Aim,
     /// By distance, the closest first.
     candidates: BTreeMap<Distance, Candidate>,
-    pub(crate) providers: BTreeMap<NodeId, Provider>,
+    providers: BTreeMap<NodeId, Found>,
     /// How many were asked.
     pub(crate) asked: u32,
     /// The longest way from one to the next that brought something.
@@ -108,7 +133,9 @@ impl Lookup {
     }
 
     fn is_enough(&self) -> bool {
-        matches!(self.aim, Aim::Providers(wanted) if self.providers.len() >= wanted)
+        // Anybody can make up providers of whom nothing is known: they end nothing.
+        let members = self.providers.values().filter(|found| found.is_member);
+        matches!(self.aim, Aim::Providers(wanted) if members.count() >= wanted)
     }
 
     pub(crate) fn slow(&mut self, distance: &Distance) {
@@ -125,32 +152,75 @@ impl Lookup {
         }
     }
 
-    pub(crate) fn answered(&mut self, distance: &Distance, closer: Vec<Contact>, providers: Vec<Provider>) {
+    /// A candidate has answered. Of the nodes that it tells of none was put out.
+    pub(crate) fn answered(
+        &mut self,
+        distance: &Distance,
+        closer: Vec<(Contact, Standing)>,
+        providers: Vec<(Provider, Standing)>,
+    ) {
         let Some(candidate) = self.candidates.get_mut(distance) else {
             return;
         };
         candidate.state = State::Answered;
         let hops = candidate.hops;
-        let is_new = |contact: &Contact| {
-            !self
-                .candidates
-                .contains_key(&self.key.distance(&Key::node(&contact.node)))
-        };
-        let news: Vec<Contact> = closer.into_iter().filter(is_new).collect();
-        if !providers.is_empty()
-            || news
-                .iter()
-                .any(|contact| self.key.distance(&Key::node(&contact.node)) < *distance)
-        {
+        let mut news: BTreeMap<Distance, (Contact, Standing)> = closer
+            .into_iter()
+            .map(|told| (self.key.distance(&Key::node(&told.0.node)), told))
+            .filter(|(distance, _)| !self.candidates.contains_key(distance))
+            .collect();
+        let mut room = UNKNOWN_CONTACTS;
+        news.retain(|_, (_, standing)| {
+            let is_unknown = *standing == Standing::Unknown;
+            let stays = !is_unknown || room > 0;
+            room = room.saturating_sub(usize::from(is_unknown));
+            stays
+        });
+        let is_closer = news.first_key_value().is_some_and(|(new, _)| new < distance);
+        if !providers.is_empty() || is_closer {
             self.hops = self.hops.max(hops);
         }
-        news.into_iter().for_each(|contact| self.add(contact, hops + 1));
-        for provider in providers {
-            let known = self.providers.get(&provider.node);
-            if known.is_none_or(|known| known.time < provider.time) {
-                self.providers.insert(provider.node, provider);
+        news.into_values().for_each(|(contact, _)| self.add(contact, hops + 1));
+        let mut words: BTreeMap<NodeId, (Provider, Standing)> = BTreeMap::new();
+        for told in providers {
+            // Each member tells of each provider once, however often it does.
+            let known = words.get(&told.0.node);
+            if known.is_none_or(|(known, _)| known.time < told.0.time) {
+                words.insert(told.0.node, told);
             }
         }
+        words
+            .into_values()
+            .for_each(|(word, standing)| self.found_provider(word, standing == Standing::Member));
+    }
+
+    /// Takes note of a provider that one member more tells of, or that gave its word to this node itself.
+    pub(crate) fn found_provider(&mut self, word: Provider, is_member: bool) {
+        let told = 1;
+        if let Some(found) = self.providers.get_mut(&word.node) {
+            found.told += told;
+            found.is_member |= is_member;
+            if found.word.time < word.time {
+                found.word = word;
+            }
+            return;
+        }
+        let unknown = self.providers.values().filter(|found| !found.is_member);
+        if is_member || unknown.count() < UNKNOWN_PROVIDERS {
+            self.providers.insert(word.node, Found { word, is_member, told });
+        }
+    }
+
+    /// The providers: members whose word is newest first, then those of whom nothing is known and most members told. A
+    /// real one is told of by many, one that was made up only by who made it up.
+    pub(crate) fn into_providers(self) -> Vec<Provider> {
+        let mut all: Vec<Found> = self.providers.into_values().collect();
+        all.sort_by_key(|found| {
+            let told = if found.is_member { 0 } else { found.told };
+            let (told, time) = (std::cmp::Reverse(told), std::cmp::Reverse(found.word.time));
+            (!found.is_member, told, time, found.word.node)
+        });
+        all.into_iter().map(|found| found.word).collect()
     }
 
     /// The closest that answered.

@@ -7,7 +7,7 @@ use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 use serde_bytes::ByteBuf;
 
 use crate::key::{Distance, Key};
-use crate::lookup::{Aim, Lookup};
+use crate::lookup::{Aim, Lookup, Standing};
 use crate::message::{Answer, Contact, MAX_CONTACTS, MAX_PROVIDERS, Malformed, Request};
 use crate::provider::Provider;
 use crate::store::Store;
@@ -110,7 +110,8 @@ pub enum Event {
         lookup: LookupId,
         /// The closest that answered.
         nodes: Vec<Contact>,
-        /// Who provides it, verified; those whose word is newest first.
+        /// Who provides it, each by its own signed word: members first, the newest word before others; then those of whom
+        /// it is not known whether they are, those of whom most members told before others.
         providers: Vec<Provider>,
         /// How many were asked.
         asked: u32,
@@ -242,7 +243,8 @@ impl Kademlia {
         }
     }
 
-    /// A member is there, as a connection shows.
+    /// A member is there, as a connection shows. Its addresses, which others are told, are those that it says itself, or at
+    /// which it was reached; without any, those that are known stay.
     pub fn heard(&mut self, contact: Contact, now: Instant) {
         if contact.node != self.local {
             self.table.heard(contact.bounded());
@@ -279,13 +281,14 @@ impl Kademlia {
         self.begin(key, Aim::Nodes, now)
     }
 
-    /// Looks for providers, until `wanted` of them are found or everybody close to the key was asked; `None` where too
-    /// many lookups are under way.
+    /// Looks for providers, until `wanted` of them that are members are found or everybody close to the key was asked;
+    /// `None` where too many lookups are under way.
     pub fn find_providers(&mut self, key: Key, wanted: usize, now: Instant, wall: UnixTime) -> Option<LookupId> {
         let id = self.begin(key, Aim::Providers(wanted), now)?;
         let known: Vec<Provider> = self.store.of(&key, wall).into_iter().cloned().collect();
         if let Some(lookup) = self.lookups.get_mut(&id) {
-            lookup.providers.extend(known.into_iter().map(|word| (word.node, word)));
+            // Who gave its word to this node was a member.
+            known.into_iter().for_each(|word| lookup.found_provider(word, true));
         }
         self.go_on(id, now);
         Some(id)
@@ -361,8 +364,7 @@ impl Kademlia {
                 hops,
             }),
             Aim::Providers(_) => {
-                let mut providers: Vec<Provider> = lookup.providers.into_values().collect();
-                providers.sort_by_key(|word| (std::cmp::Reverse(word.time), word.node));
+                let providers = lookup.into_providers();
                 self.events.push_back(Event::Providers {
                     lookup: id,
                     nodes,
@@ -437,20 +439,24 @@ impl Kademlia {
         Ok(Answer { closer, providers }.encode())
     }
 
-    /// A member has answered. Of what it says only what can be verified is believed; `is_member` tells who may be asked.
+    /// A member has answered. Of what it says only what can be verified is believed; `standing` tells what is known of the
+    /// nodes that it tells of, and `may_dial` at which of their addresses they may be dialled. Where it is itself,
+    /// [`heard`](Self::heard) is to say: it may have been asked where another said that it is.
     pub fn answered(
         &mut self,
         id: RequestId,
         bytes: &[u8],
         now: Instant,
         wall: UnixTime,
-        mut is_member: impl FnMut(&NodeId) -> bool,
+        mut standing: impl FnMut(&NodeId) -> Standing,
+        mut may_dial: impl FnMut(&str) -> bool,
     ) {
         let Ok(answer) = Answer::decode(bytes) else {
             return self.failed(id, now);
         };
         let Some(open) = self.requests.remove(&id) else { return };
-        self.heard(open.to, now);
+        let addresses = Vec::new();
+        self.heard(Contact { addresses, ..open.to }, now);
         let distance = match open.what {
             What::Step(distance) => distance,
             What::Keep => return self.given(open.lookup, Some(true)),
@@ -459,17 +465,23 @@ impl Kademlia {
             return;
         };
         let closer = answer.closer.into_iter().filter(|contact| contact.node != self.local);
-        let closer = closer.filter(|contact| is_member(&contact.node)).collect();
+        let closer = closer.map(|mut contact| {
+            contact.addresses.retain(|address| may_dial(address));
+            let standing = standing(&contact.node);
+            (contact, standing)
+        });
+        let closer = closer.filter(|(_, standing)| *standing != Standing::Out).collect();
         let mut providers = Vec::new();
         for word in answer.providers {
             if let Ok(word) = Provider::verify(&word, &self.network)
                 && word.key == lookup.key
                 && word.expires > wall
             {
-                providers.push(word);
+                let standing = standing(&word.node);
+                providers.push((word, standing));
             }
         }
-        providers.retain(|word| is_member(&word.node));
+        providers.retain(|(_, standing)| *standing != Standing::Out);
         lookup.answered(&distance, closer, providers);
         self.go_on(open.lookup, now);
     }

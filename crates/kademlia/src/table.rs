@@ -48,18 +48,25 @@ impl Table {
         self.buckets.get_mut(self.local.distance(key).bucket()?)
     }
 
-    /// A member has answered or asked: it is there. `true` if it is in the table; if not, it waits for a place.
+    /// A member has answered or asked: it is there. `true` if it is in the table; if not, it waits for a place. Where it
+    /// comes without addresses, those that are known stay.
     pub fn heard(&mut self, contact: Contact) -> bool {
         let size = self.size;
         let key = Key::node(&contact.node);
         let Some(bucket) = self.bucket(&key) else { return false };
         let failures = 0;
-        let known = Known { key, contact, failures };
+        let mut known = Known { key, contact, failures };
         let is_it = |other: &Known| other.key == key;
-        bucket.waiting.retain(|other| !is_it(other));
-        if let Some(at) = bucket.live.iter().position(is_it) {
-            bucket.live.remove(at);
-        } else if bucket.live.len() >= size {
+        let waiting = bucket.waiting.iter().position(is_it);
+        let live = bucket.live.iter().position(is_it);
+        let before = waiting.and_then(|at| bucket.waiting.remove(at));
+        let before = live.and_then(|at| bucket.live.remove(at)).or(before);
+        if let Some(before) = before
+            && known.contact.addresses.is_empty()
+        {
+            known.contact.addresses = before.contact.addresses;
+        }
+        if live.is_none() && bucket.live.len() >= size {
             bucket.waiting.push_back(known);
             let surplus = bucket.waiting.len().saturating_sub(size);
             bucket.waiting.drain(..surplus);

@@ -140,7 +140,7 @@ impl Network {
             }
             Happening::Answer(to, request, bytes) if !self.dead.contains(&to) => {
                 let (node, _) = self.nodes.get_mut(&to).unwrap();
-                node.answered(request, &bytes, now, wall, |_| true);
+                node.answered(request, &bytes, now, wall, |_| Standing::Member, |_| true);
                 self.settle(to);
             }
             Happening::Timeout(id) if !self.dead.contains(&id) => {
@@ -325,7 +325,11 @@ fn a_member_that_lies_changes_nothing_that_counts() {
             .collect(),
     };
     let stranger = keypair(3).node_id();
-    node.answered(id, &answer.encode(), later, wall, |node| *node != stranger);
+    let standing = |node: &NodeId| match *node == stranger {
+        true => Standing::Out,
+        false => Standing::Member,
+    };
+    node.answered(id, &answer.encode(), later, wall, standing, |_| true);
     while let Some(Action::Ask { id, .. }) = node.poll_action() {
         node.failed(id, later);
     }
@@ -334,6 +338,145 @@ fn a_member_that_lies_changes_nothing_that_counts() {
         matches!(&event, Some(Event::Providers { lookup: of, providers, .. }) if *of == lookup && providers.is_empty()),
         "{event:?}"
     );
+}
+
+/// A node that knows so many others.
+fn knowing(others: std::ops::Range<u32>) -> Kademlia {
+    let network = keypair(u32::MAX).network_id();
+    let mut node = Kademlia::new(keypair(0).node_id(), network, Config::default());
+    others.for_each(|other| node.heard(contact(keypair(other).node_id()), Duration::ZERO));
+    node
+}
+
+/// Who is asked now.
+fn asked(node: &mut Kademlia) -> Vec<(RequestId, Contact)> {
+    let actions = std::iter::from_fn(|| node.poll_action());
+    actions.map(|Action::Ask { id, to, .. }| (id, to)).collect()
+}
+
+#[test]
+fn few_of_those_that_a_member_makes_up_are_asked_and_only_where_they_may_be_dialled() {
+    let mut node = knowing(1..2);
+    let lookup = node.find_nodes(thing(1), Duration::ZERO).unwrap();
+    let [(id, _)] = asked(&mut node)[..] else {
+        unreachable!()
+    };
+    let mut closer: Vec<Contact> = (100..120).map(|other| contact(keypair(other).node_id())).collect();
+    closer[19].addresses.push("/ip4/127.0.0.1/tcp/22".to_owned());
+    let [known, out] = [closer[19].node, closer[18].node];
+    let answer = message::Answer {
+        closer: closer.clone(),
+        providers: Vec::new(),
+    };
+    let standing = |node: &NodeId| match *node {
+        node if node == known => Standing::Member,
+        node if node == out => Standing::Out,
+        _ => Standing::Unknown,
+    };
+    let may_dial = |address: &str| !address.contains("127.0.0.1");
+    node.answered(id, &answer.encode(), Duration::ZERO, START, standing, may_dial);
+    let mut all: Vec<Contact> = Vec::new();
+    while let next @ [_, ..] = &asked(&mut node)[..] {
+        for (id, to) in next {
+            all.push(to.clone());
+            node.failed(*id, Duration::ZERO);
+        }
+    }
+    // The member, and of the others the closest.
+    closer.retain(|contact| ![known, out].contains(&contact.node));
+    closer.sort_by_key(|contact| thing(1).distance(&Key::node(&contact.node)));
+    let expected = closer.iter().take(8).map(|contact| contact.node).chain([known]);
+    let expected: HashSet<NodeId> = expected.collect();
+    assert_eq!(all.iter().map(|contact| contact.node).collect::<HashSet<_>>(), expected);
+    assert!(
+        all.iter().all(|to| to.addresses == contact(to.node).addresses),
+        "{all:?}"
+    );
+    let event = node.poll_event();
+    assert!(
+        matches!(event, Some(Event::Nodes { lookup: of, asked: 10, .. }) if of == lookup),
+        "{event:?}"
+    );
+}
+
+#[test]
+fn nobody_is_told_where_others_say_that_a_member_is() {
+    let mut node = knowing(1..2);
+    assert!(node.find_nodes(thing(1), Duration::ZERO).is_some());
+    let (id, _) = asked(&mut node).remove(0);
+    let [heard, unheard] = [2, 3].map(|other| keypair(other).node_id());
+    let nowhere = |node| Contact {
+        node,
+        addresses: vec!["/ip4/198.51.100.1/udp/1/quic-v1".to_owned()],
+    };
+    let lie = message::Answer {
+        closer: vec![nowhere(heard), nowhere(unheard)],
+        providers: Vec::new(),
+    };
+    let standing = |_: &NodeId| Standing::Member;
+    node.answered(id, &lie.encode(), Duration::ZERO, START, standing, |_| true);
+    node.heard(contact(heard), Duration::ZERO);
+    let nothing = message::Answer {
+        closer: Vec::new(),
+        providers: Vec::new(),
+    };
+    let requests = asked(&mut node);
+    assert_eq!(requests.len(), 2);
+    for (id, to) in requests {
+        assert_eq!(to, nowhere(to.node), "it is asked there");
+        node.answered(id, &nothing.encode(), Duration::ZERO, START, standing, |_| true);
+    }
+    let ask = message::Request::Nodes(thing(1)).encode();
+    let answer = node.answer(contact(keypair(1).node_id()), &ask, Duration::ZERO, START);
+    let told = message::Answer::decode(&answer.unwrap()).unwrap().closer;
+    let of = |node| told.iter().find(|contact| contact.node == node);
+    assert_eq!(of(heard), Some(&contact(heard)));
+    assert!(
+        of(unheard).is_some_and(|unheard| unheard.addresses.is_empty()),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn providers_that_a_member_makes_up_neither_end_a_lookup_nor_come_before_real_ones() {
+    let mut node = knowing(1..4);
+    let lookup = node.find_providers(thing(1), 1, Duration::ZERO, START).unwrap();
+    let network = keypair(u32::MAX).network_id();
+    let word = |of: u32, since: u64| {
+        let (time, expires) = (UnixTime(START.0 - since), START + Duration::from_secs(3600));
+        Provider::sign(&network, thing(1), time, expires, &keypair(of)).unwrap()
+    };
+    let [member, unknown] = [10, 11].map(|of| keypair(of).node_id());
+    let made_up: Vec<Provider> = (100..116).map(|of| word(of, 0)).collect();
+    let lies: Vec<&Provider> = made_up.iter().collect();
+    let (known, real) = (word(10, 50), word(11, 100));
+    // Who says the same twice has said it once.
+    let answers = [lies.clone(), vec![&real, &real], vec![&real, &known]];
+    let standing = |node: &NodeId| match *node == member {
+        true => Standing::Member,
+        false => Standing::Unknown,
+    };
+    let requests = asked(&mut node);
+    assert_eq!(requests.len(), answers.len());
+    for ((id, _), words) in requests.into_iter().zip(&answers) {
+        assert_eq!(node.poll_event(), None, "it goes on");
+        let words = words.iter().map(|word| serde_bytes::ByteBuf::from(word.bytes()));
+        let answer = message::Answer {
+            closer: Vec::new(),
+            providers: words.collect(),
+        };
+        node.answered(id, &answer.encode(), Duration::ZERO, START, standing, |_| true);
+    }
+    let Some(Event::Providers {
+        lookup: of, providers, ..
+    }) = node.poll_event()
+    else {
+        unreachable!()
+    };
+    let found: Vec<NodeId> = providers.iter().map(|word| word.node).collect();
+    assert_eq!(of, lookup);
+    assert_eq!(found[..2], [member, unknown]);
+    assert_eq!(found.len(), 2 + made_up.len());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod ask;
 mod find;
+mod hints;
 mod provided;
 mod router;
 mod run;
@@ -19,10 +20,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_identity::{Keypair, NodeId};
-use dawn_kademlia::{Config, Contact, Kademlia, LookupId, Provider};
+use dawn_kademlia::{Config, Contact, Kademlia, LookupId, Provider, Standing};
 use dawn_mcp::host::Host;
 use dawn_mesh::Mesh;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +56,8 @@ struct Inner {
     key: Keypair,
     answering: Shares,
     resting: Resting,
+    /// Turns to dial nodes where members say that they are.
+    hinted: Arc<Semaphore>,
     refused: Counts,
     asked: Counts,
     /// Of whom it was told lately that something of it is refused.
@@ -139,6 +142,7 @@ impl Lookup {
             key,
             answering: Shares::new(stream::STREAMS.0, stream::STREAMS.1),
             resting: Resting::default(),
+            hinted: Arc::new(Semaphore::new(ask::HINTS)),
             refused: Counts::default(),
             asked: Counts::default(),
             told: Seldom::default(),
@@ -197,8 +201,14 @@ impl Lookup {
         Contact { node, addresses }
     }
 
-    /// Whether a node was put out. Of whom nothing is known the handshake shows whether it is a member.
-    fn is_out(&self, node: NodeId) -> bool {
-        self.0.members.revoked_at(node).is_some() && !self.0.directory.is_member(node)
+    /// What is known of a node. Of whom nothing is known the handshake shows whether it is a member.
+    fn standing(&self, node: NodeId) -> Standing {
+        if self.0.members.revoked_at(node).is_some() && !self.0.directory.is_member(node) {
+            Standing::Out
+        } else if self.0.directory.addresses_of(node).is_some() {
+            Standing::Member
+        } else {
+            Standing::Unknown
+        }
     }
 }

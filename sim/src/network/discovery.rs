@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dawn_kademlia::{Action, Contact, RequestId};
+use dawn_kademlia::{Action, Contact, RequestId, Standing};
 use rand::RngExt as _;
 
 use super::{Happening, Network, Part, Purpose};
@@ -104,11 +104,15 @@ impl Network {
         if !self.is_passable(from, to) || self.nodes[to].life != life {
             return;
         }
-        let now = self.now();
+        let (contact, now) = (self.contact(from), self.now());
         let (node, roll) = (&mut self.nodes[to], &self.roll);
+        node.kademlia.heard(contact, now);
         let wall = node.wall(now);
-        let is_member = |node: &_| roll.place(node).is_some();
-        node.kademlia.answered(id, bytes, now, wall, is_member);
+        let standing = |node: &_| match roll.place(node) {
+            Some(_) => Standing::Member,
+            None => Standing::Out,
+        };
+        node.kademlia.answered(id, bytes, now, wall, standing, |_| true);
         self.settle_discovery(to);
     }
 }

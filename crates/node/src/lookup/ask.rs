@@ -1,28 +1,36 @@
 //! Asking a member: over the way that there is to it, or where others say that it is.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_identity::NodeId;
-use dawn_kademlia::{Contact, RequestId};
+use dawn_kademlia::{Contact, RequestId, Standing};
 use dawn_mcp::router::Directory as _;
 use dawn_mesh::OpenError;
 use tokio::time::{Instant, timeout};
 
 use super::stream::{self, KADEMLIA, StreamFailure};
-use super::{Lookup, PATIENCE};
+use super::{Lookup, PATIENCE, hints};
 use crate::members::now;
 use crate::sync::lock;
 
-/// How long the addresses that others tell of a known node are dialled before other ways are tried.
-const HINTED: Duration = Duration::from_secs(1);
+/// Nodes that are dialled at once because members say where they are. All dials of this node share the mesh's room for
+/// them, those to its neighbours too.
+pub(super) const HINTS: usize = 8;
+/// How long one waits for its turn.
+const TURN: Duration = Duration::from_secs(2);
+/// How long the addresses that others tell of a known node, which tells none itself, are dialled before other ways are
+/// tried.
+pub(super) const HINTED: Duration = Duration::from_secs(1);
 
 /// Why a member did not answer.
 #[derive(Debug, thiserror::Error)]
 enum AskFailure {
     #[error("it is away")]
     Away,
+    #[error("too many that members tell of are being dialled")]
+    Busy,
     #[error(transparent)]
     Unreachable(#[from] OpenError),
     #[error("it does not answer in time")]
@@ -35,6 +43,7 @@ impl AskFailure {
     fn code(&self) -> &'static str {
         match self {
             Self::Away => "away",
+            Self::Busy => "busy",
             Self::Unreachable(_) => "unreachable",
             Self::Late => "late",
             Self::Stream(StreamFailure::Refused(_)) => "refused",
@@ -73,8 +82,22 @@ impl Lookup {
         match asked.unwrap_or(Err(AskFailure::Late)) {
             Ok(answer) => {
                 self.0.asked.count("answered");
-                let is_member = |node: &NodeId| !self.is_out(*node);
-                self.change(|core, at| core.kademlia.answered(id, &answer, at, now(), is_member));
+                let connected = self.0.mesh.connected();
+                let teller = connected.iter().find(|peer| peer.node == to.node);
+                let is_here = teller
+                    .and_then(|peer| peer.address.as_deref())
+                    .is_some_and(hints::is_here);
+                let members: BTreeSet<NodeId> = connected.iter().map(|peer| peer.node).collect();
+                let standing = |node: &NodeId| match members.contains(node) {
+                    true => Standing::Member,
+                    false => self.standing(*node),
+                };
+                let may_dial = |address: &str| hints::may_be_dialled(address, is_here);
+                let contact = self.contact(to.node);
+                self.change(|core, at| {
+                    core.kademlia.heard(contact, at);
+                    core.kademlia.answered(id, &answer, at, now(), standing, may_dial);
+                });
             }
             Err(error) => {
                 self.0.asked.count(error.code());
@@ -93,17 +116,37 @@ impl Lookup {
             if self.is_away(to.node) || self.0.resting.is_resting(to.node) {
                 return Err(AskFailure::Away);
             }
-            let dialling = mesh.dial_stranger(to.addresses.clone(), to.node);
-            if self.0.directory.addresses_of(to.node).is_none() {
-                // Whoever was only told of is not looked for through other members: it may be made up.
-                dialling.await?;
-            } else if !to.addresses.is_empty() {
+            match self.0.directory.addresses_of(to.node) {
+                // Where it says itself that it is, the mesh knows: what others say may be lies.
+                Some(said) if !said.is_empty() => {}
                 // They are hints: where they lead nowhere, or to somebody else, the mesh knows other ways.
-                let _ = timeout(HINTED, dialling).await;
+                Some(_) if !to.addresses.is_empty() => drop(timeout(HINTED, self.dial(to)).await),
+                Some(_) => {}
+                // Whoever was only told of is not looked for through other members: it may be made up.
+                None => self.dial(to).await?,
             }
         }
         let mut stream = mesh.open(to.node, KADEMLIA).await?;
         Ok(stream::ask(&mut stream, request).await?)
+    }
+
+    /// Dials a node where others say that it is, when it is its turn.
+    async fn dial(&self, to: &Contact) -> Result<(), AskFailure> {
+        let turn = timeout(TURN, Arc::clone(&self.0.hinted).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(AskFailure::Busy);
+        };
+        if self.0.resting.is_resting(to.node) {
+            return Err(AskFailure::Away);
+        }
+        let (mesh, to) = (self.0.mesh.clone(), to.clone());
+        // The mesh goes on dialling when nobody waits for it any more, and so long its turn lasts.
+        let dialling = self.0.tasks.spawn(async move {
+            let dialled = mesh.dial_stranger(to.addresses, to.node).await;
+            drop(turn);
+            dialled
+        });
+        Ok(dialling.await.map_err(|_| AskFailure::Busy)??)
     }
 
     /// Whether a node was there, and is not now.

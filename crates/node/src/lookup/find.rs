@@ -6,7 +6,7 @@ use std::time::Duration;
 use dawn_identity::{AgentAddress, AgentName, NodeId, NodeRef, UnixTime};
 use dawn_kademlia::{Key, LookupId, Provider};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Core, Lookup, Outcome};
 use crate::members::now;
@@ -17,7 +17,7 @@ const LOOKUP: Duration = Duration::from_secs(10);
 const LEARN: Duration = Duration::from_secs(5);
 /// A call waits no longer for what it wants to be found.
 const SEEK: Duration = Duration::from_secs(3);
-/// Providers of one thing that are looked for, and that are met because of it.
+/// Providers of one thing that are looked for, and those unknown ones of a question that are met because of it.
 const PROVIDERS: usize = 8;
 /// Words of one question that are looked for: the longest.
 const WORDS: usize = 4;
@@ -40,7 +40,8 @@ pub struct Provides {
 /// What came of looking through the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sought {
-    /// Who provides it, by its own signed word; of whom is not known it is not known either whether it is a member.
+    /// Who provides it, by its own signed word: those that the registry knows first. Of a few others it is not known whether
+    /// they are members.
     pub providers: Vec<Provides>,
     /// The members closest to what was looked for, which answered.
     pub answered: Vec<NodeId>,
@@ -80,7 +81,7 @@ impl Lookup {
     }
 
     /// Looks for nodes that have an agent, a tool, an address or a name of these words, and meets those that the registry
-    /// does not know.
+    /// does not know: of these only so many that most members told of, as anybody can make some up.
     pub async fn find(&self, words: &[String]) -> Sought {
         let begun = Instant::now();
         let mut words: Vec<&String> = words.iter().collect();
@@ -93,32 +94,41 @@ impl Lookup {
         });
         let outcomes = futures::future::join_all(lookups).await;
         let mut sought = Sought::default();
-        let mut found: BTreeMap<NodeId, Provides> = BTreeMap::new();
+        let mut found: BTreeMap<NodeId, (usize, Provides)> = BTreeMap::new();
         for (word, outcome) in outcomes {
             sought.asked += outcome.asked;
             sought.hops = sought.hops.max(outcome.hops);
             sought.answered.extend(outcome.nodes.iter().map(|contact| contact.node));
-            for provider in &outcome.providers {
-                add(&mut found, word, provider);
+            for (rank, provider) in outcome.providers.iter().enumerate() {
+                add(&mut found, word, rank, provider);
             }
         }
         sought.answered.sort_unstable();
         sought.answered.dedup();
-        sought.providers = found.into_values().collect();
+        let mut found: Vec<(usize, Provides)> = found.into_values().collect();
+        found.sort_by_key(|(rank, _)| *rank);
+        sought.providers = found.into_iter().map(|(_, provides)| provides).collect();
+        self.meet_all(&mut sought.providers).await;
         // Who has most of what was asked for, then who said so last.
         sought
             .providers
-            .sort_by_key(|provides| std::cmp::Reverse((provides.words.len(), provides.said)));
-        self.meet_all(&mut sought.providers).await;
+            .sort_by_key(|provides| std::cmp::Reverse((provides.is_known, provides.words.len(), provides.said)));
         sought.took = begun.elapsed();
         sought
     }
 
-    /// Meets the providers of whom the registry does not know, or some of them.
-    async fn meet_all(&self, providers: &mut [Provides]) {
+    /// Meets the first of the providers of whom the registry does not know; the others of them are dropped.
+    async fn meet_all(&self, providers: &mut Vec<Provides>) {
         let is_known = |node: NodeId| self.0.directory.addresses_of(node).is_some();
-        let unknown = providers.iter().filter(|provides| !is_known(provides.node));
-        let met = unknown.take(PROVIDERS).map(|provides| self.meet(provides.node));
+        let mut room = PROVIDERS;
+        providers.retain_mut(|provides| {
+            provides.is_known = is_known(provides.node);
+            let stays = provides.is_known || room > 0;
+            room = room.saturating_sub(usize::from(!provides.is_known));
+            stays
+        });
+        let unknown = providers.iter().filter(|provides| !provides.is_known);
+        let met = unknown.map(|provides| self.meet(provides.node));
         let _met: Vec<bool> = futures::future::join_all(met).await;
         for provides in providers {
             provides.is_known = is_known(provides.node);
@@ -161,15 +171,22 @@ impl Lookup {
         if self.0.directory.find(&address.node).is_ok() {
             return self.seek_node(&address.node).await;
         }
-        let seeking = async {
-            let outcome = self.providers(key).await;
-            let met = outcome.providers.iter().map(|provider| self.meet(provider.node));
-            futures::future::join_all(met).await.contains(&true)
-        };
-        timeout(SEEK, seeking).await.unwrap_or(false)
+        self.seek_providers(key).await
     }
 
-    /// The same for a node alone.
+    /// Looks for who provides something and meets them, those first that are likeliest to be real; whether any was met.
+    async fn seek_providers(&self, key: Key) -> bool {
+        let until = Instant::now() + SEEK;
+        let Ok(outcome) = timeout_at(until, self.providers(key)).await else {
+            return false;
+        };
+        let first = outcome.providers.iter().take(PROVIDERS);
+        // Who cannot be met has no say in whether another was.
+        let met = first.map(|provider| timeout_at(until, self.meet(provider.node)));
+        futures::future::join_all(met).await.contains(&Ok(true))
+    }
+
+    /// Looks for a node, as [`seek`](Self::seek) does.
     pub(crate) async fn seek_node(&self, node: &NodeRef) -> bool {
         let known = self.0.directory.find(node).ok().map(|view| view.said);
         let seeking = async {
@@ -178,11 +195,7 @@ impl Lookup {
                 (Some(said), _) if said.node == self.0.key.node_id() => false,
                 (Some(said), _) => said.addresses.is_empty() && self.reach(said.node).await,
                 (None, NodeRef::Id(id)) => self.meet(*id).await,
-                (None, NodeRef::Name(name)) => {
-                    let outcome = self.providers(Key::capability(name.as_str())).await;
-                    let met = outcome.providers.iter().map(|provider| self.meet(provider.node));
-                    futures::future::join_all(met).await.contains(&true)
-                }
+                (None, NodeRef::Name(name)) => self.seek_providers(Key::capability(name.as_str())).await,
                 (None, NodeRef::Any) => false,
             }
         };
@@ -190,15 +203,19 @@ impl Lookup {
     }
 }
 
-/// Takes note of a provider of a word.
-fn add(found: &mut BTreeMap<NodeId, Provides>, word: &str, provider: &Provider) {
-    let provides = found.entry(provider.node).or_insert_with(|| Provides {
-        node: provider.node,
-        words: Vec::new(),
-        said: provider.time,
-        expires: provider.expires,
-        is_known: false,
+/// Takes note of a provider of a word, and of its best rank in the lookups.
+fn add(found: &mut BTreeMap<NodeId, (usize, Provides)>, word: &str, rank: usize, provider: &Provider) {
+    let (best, provides) = found.entry(provider.node).or_insert_with(|| {
+        let provides = Provides {
+            node: provider.node,
+            words: Vec::new(),
+            said: provider.time,
+            expires: provider.expires,
+            is_known: false,
+        };
+        (rank, provides)
     });
+    *best = rank.min(*best);
     provides.said = provides.said.max(provider.time);
     provides.expires = provides.expires.max(provider.expires);
     if !provides.words.iter().any(|known| known == word) {

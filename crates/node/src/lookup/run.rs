@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dawn_identity::NodeId;
-use dawn_kademlia::{Action, Event};
+use dawn_kademlia::{Action, Event, Standing};
 use dawn_mesh::PeerEvent;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,8 @@ impl Lookup {
     }
 
     fn forget_who_is_out(&self) {
-        self.change(|core, _| core.kademlia.retain(now(), |node| !self.is_out(*node)));
+        let is_in = |node: &NodeId| self.standing(*node) != Standing::Out;
+        self.change(|core, _| core.kademlia.retain(now(), is_in));
     }
 
     /// What this node has may have changed.

@@ -1,5 +1,7 @@
 //! What lookups promise, over a network in memory in which hardly anybody knows anybody.
 
+mod told;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -152,6 +154,8 @@ impl World {
         let started = self.start(node).await;
         let mut liar = Kademlia::new(started.id(), network, Rules::default());
         liar.heard(contact(250), Duration::ZERO);
+        // Nobody of them is there.
+        (100..140).for_each(|made_up| liar.heard(contact(made_up), Duration::ZERO));
         liar.provide(thing, Duration::ZERO);
         liar.handle_timeout(Duration::ZERO, wall, &started.key, [0; 32]);
         assert_eq!(liar.size().1, 1, "it has a word");
@@ -247,11 +251,11 @@ impl TestNode {
     }
 
     fn refused(&self, code: &str) -> u64 {
-        let refused = self.lookup.refused();
-        refused
-            .iter()
-            .find(|(known, _)| *known == code)
-            .map_or(0, |(_, count)| *count)
+        count(&self.lookup.refused(), code)
+    }
+
+    fn asked(&self, code: &str) -> u64 {
+        count(&self.lookup.asked(), code)
     }
 
     async fn open(&self, to: &Self) -> MeshStream {
@@ -266,6 +270,12 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         }
     };
     assert!(timeout(WITHIN, wait).await.is_ok(), "{what}");
+}
+
+fn count(all: &[(&'static str, u64)], code: &str) -> u64 {
+    all.iter()
+        .find(|(known, _)| *known == code)
+        .map_or(0, |(_, count)| *count)
 }
 
 /// A request as a member asks it.
