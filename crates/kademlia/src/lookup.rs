@@ -40,7 +40,7 @@ pub(crate) enum Aim {
     Nodes,
     /// The same, for the table alone.
     Refresh,
-    /// So many providers.
+    /// So many providers that are members.
     Providers(usize),
     /// The members that are to keep this node's word.
     Provide(Provider),
@@ -196,9 +196,8 @@ impl Lookup {
 
     /// Takes note of a provider that one member more tells of, or that gave its word to this node itself.
     pub(crate) fn found_provider(&mut self, word: Provider, is_member: bool) {
-        let told = 1;
         if let Some(found) = self.providers.get_mut(&word.node) {
-            found.told += told;
+            found.told += 1;
             found.is_member |= is_member;
             if found.word.time < word.time {
                 found.word = word;
@@ -207,6 +206,7 @@ impl Lookup {
         }
         let unknown = self.providers.values().filter(|found| !found.is_member);
         if is_member || unknown.count() < UNKNOWN_PROVIDERS {
+            let told = 1;
             self.providers.insert(word.node, Found { word, is_member, told });
         }
     }

@@ -32,8 +32,9 @@ async fn of_those_that_a_member_makes_up_few_are_asked() {
     let liar = world.start_liar(2, world.network_id(), now(), gold).await;
     liar.links_with(first).await;
     until("it is in the table", || first.lookup.size().members > 0).await;
-    let outcome = first.lookup.look(|core, at| core.kademlia.find_nodes(gold, at)).await;
-    assert_eq!(outcome.asked, 1 + 8, "{outcome:?}");
+    // Looked for as an agent and as a capability: each time the liar is asked, and eight whom it made up.
+    let sought = first.find("silver").await;
+    assert_eq!(sought.asked, 2 * (1 + 8), "{sought:?}");
 }
 
 #[tokio::test]
