@@ -50,6 +50,11 @@ async fn the_network_is_asked_who_has_something_and_says_how_it_was_found() {
     for word in ["probe", "lab:probe", "lab"] {
         let answer = found(&others[2], word, "lab").await;
         assert_eq!(answer["network"]["providers"].as_array().unwrap().len(), 1, "{answer}");
+        assert!(!answer["found"].as_array().unwrap().is_empty(), "{word}: {answer}");
+    }
+    for (node, address) in [(home, "lab:probe"), (lab, "lab:probe")] {
+        let answer = node.dawn(&["find", address]).await.success().json();
+        assert_eq!(answer["found"][0]["address"], address, "{answer}");
     }
     let words = home.words(&["find", "--network", "echo"]).await.success();
     assert!(
@@ -62,6 +67,12 @@ async fn the_network_is_asked_who_has_something_and_says_how_it_was_found() {
     let nothing = home.dawn(&["find", "nothing-like-it"]).await;
     assert_eq!(nothing.code, 5);
     assert!(nothing.json()["network"]["asked"].as_u64() >= Some(1), "{nothing:?}");
+    // Who does not answer may know better.
+    others[0].pause();
+    let silent = home.dawn(&["find", "nothing-like-that"]).await;
+    assert_eq!(silent.code, 5);
+    assert_eq!(names(&silent.json()["network"]["silent"]), ["desk"], "{silent:?}");
+    others[0].go_on();
     eventually("everybody is in the table", async || {
         home.metric("dawn_kademlia_members").await == 4
     })

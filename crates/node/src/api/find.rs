@@ -43,12 +43,26 @@ fn weight(text: &str, word: &str, most: f64) -> f64 {
     }
 }
 
+/// Whether a text that is a sentence has a word in it: one as short as `sh` is in too many others.
+fn is_said(text: &str, word: &str) -> bool {
+    /// Words that are to stand alone are shorter, letters.
+    const SHORT: usize = 3;
+    let text = text.to_lowercase();
+    word.chars().count() >= SHORT
+        || text
+            .split(|letter: char| !letter.is_alphanumeric())
+            .any(|part| part == word)
+}
+
 /// How well texts fit all words, from 0 to 1, and where they are; `None` where a word is nowhere.
 fn fit(words: &[String], texts: &[(&'static str, &str, f64)]) -> Option<(f64, Vec<Match>)> {
     let (mut total, mut matches) = (0.0, Vec::<Match>::new());
     for word in words {
         let mut best = 0.0;
         for (place, text, most) in texts {
+            if *place == "description" && !is_said(text, word) {
+                continue;
+            }
             let weight = weight(text, word, *most);
             if weight > 0.0 && !matches.iter().any(|known| known.place == *place && known.text == *text) {
                 let text = (*text).to_owned();
@@ -66,8 +80,12 @@ fn fit(words: &[String], texts: &[(&'static str, &str, f64)]) -> Option<(f64, Ve
     Some((total / words.len() as f64, matches))
 }
 
-fn texts(agent: &AgentSummary) -> Vec<(&'static str, &str, f64)> {
+/// The texts of an agent. Its address counts where one is looked for: every agent of a node has the node's name in it.
+fn texts<'a>(agent: &'a AgentSummary, address: &'a str, words: &[String]) -> Vec<(&'static str, &'a str, f64)> {
     let mut texts = vec![("name", agent.name.as_str(), 1.0), ("title", agent.title.as_str(), 0.8)];
+    if words.iter().any(|word| word.contains(':')) {
+        texts.push(("address", address, 1.0));
+    }
     for tool in &agent.tools {
         texts.push(("tool", &tool.name, 0.9));
         texts.push(("description", &tool.description, 0.5));
@@ -96,9 +114,10 @@ fn found(state: &NodeState, view: &NodeView, words: &[String]) -> Vec<(bool, f64
         (view.online, score, value)
     });
     let agents = said.agents.iter().filter_map(|agent| {
-        let (score, matches) = fit(words, &texts(agent))?;
+        let address = format!("{}:{}", said.name, agent.name);
+        let (score, matches) = fit(words, &texts(agent, &address, words))?;
         let value = json!({
-            "kind": "agent", "address": format!("{}:{}", said.name, agent.name), "node": node, "name": agent.name,
+            "kind": "agent", "address": address, "node": node, "name": agent.name,
             "title": agent.title, "online": view.online, "state": agent.state, "this": is_this, "latency_ms": latency,
             "score": rounded(score), "matches": shown(&matches),
         });
@@ -115,8 +134,11 @@ pub(super) async fn find(
     const WORDS: usize = 16;
     let words: Vec<String> = wanted.capability.split_whitespace().map(str::to_lowercase).collect();
     if words.is_empty() || words.len() > WORDS {
-        let message = format!("what is to be found? `?capability=WORDS`, {WORDS} words at most");
-        return Err(ApiError::bad_request(message));
+        let message = format!(
+            "what is to be found? It takes 1 to {WORDS} words, and there are {}",
+            words.len()
+        );
+        return Err(ApiError::bad_request(message).next("dawn find read file"));
     }
     let mut found = all(&state, &words);
     let mut network = Value::Null;
@@ -126,9 +148,12 @@ pub(super) async fn find(
         // Of who was met the registry knows by now.
         found = all(&state, &words);
     }
-    Ok(Json(
-        json!({ "capability": wanted.capability, "found": found, "network": network }),
-    ))
+    Ok(Json(json!({
+        "capability": wanted.capability,
+        "found": found,
+        "network": network,
+        "not_member_because": state.members.standing().err(),
+    })))
 }
 
 /// All that the registry knows of.
@@ -152,6 +177,7 @@ fn looked(state: &NodeState, sought: &Sought) -> Value {
     json!({
         "providers": sought.providers.iter().map(provides).collect::<Vec<Value>>(),
         "answered": sought.answered.iter().copied().map(named).collect::<Vec<Value>>(),
+        "silent": sought.silent.iter().copied().map(named).collect::<Vec<Value>>(),
         "asked": sought.asked,
         "hops": sought.hops,
         "ms": (sought.took.as_secs_f64() * 1e6).round() / 1e3,
@@ -181,12 +207,30 @@ mod tests {
         ];
         let mut notes = AgentSummary::starting("notes".parse().unwrap());
         notes.tools = vec![tool("write", "Adds a note")];
-        let score = |text: &str, agent: &AgentSummary| fit(&words(text), &texts(agent)).map(|(score, _)| score);
+        let score = |text: &str, agent: &AgentSummary| {
+            let words = words(text);
+            let address = format!("lab:{}", agent.name);
+            fit(&words, &texts(agent, &address, &words)).map(|(score, _)| score)
+        };
         assert!(score("ADD numbers", &calculator).is_some());
         assert_eq!(score("add numbers", &notes), None);
         assert!(score("add", &calculator) > score("add", &notes));
         assert_eq!(score("calculator", &calculator), Some(1.0));
-        let (_, matches) = fit(&words("add"), &texts(&calculator)).unwrap();
+        assert_eq!(
+            score("LAB:calculator", &calculator),
+            Some(1.0),
+            "its address is as good as its name"
+        );
+        assert_eq!(score("lab:calculator", &notes), None);
+        assert_eq!(
+            score("lab", &notes),
+            None,
+            "the name of its node alone does not find an agent"
+        );
+        notes.tools.push(tool("run", "Runs it in a shared place"));
+        assert_eq!(score("sh", &notes), None, "a short word is part of many");
+        assert!(score("it", &notes).is_some() && score("share", &notes).is_some());
+        let (_, matches) = fit(&words("add"), &texts(&calculator, "lab:calculator", &[])).unwrap();
         assert_eq!((matches[0].place, matches[0].text.as_str()), ("tool", "add"));
     }
 }

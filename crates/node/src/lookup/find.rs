@@ -45,6 +45,8 @@ pub struct Sought {
     pub providers: Vec<Provides>,
     /// The members closest to what was looked for, which answered.
     pub answered: Vec<NodeId>,
+    /// Those that were asked meanwhile and did not answer: what only they know is not among it.
+    pub silent: Vec<NodeId>,
     /// How many members were asked, in all lookups.
     pub asked: u32,
     /// How many, one after the other, led to what was found: the most of any lookup.
@@ -105,6 +107,10 @@ impl Lookup {
         }
         sought.answered.sort_unstable();
         sought.answered.dedup();
+        sought.silent = self.0.silent.since(begun);
+        sought
+            .silent
+            .retain(|node| sought.answered.binary_search(node).is_err() && self.0.directory.is_member(*node));
         let mut found: Vec<(usize, Provides)> = found.into_values().collect();
         found.sort_by_key(|(rank, _)| *rank);
         sought.providers = found.into_iter().map(|(_, provides)| provides).collect();

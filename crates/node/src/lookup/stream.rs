@@ -125,8 +125,15 @@ impl Lookup {
     /// Takes note of something that is refused.
     fn refuse(&self, from: NodeId, code: &'static str, message: &str) {
         self.0.refused.count(code);
-        if self.0.told.may_speak_of((from, code)) {
-            tracing::warn!(%from, code, message, "what a member asked for is refused");
+        if !self.0.told.may_speak_of((from, code)) {
+            return;
+        }
+        match code {
+            // Streams end with their connections, and many wait for a node that stood still for a while.
+            "broken" | "late" | "busy" => {
+                tracing::info!(%from, code, message, "a member asked for something, and is not answered");
+            }
+            _ => tracing::warn!(%from, code, message, "what a member asked for is refused"),
         }
     }
 }
