@@ -102,6 +102,9 @@ pub enum NodeError {
         /// As it was named.
         name: String,
     },
+    /// Several ask to be let in under one name.
+    #[error("several ask to be let in as {0}")]
+    SeveralRequests(String),
     /// Something of that name exists.
     #[error("{what} {name} exists already")]
     Exists {
@@ -161,6 +164,7 @@ impl NodeError {
             Self::NotAllowed(_) => "not_allowed",
             Self::TooManyRevocations(_) => "too_many_revocations",
             Self::NotFound { .. } => "not_found",
+            Self::SeveralRequests(_) => "ambiguous",
             Self::Exists { .. } => "exists",
             Self::Agent(_) => "agent",
             Self::NoProgram(_) => "no_program",
@@ -211,9 +215,10 @@ impl NodeError {
             }
             Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
             Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
+            Self::NotFound { what: "request", .. } => "see `dawn requests`".to_owned(),
+            Self::SeveralRequests(_) => "name the one by its id, as `dawn requests` shows it".to_owned(),
             Self::NotFound {
-                what: "key" | "pin" | "request",
-                ..
+                what: "key" | "pin", ..
             } => "see `dawn keys list`".to_owned(),
             Self::SharedKey(_) => "make one with `openssl rand -base64 32`, the same for both nodes".to_owned(),
             _ => return None,

@@ -410,20 +410,28 @@ impl Members {
         self.0.store.requests().await
     }
 
-    /// Decides about somebody who waits.
+    /// Decides about somebody who waits, named by the request's id or by the name under which it asks.
     ///
     /// # Errors
-    /// Nobody waits under that id, or the store failed.
-    pub async fn decide(&self, id: &str, verdict: Verdict) -> Result<RequestRow, NodeError> {
+    /// Nobody waits under that id or name, several wait under that name, or the store failed.
+    pub async fn decide(&self, request: &str, verdict: Verdict) -> Result<RequestRow, NodeError> {
         let unknown = || NodeError::NotFound {
             what: "request",
-            name: id.to_owned(),
+            name: request.to_owned(),
         };
-        if !self.0.store.decide(id, verdict).await? {
+        let waiting = self.0.store.requests().await?;
+        let by_id = waiting.iter().find(|row| row.id == request);
+        let mut by_name = waiting.iter().filter(|row| row.name.as_str() == request);
+        let row = match (by_id, by_name.next(), by_name.next()) {
+            (Some(row), ..) | (None, Some(row), None) => row,
+            (None, None, _) => return Err(unknown()),
+            (None, Some(_), Some(_)) => return Err(NodeError::SeveralRequests(request.to_owned())),
+        };
+        if !self.0.store.decide(&row.id, verdict).await? {
             return Err(unknown());
         }
         self.0.decided.notify_waiters();
-        self.0.store.request(id).await?.ok_or_else(unknown)
+        self.0.store.request(&row.id).await?.ok_or_else(unknown)
     }
 
     /// Recent admissions by this node.

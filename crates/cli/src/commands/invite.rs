@@ -75,7 +75,7 @@ enum InviteCommand {
 /// Approve or deny a request to join
 #[derive(Debug, Args)]
 pub(crate) struct RequestArgs {
-    /// The request, as `dawn requests` shows it
+    /// The request's id, or the name under which it asks, as `dawn requests` shows them
     id: String,
 }
 

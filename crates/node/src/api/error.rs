@@ -121,7 +121,7 @@ impl From<crate::error::NodeError> for ApiError {
         let status = match &error {
             NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
             NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
-            NodeError::Exists { .. } => StatusCode::CONFLICT,
+            NodeError::Exists { .. } | NodeError::SeveralRequests(_) => StatusCode::CONFLICT,
             NodeError::Config(_) | NodeError::NoProgram(_) | NodeError::SharedKey(_) => StatusCode::BAD_REQUEST,
             _ => return Self::internal(&error),
         };
