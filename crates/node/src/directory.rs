@@ -24,7 +24,7 @@ mod tests;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence as Present, ToolList};
 use dawn_mesh::Mesh;
+use dawn_registry::AgentSummary;
 use dawn_registry::log::Entry;
 use dawn_registry::replica::{Limits, Replica};
 use serde_json::json;
@@ -86,6 +87,8 @@ struct Inner {
     started: Instant,
     /// Nodes that were found on the local network.
     discovered: Mutex<BTreeSet<NodeId>>,
+    /// The log says that this node was put out, or said so before it was started.
+    has_left: AtomicBool,
     refusing: Refusing,
     told: Mutex<Told>,
     sessions: Sessions,
@@ -175,6 +178,7 @@ impl Directory {
         let talk = Talk::new(&key, members.network(), epoch, gossip.gossip());
         let journal = Journal::open(&store, local).await?;
         let bytes = AtomicUsize::new(replica.bytes());
+        let has_left = AtomicBool::new(members.is_out());
         let inner = Inner {
             book: Arc::new(tokio::sync::Mutex::new(Book::new(replica, journal))),
             known: Mutex::new(known),
@@ -191,6 +195,7 @@ impl Directory {
             epoch: AtomicU64::new(epoch),
             started: Instant::now(),
             discovered: Mutex::default(),
+            has_left,
             refusing: Refusing::default(),
             told: Mutex::default(),
             sessions: Sessions::default(),
@@ -416,6 +421,25 @@ fn meant(said: &str, names: &[String]) -> String {
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
+impl Directory {
+    /// The agents of nodes that are not online, as they said last.
+    #[must_use]
+    pub fn agents_away(&self) -> Vec<AgentEntry> {
+        let away = self.nodes().into_iter().filter(|view| !view.online);
+        away.flat_map(|view| entries(&view, view.said.agents.clone())).collect()
+    }
+}
+
+/// Agents of a node, as the router and the API know them.
+fn entries(view: &NodeView, agents: Vec<AgentSummary>) -> Vec<AgentEntry> {
+    let entry = |summary| AgentEntry {
+        node: view.said.node,
+        node_name: view.said.name.clone(),
+        summary,
+    };
+    agents.into_iter().map(entry).collect()
+}
+
 impl dawn_mcp::router::Directory for Directory {
     fn resolve(&self, node: &NodeRef) -> Result<NodeId, Fault> {
         // Asked for every call: nothing is copied unless there is something to explain.
@@ -464,11 +488,7 @@ impl dawn_mcp::router::Directory for Directory {
                 } else {
                     view.said.agents.clone()
                 };
-                agents.into_iter().map(move |summary| AgentEntry {
-                    node: view.said.node,
-                    node_name: view.said.name.clone(),
-                    summary,
-                })
+                entries(&view, agents)
             })
             .collect()
     }

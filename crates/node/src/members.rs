@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dawn_channel::StaticPublic;
 use dawn_identity::{
-    Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Keypair, Membership,
+    Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Issuer, Keypair, Membership,
     NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
 };
 use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
@@ -535,9 +535,11 @@ impl Members {
             return Ok(false);
         }
         self.look_at_standing();
-        self.0
-            .events
-            .say("member.revoked", &serde_json::json!({ "node": node }));
+        let (name, by) = (self.name_of(node), self.put_out_by(node));
+        self.0.events.say(
+            "member.revoked",
+            &serde_json::json!({ "node": node, "name": name, "by": by }),
+        );
         if let Some(mesh) = self.mesh() {
             mesh.publish(REVOCATION, bytes);
         }
@@ -575,6 +577,27 @@ impl Members {
     /// When a node was put out last, if it ever was.
     pub(crate) fn revoked_at(&self, node: NodeId) -> Option<UnixTime> {
         lock(&self.0.revocations).revoked_at(&node)
+    }
+
+    /// Who put a node out last, in words, if anybody ever did: an admin, or who holds the network's key.
+    pub(crate) fn put_out_by(&self, node: NodeId) -> Option<String> {
+        let issuer = lock(&self.0.revocations).latest(&node).map(Revocation::issuer)?;
+        Some(match issuer {
+            Issuer::Network(_) => "the owner".to_owned(),
+            Issuer::Node(admin) => self
+                .name_of(admin)
+                .map_or_else(|| admin.to_string(), |name| name.to_string()),
+        })
+    }
+
+    /// The name of a node, by its chain that was heard of last.
+    pub(crate) fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        if node == self.0.node {
+            return Some(self.own().name);
+        }
+        let chain = lock(&self.0.heard).get(&node).cloned()?;
+        let chain = CertificateChain::decode(&chain).ok()?;
+        Some(chain.leaf.claims().name.clone())
     }
 
     /// Whether this node is known to be no member any more.

@@ -69,6 +69,9 @@ struct Head {
 
 #[derive(Debug, Deserialize)]
 struct Clock {
+    /// Earlier starts have been seen whole.
+    #[serde(default)]
+    floor: u64,
     incarnations: Vec<Dot>,
 }
 

@@ -1,8 +1,11 @@
 //! `/api/registry`: what is known of every node, what happened, and what a member says differently.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::Json;
 use axum::extract::{Query, State};
 use dawn_identity::{NodeId, NodeRef, UnixTime};
+use dawn_mcp::fault::Fault;
 use dawn_registry::delta::{Element, Key};
 use dawn_registry::log::{Entry, What};
 use dawn_registry::{AgentSummary, NodeElement, log};
@@ -24,12 +27,14 @@ pub(super) struct Only {
     node: Option<String>,
 }
 
+fn reference(node: &str) -> Result<NodeRef, ApiError> {
+    node.parse()
+        .map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))
+}
+
 /// The node that is meant, also one of which all has expired.
 pub(super) fn find(state: &NodeState, node: &str) -> Result<NodeId, ApiError> {
-    let reference: NodeRef = node
-        .parse()
-        .map_err(|error| ApiError::bad_request(format!("{node:?} is neither a node's name nor its id ({error})")))?;
-    Ok(state.directory.find_any(&reference)?)
+    Ok(state.directory.find_any(&reference(node)?)?)
 }
 
 fn named(state: &NodeState, node: NodeId) -> Value {
@@ -109,13 +114,16 @@ fn shown(state: &NodeState, held: &Held, nodes: &[NodeView], at: UnixTime) -> Va
 pub(super) async fn dump(State(state): State<NodeState>, Query(only): Query<Only>) -> Result<Json<Value>, ApiError> {
     let only = only.node.map(|node| find(&state, &node)).transpose()?;
     let mut held = state.directory.held(only).await;
+    let elements = held.iter().flat_map(|held| &held.elements);
+    let bytes: usize = elements.map(|element| element.value.bytes().len()).sum();
     held.sort_by_cached_key(|held| (state.directory.name_of(held.node), held.node));
     let (nodes, at) = (state.directory.nodes(), now());
     let shown: Vec<Value> = held.iter().map(|held| shown(&state, held, &nodes, at)).collect();
     Ok(Json(json!({
         "node": named(&state, state.node_id()),
         "epoch": state.directory.epoch(),
-        "bytes": state.directory.bytes(),
+        "bytes": bytes,
+        "memory_bytes": state.directory.bytes(),
         "nodes": shown,
     })))
 }
@@ -136,7 +144,33 @@ fn kind(entry: &Entry) -> &str {
     }
 }
 
-fn logged(state: &NodeState, entry: &Entry) -> Value {
+/// The names of nodes as the log tells them, of each the last: also of those that are gone.
+fn names(entries: &[Entry]) -> BTreeMap<NodeId, String> {
+    let named = entries.iter().filter_map(|entry| match &entry.what {
+        What::Event { kind, content } if kind.starts_with("node.") => {
+            let content: Value = serde_json::from_slice(content).ok()?;
+            Some((entry.who, content["name"].as_str()?.to_owned()))
+        }
+        What::Event { .. } | What::Compacted { .. } => None,
+    });
+    named.collect()
+}
+
+/// The nodes of the log that are meant, whether or not they are members still.
+fn meant(node: &NodeRef, entries: &[Entry], names: &BTreeMap<NodeId, String>) -> BTreeSet<NodeId> {
+    match node {
+        NodeRef::Id(id) => entries.iter().map(|entry| entry.who).filter(|who| who == id).collect(),
+        NodeRef::Name(name) => {
+            let called = names.iter().filter(|(_, known)| *known == name.as_str());
+            called.map(|(node, _)| *node).collect()
+        }
+        NodeRef::Any => BTreeSet::new(),
+    }
+}
+
+fn logged(state: &NodeState, entry: &Entry, names: &BTreeMap<NodeId, String>) -> Value {
+    let name = state.directory.name_of(entry.who);
+    let name = name.or_else(|| names.get(&entry.who).cloned());
     let content = match &entry.what {
         What::Event { content, .. } => serde_json::from_slice(content).unwrap_or(Value::Null),
         What::Compacted { until, hash } => json!({ "until": until, "hash": hash.to_string() }),
@@ -144,7 +178,7 @@ fn logged(state: &NodeState, entry: &Entry) -> Value {
     json!({
         "number": entry.number,
         "at": rfc3339(entry.at),
-        "who": named(state, entry.who),
+        "who": { "id": entry.who, "name": name },
         "kind": kind(entry),
         "content": content,
         "hash": entry.hash().to_string(),
@@ -157,14 +191,26 @@ pub(super) async fn log(State(state): State<NodeState>, Query(wanted): Query<Wan
     if !(1..=MOST).contains(&limit) {
         return Err(ApiError::bad_request(format!("limit is from 1 to {MOST}")));
     }
-    let who = wanted.node.map(|node| find(&state, &node)).transpose()?;
     let entries = state.directory.log().await?;
+    let names = names(&entries);
+    let who = match &wanted.node {
+        None => None,
+        Some(node) => {
+            let mut who = meant(&reference(node)?, &entries, &names);
+            match find(&state, node) {
+                Ok(found) => drop(who.insert(found)),
+                Err(unknown) if who.is_empty() => return Err(unknown),
+                Err(_) => {}
+            }
+            Some(who)
+        }
+    };
     // Of what nobody touched the end is known without a look; of the rest it is the last that is there.
     let whole = log::verify(&entries);
     let broken = whole.err().map(|error| error.to_string());
     let is_wanted = |entry: &&Entry| {
         wanted.before.is_none_or(|before| entry.number < before)
-            && who.is_none_or(|who| entry.who == who)
+            && who.as_ref().is_none_or(|who| who.contains(&entry.who))
             && wanted
                 .kind
                 .as_ref()
@@ -175,7 +221,7 @@ pub(super) async fn log(State(state): State<NodeState>, Query(wanted): Query<Wan
         .rev()
         .filter(is_wanted)
         .take(limit)
-        .map(|entry| logged(&state, entry))
+        .map(|entry| logged(&state, entry, &names))
         .collect();
     newest.reverse();
     let end = entries.last().map(log::Chain::after).unwrap_or_default();
@@ -222,7 +268,8 @@ pub(super) async fn diff(State(state): State<NodeState>, Query(only): Query<Only
     let name = name.map_or(NodeRef::Id(with), NodeRef::Name);
     let opening = state.mesh.open(with, DIFF);
     let stream = state.router.reach(with, &name, opening).await?;
-    let compared = state.directory.compare(stream).await?;
+    let compared = state.directory.compare(stream).await;
+    let compared = compared.map_err(|fault| Fault::new(fault.code, format!("node {name}: {}", fault.message)))?;
     let differences: Vec<Value> = compared
         .differences
         .iter()
@@ -238,6 +285,7 @@ pub(super) async fn diff(State(state): State<NodeState>, Query(only): Query<Only
         })
         .collect();
     Ok(Json(json!({
+        "node": named(&state, state.node_id()),
         "with": named(&state, with),
         "same": differences.is_empty(),
         "heads": { "here": compared.heads.0, "there": compared.heads.1 },
@@ -245,4 +293,39 @@ pub(super) async fn diff(State(state): State<NodeState>, Query(only): Query<Only
         "differences": differences,
         "more": compared.more,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use dawn_registry::log::Chain;
+
+    use super::*;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn the_log_knows_who_is_gone_by_name_and_by_id() {
+        let mut chain = Chain::default();
+        let mut entry = |who: u8, kind: &str, content: Value| {
+            let what = What::Event {
+                kind: kind.to_owned(),
+                content: content.to_string().into_bytes(),
+            };
+            chain.append(UnixTime(1_800_000_000), node(who), what).unwrap()
+        };
+        let entries = [
+            entry(1, "node.joined", json!({ "name": "lab" })),
+            entry(1, "agent.added", json!({ "agent": "tools" })),
+            entry(1, "node.left", json!({ "name": "lab", "reason": "revoked" })),
+            entry(2, "node.joined", json!({ "name": "lab" })),
+            entry(3, "node.joined", json!({ "name": "desk" })),
+        ];
+        let names = names(&entries);
+        let meant = |text: &str| meant(&text.parse().unwrap(), &entries, &names);
+        assert_eq!(meant("lab"), BTreeSet::from([node(1), node(2)]));
+        assert_eq!(meant(&node(1).to_string()), BTreeSet::from([node(1)]));
+        assert!(meant("shed").is_empty() && meant(&node(9).to_string()).is_empty());
+    }
 }

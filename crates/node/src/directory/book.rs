@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dawn_identity::{NodeId, UnixTime};
+use dawn_identity::{NodeId, NodeName, UnixTime};
 use dawn_registry::AgentSummary;
 use dawn_registry::replica::{Event, Replica};
 use dawn_registry::sync::{Snapshot, SyncError};
@@ -17,6 +17,9 @@ use super::said::Said;
 use crate::members::now;
 use crate::store::{RegistryChange, Store};
 use crate::sync::lock;
+
+/// Why a node is gone that was put out.
+pub(super) const REVOKED: &str = "revoked";
 
 /// What changes together, under one lock.
 pub(super) struct Book {
@@ -88,6 +91,7 @@ fn agent_event(said: &Said, agent: &AgentSummary) -> Value {
     json!({
         "id": said.node,
         "name": said.name,
+        "node": { "id": said.node, "name": said.name },
         "agent": agent.name,
         "address": format!("{}:{}", said.name, agent.name),
         "state": agent.state,
@@ -133,9 +137,10 @@ impl Telling {
         }
         for gone in before.iter().filter(|known| said.agent(&known.name).is_none()) {
             let address = format!("{}:{}", said.name, gone.name);
+            let node = json!({ "id": said.node, "name": said.name });
             self.event(
                 "agent.removed",
-                json!({ "id": said.node, "name": said.name, "agent": gone.name, "address": address }),
+                json!({ "id": said.node, "name": said.name, "node": node, "agent": gone.name, "address": address }),
             );
             self.note(said.node, "agent.removed", json!({ "agent": gone.name }));
         }
@@ -264,11 +269,12 @@ impl Directory {
             let (id, name) = (node, &before.said.name);
             if is_gone {
                 lock(&self.0.known).remove(&node);
-                self.0.members.heard(node, None);
                 self.0.sessions.forget(&node);
                 self.forget_member(&node);
+                // Its name is known from there until everybody was told that it went.
+                self.0.members.heard(node, None);
                 telling.event("node.removed", json!({ "id": id, "name": name }));
-                telling.note(node, "node.left", json!({ "name": name, "reason": why }));
+                telling.note(node, "node.left", self.left(node, name, why));
             } else if !before.is_hidden {
                 let (said, is_hidden) = (Arc::clone(&before.said), true);
                 lock(&self.0.known).insert(node, Known { said, is_hidden });
@@ -297,6 +303,15 @@ impl Directory {
         }
         // A static key that is not the pinned one is told of at once, not when it is first needed.
         let _bound = self.binding(node);
+    }
+
+    /// Why a node is gone, and by whom it was put out, for the log.
+    pub(super) fn left(&self, node: NodeId, name: &NodeName, why: &str) -> Value {
+        let by = (why == REVOKED).then(|| self.0.members.put_out_by(node)).flatten();
+        match by {
+            Some(by) => json!({ "name": name, "reason": why, "by": by }),
+            None => json!({ "name": name, "reason": why }),
+        }
     }
 
     /// Gives up what is too old of the log, or too much.

@@ -173,7 +173,9 @@ impl Directory {
                 Change::Came(node) => ("peer.up", node),
                 Change::Went(node) => ("peer.down", node),
             };
-            let data = json!({ "id": node, "name": self.name_of(node) });
+            // Of who was put out the registry knows nothing any more.
+            let former = || self.0.members.name_of(node).map(|name| name.to_string());
+            let data = json!({ "id": node, "name": self.name_of(node).or_else(former) });
             self.0.events.say(kind, &data);
         }
         self.0.changes.send_modify(|count| *count += 1);

@@ -1,6 +1,7 @@
 //! The directory at work: what happens in the mesh and on this node, and what time brings.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
@@ -10,6 +11,8 @@ use dawn_registry::replica::{Applied, Replica};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::book::REVOKED;
+use super::journal::Note;
 use super::own::Budget;
 use super::{Directory, said};
 use crate::error::NodeError;
@@ -166,7 +169,8 @@ impl Directory {
     /// Forgets nodes that were put out, or are not who was pinned.
     pub(crate) async fn drop_revoked(&self) {
         let own = self.0.key.node_id();
-        self.change("revoked", |replica| {
+        self.note_own_end().await;
+        self.change(REVOKED, |replica| {
             // Under the lock of the registry: what was taken in before the revocation counted is among it.
             let known = lock(&self.0.known).clone();
             let is_out = |node: &NodeId| {
@@ -182,6 +186,17 @@ impl Directory {
             if node != own && !known.contains(&node) {
                 self.forget_member(&node);
             }
+        }
+    }
+
+    /// Writes into the log, once, that this node itself was put out.
+    async fn note_own_end(&self) {
+        let members = &self.0.members;
+        let is_revoked = members.revoked_at(self.0.key.node_id()).is_some();
+        if members.is_out() && is_revoked && !self.0.has_left.swap(true, Ordering::Relaxed) {
+            let own = members.own();
+            let content = self.left(own.node, &own.name, REVOKED);
+            self.note(Note::new(own.node, "node.left", content)).await;
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct DiffArgs {
 
 #[derive(Deserialize)]
 struct Compared {
+    /// This node.
+    node: Reference,
     with: Reference,
     same: bool,
     heads: Heads,
@@ -80,7 +82,9 @@ fn show(context: &Context, compared: Compared) -> Result<(), Failure> {
             words::count(compared.heads.here, "head")
         ));
     }
-    let mut rows = Rows::new(out.on_terminal(), &["NODE", "DIFFERENCE", "ENTRY", "HERE", "THERE"]);
+    let (here, there) = (format!("HERE ({})", compared.node), format!("AT {with}"));
+    let header = ["NODE", "DIFFERENCE", "ENTRY", here.as_str(), there.as_str()];
+    let mut rows = Rows::new(out.on_terminal(), &header);
     for difference in compared.differences {
         let mut row = |entry: &str, here: String, there: String| {
             rows.row([
@@ -93,7 +97,18 @@ fn show(context: &Context, compared: Compared) -> Result<(), Failure> {
         };
         row("–", newest(&difference.here), newest(&difference.there));
         for entry in &difference.entries {
-            row(&entry.key, written(entry.here.as_ref()), written(entry.there.as_ref()));
+            let Difference { here, there, .. } = &difference;
+            let shown = |written: &Option<Written>, other: &Option<Written>, heads: &[Head]| match (written, other) {
+                (Some(written), _) => written.dot.to_string(),
+                (None, Some(other)) if knows(heads, other.dot) => "removed".to_owned(),
+                (None, _) => "–".to_owned(),
+            };
+            let (at_here, at_there) = (&entry.here, &entry.there);
+            row(
+                &entry.key,
+                shown(at_here, at_there, here),
+                shown(at_there, at_here, there),
+            );
         }
     }
     out.line(rows.render())?;
@@ -108,11 +123,29 @@ fn show(context: &Context, compared: Compared) -> Result<(), Failure> {
     Ok(())
 }
 
-fn written(written: Option<&Written>) -> String {
-    written.map_or_else(|| "–".to_owned(), |written| written.dot.to_string())
+/// Whether what was signed has seen a write: where it does not have the entry, that was removed.
+fn knows(heads: &[Head], write: Dot) -> bool {
+    heads.iter().any(|head| {
+        let seen = |dot: &Dot| dot.epoch == write.epoch && dot.sequence >= write.sequence;
+        write.epoch <= head.clock.floor || head.clock.incarnations.iter().any(seen)
+    })
 }
 
 /// What the difference is, as a person reads it.
 fn what(word: &str) -> String {
     word.replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_gone_was_removed_where_its_write_was_seen() {
+        let heads = r#"[{ "clock": { "floor": 10, "incarnations": [{ "epoch": 20, "sequence": 4 }] } }]"#;
+        let heads: Vec<Head> = serde_json::from_str(heads).unwrap();
+        let dot = |epoch, sequence| Dot { epoch, sequence };
+        assert!(knows(&heads, dot(20, 4)) && knows(&heads, dot(9, 99)));
+        assert!(!knows(&heads, dot(20, 5)) && !knows(&heads, dot(21, 1)) && !knows(&[], dot(1, 1)));
+    }
 }

@@ -26,7 +26,10 @@ pub(crate) struct DumpArgs {
 
 #[derive(Deserialize)]
 struct Dumped {
+    /// Of the entries that are shown.
     bytes: u64,
+    /// Of the whole registry, with all that goes with it.
+    memory_bytes: u64,
     nodes: Vec<Node>,
 }
 
@@ -81,7 +84,12 @@ pub(super) fn run(context: &Context, args: &DumpArgs) -> Result<(), Failure> {
     context.out.answer(&dumped, |dumped| show(context, dumped))
 }
 
-fn show(context: &Context, Dumped { bytes, nodes }: Dumped) -> Result<(), Failure> {
+fn show(context: &Context, dumped: Dumped) -> Result<(), Failure> {
+    let Dumped {
+        bytes,
+        memory_bytes,
+        nodes,
+    } = dumped;
     let out = context.out;
     let all = context.verbose > 0 || !out.on_terminal();
     let mut header = vec!["NODE", "STATE", "ENTRY", "SAYS", "WRITE", "BYTES"];
@@ -110,14 +118,15 @@ fn show(context: &Context, Dumped { bytes, nodes }: Dumped) -> Result<(), Failur
     }
     out.line(rows.render())?;
     out.note(format!(
-        "{}, {}, {} of memory.",
+        "{}, {}, {}; the whole registry takes {} of memory.",
         words::count(nodes.len() as u64, "node"),
         if entries == 1 {
             "1 entry".to_owned()
         } else {
             format!("{entries} entries")
         },
-        words::bytes(bytes)
+        words::bytes(bytes),
+        words::bytes(memory_bytes)
     ));
     for node in nodes.iter().filter(|node| node.heads.len() > 1) {
         let name = node.name.as_ref().unwrap_or(&node.id);

@@ -25,7 +25,7 @@ pub(crate) struct LogArgs {
     /// Only entries older than this number
     #[arg(long, value_name = "NUMBER")]
     before: Option<u64>,
-    /// Only what this node did, by its name or id
+    /// Only what this node did, by its name or id, also one that is gone
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Only what is called so, or begins so: `agent.added`, `agent.`
@@ -136,7 +136,9 @@ fn about(content: &Value) -> String {
             other => other.to_string(),
         };
     };
-    let told = members.iter().map(|(name, value)| match value {
+    let (by, others): (Vec<_>, Vec<_>) = members.iter().partition(|(name, _)| *name == "by");
+    let told = others.into_iter().chain(by).map(|(name, value)| match value {
+        Value::String(text) if name == "by" => format!("by {}", words::one_line(text)),
         Value::String(text) => words::one_line(text),
         Value::Array(items) => {
             let items = items
@@ -167,6 +169,10 @@ mod tests {
             "gap, what came before"
         );
         assert_eq!(about(&json!({ "until": 3 })), "until 3");
+        assert_eq!(
+            about(&json!({ "by": "the owner", "name": "lab", "reason": "revoked" })),
+            "lab, revoked, by the owner"
+        );
         assert_eq!(about(&Value::Null), "");
     }
 
