@@ -9,6 +9,9 @@ use dawn_identity::NodeId;
 /// After so long without a link nobody counts as online: whoever goes, this node would not hear of it.
 const ALONE: Duration = Duration::from_secs(10);
 
+/// A neighbour's silence is noticed within this; of whom nothing came for longer there was no link.
+const NOTICED: Duration = Duration::from_secs(30);
+
 /// Somebody came or went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
@@ -29,6 +32,8 @@ struct Entry {
 pub(super) struct Attendance {
     local: NodeId,
     entries: BTreeMap<NodeId, Entry>,
+    /// When something came from a neighbour last.
+    heard: BTreeMap<NodeId, Instant>,
     /// Since when this node has no link.
     alone_since: Option<Instant>,
     /// That has lasted, and nobody is shown as online.
@@ -42,18 +47,29 @@ impl Attendance {
         Self {
             local,
             entries: BTreeMap::new(),
+            heard: BTreeMap::new(),
             alone_since: Some(Duration::ZERO),
             is_alone: false,
             changes: Vec::new(),
         }
     }
 
+    /// Something came from a neighbour.
+    pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
+        self.heard.insert(node, now);
+    }
+
     /// The gossip has told something.
     pub(super) fn hear(&mut self, event: &Event, now: Instant) {
+        // A silence is noticed some seconds after it began.
+        let since = |node: &NodeId| {
+            let heard = self.heard.get(node).filter(|heard| **heard + NOTICED >= now);
+            Some(heard.copied().unwrap_or(now))
+        };
         let (node, is_online, silent_since) = match event {
             Event::Online(node) => (*node, true, None),
-            Event::Suspected(node) => (*node, true, Some(now)),
-            Event::Offline(node) => (*node, false, Some(now)),
+            Event::Suspected(node) => (*node, true, since(node)),
+            Event::Offline(node) => (*node, false, since(node)),
             Event::News { .. } | Event::Differs(_) | Event::Muted(_) => return,
         };
         let new = Entry {
@@ -76,6 +92,7 @@ impl Attendance {
 
     /// A node is no member any more.
     pub(super) fn forget(&mut self, node: &NodeId) {
+        self.heard.remove(node);
         let gone = self.entries.remove(node);
         if gone.is_some_and(|gone| gone.is_online) && !self.is_alone {
             self.changes.push(Change::Went(*node));
@@ -151,6 +168,22 @@ mod tests {
         attendance.forget(&node(2));
         let changes = attendance.changes();
         assert_eq!(changes[2..], [Change::Came(node(2)), Change::Went(node(2))]);
+    }
+
+    #[test]
+    fn a_neighbour_that_falls_silent_was_seen_when_something_came_from_it_last() {
+        let mut attendance = Attendance::new(node(9));
+        attendance.has_links(true, SECOND);
+        attendance.hear(&Event::Online(node(1)), SECOND);
+        attendance.heard(node(1), 5 * SECOND);
+        assert_eq!(attendance.of(&node(1), 8 * SECOND), (true, Some(8 * SECOND)));
+        attendance.hear(&Event::Suspected(node(1)), 12 * SECOND);
+        attendance.hear(&Event::Offline(node(1)), 16 * SECOND);
+        assert_eq!(attendance.of(&node(1), 20 * SECOND), (false, Some(5 * SECOND)));
+        // There was a link with it once; others hear it.
+        attendance.hear(&Event::Online(node(1)), 60 * SECOND);
+        attendance.hear(&Event::Suspected(node(1)), 90 * SECOND);
+        assert_eq!(attendance.of(&node(1), 91 * SECOND), (true, Some(90 * SECOND)));
     }
 
     #[test]

@@ -291,6 +291,7 @@ impl Directory {
                     if is_current {
                         // What is refused is counted there.
                         let _ = state.gossip.receive(begun.node, &message, now);
+                        state.attendance.heard(begun.node, now);
                     }
                     is_current
                 });
