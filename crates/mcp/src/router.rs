@@ -372,7 +372,7 @@ impl Router {
     #[must_use]
     pub fn lost(&self, address: &AgentAddress) -> Fault {
         match self.directory.resolve(&address.node) {
-            Ok(node) if node == self.node => lost_agent(&address.agent),
+            Ok(node) if node == self.node => self.host.lost(&address.agent),
             _ => lost_node(&address.node, "the connection broke"),
         }
     }
@@ -440,7 +440,7 @@ impl Router {
         reader.set_limit(self.limits.message_bytes);
         let pumping = Pumping {
             mode: header.mode,
-            lost: lost_agent(&header.agent),
+            lost: self.host.lost(&header.agent),
             in_flight: self.limits.in_flight,
             linger: self.limits.kill_after,
         };
@@ -472,7 +472,7 @@ fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fa
         ),
         OpenError::Timeout(_) if presence.online => (
             FaultCode::Timeout,
-            format!("node {node} did not answer in time; see `dawn ping {node}`"),
+            format!("node {node} did not answer in time ({seen}); see `dawn netcheck`"),
         ),
         OpenError::NotAccepted { code, reason, .. } if code == "pinned" => (
             FaultCode::PinMismatch,
@@ -492,7 +492,7 @@ fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fa
         ),
         OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Closed if presence.online => (
             FaultCode::NodeOffline,
-            format!("node {node} cannot be reached just now ({seen}); see `dawn ping {node}`"),
+            format!("node {node} cannot be reached just now ({seen}); see `dawn netcheck`"),
         ),
         OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Closed => (
             FaultCode::NodeOffline,
@@ -506,12 +506,5 @@ fn lost_node(node: &NodeRef, why: &str) -> Fault {
     Fault::new(
         FaultCode::NodeOffline,
         format!("node {node} was lost while it worked ({why}); try again"),
-    )
-}
-
-fn lost_agent(agent: &AgentName) -> Fault {
-    Fault::new(
-        FaultCode::AgentFailed,
-        format!("agent {agent} ended while it worked; it is started again by the next call"),
     )
 }

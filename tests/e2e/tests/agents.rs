@@ -33,6 +33,23 @@ async fn a_crashed_agent_is_an_error_for_its_callers_and_works_for_the_next() {
         modern.call(2, "echo", json!({ "text": "again" })).await.body["result"]["content"][0]["text"] == "again"
     })
     .await;
+    // Its owner sees both crashes, that of the session's process and that of the shared one.
+    eventually("the crashes are counted", async || {
+        let agents = lab.get("/api/agents").await;
+        let agents = agents["agents"].as_array().cloned().unwrap_or_default();
+        let probe = agents.iter().find(|agent| agent["address"] == "lab:probe");
+        probe.is_some_and(|probe| probe["crashes"] == 2 && probe["last_crash"].is_string())
+    })
+    .await;
+    let doctor = lab.words(&["doctor"]).await;
+    assert!(doctor.stdout.contains("lab:probe crashed 2 times"), "{doctor:?}");
+    assert!(
+        crashed.body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("agent lab:probe"),
+        "{crashed:?}"
+    );
 }
 
 #[tokio::test]
@@ -146,6 +163,15 @@ async fn a_server_that_does_not_answer_is_added_all_the_same_and_fails_the_comma
     let address = url.trim_start_matches("http://").split('/').next().unwrap();
     let (_server, _) = serve(address).await;
     home.sees("home:web").await;
+    // A program that speaks no MCP never worked, and callers are told so.
+    let never = home.dawn(&["agent", "add", "never", "--", "true"]).await;
+    assert_eq!(never.code, 1, "{never:?}");
+    let called = home.dawn(&["call", "home:never", "x"]).await.json();
+    let message = called["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("agent home:never has not worked since it was added"),
+        "{called}"
+    );
     // A server that asks for no login says nothing about one.
     let login = home.dawn(&["agent", "login", "web", "--no-wait"]).await;
     let error = login.json()["error"].clone();

@@ -529,6 +529,10 @@ async fn the_watch_prints_a_line_for_each_change_as_it_lands() {
     next("agent.offline", "lab:memory").await;
     network.nodes[1].up().await;
     next("agent.online", "lab:memory").await;
+    // What goes for good is removed.
+    let _revoked = network.nodes[0].dawn(&["peers", "revoke", "lab"]).await.success();
+    let removed = next("agent.removed", "lab:memory").await;
+    assert_eq!(removed["node"]["name"], "lab", "{removed}");
     assert_eq!(network.nodes[0].down().await, 0);
     let ended = tokio::time::timeout(PATIENCE, watch.wait())
         .await

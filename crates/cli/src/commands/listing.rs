@@ -17,7 +17,7 @@ use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, understood, words
 /// Every agent of the network
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With --watch it shows what there is, then a line for each change as it lands; with --json too, each of them is a line of JSON, and `event` says what it is: agent.listed at first, then agent.added, agent.changed, agent.removed, and agent.online or agent.offline where an agent comes or goes with its node.\n\nExamples:\n  dawn agent list\n  dawn agent list --watch\n  dawn agent list --watch --json | jq -r 'select(.event == \"agent.added\").address'"
+    after_help = "With --watch it shows what there is, then a line for each change as it lands; with --json too, each of them is a line of JSON, and `event` says what it is: agent.listed at first, then agent.added, agent.changed, agent.removed, and agent.online or agent.offline where its node comes or goes.\n\nExamples:\n  dawn agent list\n  dawn agent list --watch\n  dawn agent list --watch --json | jq -r 'select(.event == \"agent.added\").address'"
 )]
 pub(crate) struct ListArgs {
     /// Go on with a line for each change
@@ -32,6 +32,9 @@ pub(crate) fn run(context: &Context, args: &ListArgs) -> Result<(), Failure> {
 #[derive(Deserialize)]
 struct Agents {
     agents: Vec<Agent>,
+    /// Of nodes that are offline, as they said last.
+    #[serde(default)]
+    away: Vec<Agent>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +50,18 @@ struct Agent {
     latency_ms: Option<f64>,
     this: bool,
     error: Option<String>,
+    crashes: Option<u64>,
+    last_crash: Option<Timestamp>,
+}
+
+/// How often an agent of this node crashed, if it did.
+pub(crate) fn crashes(count: Option<u64>, last: Option<Timestamp>) -> Option<String> {
+    let last = words::when(Some(last?));
+    let times = match count? {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    Some(format!("crashed {times}, last {last}"))
 }
 
 fn list(context: &Context) -> Result<(), Failure> {
@@ -55,9 +70,9 @@ fn list(context: &Context) -> Result<(), Failure> {
     context.out.answer(&listed, |agents| show(context, agents))
 }
 
-fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
+fn show(context: &Context, Agents { agents, mut away }: Agents) -> Result<(), Failure> {
     let out = context.out;
-    if agents.is_empty() {
+    if agents.is_empty() && away.is_empty() {
         return out.line("no agents; `dawn agent add NAME -- COMMAND` shares one");
     }
     let header = [
@@ -71,7 +86,10 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
         "SERVER",
     ];
     let mut rows = Rows::new(out.on_terminal(), &header);
-    for agent in agents {
+    for agent in &mut away {
+        "offline".clone_into(&mut agent.state);
+    }
+    for agent in agents.into_iter().chain(away) {
         let style = style_of(&agent.state);
         let server = [agent.title, agent.version]
             .into_iter()
@@ -82,7 +100,9 @@ fn show(context: &Context, Agents { agents }: Agents) -> Result<(), Failure> {
         let note = if elsewhere {
             "its own node says why: `dawn agent list` there".to_owned()
         } else {
-            server
+            let crashed = crashes(agent.crashes, agent.last_crash);
+            let parts = [Some(server).filter(|server| !server.is_empty()), crashed];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
         };
         rows.row([
             (agent.address, STRONG),
@@ -102,8 +122,15 @@ fn style_of(state: &str) -> anstyle::Style {
     match state {
         "ready" => GOOD,
         "failed" => BAD,
+        "offline" => FAINT,
         _ => CAUTION,
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Node {
+    id: String,
+    name: Option<String>,
 }
 
 /// An agent as a line of the watch tells it.
@@ -111,6 +138,8 @@ fn style_of(state: &str) -> anstyle::Style {
 struct Watched {
     #[serde(default)]
     address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<Node>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,35 +194,55 @@ fn concerns_the_list(event: &str) -> bool {
     event == "missed" || event.starts_with("peer.") || event.starts_with("node.")
 }
 
-/// The agents that were told of, by address.
+/// An agent, by the node that it is at and its address: another node may have the name of one that is gone.
+type Key = (Option<String>, String);
+
+/// The agents that were told of, and whether their nodes are online.
 #[derive(Debug, Default)]
-struct Known(BTreeMap<String, Watched>);
+struct Known(BTreeMap<Key, (Watched, bool)>);
+
+impl Watched {
+    fn key(&self) -> Key {
+        (self.node.as_ref().map(|node| node.id.clone()), self.address.clone())
+    }
+}
 
 impl Known {
     /// What an event tells of an agent, where it is news: a list that was asked for may have told it before.
     fn hear(&mut self, became: Became, agent: Watched) -> Option<(Became, Watched)> {
         let before = match became {
             Became::Removed => {
-                self.0.remove(&agent.address)?;
+                self.0.remove(&agent.key())?;
                 return Some((became, agent));
             }
-            _ => self.0.insert(agent.address.clone(), agent.clone()),
+            _ => {
+                // Whether its node is there the list tells.
+                let is_online = self.0.get(&agent.key()).is_none_or(|(_, is_online)| *is_online);
+                self.0.insert(agent.key(), (agent.clone(), is_online))
+            }
         };
-        let is_told = became == Became::Added && before.as_ref() == Some(&agent);
+        let is_told = became == Became::Added && before.is_some_and(|(before, _)| before == agent);
         (!is_told).then_some((became, agent))
     }
 
-    /// What is different in a list that was asked for.
-    fn compare(&mut self, listed: Vec<Watched>) -> Vec<(Became, Watched)> {
-        let listed: BTreeMap<String, Watched> =
-            listed.into_iter().map(|agent| (agent.address.clone(), agent)).collect();
+    /// What is different in a list that was asked for: the agents, and whether their nodes are online.
+    fn compare(&mut self, listed: Vec<(Watched, bool)>) -> Vec<(Became, Watched)> {
+        let listed: BTreeMap<Key, (Watched, bool)> =
+            listed.into_iter().map(|listed| (listed.0.key(), listed)).collect();
         let before = std::mem::replace(&mut self.0, listed);
-        let gone = before.iter().filter(|(address, _)| !self.0.contains_key(*address));
-        let gone = gone.map(|(_, agent)| (Became::Offline, agent.clone()));
-        let here = self.0.iter().filter_map(|(address, agent)| match before.get(address) {
-            None => Some((Became::Online, agent.clone())),
-            Some(other) if other != agent => Some((Became::Changed, agent.clone())),
-            Some(_) => None,
+        let gone = before.iter().filter(|(key, _)| !self.0.contains_key(*key));
+        let gone = gone.map(|(_, (agent, _))| (Became::Removed, agent.clone()));
+        let here = self.0.iter().filter_map(|(key, (agent, is_online))| {
+            let became = match before.get(key) {
+                None => Became::Added,
+                Some((_, was_online)) if was_online != is_online => match is_online {
+                    true => Became::Online,
+                    false => Became::Offline,
+                },
+                Some((other, _)) if other != agent => Became::Changed,
+                Some(_) => return None,
+            };
+            Some((became, agent.clone()))
         });
         gone.chain(here).collect()
     }
@@ -205,12 +254,16 @@ const ENDING: Duration = Duration::from_secs(10);
 #[derive(Deserialize)]
 struct Listed {
     agents: Vec<Watched>,
+    #[serde(default)]
+    away: Vec<Watched>,
 }
 
-async fn listed(client: &Client) -> Result<(Box<RawValue>, Vec<Watched>), Failure> {
+async fn listed(client: &Client) -> Result<(Box<RawValue>, Vec<(Watched, bool)>), Failure> {
     let answer: Box<RawValue> = client.get("/api/agents").await?;
-    let Listed { agents } = understood(&answer)?;
-    Ok((answer, agents))
+    let Listed { agents, away } = understood(&answer)?;
+    let agents = agents.into_iter().map(|agent| (agent, true));
+    let away = away.into_iter().map(|agent| (agent, false));
+    Ok((answer, agents.chain(away).collect()))
 }
 
 fn watch(context: &Context) -> Result<(), Failure> {
@@ -224,11 +277,11 @@ fn watch(context: &Context) -> Result<(), Failure> {
             show(context, understood(&answer)?)?;
         }
         let mut known = Known::default();
-        for agent in agents {
+        for listed in agents {
             if out.json {
-                say(context, Became::Listed, &agent)?;
+                say(context, Became::Listed, &listed.0)?;
             }
-            known.0.insert(agent.address.clone(), agent);
+            known.0.insert(listed.0.key(), listed);
         }
         out.note("Following what changes; Ctrl-C ends it.");
         // Events that break off are those of a node that ended in the middle of one.
@@ -308,6 +361,10 @@ mod tests {
     fn agent(address: &str, state: &str) -> Watched {
         Watched {
             address: address.to_owned(),
+            node: Some(Node {
+                id: "12D3".to_owned(),
+                name: Some("lab".to_owned()),
+            }),
             state: Some(state.to_owned()),
             tools: Some(3),
         }
@@ -317,14 +374,38 @@ mod tests {
     fn a_change_is_told_once_whether_an_event_or_the_list_tells_it_first() {
         let mut known = Known::default();
         let files = agent("lab:files", "ready");
-        assert_eq!(known.compare(vec![files.clone()]), [(Became::Online, files.clone())]);
+        assert_eq!(
+            known.compare(vec![(files.clone(), true)]),
+            [(Became::Added, files.clone())]
+        );
         assert_eq!(known.hear(Became::Added, files), None);
         let failed = agent("lab:files", "failed");
         let told = known.hear(Became::Changed, failed.clone());
         assert_eq!(told, Some((Became::Changed, failed.clone())));
-        assert_eq!(known.compare(vec![failed.clone()]), []);
-        assert_eq!(known.compare(vec![]), [(Became::Offline, failed.clone())]);
+        assert_eq!(known.compare(vec![(failed.clone(), true)]), []);
+        assert_eq!(
+            known.compare(vec![(failed.clone(), false)]),
+            [(Became::Offline, failed.clone())]
+        );
+        assert_eq!(
+            known.compare(vec![(failed.clone(), true)]),
+            [(Became::Online, failed.clone())]
+        );
+        assert_eq!(known.compare(vec![]), [(Became::Removed, failed.clone())]);
         assert_eq!(known.hear(Became::Removed, failed), None);
+    }
+
+    #[test]
+    fn another_node_of_the_name_of_one_that_is_gone_brings_an_agent_of_its_own() {
+        let mut known = Known::default();
+        let former = agent("lab:files", "ready");
+        let mut later = former.clone();
+        later.node.as_mut().unwrap().id = "12D4".to_owned();
+        known.compare(vec![(former.clone(), true)]);
+        assert_eq!(
+            known.compare(vec![(later.clone(), true)]),
+            [(Became::Removed, former), (Became::Added, later)]
+        );
     }
 
     #[test]
@@ -337,7 +418,8 @@ mod tests {
 
     #[test]
     fn a_removal_needs_no_state() {
-        let removed: Watched = serde_json::from_str(r#"{"id":"1","name":"lab","address":"lab:files"}"#).unwrap();
+        let removed: Watched =
+            serde_json::from_str(r#"{"node":{"id":"1","name":"lab"},"address":"lab:files"}"#).unwrap();
         assert_eq!(particulars(&removed), "");
         assert_eq!(particulars(&agent("lab:files", "ready")), "ready, 3 tools");
     }

@@ -266,7 +266,7 @@ impl Upstream {
                 if data.len() > self.limits.message_bytes {
                     return Err(Fault::new(
                         FaultCode::TooLarge,
-                        format!("agent {} sent a message of {} bytes", self.agent.name, data.len()),
+                        format!("agent {} sent a message of {} bytes", self.agent.address, data.len()),
                     ));
                 }
                 let message = Message::new(data.into());
@@ -352,7 +352,7 @@ impl Upstream {
             if body.len() + chunk.len() > limit {
                 return Err(Fault::new(
                     FaultCode::TooLarge,
-                    format!("agent {} sent a message of more than {limit} bytes", self.agent.name),
+                    format!("agent {} sent a message of more than {limit} bytes", self.agent.address),
                 ));
             }
             body.extend_from_slice(&chunk);

@@ -17,7 +17,7 @@ mod tasks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dawn_identity::{AgentName, NodeName};
@@ -96,6 +96,8 @@ pub struct AgentStatus {
     pub error: Option<Fault>,
     /// Links opened so far.
     pub links: u64,
+    /// How often it crashed.
+    pub crashes: Crashes,
 }
 
 /// The agents of one node. Clones share them.
@@ -118,6 +120,12 @@ struct Inner {
 
 struct Agent {
     name: AgentName,
+    /// Its address, for words; its name where the host does not know its node.
+    address: String,
+    /// Whether it was ready at any time.
+    has_worked: AtomicBool,
+    /// How often a process of it ended by itself with an error, and when the last did.
+    crashes: Mutex<Crashes>,
     spec: AgentSpec,
     status: Mutex<(AgentSummary, Option<Fault>)>,
     shared: tokio::sync::Mutex<Shared>,
@@ -138,6 +146,15 @@ struct Agent {
     /// Its legacy sessions on behalf of modern clients, where it speaks only the legacy era.
     bridged: Arc<bridge::Sessions>,
     stop: CancellationToken,
+}
+
+/// Processes of an agent that ended by themselves with an error.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Crashes {
+    /// How many since the agent was added.
+    pub count: u32,
+    /// When the last one did.
+    pub last: Option<tokio::time::Instant>,
 }
 
 /// The connection that several clients share, and when it may be made again.
@@ -232,6 +249,9 @@ impl Host {
             account,
             far,
             status: Mutex::new((AgentSummary::starting(name.clone()), None)),
+            address: self.address_of(&name),
+            has_worked: AtomicBool::new(false),
+            crashes: Mutex::default(),
             name: name.clone(),
             spec,
             shared: tokio::sync::Mutex::default(),
@@ -375,6 +395,18 @@ impl Host {
         }
     }
 
+    /// The address of an agent of this host, as callers know it.
+    fn address_of(&self, name: &AgentName) -> String {
+        let node = self.0.owner.node.as_ref();
+        node.map_or_else(|| name.to_string(), |node| format!("{node}:{name}"))
+    }
+
+    /// What a caller is told when an agent ended while it worked.
+    pub(crate) fn lost(&self, name: &AgentName) -> Fault {
+        let agent = lock(&self.0.agents).get(name).cloned();
+        agent.map_or_else(|| ended(&self.address_of(name)), |agent| agent.lost())
+    }
+
     /// What the network is told of each agent.
     #[must_use]
     pub fn summaries(&self) -> Vec<AgentSummary> {
@@ -394,6 +426,7 @@ impl Host {
             summary,
             error,
             links: agent.links.load(Ordering::Relaxed),
+            crashes: *lock(&agent.crashes),
         })
     }
 
@@ -416,12 +449,10 @@ impl Host {
     pub async fn open(&self, name: &AgentName, mode: Mode, caller: &Caller, is_own: bool) -> Result<Link, Fault> {
         let agent = lock(&self.0.agents).get(name).cloned();
         let agent = agent.ok_or_else(|| {
+            let address = self.address_of(name);
             Fault::new(
                 FaultCode::UnknownAgent,
-                format!(
-                    "there is no agent {name} on {} node; see `dawn agent list`",
-                    if is_own { "this" } else { "that" }
-                ),
+                format!("there is no agent {address}; see `dawn agent list`"),
             )
         })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
@@ -487,7 +518,7 @@ impl Host {
             Box::pin(async move { host.link(&agent, native, Some(&caller), is_own).await })
         });
         let place = bridge::Place {
-            agent: agent.name.to_string(),
+            agent: agent.address.clone(),
             limits: Arc::clone(&self.0.limits),
             tasks: self.0.tasks.clone(),
             stop: agent.stop.clone(),
@@ -590,13 +621,14 @@ impl Host {
 
     /// The shared connection of an agent, made anew when it ended, though never in quick succession.
     async fn shared(&self, agent: &Arc<Agent>) -> Result<Mux, Fault> {
+        /// One that lived longer is no failure.
+        const PROVEN: std::time::Duration = std::time::Duration::from_secs(30);
         let mut shared = agent.shared.lock().await;
         if let Some(mux) = shared.mux.as_ref().filter(|mux| !mux.is_over()) {
             return Ok(mux.clone());
         }
         let now = tokio::time::Instant::now();
         if shared.mux.take().is_some() {
-            const PROVEN: std::time::Duration = std::time::Duration::from_secs(30);
             let lived = shared.born.is_some_and(|born| now - born > PROVEN);
             shared.failures = if lived { 0 } else { shared.failures.saturating_add(1) };
             let pause = self
@@ -614,9 +646,10 @@ impl Host {
                     _ => ("crashed", "started"),
                 };
                 let words = format!(
-                    "agent {} {was} {} times in a row and is {again} again in {} s",
-                    agent.name,
+                    "agent {} {was} {} times, each time within {} s; it is {again} again in {} s",
+                    agent.address,
                     shared.failures,
+                    PROVEN.as_secs(),
                     (at - now).as_secs() + 1
                 );
                 return Err(Fault::new(FaultCode::AgentFailed, words));
@@ -649,12 +682,40 @@ impl Host {
     }
 }
 
+/// An agent ended in the middle of something.
+fn ended(address: &str) -> Fault {
+    let words = format!("agent {address} ended while it worked; it is started again by the next call");
+    Fault::new(FaultCode::AgentFailed, words)
+}
+
 impl Agent {
     fn failed(&self, why: impl std::fmt::Display) -> Fault {
-        Fault::new(FaultCode::AgentFailed, format!("agent {}: {why}", self.name))
+        Fault::new(FaultCode::AgentFailed, format!("agent {}: {why}", self.address))
+    }
+
+    /// What a caller is told when it ended while it worked, if it ever did.
+    fn lost(&self) -> Fault {
+        if self.has_worked.load(Ordering::Relaxed) || self.state() != AgentState::Failed {
+            return ended(&self.address);
+        }
+        let words = format!(
+            "agent {} has not worked since it was added; `dawn agent list` on its node says why",
+            self.address
+        );
+        Fault::new(FaultCode::AgentFailed, words)
+    }
+
+    /// A process of it ended by itself with an error.
+    fn crashed(&self) {
+        let mut crashes = lock(&self.crashes);
+        crashes.count = crashes.count.saturating_add(1);
+        crashes.last = Some(tokio::time::Instant::now());
     }
 
     fn set(&self, summary: AgentSummary, error: Option<Fault>) -> bool {
+        if summary.state == AgentState::Ready {
+            self.has_worked.store(true, Ordering::Relaxed);
+        }
         let mut status = lock(&self.status);
         let changed = status.0 != summary;
         *status = (summary, error);

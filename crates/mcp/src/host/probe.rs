@@ -111,7 +111,7 @@ async fn probe(host: &Host, agent: &Arc<Agent>) -> Result<AgentSummary, Fault> {
         Err(agent.failed(match &agent.spec.source {
             Source::Http { .. } | Source::WebSocket { .. } => "its server did not answer initialize in time",
             Source::Stdio { .. } | Source::InProcess(_) => {
-                "it did not answer initialize in time; see the node's log for what it printed"
+                "it did not answer initialize in time; what it printed, if anything, is in the node's log"
             }
         }))
     });
@@ -145,7 +145,7 @@ impl Conversation<'_> {
         let id = format!("\"dawn-probe-{}\"", self.next);
         let broken = self
             .agent
-            .failed("it ended while it was asked what it offers; see the node's log for what it printed");
+            .failed("it ended while it was asked what it offers; what it printed, if anything, is in the node's log");
         let mut exchange;
         let link = match &mut self.session {
             Some(session) => session,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -41,28 +42,77 @@ pub fn widen(pipe: &impl AsFd) {
     let _ = pipe;
 }
 
-/// One half of a process's standard I/O; when both are dropped, the process is ended.
-struct Half<T> {
-    pipe: T,
+/// What is known of how a process's standard I/O came to its end.
+#[derive(Debug, Default)]
+struct Pipes {
+    /// Its input was closed here, which is how it is told to end.
+    is_closed: AtomicBool,
+    /// They broke before that: it ended by itself.
+    have_broken: AtomicBool,
+}
+
+impl Pipes {
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    fn broke(&self) {
+        if !self.is_closed.load(Ordering::Relaxed) {
+            self.have_broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A process's standard output; when it and its input are dropped, the process is ended.
+struct Output {
+    pipe: ChildStdout,
+    pipes: Arc<Pipes>,
     _alive: Arc<DropGuard>,
 }
 
-impl AsyncRead for Half<ChildStdout> {
+/// A process's standard input.
+struct Input {
+    pipe: Option<ChildStdin>,
+    pipes: Arc<Pipes>,
+    _alive: Arc<DropGuard>,
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.pipes.close();
+    }
+}
+
+impl AsyncRead for Output {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.pipe).poll_read(context, buffer);
+        let is_over = match &read {
+            Poll::Ready(Ok(())) => buffer.filled().len() == before && buffer.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if is_over {
+            self.pipes.broke();
+        }
+        read
     }
 }
 
-impl AsyncWrite for Half<Option<ChildStdin>> {
+impl AsyncWrite for Input {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        match &mut self.pipe {
-            Some(pipe) => Pin::new(pipe).poll_write(context, bytes),
-            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        let Some(pipe) = &mut self.pipe else {
+            return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
+        };
+        let written = Pin::new(pipe).poll_write(context, bytes);
+        if let Poll::Ready(Err(_)) = &written {
+            self.pipes.broke();
         }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -74,6 +124,7 @@ impl AsyncWrite for Half<Option<ChildStdin>> {
 
     /// Closing the pipe is what tells a server that nothing more comes.
     fn poll_shutdown(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.pipes.close();
         self.pipe = None;
         Poll::Ready(Ok(()))
     }
@@ -96,7 +147,7 @@ impl Share {
         if own >= most.div_ceil(2) || all >= (most * 3).div_ceil(4) {
             let words = format!(
                 "agent {} runs {all} processes for others, {own} of them for this caller, and gives no more (limits.processes_per_agent is {most})",
-                agent.name
+                agent.address
             );
             return Err(Fault::new(FaultCode::Busy, words));
         }
@@ -163,7 +214,7 @@ pub(super) fn open(
     let permit = Arc::clone(&agent.processes).try_acquire_owned().map_err(|_| {
         let words = format!(
             "agent {} has {} processes, which is the limit (limits.processes_per_agent)",
-            agent.name, host.limits.processes_per_agent
+            agent.address, host.limits.processes_per_agent
         );
         Fault::new(FaultCode::Busy, words)
     })?;
@@ -220,18 +271,21 @@ pub(super) fn open(
     widen(&stdout);
     let done = CancellationToken::new();
     let alive = Arc::new(done.clone().drop_guard());
-    let (name, stop, patience) = (agent.name.to_string(), agent.stop.clone(), host.limits.kill_after);
-    host.tasks.spawn(log(stderr, name.clone()));
+    let pipes = Arc::<Pipes>::default();
+    host.tasks.spawn(log(stderr, agent.name.to_string()));
+    let (ended, heard, patience) = (Arc::clone(agent), Arc::clone(&pipes), host.limits.kill_after);
     host.tasks.spawn(async move {
-        end(&mut child, &name, &done, &stop, patience).await;
+        end(&mut child, &ended, &done, &heard, patience).await;
         drop((permit, share));
     });
-    let read = Half {
+    let read = Output {
         pipe: stdout,
+        pipes: Arc::clone(&pipes),
         _alive: Arc::clone(&alive),
     };
-    let write = Half {
+    let write = Input {
         pipe: Some(stdin),
+        pipes,
         _alive: alive,
     };
     Ok(Link::from_halves(
@@ -242,15 +296,14 @@ pub(super) fn open(
 }
 
 /// Waits for the process; when nobody needs it any more, asks it to end and then makes it.
-async fn end(
-    child: &mut Child,
-    name: &str,
-    done: &CancellationToken,
-    stop: &CancellationToken,
-    patience: std::time::Duration,
-) {
+async fn end(child: &mut Child, agent: &Agent, done: &CancellationToken, pipes: &Pipes, patience: std::time::Duration) {
+    let (name, stop) = (agent.name.as_str(), &agent.stop);
+    let mut was_wanted = false;
     let status = tokio::select! {
-        status = child.wait() => status,
+        status = child.wait() => {
+            was_wanted = !done.is_cancelled();
+            status
+        }
         () = done.cancelled() => {
             // Its input is closed, which is how a server is told to end.
             match tokio::time::timeout(patience, child.wait()).await {
@@ -260,11 +313,16 @@ async fn end(
         }
         () = stop.cancelled() => terminate(child, patience).await,
     };
+    // Where its pipes broke before anybody closed them, it was wanted, too: who reads them may have noticed first.
+    let was_wanted = was_wanted || pipes.have_broken.load(Ordering::Relaxed);
     match status {
-        Ok(status) if status.success() || done.is_cancelled() || stop.is_cancelled() => {
+        Ok(status) if status.success() || !was_wanted || stop.is_cancelled() => {
             tracing::debug!(agent = name, %status, "a process ended");
         }
-        Ok(status) => tracing::warn!(agent = name, %status, "a process ended by itself"),
+        Ok(status) => {
+            agent.crashed();
+            tracing::warn!(agent = name, %status, "a process ended by itself");
+        }
         Err(error) => tracing::error!(agent = name, %error, "a process could not be waited for"),
     }
 }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use dawn_identity::{AgentAddress, AgentName};
-use dawn_mcp::client::AgentClient;
+use dawn_mcp::client::{AgentClient, ClientError};
 use dawn_mcp::gateway::Era;
 use dawn_mcp::jsonrpc::Message;
 use dawn_mcp::router::{AgentEntry, Directory as _};
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::error::ApiError;
+use super::peers::ago;
 use crate::config::AgentConfig;
 use crate::node::NodeState;
 
@@ -60,15 +61,19 @@ fn shown(state: &NodeState, entry: &AgentEntry) -> Value {
         "latency_ms": state.latency_ms(entry.node),
         "error": error.map(|fault| &fault.message),
         "error_code": error.map(|fault| fault.code.slug()),
+        "crashes": status.as_ref().map(|status| status.crashes.count),
+        "last_crash": status.as_ref().and_then(|status| status.crashes.last).map(|last| ago(last.elapsed())),
         "source": status.as_ref().map(|_| state.source_of(&summary.name)),
     })
 }
 
 pub(super) async fn list(State(state): State<NodeState>) -> Json<Value> {
-    let mut agents = state.directory.agents();
-    agents.sort_by(|a, b| (&a.node_name, &a.summary.name).cmp(&(&b.node_name, &b.summary.name)));
-    let agents: Vec<Value> = agents.iter().map(|entry| shown(&state, entry)).collect();
-    Json(json!({ "agents": agents }))
+    let sorted = |mut agents: Vec<AgentEntry>| -> Vec<Value> {
+        agents.sort_by(|a, b| (&a.node_name, &a.summary.name).cmp(&(&b.node_name, &b.summary.name)));
+        agents.iter().map(|entry| shown(&state, entry)).collect()
+    };
+    let (agents, away) = (state.directory.agents(), state.directory.agents_away());
+    Json(json!({ "agents": sorted(agents), "away": sorted(away) }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,6 +154,18 @@ pub(super) struct Asked {
     arguments: Option<Box<RawValue>>,
 }
 
+/// Why an agent was not reached: of others' agents a node that was put out has nothing to hope for.
+fn from_outside(state: &NodeState, address: &AgentAddress, error: ClientError) -> ApiError {
+    let node = state.directory.resolve(&address.node);
+    match state.members.standing() {
+        Err(why) if node != Ok(state.node_id()) => {
+            let words = format!("this node is no member of its network any more: {why}");
+            ApiError::new(StatusCode::FORBIDDEN, "not_allowed", words).next("dawn status")
+        }
+        Ok(()) | Err(_) => error.into(),
+    }
+}
+
 enum What {
     Tool(String),
     Prompt(String),
@@ -190,13 +207,20 @@ impl Call {
         on_notification: &mut (dyn FnMut(&Message) + Send),
     ) -> Result<Value, ApiError> {
         let begun = Instant::now();
-        let mut client = AgentClient::connect(state.router.clone(), self.address.clone()).await?;
+        let client = AgentClient::connect(state.router.clone(), self.address.clone()).await;
+        let mut client = client.map_err(|error| from_outside(state, &self.address, error))?;
         let arguments = self.arguments.as_ref().map_or("{}", |arguments| arguments.get());
         let result = match &self.what {
-            What::Tool(tool) => client.call_tool(tool, arguments, on_notification).await?,
-            What::Prompt(prompt) => client.get_prompt(prompt, arguments, on_notification).await?,
-            What::Resource(uri) => client.read_resource(uri, on_notification).await?,
+            What::Tool(tool) => client.call_tool(tool, arguments, on_notification).await,
+            What::Prompt(prompt) => client.get_prompt(prompt, arguments, on_notification).await,
+            What::Resource(uri) => client.read_resource(uri, on_notification).await,
         };
+        let result = result.map_err(|error| match error {
+            error @ ClientError::Agent { .. } => {
+                ApiError::from(error).next(format!("`dawn agent inspect {}` shows what it offers", self.address))
+            }
+            error @ ClientError::Fault(_) => error.into(),
+        })?;
         let era = match client.era() {
             Era::Legacy => "legacy",
             Era::Modern => "modern",

@@ -241,7 +241,7 @@ impl Upstream {
             FaultCode::SessionLost,
             format!(
                 "agent {} ended the session; begin a new one with initialize",
-                self.agent.name
+                self.agent.address
             ),
         )
     }

@@ -73,7 +73,7 @@ impl Upstream {
                     };
                     let Some(data) = event.data.filter(|data| !data.trim().is_empty()) else { continue };
                     if data.len() > self.limits.message_bytes {
-                        let words = format!("agent {} sent a message of {} bytes", self.agent.name, data.len());
+                        let words = format!("agent {} sent a message of {} bytes", self.agent.address, data.len());
                         return Err(Fault::new(FaultCode::TooLarge, words));
                     }
                     let frame = Frame { message: Message::new(data.into()), related: None };

@@ -107,7 +107,7 @@ impl Upstream {
     }
 
     fn lost(&self, ended: &Ended) -> Fault {
-        unusable(&format!("agent {}", self.agent.name), ended)
+        unusable(&format!("agent {}", self.agent.address), ended)
     }
 
     async fn connect(&self, far: Option<&Far>) -> Result<Connected, Fault> {

@@ -110,8 +110,7 @@ impl State {
     }
 
     pub(super) fn lost(&self) -> Fault {
-        self.agent
-            .failed("it ended while it worked; it is started again by the next call")
+        self.agent.lost()
     }
 
     /// Hands a client a message. One that has left far too much unread is given up.
