@@ -108,6 +108,12 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::NotRunning => Self::new(Exit::NotRunning, "not_running", message)
                 .next("start it with `dawn up`, or choose another home with --home DIR"),
+            ClientError::Silent(process) => {
+                let end = process.map_or_else(|| "end its process".to_owned(), |id| format!("`kill -9 {id}` ends it"));
+                Self::new(Exit::Failed, "node_silent", message).next(format!(
+                    "it may be stopped (`kill -CONT`) or have too much to do; {end}"
+                ))
+            }
             ClientError::Unauthorized => Self::new(Exit::NotAllowed, "unauthorized", message)
                 .next("end the node where it runs (Ctrl-C) and start it again: it writes its token anew"),
             ClientError::Api { status, code, next, .. } => {

@@ -26,6 +26,8 @@ use crate::home::Home;
 
 /// How long the node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer is waited for before it is asked whether the node answers at all, and how long that may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The protocol that [`Client::upgrade`] asks for.
 const UPGRADE: &str = "dawn-mcp";
 
@@ -35,6 +37,9 @@ pub enum ClientError {
     /// No node runs in this home folder, or it just ended.
     #[error("no node is running in this home folder")]
     NotRunning,
+    /// A node runs, and answers nothing.
+    #[error("the node{} does not answer", .0.map_or_else(String::new, |id| format!(" (pid {id})")))]
+    Silent(Option<u32>),
     /// The node does not accept the token of this home folder.
     #[error("the node did not accept the token of this home folder")]
     Unauthorized,
@@ -77,6 +82,9 @@ impl From<hyper::Error> for ClientError {
 pub struct Client {
     address: SocketAddr,
     token: String,
+    /// The node's process, where the home folder tells.
+    process: Option<u32>,
+    patience: Duration,
 }
 
 impl fmt::Debug for Client {
@@ -166,13 +174,21 @@ impl Client {
             .parse()
             .map_err(|_| ClientError::Answer(format!("{address:?} in the home folder is no address")))?;
         let token = read(&home.api_token())?;
-        Ok(Self { address, token })
+        Ok(Self {
+            process: holder(home),
+            ..Self::new(address, token)
+        })
     }
 
     /// A client of the node at this address, with its token.
     #[must_use]
     pub fn new(address: SocketAddr, token: String) -> Self {
-        Self { address, token }
+        Self {
+            address,
+            token,
+            process: None,
+            patience: PATIENCE,
+        }
     }
 
     /// The address of the local API.
@@ -274,8 +290,31 @@ impl Client {
         self.exchange(request, body.unwrap_or_default().into()).await
     }
 
-    /// Sends one request on a connection of its own; an answer that is an error becomes one.
+    /// Sends one request; an answer that is an error becomes one. It may take its time, as long as the node answers at all.
     async fn exchange(&self, request: http::request::Builder, body: Bytes) -> Result<Response<Incoming>, ClientError> {
+        tokio::select! {
+            answer = self.exchange_patiently(request, body) => answer,
+            () = self.falls_silent() => Err(ClientError::Silent(self.process)),
+        }
+    }
+
+    /// Ends when the node answers nothing at all.
+    async fn falls_silent(&self) {
+        loop {
+            tokio::time::sleep(self.patience).await;
+            let asked = self.exchange_patiently(self.request(Method::GET, "/healthz"), Bytes::new());
+            if tokio::time::timeout(self.patience, asked).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends one request on a connection of its own; an answer that is an error becomes one.
+    async fn exchange_patiently(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let request = request
             .body(Full::new(body))
             .map_err(|error| ClientError::Broken(error.into()))?;
@@ -362,6 +401,12 @@ pub fn is_running(home: &Home) -> Result<bool, ClientError> {
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(source)) => Err(file_error(&path, source)),
     }
+}
+
+/// The process of the node that runs, which it writes into its lock.
+fn holder(home: &Home) -> Option<u32> {
+    let text = std::fs::read_to_string(home.data().join("node.lock")).ok()?;
+    text.trim().parse().ok()
 }
 
 fn file_error(path: &Path, source: io::Error) -> ClientError {
@@ -482,6 +527,46 @@ mod tests {
         assert!(matches!(client.get::<Value>("/").await, Err(ClientError::Unauthorized)));
         drop(served.join().unwrap());
         assert!(matches!(client.get::<Value>("/").await, Err(ClientError::NotRunning)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_answers_nothing_is_said_to_and_one_that_takes_its_time_is_waited_for() {
+        // Connections are accepted by the system, and nobody reads them: as those of a node that was stopped.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = Client::new(listener.local_addr().unwrap(), "secret".to_owned());
+        client.patience = Duration::from_millis(50);
+        client.process = Some(7);
+        let failed = client.get::<Value>("/api/status").await.unwrap_err();
+        assert!(matches!(failed, ClientError::Silent(Some(7))));
+        assert_eq!(failed.to_string(), "the node (pid 7) does not answer");
+        // The same node, which answers whether it lives, and the request when that was asked twice.
+        let slow = std::thread::spawn(move || {
+            let (mut asked, mut healthy) = (Vec::new(), 0);
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = [0; 4096];
+                let length = stream.read(&mut line).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line[..length]).into_owned();
+                if line.starts_with("GET /api/peers") {
+                    asked.push(stream);
+                } else if line.starts_with("GET /healthz") {
+                    healthy += 1;
+                    // Those of the request that was given up before are answered into nothing.
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+                }
+                if healthy >= 3
+                    && let Some(stream) = asked.first_mut()
+                {
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue")
+                        .unwrap();
+                    return;
+                }
+            }
+        });
+        client.patience = Duration::from_millis(300);
+        assert!(client.get::<bool>("/api/peers").await.unwrap());
+        slow.join().unwrap();
     }
 
     #[tokio::test]

@@ -140,7 +140,14 @@ impl Home {
             .open(&path)
             .map_err(file_error(&path))?;
         match file.try_lock() {
-            Ok(()) => Ok(HomeLock(file)),
+            Ok(()) => {
+                // For who wants to know which process it is; the lock holds without it.
+                let written = file.set_len(0).and_then(|()| write!(&file, "{}", std::process::id()));
+                if let Err(error) = written {
+                    tracing::warn!(path = %path.display(), %error, "the node's process is not noted");
+                }
+                Ok(HomeLock(file))
+            }
             Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::Running(self.data.clone())),
             Err(std::fs::TryLockError::Error(source)) => Err(NodeError::File { path, source }),
         }
