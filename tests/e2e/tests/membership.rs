@@ -97,11 +97,15 @@ async fn a_join_by_approval_waits_for_the_owner_and_a_denied_one_stays_out() {
                 found.is_some()
             })
             .await;
-            home.dawn(&[verdict, &id]).await.success()
+            // By its name, or by the id of its request.
+            let named = if verdict == "approve" { name } else { id.as_str() };
+            home.dawn(&[verdict, named]).await.success()
         };
         let (output, _) = tokio::join!(join, decide);
         assert_eq!(output.code == 0, verdict == "approve", "{output:?}");
     }
+    let nobody = home.dawn(&["approve", "nobody"]).await.json();
+    assert_eq!(nobody["error"]["next"], "see `dawn requests`", "{nobody}");
 }
 
 #[tokio::test]
@@ -142,6 +146,21 @@ async fn a_revoked_member_loses_its_open_streams_and_gets_no_new_ones() {
     );
     let doctor = desk.dawn(&["doctor"]).await;
     assert!(doctor.stdout.contains("no member any more"), "{doctor:?}");
+    for command in [&["peers"][..], &["netcheck"], &["find", "probe"]] {
+        let told = desk.words(command).await;
+        assert!(told.stderr.contains("no member of its network any more"), "{told:?}");
+    }
+    let called = desk.dawn(&["call", "lab:probe", "echo", "text=x"]).await;
+    assert_eq!(called.json()["error"]["code"], "not_allowed", "{called:?}");
+    // What it did, and who put it out, can be read by its name, here and there.
+    for node in [home, desk] {
+        let log = ["registry", "log", "--node", "desk", "--kind", "node."];
+        let log = node.dawn(&log).await.success().json();
+        let last = log["entries"].as_array().and_then(|entries| entries.last()).cloned();
+        let last = last.unwrap_or_default();
+        assert!(last["kind"] == "node.left" && last["who"]["name"] == "desk", "{log}");
+        assert_eq!(last["content"]["by"], "the owner", "{log}");
+    }
 }
 
 #[tokio::test]
@@ -222,6 +241,9 @@ async fn a_node_that_is_killed_goes_offline_with_its_agents_and_comes_back() {
     network.nodes[1].kill().await;
     network.nodes[0].misses("lab:probe").await;
     network.nodes[0].sees_online("lab", false).await;
+    let listed = network.nodes[0].words(&["agent", "list"]).await.success();
+    let probe = listed.stdout.lines().find(|line| line.starts_with("lab:probe"));
+    assert!(probe.is_some_and(|line| line.contains("offline")), "{listed:?}");
     let offline = network.nodes[0].dawn(&["call", "lab:probe", "echo", "text=x"]).await;
     assert_eq!(offline.json()["error"]["code"], "node_offline", "{offline:?}");
     network.nodes[1].up().await;
@@ -232,6 +254,20 @@ async fn a_node_that_is_killed_goes_offline_with_its_agents_and_comes_back() {
         .success()
         .json();
     assert_eq!(back["result"]["content"][0]["text"], "back");
+}
+
+#[tokio::test]
+async fn a_node_that_stands_still_is_said_to_answer_nothing() {
+    let network = Network::start(Transport::Tcp, &["home"]).await;
+    let home = &network.nodes[0];
+    home.pause();
+    for command in ["status", "down"] {
+        let told = home.words(&[command]).await;
+        let words = format!("the node (pid {}) does not answer", home.pid());
+        assert!(told.code == 1 && told.stderr.contains(&words), "{told:?}");
+    }
+    home.go_on();
+    let _status = home.dawn(&["status"]).await.success();
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,6 +25,10 @@ struct Netcheck {
     udp: Option<bool>,
     mdns: Mdns,
     members: Vec<Member>,
+    /// Members without a connection beyond those that are shown.
+    #[serde(default)]
+    not_shown: u64,
+    not_member_because: Option<String>,
     gossip: Gossip,
     observed: Vec<Observed>,
     lookup: Lookup,
@@ -60,7 +65,16 @@ struct Member {
     dialled: Option<String>,
     sees_us_at: Option<String>,
     clock_ms: Option<f64>,
+    #[serde(default)]
+    online: bool,
+    last_seen: Option<Timestamp>,
     error: Option<String>,
+}
+
+impl Member {
+    fn name(&self) -> String {
+        words::clean(self.node.name.as_ref().unwrap_or(&self.node.id)).into_owned()
+    }
 }
 
 #[derive(Deserialize)]
@@ -134,6 +148,10 @@ fn show(context: &Context, netcheck: &Netcheck) -> Result<(), Failure> {
         out.line("")?;
         out.line(rows.render())?;
     }
+    if netcheck.not_shown > 0 {
+        let more = words::count(netcheck.not_shown, "member");
+        out.note(format!("{more} more without a connection: `dawn peers` shows all."));
+    }
     for advice in advice(netcheck) {
         out.note(format!("{} {advice}", styled(GOOD, "→")));
     }
@@ -181,7 +199,7 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
     ));
     for observed in &netcheck.observed {
         let by = words::count(observed.by, "member");
-        lines.push(("seen at", format!("{} by {by}", observed.address)));
+        lines.push(("seen at", format!("{} by {by} that it dialled", observed.address)));
     }
     let reachable = match netcheck.reachable {
         Some(true) => "yes: a member has dialled this node",
@@ -218,7 +236,13 @@ fn row(member: &Member) -> [(String, anstyle::Style); 7] {
     };
     let (route, style) = match (member.error.as_ref(), member.route.as_str()) {
         (Some(error), _) => (words::one_line(error), BAD),
-        (None, "none") => (dash(), FAINT),
+        (None, "none") if member.online => ("online, no connection needed".to_owned(), FAINT),
+        (None, "none") => {
+            let seen = member
+                .last_seen
+                .map(|seen| format!(", seen {}", words::when(Some(seen))));
+            (format!("offline{}", seen.unwrap_or_default()), FAINT)
+        }
         (None, "direct") => ("direct".to_owned(), GOOD),
         (None, route) => (route.to_owned(), CAUTION),
     };
@@ -254,6 +278,10 @@ fn offset(ms: f64) -> String {
 /// What to do about what stands in the way.
 fn advice(netcheck: &Netcheck) -> Vec<String> {
     let mut advice = Vec::new();
+    if let Some(why) = &netcheck.not_member_because {
+        // Nothing else would help.
+        return vec![words::no_member(why)];
+    }
     if !netcheck.clock.ok {
         advice.push(
             "set the clock (timedatectl set-ntp true): what is signed more than two minutes ahead is refused"
@@ -276,6 +304,30 @@ fn advice(netcheck: &Netcheck) -> Vec<String> {
             "this NAT gives each peer another port: forward a port to this node and name it in mesh.announce, or let members that are reachable carry (`[forwarding]`)"
                 .to_owned(),
         );
+    }
+    let silent: Vec<String> = netcheck
+        .members
+        .iter()
+        .filter(|member| member.error.is_some())
+        .map(Member::name)
+        .collect();
+    if !silent.is_empty() {
+        advice.push(format!(
+            "no answer from {}, in spite of a connection: look there, `dawn status` (frozen, or too much to do)",
+            silent.join(", ")
+        ));
+    }
+    let away: Vec<String> = netcheck
+        .members
+        .iter()
+        .filter(|member| member.route == "none" && !member.online)
+        .map(Member::name)
+        .collect();
+    if !away.is_empty() {
+        advice.push(format!(
+            "{} offline: `dawn up` there, if it should be online",
+            away.join(", ")
+        ));
     }
     if netcheck.members.iter().all(|member| member.route == "none") {
         advice.push(
@@ -351,6 +403,24 @@ mod tests {
                 "forward a port",
             ),
             (json!({ "members": [] }), "no member is connected"),
+            (
+                json!({ "not_member_because": "it was put out", "listen": [], "udp": false }),
+                "no member of its network any more: it was put out",
+            ),
+            (
+                json!({ "members": [
+                    { "node": { "id": "12D3", "name": "lab" }, "route": "direct", "online": true, "error": "late" },
+                    { "node": { "id": "12D4", "name": "shed" }, "route": "none", "online": true }
+                ] }),
+                "no answer from lab",
+            ),
+            (
+                json!({ "members": [
+                    { "node": { "id": "12D3", "name": "lab" }, "route": "direct", "online": true },
+                    { "node": { "id": "12D4", "name": "desk" }, "route": "none", "online": false }
+                ] }),
+                "desk offline: `dawn up` there",
+            ),
         ] {
             let advice = advice(&netcheck(&changes));
             assert!(matches!(advice.as_slice(), [one] if one.contains(word)), "{advice:?}");

@@ -54,6 +54,7 @@ pub(crate) fn run(context: &Context, args: PeersArgs) -> Result<(), Failure> {
 #[derive(Deserialize)]
 struct Peers {
     peers: Vec<Peer>,
+    not_member_because: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -118,7 +119,11 @@ fn list(context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     let listed: Box<RawValue> = context.wait(async { Ok(client.get("/api/peers").await?) })?;
     let out = context.out;
-    out.answer(&listed, |Peers { peers }| {
+    out.answer(&listed, |listed: Peers| {
+        let Peers {
+            peers,
+            not_member_because,
+        } = listed;
         let alone = peers.iter().all(|peer| peer.this);
         // Long columns are for programs and for who asks.
         let all = context.verbose > 0 || !out.on_terminal();
@@ -158,7 +163,9 @@ fn list(context: &Context) -> Result<(), Failure> {
             rows.row(row);
         }
         out.line(rows.render())?;
-        if alone {
+        if let Some(why) = not_member_because {
+            out.note(words::no_member(&why));
+        } else if alone {
             out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
         }
         Ok(())

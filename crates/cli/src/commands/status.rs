@@ -193,10 +193,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
                 ))?;
                 match &status.not_member_because {
                     None => line("roles", words::list(&status.roles))?,
-                    Some(why) => line(
-                        "membership",
-                        format!("none any more: {why}; `dawn down`, `dawn leave`, then join with a new invite"),
-                    )?,
+                    Some(why) => line("membership", format!("none any more: {why}; {}", words::REJOIN))?,
                 }
             }
             None => line(

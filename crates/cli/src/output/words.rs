@@ -89,6 +89,17 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
     }
 }
 
+/// What to do where a node is no member any more.
+pub(crate) const REJOIN: &str = "`dawn down`, `dawn leave`, then join with a new invite";
+
+/// Says that this node is no member any more, why, and what to do.
+pub(crate) fn no_member(why: &str) -> String {
+    format!(
+        "This node is no member of its network any more: {}; {REJOIN}.",
+        one_line(why)
+    )
+}
+
 /// A list in one cell, or a dash.
 pub(crate) fn list(items: &[String]) -> String {
     if items.is_empty() {

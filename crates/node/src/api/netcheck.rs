@@ -8,11 +8,14 @@ use axum::extract::State;
 use dawn_mesh::{PeerInfo, Transport};
 use serde_json::{Value, json};
 
-use super::peers::{Way, transport_name};
+use super::peers::{Way, ago, transport_name};
+use crate::directory::NodeView;
 use crate::netcheck::{self, Told};
 use crate::node::NodeState;
 
 const TRANSPORTS: [Transport; 3] = [Transport::Quic, Transport::Tcp, Transport::WebSocket];
+/// Members without a connection that are shown.
+const UNCONNECTED: usize = 32;
 /// Clocks that differ by more are a reason for members to refuse what this node signs, milliseconds.
 const CLOCK_MS: f64 = 120_000.0;
 
@@ -35,9 +38,33 @@ fn member(state: &NodeState, peer: &PeerInfo, told: Option<&Result<Told, String>
         "address": peer.address,
         "latency_ms": answer.map(|told| (told.round_trip.as_secs_f64() * 1e6).round() / 1e3),
         "dialled": peer.dialled.map(|dialled| if dialled { "by_us" } else { "by_them" }),
-        "sees_us_at": answer.and_then(|told| told.seen.address.as_ref()),
+        "online": true,
+        "last_seen": null,
+        "sees_us_at": answer.and_then(|told| told.seen.address.as_deref()).map(place),
         "clock_ms": answer.map(|told| told.clock_ms),
         "error": told.and_then(|told| told.as_ref().err()),
+    })
+}
+
+/// An address without whose it is.
+fn place(address: &str) -> &str {
+    address.split_once("/p2p/").map_or(address, |(place, _)| place)
+}
+
+/// A member that this node has no way to, or has needed none.
+fn unconnected(state: &NodeState, view: &NodeView) -> Value {
+    json!({
+        "node": { "id": view.said.node, "name": view.said.name },
+        "route": "none",
+        "transport": null,
+        "address": null,
+        "latency_ms": null,
+        "dialled": null,
+        "online": view.online,
+        "last_seen": state.directory.silent_for(view).map(ago),
+        "sees_us_at": null,
+        "clock_ms": null,
+        "error": null,
     })
 }
 
@@ -96,10 +123,16 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "eager": linked.eager,
         "tries": linked.size.tries,
     });
-    let members: Vec<Value> = peers
-        .iter()
-        .map(|peer| member(&state, peer, told.get(&peer.node)))
-        .collect();
+    let mut others = state.directory.nodes();
+    others.retain(|view| {
+        let node = view.said.node;
+        node != state.node_id() && peers.iter().all(|peer| peer.node != node)
+    });
+    // Who is away is what is looked for here; in a large network most have no connection.
+    others.sort_by(|a, b| (a.online, &a.said.name).cmp(&(b.online, &b.said.name)));
+    let connected = peers.iter().map(|peer| member(&state, peer, told.get(&peer.node)));
+    let away = others.iter().take(UNCONNECTED).map(|view| unconnected(&state, view));
+    let members: Vec<Value> = connected.chain(away).collect();
     let observed: Vec<Value> = observed
         .iter()
         .map(|(ip, by)| json!({ "address": ip, "by": by }))
@@ -112,6 +145,8 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "udp": udp,
         "mdns": { "enabled": state.uses_mdns(), "found": state.directory.discovered() },
         "members": members,
+        "not_shown": others.len().saturating_sub(UNCONNECTED),
+        "not_member_because": state.members.standing().err(),
         "gossip": gossip,
         "observed": observed,
         "lookup": super::status::lookup(&state),

@@ -24,7 +24,7 @@ pub(super) fn transport_name(transport: Transport) -> &'static str {
 }
 
 /// How long ago, as a point in time.
-fn ago(elapsed: std::time::Duration) -> String {
+pub(super) fn ago(elapsed: std::time::Duration) -> String {
     let now = jiff::Timestamp::now();
     jiff::SignedDuration::try_from(elapsed)
         .ok()
@@ -129,7 +129,10 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "expired": state.directory.has_expired(member.node),
         })
     }));
-    Ok(Json(json!({ "peers": peers })))
+    let not_member_because = state.members.standing().err();
+    Ok(Json(
+        json!({ "peers": peers, "not_member_because": not_member_because }),
+    ))
 }
 
 fn reference(node: &str) -> Result<NodeRef, ApiError> {

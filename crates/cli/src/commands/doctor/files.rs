@@ -70,7 +70,7 @@ fn home(context: &Context) -> Check {
 
 fn network(context: &Context) -> Check {
     if context.home.has_network() {
-        return Check::ok("network", "this home belongs to a network");
+        return Check::ok("network", "this home has made a network, or joined one");
     }
     Check::broken("network", &NodeError::NoNetwork(context.home.data().to_owned()).into())
 }

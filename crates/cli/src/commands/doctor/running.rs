@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use dawn_node::client::{Client, ClientError, segment};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Check, State};
+use crate::commands::listing;
 use crate::commands::status::Waiting;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -80,6 +81,8 @@ struct Agent {
     state: String,
     this: bool,
     error: Option<String>,
+    crashes: Option<u64>,
+    last_crash: Option<Timestamp>,
 }
 
 /// A request that is not waited for longer than [`PATIENCE`].
@@ -127,9 +130,12 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
             Ok(Keys { pins }) => pinned(&pins),
             Err(failure) => Check::broken("pins", &failure),
         });
-        checks.push(peers(&client).await);
+        checks.push(match &status.not_member_because {
+            None => peers(&client).await,
+            Some(_) => Check::new("peers", State::Skipped, "none: this node is no member any more"),
+        });
         checks.push(match get::<Agents>(&client, "/api/agents").await {
-            Ok(Agents { agents }) => agents_state(&agents),
+            Ok(Agents { agents }) => agents_state(&agents, Timestamp::now()),
             Err(failure) => Check::broken("agents", &failure),
         });
         Ok(checks)
@@ -185,7 +191,7 @@ fn membership(status: &Status, now: Timestamp) -> Check {
         Some(why) if certificate.state != State::Failed => Check::failed(
             "certificate",
             format!("this node is no member any more: {why}"),
-            "dawn down, dawn leave, then join with a new invite",
+            words::REJOIN,
         ),
         _ => certificate,
     }
@@ -275,7 +281,9 @@ async fn peers(client: &Client) -> Check {
     Check::ok("peers", format!("{} online, and answering", others.len()))
 }
 
-fn agents_state(agents: &[Agent]) -> Check {
+fn agents_state(agents: &[Agent], now: Timestamp) -> Check {
+    /// Crashes that are older are not worth a word.
+    const LATELY: SignedDuration = SignedDuration::from_mins(10);
     let own = || agents.iter().filter(|agent| agent.this);
     let failed: Vec<&Agent> = own().filter(|agent| agent.state == "failed").collect();
     if let [first, ..] = failed.as_slice() {
@@ -298,6 +306,21 @@ fn agents_state(agents: &[Agent]) -> Check {
         .collect();
     if !waiting.is_empty() {
         return Check::warning("agents", waiting.join("; "), "look again in a moment: dawn agent list");
+    }
+    let lately = |last: &Timestamp| now.duration_since(*last) < LATELY;
+    let crashed: Vec<String> = own()
+        .filter_map(|agent| {
+            let last = agent.last_crash.filter(lately);
+            let crashes = listing::crashes(agent.crashes, last)?;
+            Some(format!("{} {crashes}", agent.address))
+        })
+        .collect();
+    if !crashed.is_empty() {
+        return Check::warning(
+            "agents",
+            crashed.join("; "),
+            "look into the node's log (dawn up -v shows more)",
+        );
     }
     Check::ok(
         "agents",
@@ -332,10 +355,21 @@ mod tests {
             state: state.to_owned(),
             this,
             error: Some("gone".to_owned()),
+            crashes: Some(0),
+            last_crash: None,
         };
-        assert_eq!(agents_state(&[agent(true, "failed")]).state, State::Failed);
-        assert_eq!(agents_state(&[agent(false, "failed")]).state, State::Ok);
-        assert_eq!(agents_state(&[agent(true, "starting")]).state, State::Warning);
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let state = |agent: Agent| agents_state(&[agent], now).state;
+        assert_eq!(state(agent(true, "failed")), State::Failed);
+        assert_eq!(state(agent(false, "failed")), State::Ok);
+        assert_eq!(state(agent(true, "starting")), State::Warning);
+        let crashed = |last: &str| Agent {
+            crashes: Some(3),
+            last_crash: last.parse().ok(),
+            ..agent(true, "ready")
+        };
+        assert_eq!(state(crashed("2029-12-31T23:55:00Z")), State::Warning);
+        assert_eq!(state(crashed("2029-12-31T12:00:00Z")), State::Ok);
     }
 
     #[test]
