@@ -261,7 +261,7 @@ async fn a_node_that_stands_still_is_said_to_answer_nothing() {
     let network = Network::start(Transport::Tcp, &["home"]).await;
     let home = &network.nodes[0];
     home.pause();
-    for command in ["status", "down"] {
+    for command in ["status", "peers"] {
         let told = home.words(&[command]).await;
         let words = format!("the node (pid {}) does not answer", home.pid());
         assert!(told.code == 1 && told.stderr.contains(&words), "{told:?}");

@@ -332,7 +332,7 @@ async fn find_knows_agents_by_their_tools_and_nodes_by_their_names() {
     let empty = home.dawn(&["find", " "]).await;
     assert_eq!(
         (empty.code, &empty.json()["error"]["code"]),
-        (2, &json!("bad_request")),
+        (2, &json!("usage")),
         "{empty:?}"
     );
 }
