@@ -76,8 +76,8 @@ fuzz_target!(|data: &[u8]| {
             open.push(id);
         }
         while let Some(event) = kademlia.poll_event() {
-            if let Event::Providers { providers, .. } = event {
-                assert!(providers.iter().all(|word| word.key == wanted && word.expires > WALL));
+            if let Event::Found(_, found) = event {
+                assert!(found.providers.iter().all(|word| word.key == wanted && word.expires > WALL));
             }
         }
         let (_, words) = kademlia.size();

@@ -24,6 +24,6 @@ mod tests;
 pub use key::{Distance, Key};
 pub use lookup::Standing;
 pub use message::{Contact, MAX_MESSAGE_BYTES, Malformed};
-pub use node::{Action, Config, Event, Instant, Kademlia, LookupId, Refused, RequestId};
+pub use node::{Action, Config, Event, Instant, Kademlia, LookupId, Outcome, Refused, RequestId};
 pub use provider::{MAX_PROVIDER_BYTES, Provider};
 pub use table::Table;

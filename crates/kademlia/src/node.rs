@@ -90,34 +90,26 @@ pub enum Action {
     },
 }
 
+/// What came of one lookup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The closest that answered.
+    pub nodes: Vec<Contact>,
+    /// Who provides it, each by its own signed word: members first, the newest word before others; then those of whom
+    /// it is not known whether they are, those of whom most members told before others. None where members were looked
+    /// for.
+    pub providers: Vec<Provider>,
+    /// How many were asked.
+    pub asked: u32,
+    /// How many, one after the other, led to what was found.
+    pub hops: u32,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A lookup of members is over.
-    Nodes {
-        /// Which.
-        lookup: LookupId,
-        /// The closest that answered.
-        nodes: Vec<Contact>,
-        /// How many were asked.
-        asked: u32,
-        /// How many, one after the other, led to what was found.
-        hops: u32,
-    },
-    /// A lookup of providers is over.
-    Providers {
-        /// Which.
-        lookup: LookupId,
-        /// The closest that answered.
-        nodes: Vec<Contact>,
-        /// Who provides it, each by its own signed word: members first, the newest word before others; then those of whom
-        /// it is not known whether they are, those of whom most members told before others.
-        providers: Vec<Provider>,
-        /// How many were asked.
-        asked: u32,
-        /// How many, one after the other, led to what was found.
-        hops: u32,
-    },
+    /// A lookup is over: which, and what came of it.
+    Found(LookupId, Outcome),
     /// What this node provides was said to those closest to its key.
     Provided {
         /// What it is.
@@ -357,21 +349,19 @@ impl Kademlia {
         let nodes = lookup.found();
         match lookup.aim {
             Aim::Refresh => {}
-            Aim::Nodes => self.events.push_back(Event::Nodes {
-                lookup: id,
-                nodes,
-                asked,
-                hops,
-            }),
-            Aim::Providers(_) => {
-                let providers = lookup.into_providers();
-                self.events.push_back(Event::Providers {
-                    lookup: id,
+            Aim::Nodes | Aim::Providers(_) => {
+                // Whoever answers a search for members with providers was not asked for them.
+                let providers = match lookup.aim {
+                    Aim::Providers(_) => lookup.into_providers(),
+                    _ => Vec::new(),
+                };
+                let outcome = Outcome {
                     nodes,
                     providers,
                     asked,
                     hops,
-                });
+                };
+                self.events.push_back(Event::Found(id, outcome));
             }
             Aim::Provide(word) => {
                 let request = Request::Keep(ByteBuf::from(word.bytes()));

@@ -183,13 +183,7 @@ impl Network {
             .unwrap();
         self.settle(id);
         let found = self.events(id).into_iter().find_map(|event| match event {
-            Event::Providers {
-                lookup: of,
-                providers,
-                asked,
-                hops,
-                ..
-            } if of == lookup => Some((providers, asked, hops)),
+            Event::Found(of, found) if of == lookup => Some((found.providers, found.asked, found.hops)),
             _ => None,
         });
         found.expect("each lookup ends")
@@ -241,7 +235,7 @@ fn a_lookup_finds_the_closest_of_all() {
         network.settle(id);
         let events = network.events(id);
         let found = events.into_iter().find_map(|event| match event {
-            Event::Nodes { lookup: of, nodes, .. } if of == lookup => Some(nodes),
+            Event::Found(of, found) if of == lookup => Some(found.nodes),
             _ => None,
         });
         let found: Vec<NodeId> = found.unwrap().into_iter().map(|contact| contact.node).collect();
@@ -335,7 +329,7 @@ fn a_member_that_lies_changes_nothing_that_counts() {
     }
     let event = std::iter::from_fn(|| node.poll_event()).last();
     assert!(
-        matches!(&event, Some(Event::Providers { lookup: of, providers, .. }) if *of == lookup && providers.is_empty()),
+        matches!(&event, Some(Event::Found(of, found)) if *of == lookup && found.providers.is_empty()),
         "{event:?}"
     );
 }
@@ -394,7 +388,7 @@ fn few_of_those_that_a_member_makes_up_are_asked_and_only_where_they_may_be_dial
     );
     let event = node.poll_event();
     assert!(
-        matches!(event, Some(Event::Nodes { lookup: of, asked: 10, .. }) if of == lookup),
+        matches!(&event, Some(Event::Found(of, found)) if *of == lookup && found.asked == 10),
         "{event:?}"
     );
 }
@@ -467,13 +461,10 @@ fn providers_that_a_member_makes_up_neither_end_a_lookup_nor_come_before_real_on
         };
         node.answered(id, &answer.encode(), Duration::ZERO, START, standing, |_| true);
     }
-    let Some(Event::Providers {
-        lookup: of, providers, ..
-    }) = node.poll_event()
-    else {
+    let Some(Event::Found(of, outcome)) = node.poll_event() else {
         unreachable!()
     };
-    let found: Vec<NodeId> = providers.iter().map(|word| word.node).collect();
+    let found: Vec<NodeId> = outcome.providers.iter().map(|word| word.node).collect();
     assert_eq!(of, lookup);
     assert_eq!(found[..2], [member, unknown]);
     assert_eq!(found.len(), 2 + made_up.len());

@@ -390,7 +390,7 @@ fn read(path: &Path) -> Result<String, ClientError> {
 /// # Errors
 /// The lock cannot be looked at.
 pub fn is_running(home: &Home) -> Result<bool, ClientError> {
-    let path = home.data().join("node.lock");
+    let path = home.lock_file();
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -405,7 +405,7 @@ pub fn is_running(home: &Home) -> Result<bool, ClientError> {
 
 /// The process of the node that runs, which it writes into its lock.
 fn holder(home: &Home) -> Option<u32> {
-    let text = std::fs::read_to_string(home.data().join("node.lock")).ok()?;
+    let text = std::fs::read_to_string(home.lock_file()).ok()?;
     text.trim().parse().ok()
 }
 

@@ -126,12 +126,18 @@ impl Home {
         self.database().exists()
     }
 
+    /// What a running node holds locked, with the number of its process in it.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.data.join("node.lock")
+    }
+
     /// Locks the home for a running node.
     ///
     /// # Errors
     /// Another node runs on it, or the lock file cannot be made.
     pub fn lock(&self) -> Result<HomeLock, NodeError> {
-        let path = self.data.join("node.lock");
+        let path = self.lock_file();
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_identity::{Keypair, NodeId};
-use dawn_kademlia::{Config, Contact, Kademlia, LookupId, Provider, Standing};
+use dawn_kademlia::{Config, Contact, Kademlia, LookupId, Outcome, Standing};
 use dawn_mcp::host::Host;
 use dawn_mesh::Mesh;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -74,17 +74,6 @@ struct Core {
     kademlia: Kademlia,
     /// Who waits for which lookup.
     waiting: BTreeMap<LookupId, oneshot::Sender<Outcome>>,
-}
-
-/// What came of one lookup.
-#[derive(Debug, Default)]
-struct Outcome {
-    /// The closest that answered.
-    nodes: Vec<Contact>,
-    /// Providers' words; none where members were looked for.
-    providers: Vec<Provider>,
-    asked: u32,
-    hops: u32,
 }
 
 /// What lookups are made of.

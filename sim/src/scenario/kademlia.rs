@@ -130,23 +130,16 @@ fn look(network: &mut Network, keys: &[Key], count: usize) -> Vec<Found> {
             let places: Vec<Place> = open.keys().map(|(place, _)| *place).collect();
             for place in places {
                 while let Some(event) = network.nodes[place].kademlia.poll_event() {
-                    let Event::Providers {
-                        lookup,
-                        providers,
-                        asked,
-                        hops,
-                        ..
-                    } = event
-                    else {
+                    let Event::Found(lookup, outcome) = event else {
                         continue;
                     };
                     let Some(since) = open.remove(&(place, lookup)) else {
                         continue;
                     };
                     found.push(Found {
-                        is_found: !providers.is_empty(),
-                        hops: f64::from(hops),
-                        asked: f64::from(asked),
+                        is_found: !outcome.providers.is_empty(),
+                        hops: f64::from(outcome.hops),
+                        asked: f64::from(outcome.asked),
                         took: (now - since).as_secs_f64() * 1e3,
                     });
                 }

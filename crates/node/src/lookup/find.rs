@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dawn_identity::{AgentAddress, AgentName, NodeId, NodeRef, UnixTime};
-use dawn_kademlia::{Key, LookupId, Provider};
+use dawn_kademlia::{Key, LookupId, Outcome, Provider};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Core, Lookup, Outcome};
+use super::{Core, Lookup};
 use crate::members::now;
 
 /// A lookup takes no longer.

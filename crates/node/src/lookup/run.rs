@@ -9,8 +9,8 @@ use dawn_mesh::PeerEvent;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::Lookup;
 use super::provided::{Provided, keys};
-use super::{Lookup, Outcome};
 use crate::members::now;
 use crate::sync::lock;
 
@@ -72,38 +72,7 @@ impl Lookup {
                     provided.kept(key, keepers, at);
                     continue;
                 }
-                Event::Nodes {
-                    lookup,
-                    nodes,
-                    asked,
-                    hops,
-                } => {
-                    let providers = Vec::new();
-                    (
-                        lookup,
-                        Outcome {
-                            nodes,
-                            providers,
-                            asked,
-                            hops,
-                        },
-                    )
-                }
-                Event::Providers {
-                    lookup,
-                    nodes,
-                    providers,
-                    asked,
-                    hops,
-                } => (
-                    lookup,
-                    Outcome {
-                        nodes,
-                        providers,
-                        asked,
-                        hops,
-                    },
-                ),
+                Event::Found(lookup, outcome) => (lookup, outcome),
             };
             if let Some(waiting) = core.waiting.remove(&lookup) {
                 // Who waited may have left.
