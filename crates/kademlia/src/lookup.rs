@@ -223,6 +223,13 @@ impl Lookup {
         all.into_iter().map(|found| found.word).collect()
     }
 
+    /// Who was asked and has not answered: in time to say more, or within what is slow.
+    pub(crate) fn silent(&self) -> Vec<NodeId> {
+        let silent = self.candidates.values();
+        let silent = silent.filter(|candidate| matches!(candidate.state, State::Failed | State::Slow));
+        silent.map(|candidate| candidate.contact.node).collect()
+    }
+
     /// The closest that answered.
     pub(crate) fn found(&mut self) -> Vec<Contact> {
         let answered = self

@@ -95,6 +95,8 @@ pub enum Action {
 pub struct Outcome {
     /// The closest that answered.
     pub nodes: Vec<Contact>,
+    /// Those that were asked and did not answer, or are slow to: what only they know is not among what was found.
+    pub silent: Vec<NodeId>,
     /// Who provides it, each by its own signed word: members first, the newest word before others; then those of whom
     /// it is not known whether they are, those of whom most members told before others. None where members were looked
     /// for.
@@ -286,6 +288,11 @@ impl Kademlia {
         Some(id)
     }
 
+    /// Ends a lookup before everybody that matters has answered; what it has found so far.
+    pub fn give_up(&mut self, id: LookupId) -> Outcome {
+        self.lookups.remove(&id).map(outcome).unwrap_or_default()
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -345,24 +352,10 @@ impl Kademlia {
         let Some(mut lookup) = self.lookups.remove(&id) else {
             return;
         };
-        let (asked, hops) = (lookup.asked, lookup.hops);
         let nodes = lookup.found();
-        match lookup.aim {
+        match &lookup.aim {
             Aim::Refresh => {}
-            Aim::Nodes | Aim::Providers(_) => {
-                // Whoever answers a search for members with providers was not asked for them.
-                let providers = match lookup.aim {
-                    Aim::Providers(_) => lookup.into_providers(),
-                    _ => Vec::new(),
-                };
-                let outcome = Outcome {
-                    nodes,
-                    providers,
-                    asked,
-                    hops,
-                };
-                self.events.push_back(Event::Found(id, outcome));
-            }
+            Aim::Nodes | Aim::Providers(_) => self.events.push_back(Event::Found(id, outcome(lookup))),
             Aim::Provide(word) => {
                 let request = Request::Keep(ByteBuf::from(word.bytes()));
                 let (open, keepers) = (nodes.len(), 0);
@@ -581,6 +574,21 @@ impl Kademlia {
     /// What happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+}
+
+/// What came of a lookup.
+fn outcome(mut lookup: Lookup) -> Outcome {
+    Outcome {
+        nodes: lookup.found(),
+        silent: lookup.silent(),
+        asked: lookup.asked,
+        hops: lookup.hops,
+        // Whoever answers a search for members with providers was not asked for them.
+        providers: match lookup.aim {
+            Aim::Providers(_) => lookup.into_providers(),
+            _ => Vec::new(),
+        },
     }
 }
 

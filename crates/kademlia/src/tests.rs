@@ -348,6 +348,45 @@ fn asked(node: &mut Kademlia) -> Vec<(RequestId, Contact)> {
     actions.map(|Action::Ask { id, to, .. }| (id, to)).collect()
 }
 
+/// Answers requests with nothing.
+fn answer_all(node: &mut Kademlia, asked: &[(RequestId, Contact)], at: Duration) {
+    let nothing = message::Answer {
+        closer: Vec::new(),
+        providers: Vec::new(),
+    }
+    .encode();
+    for (request, _) in asked {
+        node.answered(*request, &nothing, at, START, |_| Standing::Member, |_| true);
+    }
+}
+
+#[test]
+fn who_does_not_answer_is_named_by_each_lookup_and_one_that_is_given_up_tells_what_it_found() {
+    let mut node = knowing(1..4);
+    let (now, later) = (Duration::ZERO, Duration::from_secs(1));
+    let [first, second] = [1, 2].map(|number| node.find_providers(thing(number), 1, now, START).unwrap());
+    let (lookups, others): (Vec<_>, Vec<_>) = asked(&mut node)
+        .into_iter()
+        .partition(|(_, to)| to.node == keypair(1).node_id());
+    assert_eq!((lookups.len(), others.len()), (2, 4), "both ask all three");
+    answer_all(&mut node, &others, now);
+    node.handle_timeout(later, START, &keypair(0), [0; 32]);
+    node.failed(lookups[0].0, later);
+    let over: Vec<(LookupId, Vec<NodeId>)> = std::iter::from_fn(|| node.poll_event())
+        .filter_map(|event| match event {
+            Event::Found(id, found) => Some((id, found.silent)),
+            Event::Provided { .. } => None,
+        })
+        .collect();
+    assert_eq!(over, [(first, vec![keypair(1).node_id()])]);
+    // The other one still waits for it.
+    let found = node.give_up(second);
+    assert_eq!((found.nodes.len(), found.silent), (2, vec![keypair(1).node_id()]));
+    node.failed(lookups[1].0, later);
+    assert_eq!(node.poll_event(), None);
+    assert_eq!(node.give_up(second), Outcome::default());
+}
+
 #[test]
 fn few_of_those_that_a_member_makes_up_are_asked_and_only_where_they_may_be_dialled() {
     let mut node = knowing(1..2);

@@ -31,7 +31,7 @@ use crate::directory::Directory;
 use crate::members::Members;
 use crate::shares::{Seldom, Shares};
 use crate::sync::{Counts, lock};
-use ask::{Resting, Silent};
+use ask::Resting;
 pub use find::{Provides, Sought};
 pub(crate) use router::Seeking;
 pub(crate) use stream::KADEMLIA;
@@ -56,7 +56,6 @@ struct Inner {
     key: Keypair,
     answering: Shares,
     resting: Resting,
-    silent: Silent,
     /// Turns to dial nodes where members say that they are.
     hinted: Arc<Semaphore>,
     refused: Counts,
@@ -132,7 +131,6 @@ impl Lookup {
             key,
             answering: Shares::new(stream::STREAMS.0, stream::STREAMS.1),
             resting: Resting::default(),
-            silent: Silent::default(),
             hinted: Arc::new(Semaphore::new(ask::HINTS)),
             refused: Counts::default(),
             asked: Counts::default(),

@@ -75,55 +75,13 @@ impl Resting {
     }
 }
 
-/// Who was asked lately and has not answered: since when, and whether it is known that it will not.
-#[derive(Debug, Default)]
-pub(super) struct Silent(Mutex<BTreeMap<NodeId, (Instant, bool)>>);
-
-impl Silent {
-    /// Longer than looking for something takes.
-    const SPAN: Duration = Duration::from_secs(60);
-    /// Who has not answered within this is not waited for by a lookup that has found enough.
-    const LATE: Duration = Duration::from_secs(1);
-    /// Nodes that are remembered.
-    const MOST: usize = 1024;
-
-    fn asked(&self, node: NodeId) {
-        let mut silent = lock(&self.0);
-        silent.retain(|_, (at, _)| at.elapsed() < Self::SPAN);
-        if silent.len() < Self::MOST {
-            silent.insert(node, (Instant::now(), false));
-        }
-    }
-
-    fn answered(&self, node: NodeId) {
-        lock(&self.0).remove(&node);
-    }
-
-    fn failed(&self, node: NodeId) {
-        if let Some((_, has_failed)) = lock(&self.0).get_mut(&node) {
-            *has_failed = true;
-        }
-    }
-
-    /// Who was asked since then and did not answer.
-    pub(super) fn since(&self, begun: Instant) -> Vec<NodeId> {
-        let silent = lock(&self.0);
-        let since = silent
-            .iter()
-            .filter(|(_, (at, has_failed))| *at >= begun && (*has_failed || at.elapsed() >= Self::LATE));
-        since.map(|(node, _)| *node).collect()
-    }
-}
-
 impl Lookup {
     /// Carries out one request, and hands on what came of it.
     pub(super) async fn ask(self, id: RequestId, to: Contact, request: Vec<u8>) {
-        self.0.silent.asked(to.node);
         let asked = timeout(PATIENCE, self.converse(&to, &request)).await;
         match asked.unwrap_or(Err(AskFailure::Late)) {
             Ok(answer) => {
                 self.0.asked.count("answered");
-                self.0.silent.answered(to.node);
                 let connected = self.0.mesh.connected();
                 let teller = connected.iter().find(|peer| peer.node == to.node);
                 let is_here = teller
@@ -143,7 +101,6 @@ impl Lookup {
             }
             Err(error) => {
                 self.0.asked.count(error.code());
-                self.0.silent.failed(to.node);
                 tracing::debug!(node = %to.node, %error, "a member did not answer");
                 if let AskFailure::Unreachable(_) | AskFailure::Late = error {
                     self.0.resting.begin(to.node);

@@ -56,7 +56,7 @@ pub struct Sought {
 }
 
 impl Lookup {
-    /// One lookup, to its end; nothing where too many are under way.
+    /// One lookup, to its end or as far as it comes in time; nothing where too many are under way.
     async fn look(&self, begin: impl FnOnce(&mut Core, Duration) -> Option<LookupId>) -> Outcome {
         let (sender, outcome) = oneshot::channel();
         let begun = self.change(|core, at| {
@@ -70,10 +70,10 @@ impl Lookup {
         };
         match timeout(LOOKUP, outcome).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => {
-                self.change(|core, _| core.waiting.remove(&id));
-                Outcome::default()
-            }
+            Ok(Err(_)) | Err(_) => self.change(|core, _| {
+                core.waiting.remove(&id);
+                core.kademlia.give_up(id)
+            }),
         }
     }
 
@@ -101,13 +101,15 @@ impl Lookup {
             sought.asked += outcome.asked;
             sought.hops = sought.hops.max(outcome.hops);
             sought.answered.extend(outcome.nodes.iter().map(|contact| contact.node));
+            sought.silent.extend(&outcome.silent);
             for (rank, provider) in outcome.providers.iter().enumerate() {
                 add(&mut found, word, rank, provider);
             }
         }
         sought.answered.sort_unstable();
         sought.answered.dedup();
-        sought.silent = self.0.silent.since(begun);
+        sought.silent.sort_unstable();
+        sought.silent.dedup();
         sought
             .silent
             .retain(|node| sought.answered.binary_search(node).is_err() && self.0.directory.is_member(*node));
