@@ -50,7 +50,7 @@ lint: tools ## clippy and rustdoc without warnings
 
 unit: tools build ## unit and property tests
 	@echo "== unit and property tests"
-	cargo nextest run --locked --workspace --exclude dawn-e2e
+	cargo nextest run --locked --workspace -E 'not package(dawn-e2e)'
 
 doc: tools ## doc tests and documentation
 	@echo "== documentation"
@@ -59,7 +59,7 @@ doc: tools ## doc tests and documentation
 
 e2e: tools build ## real processes: joining, calling, crashing, revoking
 	@echo "== end-to-end tests"
-	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked -p dawn-e2e
+	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e)'
 
 conformance: build ## the official MCP conformance suite through two nodes
 	@echo "== MCP conformance through two nodes"
