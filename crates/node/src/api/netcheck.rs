@@ -29,7 +29,7 @@ fn transport_of(address: &str) -> Transport {
 }
 
 fn member(state: &NodeState, peer: &PeerInfo, told: Option<&Result<Told, String>>) -> Value {
-    let way = Way::of(peer.node, state.node_id(), Some(peer), &[]);
+    let way = Way::of(peer.node, state.node_id(), std::slice::from_ref(peer), &[]);
     let answer = told.and_then(|told| told.as_ref().ok());
     json!({
         "node": { "id": peer.node, "name": peer.membership.name },

@@ -41,10 +41,14 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub(super) fn of(node: NodeId, this: NodeId, peer: Option<&PeerInfo>, nodes: &[NodeView]) -> Self {
+    pub(super) fn of(node: NodeId, this: NodeId, connected: &[PeerInfo], nodes: &[NodeView]) -> Self {
+        let peer = connected.iter().find(|peer| peer.node == node);
         let named = |id: &NodeId| {
-            let view = nodes.iter().find(|view| view.said.node == *id);
-            json!({ "id": id, "name": view.map(|view| &view.said.name) })
+            let said = nodes.iter().find(|view| view.said.node == *id);
+            // Of a neighbour the registry may not know anything yet.
+            let shown = || connected.iter().find(|peer| peer.node == *id);
+            let name = said.map(|view| &view.said.name);
+            json!({ "id": id, "name": name.or_else(|| Some(&shown()?.membership.name)) })
         };
         let (route, via) = match peer.map(|peer| &peer.route) {
             _ if node == this => ("this", None),
@@ -76,7 +80,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
         let is_this = node == this;
         let membership = peer.map_or(&view.said.membership, |peer| &peer.membership);
         let roles: Vec<String> = membership.roles.iter().map(|role| role.to_string()).collect();
-        let way = Way::of(node, this, peer, &nodes);
+        let way = Way::of(node, this, &connected, &nodes);
         json!({
             "id": node,
             "name": view.said.name,
@@ -106,7 +110,7 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
         .filter(|member| !nodes.iter().any(|view| view.said.node == member.node));
     peers.extend(silent.map(|member| {
         let peer = connected.iter().find(|peer| peer.node == member.node);
-        let way = Way::of(member.node, this, peer, &nodes);
+        let way = Way::of(member.node, this, &connected, &nodes);
         let roles: Vec<String> = member.roles.iter().map(|role| role.to_string()).collect();
         json!({
             "id": member.node,
@@ -180,8 +184,7 @@ pub(super) async fn ping(
         times.push((time.as_secs_f64() * 1e6).round() / 1e3);
     }
     let peers = state.mesh.peers();
-    let peer = peers.iter().find(|peer| peer.node == id);
-    let way = Way::of(id, state.node_id(), peer, &state.directory.nodes());
+    let way = Way::of(id, state.node_id(), &peers, &state.directory.nodes());
     Ok(Json(json!({
         "node": { "id": id, "name": view.said.name },
         "route": way.route,
