@@ -430,6 +430,15 @@ impl Node {
         .await;
     }
 
+    /// Waits until a node is online and the registry has what it says of itself, which comes a moment after it connected.
+    pub async fn knows(&self, name: &str) {
+        eventually(&format!("{} knows {name}", self.name), async || {
+            let peer = self.peer(name).await;
+            peer["online"] == true && peer["version"].is_string()
+        })
+        .await;
+    }
+
     /// A peer as `GET /api/peers` tells it, or null.
     pub async fn peer(&self, name: &str) -> Value {
         let peers = self.get("/api/peers").await;
@@ -511,8 +520,8 @@ impl Network {
         let joined = node.dawn(&["join", &ticket, "--name", &name]).await.success().json();
         node.up().await;
         for other in &self.nodes {
-            other.sees_online(&name, true).await;
-            node.sees_online(&other.name, true).await;
+            other.knows(&name).await;
+            node.knows(&other.name).await;
         }
         self.nodes.push(node);
         joined
