@@ -223,7 +223,7 @@ impl Lookup {
         all.into_iter().map(|found| found.word).collect()
     }
 
-    /// Who was asked and has not answered: in time to say more, or within what is slow.
+    /// Who was asked and has failed, or is slow and has not answered yet.
     pub(crate) fn silent(&self) -> Vec<NodeId> {
         let silent = self.candidates.values();
         let silent = silent.filter(|candidate| matches!(candidate.state, State::Failed | State::Slow));
