@@ -71,9 +71,9 @@ clients: build ## third-party clients and servers: Inspector, Python SDK, the re
 	@echo "== third-party clients and servers"
 	@tests/clients/run $(DEV)/dawn $(DEV)/dawn-test-agent
 
-bench: dist ## the table of measurements (BENCH=name runs one)
+bench: dist ## the table of measurements (BENCH=name runs one, CASE=text those of the calls with it in their name)
 	@echo "== benchmarks"
-	@peers=$$(scripts/peers) && scripts/apart $(RELEASE)/dawn-bench --dawn $(DIST)/dawn --agent $(RELEASE)/dawn-test-agent --peers "$$peers" --out bench/results.json $(if $(BENCH),--only $(BENCH))
+	@peers=$$(scripts/peers) && scripts/apart $(RELEASE)/dawn-bench --dawn $(DIST)/dawn --agent $(RELEASE)/dawn-test-agent --peers "$$peers" --out bench/results.json $(if $(BENCH),--only $(BENCH)) $(if $(CASE),--case "$(CASE)")
 
 sim: ## whole networks of a thousand nodes in simulated time (SCENARIO=name runs one, SEED=n)
 	@scripts/tools rust

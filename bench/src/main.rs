@@ -65,6 +65,9 @@ struct Run {
     /// Runs one benchmark: calls, catalogue, channel, daemon, forward, registry, websocket.
     #[arg(long)]
     only: Option<String>,
+    /// Of the calls, measures only the cases whose name contains this, as in "TCP, 1 MiB, 128 in flight".
+    #[arg(long, default_value = "", hide_default_value = true)]
+    case: String,
 }
 
 fn main() {
@@ -102,7 +105,7 @@ fn main() {
         }
         if wanted("calls") {
             let programs = peers::Programs::find(run.peers.as_deref());
-            call::measure(&run.dawn, &run.agent, &programs, &mut report).await;
+            call::measure(&run.dawn, &run.agent, &programs, &run.case, &mut report).await;
         }
         if wanted("forward") {
             forward::measure(&run.dawn, &run.agent, &mut report).await;
@@ -110,6 +113,6 @@ fn main() {
         if wanted("websocket") {
             websocket::measure(&run.dawn, &run.agent, &mut report).await;
         }
-        report.finish(&run.out, run.only.is_some());
+        report.finish(&run.out, run.only.is_some() || !run.case.is_empty());
     });
 }

@@ -67,13 +67,14 @@ impl Report {
         });
     }
 
-    /// Writes the rows; a partial run replaces only the rows of its own benchmarks.
+    /// Writes the rows; a partial run replaces only the rows that it measured.
     pub(crate) fn finish(self, path: &Path, partial: bool) {
         let mut rows: Vec<Row> = match std::fs::read(path) {
             Ok(bytes) if partial => serde_json::from_slice(&bytes).expect("readable results"),
             _ => Vec::new(),
         };
-        rows.retain(|row| self.rows.iter().all(|new| new.bench != row.bench));
+        let row_of = |row: &Row| (row.bench.clone(), row.case.clone(), row.metric.clone());
+        rows.retain(|row| self.rows.iter().all(|new| row_of(new) != row_of(row)));
         rows.extend(self.rows);
         std::fs::write(path, serde_json::to_string_pretty(&rows).expect("plain data") + "\n")
             .expect("writable results");

@@ -25,7 +25,7 @@ fn is_training() -> bool {
 
 /// How long one round of a case is measured, after a warm-up of a quarter of it.
 fn span() -> Duration {
-    Duration::from_millis(if is_training() { 200 } else { 1000 })
+    Duration::from_millis(if is_training() { 200 } else { 800 })
 }
 
 /// What one case gave.

@@ -198,8 +198,8 @@ struct After {
     http_two: Option<Held>,
 }
 
-/// Measures every way, size and number in flight.
-pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, report: &mut Report) {
+/// Measures every way, size and number in flight; of them those whose name contains `wanted`.
+pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, wanted: &str, report: &mut Report) {
     let mut http_server = Command::new(agent)
         .args(["--raw-echo", "--http", "127.0.0.1:0"])
         .stdout(Stdio::piped())
@@ -229,7 +229,9 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, repo
         };
         for size in SIZES {
             for in_flight in IN_FLIGHT {
-                case(&field, &pairs, size, in_flight, report).await;
+                if format!("{transport}, {}, {in_flight} in flight", size.0).contains(wanted) {
+                    case(&field, &pairs, size, in_flight, report).await;
+                }
             }
         }
     }

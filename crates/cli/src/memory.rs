@@ -25,14 +25,39 @@ pub(crate) fn prepare() {
 
 /// Gives free memory back to the system, now and then, for ever.
 pub(crate) async fn give_back() {
-    let mut after = 0;
+    let mut last = Last::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if resident().is_some_and(|now| now.abs_diff(after) >= CHANGED) {
-            // The allocator holds its locks meanwhile, but works on free memory only: a few milliseconds.
-            let _done = tokio::task::spawn_blocking(trim).await;
-            after = resident().unwrap_or_default();
-        }
+        let Some(before) = resident().filter(|now| last.is_over(*now)) else {
+            continue;
+        };
+        // The allocator holds its locks meanwhile, but works on free memory only: a few milliseconds.
+        let _done = tokio::task::spawn_blocking(trim).await;
+        last.took(before, resident().unwrap_or_default());
+    }
+}
+
+/// What came of it the last time.
+#[derive(Debug, Default)]
+struct Last {
+    /// What was resident then, bytes.
+    after: u64,
+    /// There was something to do. What was in use then may be free by now, which shows in no figure: what is freed stays
+    /// resident.
+    was_of_use: bool,
+}
+
+impl Last {
+    /// Whether it may be of use once more, with so many bytes resident.
+    fn is_over(&self, now: u64) -> bool {
+        self.was_of_use || now.abs_diff(self.after) >= CHANGED
+    }
+
+    /// It was done: bytes that were resident before and after.
+    fn took(&mut self, before: u64, after: u64) {
+        let has_changed = before.abs_diff(self.after) >= CHANGED;
+        self.was_of_use = has_changed || before.saturating_sub(after) >= CHANGED;
+        self.after = after;
     }
 }
 
@@ -55,3 +80,34 @@ fn trim() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_freed_after_a_burst_is_given_back_although_nothing_shows_it() {
+        let mut last = Last::default();
+        last.took(30 * MIB, 28 * MIB);
+        // A burst; what it needs is still in use when it is looked at.
+        assert!(last.is_over(40 * MIB));
+        last.took(40 * MIB, 40 * MIB);
+        // It is freed: as much is resident as before.
+        assert!(last.is_over(40 * MIB));
+        last.took(40 * MIB, 28 * MIB);
+        assert!(last.is_over(28 * MIB));
+        last.took(28 * MIB, 28 * MIB);
+        assert!(!last.is_over(28 * MIB));
+    }
+
+    #[test]
+    fn what_rests_is_left_alone_until_it_changes() {
+        let mut last = Last::default();
+        last.took(28 * MIB, 28 * MIB);
+        last.took(28 * MIB, 28 * MIB);
+        assert!(!last.is_over(28 * MIB + CHANGED - 1));
+        assert!(last.is_over(28 * MIB + CHANGED));
+    }
+}
