@@ -1,6 +1,8 @@
 //! `chitchat`, gossip of key-value pairs with Scuttlebutt reconciliation: a node's agents are its keys. Two servers of it
 //! speak over UDP on loopback.
 
+mod replay;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +15,10 @@ use chitchat::{
     ProtocolVersion, VersionedValue, spawn_chitchat,
 };
 
-use super::{AGENTS, CHANGES, DIFFERENCES, Figures, Meeting, NODES, key, resident, summary};
+use super::{AGENTS, BATCH, BATCHES, Figures, Meeting, NODES, batch, key, median, resident, summary};
+
+/// How often two servers meet again.
+const MEETINGS: u32 = 9;
 
 /// Its UDP transport on loopback, counted.
 #[derive(Clone, Default)]
@@ -72,9 +77,9 @@ fn id(node: u32) -> ChitchatId {
     ChitchatId::new(key(node).node_id().to_string(), 1, address(node))
 }
 
-async fn server(node: u32, wire: &Wire) -> Server {
+fn config(node: u32) -> ChitchatConfig {
     let hour = Duration::from_secs(3600);
-    let config = ChitchatConfig {
+    ChitchatConfig {
         chitchat_id: id(node),
         cluster_id: "bench".to_owned(),
         // It speaks when it is told to.
@@ -86,9 +91,14 @@ async fn server(node: u32, wire: &Wire) -> Server {
         catchup_callback: None,
         extra_liveness_predicate: None,
         protocol_version: ProtocolVersion::V1,
-    };
-    let handle = spawn_chitchat(config, Vec::new(), wire).await.expect("it starts");
+    }
+}
+
+/// A server with a transport over this wire.
+async fn server(node: u32, wire: &Wire, transport: &dyn Transport) -> Server {
+    let handle = spawn_chitchat(config(node), Vec::new(), transport).await;
     let address = wire.opened.lock().expect("not poisoned").expect("it listens");
+    let handle = handle.expect("it starts");
     Server { handle, address }
 }
 
@@ -96,8 +106,8 @@ fn value(node: u32, agent: u32, version: u32) -> String {
     serde_json::to_string(&summary(node, agent, version)).expect("plain data")
 }
 
-/// What `server` knows of a node: all of its agents, the agent 7 in a version. How long it took to take that in.
-async fn load(server: &Server, node: u32, changed: u32) -> Duration {
+/// What `server` knows of a node: all of its agents, the agent 7 in a version.
+async fn load(server: &Server, node: u32, changed: u32) {
     let values = (0..AGENTS).map(|agent| {
         let is_changed = agent == 7 && changed > 0;
         let versioned = VersionedValue {
@@ -114,12 +124,9 @@ async fn load(server: &Server, node: u32, changed: u32) -> Duration {
     let values: Vec<_> = values.collect();
     let newest = u64::from(AGENTS + changed);
     let take = |chitchat: &mut chitchat::Chitchat| {
-        let (node, values) = (id(node), values.clone());
-        let begun = Instant::now();
-        chitchat.reset_node_state_if_update(&node, values.into_iter(), newest, 0);
-        begun.elapsed()
+        chitchat.reset_node_state_if_update(&id(node), values.clone().into_iter(), newest, 0);
     };
-    server.handle.with_chitchat(take).await
+    server.handle.with_chitchat(take).await;
 }
 
 /// One handshake: three messages.
@@ -159,39 +166,45 @@ pub(super) fn figures() -> Figures {
 
 async fn work() -> Figures {
     let wire = Wire::default();
-    let source = server(NODES + 1, &wire).await;
+    let source = server(NODES + 1, &wire, &wire).await;
     let before = resident();
-    let mut merging = Duration::ZERO;
     for node in 0..NODES {
-        merging += load(&source, node, 0).await;
+        load(&source, node, 0).await;
     }
     let entry_bytes = (resident() - before) / f64::from(NODES * AGENTS);
-    let sink = server(NODES + 2, &wire).await;
+    let sink = server(NODES + 2, &wire, &wire).await;
     let first = meet(&sink, &source, &wire).await;
-    for node in 0..DIFFERENCES {
-        load(&source, node, 1).await;
+    let merges = replay::merges(&source, &wire).await;
+    let mut meetings = Vec::new();
+    for round in 0..MEETINGS {
+        for node in batch(round) {
+            load(&source, node, 1).await;
+        }
+        meetings.push(meet(&sink, &source, &wire).await);
     }
-    let again = meet(&sink, &source, &wire).await;
-    let mut spent = Duration::ZERO;
+    // A server sets what is its own: the changes are those of one node.
+    let mut changes = Vec::new();
     let before = wire.bytes.load(Ordering::Relaxed);
-    for change in 0..CHANGES {
-        let text = value(NODES + 1, 7, change + 1);
-        source
-            .handle
-            .with_chitchat(|chitchat| chitchat.self_node_state().set("agent-7", &text))
-            .await;
-        let begun = Instant::now();
-        exchange(&sink, &source, &wire).await;
-        spent += begun.elapsed();
+    for round in 0..BATCHES {
+        let mut spent = Duration::ZERO;
+        for change in batch(round) {
+            let text = value(NODES + 1, 7, change + 1);
+            let set = |chitchat: &mut chitchat::Chitchat| chitchat.self_node_state().set("agent-7", &text);
+            source.handle.with_chitchat(set).await;
+            let begun = Instant::now();
+            exchange(&sink, &source, &wire).await;
+            spent += begun.elapsed();
+        }
+        changes.push(f64::from(BATCH) / spent.as_secs_f64());
     }
     Figures {
-        changes: f64::from(CHANGES) / spent.as_secs_f64(),
+        changes: median(changes),
         changes_signed: None,
         changes_together: None,
-        merges: f64::from(NODES * AGENTS) / merging.as_secs_f64(),
-        change_bytes: (wire.bytes.load(Ordering::Relaxed) - before) as f64 / f64::from(CHANGES),
+        merges,
+        change_bytes: (wire.bytes.load(Ordering::Relaxed) - before) as f64 / f64::from(BATCHES * BATCH),
         entry_bytes,
         first,
-        again,
+        again: Meeting::median(meetings),
     }
 }

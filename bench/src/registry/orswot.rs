@@ -1,14 +1,15 @@
 //! `crdts::Orswot`, an OR-Set without tombstones. Its members are what a node says of an agent; a change is the removal of
 //! the old member and the addition of the new one. Replicas that meet exchange their states, the only way it has.
 
-use std::time::Instant;
-
 use crdts::orswot::Op;
 use crdts::{CmRDT as _, CvRDT as _, Dot, Orswot, VClock};
 use dawn_identity::{Keypair, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{AGENTS, CHANGES, DIFFERENCES, Figures, Meeting, NODES, key, resident, summary};
+use super::{AGENTS, BATCH, BATCHES, Figures, MERGES, Meeting, NODES, a_second, batch, key, median, resident, summary};
+
+/// How often they meet again: few, as each takes seconds.
+const MEETINGS: u32 = 3;
 
 type Actor = [u8; 32];
 type Set = Orswot<Member, Actor>;
@@ -65,13 +66,13 @@ fn meet(source: &mut Set, sink: &mut Set) -> usize {
 
 /// Takes what came over the wire, operation by operation; how many a second.
 fn changes_a_second(set: &mut Set, wire: &[Vec<u8>], check: impl Fn(usize, &[u8])) -> f64 {
-    let begun = Instant::now();
-    for (at, bytes) in wire.iter().enumerate() {
-        check(at, bytes);
-        let change: Change = postcard::from_bytes(bytes).expect("operations");
-        change.into_iter().for_each(|operation| set.apply(operation));
-    }
-    wire.len() as f64 / begun.elapsed().as_secs_f64()
+    a_second(BATCH, || {
+        for (at, bytes) in wire.iter().enumerate() {
+            check(at, bytes);
+            let change: Change = postcard::from_bytes(bytes).expect("operations");
+            change.into_iter().for_each(|operation| set.apply(operation));
+        }
+    })
 }
 
 pub(super) fn figures() -> Figures {
@@ -85,42 +86,53 @@ pub(super) fn figures() -> Figures {
     let entry_bytes = (resident() - before) / f64::from(NODES * AGENTS);
     let mut sink = Set::new();
     let first = Meeting::of(|| meet(&mut source, &mut sink));
-    for node in 0..DIFFERENCES {
-        change(node, 1)
-            .into_iter()
-            .for_each(|operation| source.apply(operation));
-    }
-    let again = Meeting::of(|| meet(&mut source, &mut sink));
+    let meetings = (0..MEETINGS).map(|round| {
+        let operations = batch(round).flat_map(|node| change(node, 1));
+        operations.for_each(|operation| source.apply(operation));
+        Meeting::of(|| meet(&mut source, &mut sink))
+    });
+    let again = Meeting::median(meetings.collect());
     assert_eq!(sink.iter().count(), source.iter().count());
-    let nodes = DIFFERENCES..DIFFERENCES + CHANGES;
-    let wire: Vec<Vec<u8>> = nodes.clone().map(|node| encode(&change(node, 2))).collect();
-    let signers: Vec<(NodeId, [u8; 64])> = nodes
-        .zip(&wire)
-        .map(|(node, bytes)| {
+    // Of nodes of which none has changed yet.
+    let batches = (MEETINGS..MEETINGS + BATCHES).map(|round| {
+        let wire: Vec<Vec<u8>> = batch(round).map(|node| encode(&change(node, 2))).collect();
+        let signed = batch(round).zip(&wire).map(|(node, bytes)| {
             let key: Keypair = key(node);
             (key.node_id(), key.sign(bytes))
-        })
-        .collect();
-    let change_bytes = wire.iter().map(Vec::len).sum::<usize>() as f64 / f64::from(CHANGES);
-    let mut other = sink.clone();
-    let changes = changes_a_second(&mut sink, &wire, |_, _| {});
-    let signed = changes_a_second(&mut other, &wire, |at, bytes| {
-        let (node, signature) = &signers[at];
-        node.verify(bytes, signature).expect("signed");
+        });
+        let signed: Vec<(NodeId, [u8; 64])> = signed.collect();
+        (wire, signed)
     });
+    let batches: Vec<_> = batches.collect();
+    let bytes = batches.iter().flat_map(|(wire, _)| wire).map(Vec::len).sum::<usize>();
+    let mut other = sink.clone();
+    let changes = batches
+        .iter()
+        .map(|(wire, _)| changes_a_second(&mut sink, wire, |_, _| {}));
+    let changes = median(changes.collect());
+    let signed = batches.iter().map(|(wire, signed)| {
+        changes_a_second(&mut other, wire, |at, bytes| {
+            let (node, signature) = &signed[at];
+            node.verify(bytes, signature).expect("signed");
+        })
+    });
+    let signed = median(signed.collect());
     // In one state, which is its best: each merge goes through all that is known.
     let state = encode(&sink);
-    let begun = Instant::now();
-    let mut merged = Set::new();
-    merged.merge(postcard::from_bytes(&state).expect("a state"));
-    let merges = f64::from(NODES * AGENTS) / begun.elapsed().as_secs_f64();
-    assert_eq!(merged.iter().count(), sink.iter().count());
+    let merges = (0..MERGES).map(|_| {
+        let mut merged = Set::new();
+        let merges = a_second(NODES * AGENTS, || {
+            merged.merge(postcard::from_bytes(&state).expect("a state"))
+        });
+        assert_eq!(merged.iter().count(), sink.iter().count());
+        merges
+    });
     Figures {
         changes,
         changes_signed: Some(signed),
         changes_together: None,
-        merges,
-        change_bytes,
+        merges: median(merges.collect()),
+        change_bytes: bytes as f64 / f64::from(BATCHES * BATCH),
         entry_bytes,
         first,
         again,

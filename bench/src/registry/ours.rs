@@ -1,28 +1,30 @@
 //! The registry's replica.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, LazyLock};
 
 use dawn_identity::{Membership, NetworkId, NodeId, Role, Roles, Serial, UnixTime};
 use dawn_registry::delta::{Key, Value};
 use dawn_registry::replica::{Limits, Replica};
 use dawn_registry::sync::{Session, Snapshot};
 
-use super::{AGENTS, CHANGES, DIFFERENCES, Figures, Meeting, NODES, agent_name, key, resident, summary};
+use super::{
+    AGENTS, BATCH, BATCHES, Figures, MERGES, Meeting, NODES, a_second, agent_name, batch, key, median, resident,
+    summary,
+};
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 /// The two replicas of everything are of nodes of their own.
 const SOURCE: u32 = NODES + 1;
 const SINK: u32 = NODES + 2;
+/// How often they meet again.
+const MEETINGS: u32 = 9;
 
-fn network() -> NetworkId {
-    key(u32::MAX).network_id()
-}
+static NETWORK: LazyLock<NetworkId> = LazyLock::new(|| key(u32::MAX).network_id());
 
 /// Certificates are verified by who calls the registry; each is here.
 fn verify(node: &NodeId, _: &Value) -> Result<Membership, String> {
     Ok(Membership {
-        network: network(),
+        network: *NETWORK,
         node: *node,
         name: "node".parse().expect("a name"),
         roles: Roles::from(Role::Member),
@@ -52,15 +54,20 @@ fn owner(node: u32) -> Replica {
     replica
 }
 
-/// What the node says when one of its agents changes.
-fn change(node: u32, version: u32) -> Vec<u8> {
-    let value = summary(node, 7, version).encode();
-    let said = owner(node).set_agent(agent_name(7), &value, &key(node), NOW);
-    said.expect("it may say that").expect("it is new")
+/// What the node says when one of its agents changes, and changes again.
+fn changes(node: u32) -> [Vec<u8>; 2] {
+    let mut owner = owner(node);
+    [1, 2].map(|version| {
+        let value = summary(node, 7, version).encode();
+        let said = owner.set_agent(agent_name(7), &value, &key(node), NOW);
+        said.expect("it may say that").expect("it is new")
+    })
 }
 
+/// Takes what came, and asks what changed, as a node does.
 fn take(replica: &mut Replica, delta: &[u8]) {
     replica.apply(delta, NOW, verify).expect("it is taken");
+    assert!(!replica.events().is_empty());
 }
 
 /// Two replicas come to know the same; how many bytes were sent.
@@ -80,6 +87,7 @@ fn meet(source: &mut Replica, sink: &mut Replica) -> usize {
 fn take_all(replica: &mut Replica, deltas: &[Vec<u8>]) {
     let applied = replica.apply_all(deltas, NOW, verify);
     assert!(applied.iter().all(Result::is_ok));
+    assert_eq!(replica.events().is_empty(), deltas.is_empty());
 }
 
 /// One side says what it has to say; each message has a length of four bytes in front.
@@ -90,13 +98,6 @@ fn say(speaker: &mut Session, of: &Replica, hearer: &mut Session, into: &mut Rep
         take_all(into, &hearer.receive(into, &message).expect("it is understood"));
     }
     bytes
-}
-
-/// Things that are done in a second, of so many.
-fn a_second(count: usize, work: impl FnOnce()) -> f64 {
-    let begun = Instant::now();
-    work();
-    count as f64 / begun.elapsed().as_secs_f64()
 }
 
 pub(super) fn figures() -> Figures {
@@ -111,27 +112,40 @@ pub(super) fn figures() -> Figures {
     let entry_bytes = (resident() - before) / f64::from(NODES * AGENTS);
     let mut sink = empty(SINK);
     let first = Meeting::of(|| meet(&mut source, &mut sink));
-    for node in 0..DIFFERENCES {
-        take(&mut source, &change(node, 1));
-    }
-    let again = Meeting::of(|| meet(&mut source, &mut sink));
-    assert_eq!(sink.nodes(NOW).count(), source.nodes(NOW).count());
-    let nodes = DIFFERENCES..DIFFERENCES + CHANGES;
-    let deltas: Vec<Vec<u8>> = nodes.map(|node| change(node, 2)).collect();
-    let changes = a_second(deltas.len(), || deltas.iter().for_each(|delta| take(&mut sink, delta)));
-    let changes_together = a_second(deltas.len(), || take_all(&mut source, &deltas));
+    let changed = batch(0).start..batch(MEETINGS - 1).end;
+    let (once, again): (Vec<_>, Vec<_>) = changed.map(|node| changes(node).into()).unzip();
+    let meetings = once.chunks(BATCH as usize).map(|deltas| {
+        deltas.iter().for_each(|delta| take(&mut source, delta));
+        Meeting::of(|| meet(&mut source, &mut sink))
+    });
+    let meetings = Meeting::median(meetings.collect());
+    assert_eq!(sink.fingerprint(), source.fingerprint());
+    let batches = again.chunks(BATCH as usize).take(BATCHES as usize);
+    let alone = batches.clone().map(|deltas| {
+        let one_by_one = || deltas.iter().for_each(|delta| take(&mut sink, delta));
+        a_second(BATCH, one_by_one)
+    });
+    let changes = median(alone.collect());
+    let together = batches
+        .clone()
+        .map(|deltas| a_second(BATCH, || take_all(&mut source, deltas)));
+    let changes_together = median(together.collect());
+    assert_eq!(sink.fingerprint(), source.fingerprint());
     let states: Vec<Vec<u8>> = (0..NODES).flat_map(|node| sink.states(&key(node).node_id())).collect();
-    let mut merged = empty(SOURCE);
-    let merges = a_second((NODES * AGENTS) as usize, || take_all(&mut merged, &states));
-    assert_eq!(merged.nodes(NOW).count(), NODES as usize);
+    let merges = (0..MERGES).map(|_| {
+        let mut merged = empty(SINK);
+        let merges = a_second(NODES * AGENTS, || take_all(&mut merged, &states));
+        assert_eq!(merged.fingerprint(), sink.fingerprint());
+        merges
+    });
     Figures {
         changes,
         changes_signed: None,
         changes_together: Some(changes_together),
-        merges,
-        change_bytes: deltas.iter().map(Vec::len).sum::<usize>() as f64 / f64::from(CHANGES),
+        merges: median(merges.collect()),
+        change_bytes: again.iter().map(Vec::len).sum::<usize>() as f64 / again.len() as f64,
         entry_bytes,
         first,
-        again,
+        again: meetings,
     }
 }

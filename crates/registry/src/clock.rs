@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use smallvec::{SmallVec, smallvec};
+
 /// One write: which incarnation made it, and which of its writes it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
@@ -18,13 +20,20 @@ pub struct Clock {
     /// Whatever has a smaller epoch is covered.
     floor: u64,
     /// The last write of each incarnation from the floor on; ascending epochs, sequences from 1 on.
-    last: Vec<Dot>,
+    last: Last,
 }
+
+/// Mostly it is one, which stands where the clock does, not somewhere else in memory.
+type Last = SmallVec<[Dot; 1]>;
 
 impl Clock {
     /// A clock of its parts, or `None` if they are none: epochs must ascend from the floor on, sequences begin at 1.
     #[must_use]
     pub fn from_parts(floor: u64, last: Vec<Dot>) -> Option<Self> {
+        Self::from_dots(floor, last.into())
+    }
+
+    pub(crate) fn from_dots(floor: u64, last: Last) -> Option<Self> {
         let ascends = last.windows(2).all(|pair| matches!(pair, [a, b] if a.epoch < b.epoch));
         let valid = ascends && last.iter().all(|dot| dot.epoch >= floor && dot.sequence > 0);
         valid.then_some(Self { floor, last })
@@ -33,7 +42,7 @@ impl Clock {
     /// The clock that covers one incarnation up to `dot`.
     #[must_use]
     pub fn up_to(dot: Dot) -> Self {
-        let last = if dot.sequence == 0 { Vec::new() } else { vec![dot] };
+        let last = if dot.sequence == 0 { smallvec![] } else { smallvec![dot] };
         Self { floor: 0, last }
     }
 
@@ -91,7 +100,7 @@ impl Clock {
     #[must_use]
     pub fn join(&self, other: &Self) -> Self {
         let floor = self.floor.max(other.floor);
-        let mut last: Vec<Dot> = self.last.iter().chain(&other.last).copied().collect();
+        let mut last: Last = self.last.iter().chain(&other.last).copied().collect();
         last.retain(|dot| dot.epoch >= floor);
         // The greatest sequence of each epoch comes first.
         last.sort_unstable_by_key(|dot| (dot.epoch, u64::MAX - dot.sequence));

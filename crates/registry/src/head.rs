@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use dawn_identity::{Keypair, NetworkId, NodeId, SIGNATURE_BYTES, UnixTime};
 use ed25519_zebra::batch::Item;
 use ed25519_zebra::{Signature, VerificationKey};
@@ -28,6 +28,13 @@ const DOMAIN: &[u8] = b"dawn registry head 1\0";
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+/// What a SHA-256 comes to.
+pub(crate) fn hash_of(context: Context) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
     hash
 }
 
@@ -243,19 +250,27 @@ fn to_be_signed(network: &NetworkId, said: &[u8]) -> Vec<u8> {
     [DOMAIN, network.as_bytes(), said].concat()
 }
 
-/// SHA-256 over the key, the dot and the SHA-256 of the value of every element, in their order.
-pub(crate) fn digest_of<'a>(elements: impl ExactSizeIterator<Item = &'a Element>) -> [u8; 32] {
-    /// Most elements are told in so many bytes.
-    const USUAL: usize = 80;
-    let mut all = Vec::with_capacity(USUAL * (elements.len() + 1));
-    all.extend_from_slice(b"dawn registry set 1\0");
-    wire::put_number(&mut all, elements.len() as u64);
+/// SHA-256 over the key, the dot and the SHA-256 of the value of so many elements, in their order.
+pub(crate) fn digest_of<'a>(entries: usize, elements: impl Iterator<Item = &'a Element>) -> [u8; 32] {
+    /// What is hashed at once: little enough to be had without a search for room.
+    const PIECE: usize = 1000;
+    /// An element is told in no more bytes: the length of a key and the key, two numbers, a hash.
+    const MOST: usize = 1 + 32 + 2 * 10 + 32;
+    let mut context = Context::new(&SHA256);
+    let mut piece = Vec::with_capacity(PIECE);
+    piece.extend_from_slice(b"dawn registry set 1\0");
+    wire::put_number(&mut piece, entries as u64);
     for element in elements {
-        wire::put_bytes(&mut all, element.key.as_str().as_bytes());
-        wire::put_dot(&mut all, element.dot);
-        all.extend_from_slice(element.value.hash());
+        if piece.len() + MOST > PIECE {
+            context.update(&piece);
+            piece.clear();
+        }
+        wire::put_bytes(&mut piece, element.key.as_str().as_bytes());
+        wire::put_dot(&mut piece, element.dot);
+        piece.extend_from_slice(element.value.hash());
     }
-    sha256(&all)
+    context.update(&piece);
+    hash_of(context)
 }
 
 /// Two different heads that a node signed for one clock: whoever sees them knows that it lies, or that somebody else has

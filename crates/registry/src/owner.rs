@@ -1,5 +1,8 @@
 //! What is known of one node: its heads, each with the set that it vouches for.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,36 +95,91 @@ fn place(element: &Element) -> (&Key, Dot) {
     (&element.key, element.dot)
 }
 
-/// The set that a delta makes of the one before; whether it is the one that was signed is for the caller to see. `None`
-/// if it tells something twice.
-pub(crate) fn told<'a>(base: &'a [Element], delta: &'a Delta) -> Option<Vec<&'a Element>> {
-    let keeps = |element: &&Element| delta.keeps(element.dot);
-    let mut all = Vec::with_capacity(base.len() + delta.added.len());
-    let mut old = base;
-    // Little is new, mostly: its places are searched, so that not every key is compared.
-    for new in &delta.added {
-        let (before, behind) = old.split_at(old.partition_point(|old| place(old) < place(new)));
-        let next = behind.first().filter(keeps);
-        if next.is_some_and(|next| place(next) == place(new)) {
-            return None;
-        }
-        all.extend(before.iter().filter(keeps));
-        all.push(new);
-        old = behind;
-    }
-    all.extend(old.iter().filter(keeps));
-    Some(all)
+/// The set that a delta makes of the one before.
+pub(crate) struct Made<'a> {
+    /// In order: what stays, cut where something is new or goes, and what is new. Few runs, mostly, of many elements.
+    runs: Vec<&'a [Element]>,
+    entries: usize,
 }
 
-/// The same set, made of the one before.
-pub(crate) fn changed(base: Vec<Element>, delta: Delta) -> Box<[Element]> {
+impl<'a> Made<'a> {
+    /// Whether it is the one that was signed is for the caller to see. `None` if the delta tells something twice.
+    pub(crate) fn of(base: &'a [Element], delta: &'a Delta) -> Option<Self> {
+        let mut all = Self {
+            runs: Vec::with_capacity(2 * delta.added.len() + 2),
+            entries: 0,
+        };
+        // From the first to the last, so that what is far away in memory is on its way before it is looked at.
+        let gone = base.iter().enumerate().filter(|(_, old)| !delta.keeps(old.dot));
+        let gone: Vec<usize> = gone.map(|(at, _)| at).collect();
+        let (mut gone, mut from) = (&gone[..], 0);
+        for new in &delta.added {
+            // Little is new, mostly: its place is searched, so that not every key is compared.
+            let behind = base.get(from..).unwrap_or_default();
+            let at = from + behind.partition_point(|old| place(old) < place(new));
+            gone = all.push_but(base, gone, from, at);
+            from = at;
+            let is_there = gone.first() != Some(&at) && base.get(at).is_some_and(|old| place(old) == place(new));
+            if is_there {
+                return None;
+            }
+            all.push(std::slice::from_ref(new));
+        }
+        all.push_but(base, gone, from, base.len());
+        Some(all)
+    }
+
+    fn push(&mut self, run: &'a [Element]) {
+        if !run.is_empty() {
+            self.runs.push(run);
+            self.entries += run.len();
+        }
+    }
+
+    /// Takes what is between two places and not gone; the rest of what is gone is behind it.
+    fn push_but<'g>(&mut self, base: &'a [Element], gone: &'g [usize], from: usize, to: usize) -> &'g [usize] {
+        let (mut gone, mut from) = (gone, from);
+        while let Some((&at, rest)) = gone.split_first()
+            && at < to
+        {
+            self.push(base.get(from..at).unwrap_or_default());
+            (gone, from) = (rest, at + 1);
+        }
+        self.push(base.get(from..to).unwrap_or_default());
+        gone
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// All of them, by key and dot.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a Element> {
+        self.runs.iter().copied().flatten()
+    }
+}
+
+/// The same set, of `entries`, made of the one before.
+pub(crate) fn changed(base: Vec<Element>, delta: Delta, entries: usize) -> Box<[Element]> {
     let mut elements = base;
-    elements.retain(|element| delta.keeps(element.dot));
-    /// So few find their places faster by themselves.
-    const FEW: usize = 8;
     if elements.is_empty() {
         return delta.added.into();
     }
+    // Mostly it is one entry that takes the place of one: then nothing else moves.
+    if let [new] = &delta.added[..]
+        && entries == elements.len()
+    {
+        let behind = elements.partition_point(|old| place(old) < place(new));
+        let before = behind.checked_sub(1).and_then(|at| elements.get_mut(at));
+        if let Some(old) = before.filter(|old| old.key == new.key && !delta.keeps(old.dot)) {
+            old.clone_from(new);
+            return elements.into();
+        }
+    }
+    elements.retain(|element| delta.keeps(element.dot));
+    /// So few find their places faster by themselves.
+    const FEW: usize = 8;
     if delta.added.len() < FEW {
         for new in delta.added {
             let at = elements.partition_point(|old| place(old) < place(&new));
@@ -140,8 +198,8 @@ pub(crate) fn changed(base: Vec<Element>, delta: Delta) -> Box<[Element]> {
 pub(crate) struct Owner {
     /// None of them replaces another; the most recent one last.
     pub(crate) heads: Vec<Stored>,
-    /// Its key, ready to verify with, once something was verified with it.
-    key: Option<Box<VerificationKey>>,
+    /// Its key, ready to verify with. Clones share it.
+    key: Option<Arc<VerificationKey>>,
     /// Whether it was told that it signs different heads of one clock.
     pub(crate) lied: bool,
     /// How many heads were counted when it was last looked at.
@@ -167,11 +225,11 @@ impl Delta {
 }
 
 impl Owner {
-    /// The key of this owner, if its id is one. To make it ready takes a tenth of the time of a signature.
+    /// The key of this owner, if its id is one. To make it ready takes a tenth of the time of a signature, once.
     pub(crate) fn key(&mut self) -> Option<&VerificationKey> {
         if self.key.is_none() {
             let node = self.heads.first()?.head.node;
-            self.key = VerificationKey::try_from(*node.as_bytes()).ok().map(Box::new);
+            self.key = VerificationKey::try_from(*node.as_bytes()).ok().map(Arc::new);
         }
         self.key.as_deref()
     }

@@ -137,14 +137,14 @@ impl Replica {
         }
     }
 
-    /// The bytes of memory of elements that fit, in place of those whose heads one with this clock replaces.
+    /// The bytes of memory of so many elements, if they fit in place of those whose heads one with this clock replaces.
     fn has_room_for<'a>(
         &self,
         node: &NodeId,
         clock: &Clock,
-        elements: impl ExactSizeIterator<Item = &'a Element>,
+        entries: usize,
+        elements: impl Iterator<Item = &'a Element>,
     ) -> Result<usize, Refusal> {
-        let entries = elements.len();
         if entries > self.limits.entries {
             return Err(Refusal::TooMany(entries));
         }

@@ -1,6 +1,7 @@
 //! Reading and writing of what travels: numbers in the fewest bytes (LEB128), everything else after its length.
 
 use dawn_identity::NodeId;
+use smallvec::SmallVec;
 
 use crate::clock::{Clock, Dot};
 
@@ -95,11 +96,11 @@ impl<'a> Reader<'a> {
         if count > MAX_INCARNATIONS {
             return Err(Malformed("a clock of too many incarnations"));
         }
-        let mut last = Vec::with_capacity(count);
+        let mut last = SmallVec::with_capacity(count);
         for _ in 0..count {
             last.push(self.dot()?);
         }
-        Clock::from_parts(floor, last).ok_or(Malformed("no valid clock"))
+        Clock::from_dots(floor, last).ok_or(Malformed("no valid clock"))
     }
 
     /// A dot as [`put_dot_under`] writes it.

@@ -9,7 +9,7 @@ use dawn_identity::{Membership, NodeId, UnixTime};
 use super::{Applied, Event, Missing, Replica};
 use crate::delta::{Delta, Key, Value};
 use crate::head::{Equivocation, Head, HeadId, Parsed, digest_of, place};
-use crate::owner::{self, Owner, Stored};
+use crate::owner::{self, Made, Owner, Stored};
 use crate::refusal::Refusal;
 use crate::set::Rest;
 use crate::signature;
@@ -96,9 +96,9 @@ impl Replica {
         let nobody = Owner::default();
         let owner = self.owners.get(&node).unwrap_or(&nobody);
         let base = owner.base(&delta);
-        let told = owner::told(&base, &delta);
-        let told = told.filter(|told| digest_of(told.iter().copied()) == head.digest);
-        let Some(told) = told else {
+        let made = Made::of(&base, &delta);
+        let made = made.filter(|made| digest_of(made.len(), made.iter()) == head.digest);
+        let Some(made) = made else {
             return Err(match &delta.rest {
                 _ if delta.is_whole() => Refusal::NotSigned,
                 Rest::Without(_) => self.misses(node, Missing::Part),
@@ -106,9 +106,10 @@ impl Replica {
             });
         };
         // It stands in front; of several the last one counts.
-        let own = told.iter().take_while(|element| element.key == Key::Node).last();
+        let own = made.iter().take_while(|element| element.key == Key::Node).last();
         let own = &own.ok_or(Refusal::NoNode)?.value;
-        let size = self.has_room_for(&node, &head.clock, told.iter().copied())?;
+        let entries = made.len();
+        let size = self.has_room_for(&node, &head.clock, entries, made.iter())?;
         let same = |stored: &&Stored| owner::read(&stored.elements, &Key::Node) == Some(own);
         let membership = match owner.heads.iter().find(same) {
             Some(stored) => Arc::clone(&stored.membership),
@@ -127,7 +128,13 @@ impl Replica {
         };
         self.missing.remove(&node);
         let head = head.clone();
-        match self.keep(Stored::new(head, owner::changed(base, delta), size, membership), now) {
+        let elements = owner::changed(base, delta, entries);
+        let is_kept = self.keep(Stored::new(head, elements, size, membership), now);
+        if let Some(owner) = self.owners.get_mut(&node) {
+            // So that what it says next is verified without delay.
+            owner.key();
+        }
+        match is_kept {
             true => Ok(Applied::New),
             false => Err(Refusal::TooManyHeads),
         }

@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use dawn_identity::Membership;
 
 use super::Replica;
+use crate::head::hash_of;
 
 impl Replica {
     /// What stands for everything known: two replicas that have the same heads have the same 32 bytes, others do not.
@@ -15,9 +16,7 @@ impl Replica {
         let mut context = Context::new(&SHA256);
         context.update(b"dawn registry heads 1\0");
         self.heads.keys().for_each(|(_, id)| context.update(&id.0));
-        let mut hash = [0; 32];
-        hash.copy_from_slice(context.finish().as_ref());
-        hash
+        hash_of(context)
     }
 
     /// What this replica knows, as the node that `membership` is of knows it: what that node would have after it got

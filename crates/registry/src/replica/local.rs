@@ -226,7 +226,7 @@ impl Replica {
         if set.get(&Key::Node).is_none() {
             return Err(LocalError::NoNode);
         }
-        let size = self.has_room_for(&self.local, set.clock(), set.entries().iter());
+        let size = self.has_room_for(&self.local, set.clock(), set.entries().len(), set.entries().iter());
         let size = size.map_err(LocalError::TooMuch)?;
         if set.clock() == base.clock() {
             set.touch(self.epoch)?;
@@ -237,7 +237,7 @@ impl Replica {
             clock: set.clock(),
             time: now,
             expires: now + self.limits.validity,
-            digest: digest_of(set.entries().iter()),
+            digest: digest_of(set.entries().len(), set.entries().iter()),
         };
         let head = Head::sign(draft, key).map_err(|error| LocalError::Malformed(error.0))?;
         let stored = Stored::new(head, set.into_entries().into(), size, Arc::clone(&self.membership));

@@ -366,8 +366,12 @@ fn message(said: Said<'_>) -> Vec<u8> {
 pub(super) fn put(all: &mut BTreeMap<u64, Vec<Known>>, list: Vec<Has>) {
     for Has { place, heads } in list {
         let known = all.entry(place).or_default();
-        let room = MAX_HEADS.saturating_sub(known.len());
-        known.extend(heads.into_iter().take(room));
+        if known.is_empty() {
+            *known = heads;
+        } else {
+            known.extend(heads);
+        }
+        known.truncate(MAX_HEADS);
     }
 }
 

@@ -7,6 +7,7 @@ use dawn_identity::UnixTime;
 
 use super::SyncError;
 use super::range::{FINGERPRINT_BYTES, Fingerprint, Parts, Range};
+use crate::head::hash_of;
 use crate::owner::MAX_HEADS;
 use crate::replica::Replica;
 
@@ -30,9 +31,7 @@ fn hash(front: &[u8], ids: &[[u8; 32]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     context.update(front);
     context.update(ids.as_flattened());
-    let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
-    hash
+    hash_of(context)
 }
 
 impl Snapshot {

@@ -22,7 +22,7 @@ pub(super) fn signed(key: &Keypair, clock: &Clock, elements: &[Element], time: U
         clock,
         time,
         expires,
-        digest: digest_of(elements.iter()),
+        digest: digest_of(elements.len(), elements.iter()),
     };
     Head::sign(draft, key).unwrap()
 }
@@ -166,7 +166,7 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
         clock: &clock,
         time: NOW,
         expires: NOW,
-        digest: digest_of(here.iter()),
+        digest: digest_of(here.len(), here.iter()),
     };
     assert!(Head::sign(timeless, &key).is_err());
     // Of another network.
@@ -176,7 +176,7 @@ fn a_head_is_of_this_network_signed_by_its_node_and_of_this_time() {
         clock: &clock,
         time: NOW,
         expires: NOW + DAY,
-        digest: digest_of(here.iter()),
+        digest: digest_of(here.len(), here.iter()),
     };
     let head = Head::sign(draft, &key).unwrap();
     let bytes = delta::encode(&head, here.iter(), &Rest::Only(Dots::default()));
