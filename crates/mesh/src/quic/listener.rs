@@ -25,7 +25,7 @@ pub(super) enum Event {
     /// It cannot any more.
     Down(SocketAddr),
     /// A peer begins a handshake.
-    Incoming(quinn::Incoming),
+    Incoming(Box<quinn::Incoming>),
     /// Something failed; it goes on.
     Failed(Error),
     /// It is at its end, and nothing follows.
@@ -148,7 +148,7 @@ impl Stream for Listener {
         match this.accept.poll_unpin(context) {
             Poll::Ready(Some(incoming)) => {
                 this.accept = accept(&this.endpoint);
-                Poll::Ready(Some((id, Event::Incoming(incoming))))
+                Poll::Ready(Some((id, Event::Incoming(Box::new(incoming)))))
             }
             Poll::Ready(None) => {
                 this.is_closed = true;

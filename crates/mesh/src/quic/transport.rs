@@ -187,7 +187,7 @@ impl libp2p::core::Transport for Transport {
                     listener_id,
                     reason: Ok(()),
                 },
-                Event::Incoming(incoming) => match self.accept(incoming) {
+                Event::Incoming(incoming) => match self.accept(*incoming) {
                     Ok(None) => continue,
                     Ok(Some((from, upgrade))) => {
                         let local = self.listeners.iter().find(|listener| listener.id == listener_id);
