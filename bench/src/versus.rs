@@ -8,13 +8,15 @@ use crate::report::Report;
 
 const ROUNDS: usize = 7;
 /// Ways that are compared: over HTTP or not, payload, in flight.
-const CASES: [(bool, usize, usize); 6] = [
+const CASES: [(bool, usize, usize); 8] = [
     (true, 64, 1),
     (true, 64, 32),
     (false, 64, 32),
     (true, 64 << 10, 32),
     (true, 1 << 20, 16),
     (false, 1 << 20, 16),
+    (true, 1 << 20, 128),
+    (false, 1 << 20, 128),
 ];
 
 /// Two nodes of one build.

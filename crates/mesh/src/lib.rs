@@ -14,6 +14,7 @@ pub mod memory;
 mod peer;
 mod per_node;
 mod pubsub;
+mod quic;
 mod stream;
 mod swarm;
 

@@ -26,6 +26,7 @@ use crate::handle::{Backend, Mesh, Protocol, Shared, lock};
 use crate::inbound;
 use crate::membership;
 use crate::peer::{Counters, Gate, PeerEvent, Transport};
+use crate::quic;
 use crate::stream::MeshStream;
 
 #[derive(NetworkBehaviour)]
@@ -274,10 +275,6 @@ pub fn check_address(text: &str) -> Result<(), String> {
 
 /// Addresses of one node that are tried: a record cannot make others knock at every door.
 const ADDRESSES: usize = 16;
-/// Bytes that a peer may send over QUIC on one stream, and on all of them, before they are read: what 320 Mbit/s take
-/// for 50 ms, and twice that.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How soon a connection is looked for again.
 const SOON: Duration = Duration::from_millis(2);
 /// Nodes of the local network that are remembered.
@@ -331,6 +328,10 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .with_max_pending_outgoing(Some(limits.pending));
     let (interval, idle, use_mdns) = (config.ping, limits.idle, config.mdns);
     let streams_per_peer = u32::try_from(limits.streams_per_peer).unwrap_or(u32::MAX);
+    let settings = quic::Settings {
+        streams: streams_per_peer,
+        ..quic::Settings::default()
+    };
     let served = inbound::Served::default();
     let behaviour_served = served.clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
@@ -341,17 +342,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
             yamux::Config::default,
         )
         .map_err(|error| transport(&error))?
-        .with_quic_config(|mut quic| {
-            // A dead peer is noticed within ten seconds.
-            quic.max_idle_timeout = 10_000;
-            quic.keep_alive_interval = Duration::from_secs(3);
-            // Each session and each request is a stream; what a peer may have is decided where they are delivered.
-            quic.max_concurrent_stream_limit = streams_per_peer;
-            // What may be under way, and lie here unread.
-            quic.max_stream_data = STREAM_WINDOW;
-            quic.max_connection_data = CONNECTION_WINDOW;
-            quic
-        })
+        .with_other_transport(|key| Ok(quic::Transport::new(key, settings)?))
+        .map_err(|error| transport(&error))?
         .with_dns()
         .map_err(|error| transport(&error))?
         .with_websocket(noise::Config::new, yamux::Config::default)
