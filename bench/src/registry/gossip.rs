@@ -205,6 +205,6 @@ async fn work() -> Figures {
         change_bytes: (wire.bytes.load(Ordering::Relaxed) - before) as f64 / f64::from(BATCHES * BATCH),
         entry_bytes,
         first,
-        again: Meeting::median(meetings),
+        again: Meeting::median(&meetings),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! What they promise differs. Here every node signs what it says, and what anybody passes on is verified; the other two
 //! believe what they are told. An operation of `crdts` is also measured with a signature of its own, which is what it
-//! would need to be believed. One signature of a node here is over all that it says, so that whole states cost little
+//! would need to be believed: for a change that comes alone, that is the same work. One signature of a node here is over all that it says, so that whole states cost little
 //! more for it, and the more the less is said at once. Changes that wait for each other are verified together, up to 128
 //! at once: so a node takes what is published, as soon as it comes faster than it is taken.
 //!
@@ -17,7 +17,8 @@
 //! - `chitchat`: the deltas that answer a server in a first sync, in the bytes of its protocol, each as a message of
 //!   nothing else. Unpacked, decoded and taken by its server, one behind the other. Nothing is verified.
 //!
-//! What takes a few milliseconds is measured several times, each time with other nodes, and the median is told.
+//! What takes a few milliseconds is measured several times, each time with nodes that have not changed yet, and the median
+//! is told. Only the changes of `chitchat` that come alone are of one node: a server sets what is its own.
 
 mod gossip;
 mod orswot;
@@ -88,7 +89,7 @@ impl Meeting {
     }
 
     /// What several take.
-    fn median(all: Vec<Self>) -> Self {
+    fn median(all: &[Self]) -> Self {
         let (milliseconds, bytes) = all.iter().map(|one| (one.milliseconds, one.bytes)).unzip();
         Self {
             milliseconds: median(milliseconds),

@@ -91,7 +91,7 @@ pub(super) fn figures() -> Figures {
         operations.for_each(|operation| source.apply(operation));
         Meeting::of(|| meet(&mut source, &mut sink))
     });
-    let again = Meeting::median(meetings.collect());
+    let again = Meeting::median(&meetings.collect::<Vec<_>>());
     assert_eq!(sink.iter().count(), source.iter().count());
     // Of nodes of which none has changed yet.
     let batches = (MEETINGS..MEETINGS + BATCHES).map(|round| {
@@ -122,7 +122,7 @@ pub(super) fn figures() -> Figures {
     let merges = (0..MERGES).map(|_| {
         let mut merged = Set::new();
         let merges = a_second(NODES * AGENTS, || {
-            merged.merge(postcard::from_bytes(&state).expect("a state"))
+            merged.merge(postcard::from_bytes(&state).expect("a state"));
         });
         assert_eq!(merged.iter().count(), sink.iter().count());
         merges

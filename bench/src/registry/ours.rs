@@ -118,7 +118,7 @@ pub(super) fn figures() -> Figures {
         deltas.iter().for_each(|delta| take(&mut source, delta));
         Meeting::of(|| meet(&mut source, &mut sink))
     });
-    let meetings = Meeting::median(meetings.collect());
+    let meetings = Meeting::median(&meetings.collect::<Vec<_>>());
     assert_eq!(sink.fingerprint(), source.fingerprint());
     let batches = again.chunks(BATCH as usize).take(BATCHES as usize);
     let alone = batches.clone().map(|deltas| {
