@@ -4,7 +4,8 @@
 //! signature of the certificate's. `libp2p-tls` makes and checks them, as it does for every libp2p peer; here is what
 //! `rustls` asks of it, and the choice of the cipher.
 //!
-//! There are no session tickets, since a resumed session skips the certificates. Nor is a server name sent, as the specification demands; and no keys are logged.
+//! There are no session tickets, since a resumed session skips the certificates. Nor is a server name sent, as the
+//! specification demands; and no keys are logged.
 
 use std::sync::{Arc, OnceLock};
 
