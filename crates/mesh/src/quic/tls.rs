@@ -4,8 +4,8 @@
 //! signature of the certificate's. `libp2p-tls` makes and checks them, as it does for every libp2p peer; here is what
 //! `rustls` asks of it, and the choice of the cipher.
 //!
-//! There are no session tickets: a resumed session skips the certificates, and a handshake costs less than two
-//! milliseconds. Nor is a server name sent, as the specification demands; and no keys are logged.
+//! There are no session tickets, since a resumed session skips the certificates. Nor is a server name sent, as the
+//! specification demands; and no keys are logged.
 
 use std::sync::{Arc, OnceLock};
 
@@ -103,8 +103,7 @@ impl Tls {
 
 /// The ciphers of TLS 1.3, the one that this processor is fastest with first.
 ///
-/// With instructions for AES, AES-128-GCM takes a third of the time of ChaCha20-Poly1305 or less; without, several times
-/// as much, and its tables leak through the cache.
+/// With instructions for AES, AES-128-GCM is the quickest of them; without, ChaCha20-Poly1305 is.
 fn suites(is_aes_fast: bool) -> Vec<SupportedCipherSuite> {
     let aes = [
         cipher_suite::TLS13_AES_128_GCM_SHA256,
