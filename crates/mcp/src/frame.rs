@@ -45,8 +45,11 @@ pub enum FrameError {
     Io(#[from] std::io::Error),
 }
 
-const READ_CHUNK: usize = 64 << 10;
-/// How long a buffer that a large line made is kept for another one.
+/// Room for a read of a stream on which little comes, bytes. A node has many sessions, and most say little.
+const LITTLE: usize = 4 << 10;
+/// Room for a read of a stream that fills it, bytes.
+const MUCH: usize = 64 << 10;
+/// How long a buffer that much made large is kept for more.
 const KEEP_LARGE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 
 /// Reads lines from a byte stream. Cancel safe: a read that is dropped loses nothing.
@@ -56,8 +59,9 @@ pub struct FrameReader<R> {
     buffer: BytesMut,
     scanned: usize,
     limit: usize,
-    /// A line made the buffer large.
-    is_large: bool,
+    /// Room for a read, bytes: [`MUCH`] where reads fill less or lines are longer, [`LITTLE`] again where nothing comes for a
+    /// while.
+    room: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -68,7 +72,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             buffer: BytesMut::new(),
             scanned: 0,
             limit,
-            is_large: false,
+            room: LITTLE,
         }
     }
 
@@ -86,8 +90,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(line) = self.buffered_line()? {
                 return Ok(Some(line));
             }
-            // A large message grows the buffer by doubling, so that it is not copied for every chunk.
-            self.buffer.reserve(READ_CHUNK.max(self.buffer.len().min(self.limit)));
             if self.read().await? == 0 {
                 return if self.buffer.trim_ascii().is_empty() {
                     Ok(None)
@@ -100,15 +102,28 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads once; a large buffer that nothing fills for a while is given back.
     async fn read(&mut self) -> Result<usize, std::io::Error> {
-        if self.is_large && self.buffer.is_empty() {
-            let reading = self.stream.read_buf(&mut self.buffer);
-            if let Ok(read) = tokio::time::timeout(KEEP_LARGE, reading).await {
+        if self.room > LITTLE && self.buffer.is_empty() {
+            let reading = tokio::time::timeout(KEEP_LARGE, self.fill()).await;
+            if let Ok(read) = reading {
                 return read;
             }
-            self.buffer = BytesMut::with_capacity(READ_CHUNK);
-            self.is_large = false;
+            self.buffer = BytesMut::new();
+            self.room = LITTLE;
         }
-        self.stream.read_buf(&mut self.buffer).await
+        self.fill().await
+    }
+
+    async fn fill(&mut self) -> Result<usize, std::io::Error> {
+        // A large message grows the buffer by doubling, so that it is not copied for every read.
+        let room = self.room.max(self.buffer.len().min(self.limit));
+        if self.buffer.capacity() - self.buffer.len() < room / 2 {
+            self.buffer.reserve(room);
+        }
+        let read = self.stream.read_buf(&mut self.buffer).await?;
+        if self.buffer.len() == self.buffer.capacity() {
+            self.room = MUCH;
+        }
+        Ok(read)
     }
 
     fn buffered_line(&mut self) -> Result<Option<Bytes>, FrameError> {
@@ -122,7 +137,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         let end = self.scanned + at;
         self.scanned = 0;
-        self.is_large |= end >= READ_CHUNK;
+        if end >= LITTLE {
+            self.room = MUCH;
+        }
         let mut line = self.buffer.split_to(end + 1);
         line.truncate(end);
         if line.len() > self.limit {
@@ -355,9 +372,9 @@ mod tests {
             });
             let mut reader = FrameReader::new(far, 2 << 20);
             assert_eq!(reader.line().await.unwrap().unwrap().len(), 1 + (1 << 20));
-            assert!(reader.is_large);
+            assert!(reader.room > LITTLE);
             assert_eq!(reader.line().await.unwrap().unwrap(), "{\"after\"}");
-            assert!(!reader.is_large && reader.buffer.capacity() < 1 << 20);
+            assert!(reader.room == LITTLE && reader.buffer.capacity() <= LITTLE);
             writing.await.unwrap();
             assert!(reader.line().await.unwrap().is_none());
         });
