@@ -28,7 +28,7 @@ pub(crate) async fn give_back() {
     let mut last = Last::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(before) = resident().filter(|now| last.is_over(*now)) else {
+        let Some(before) = resident().filter(|now| last.is_due(*now)) else {
             continue;
         };
         // The allocator holds its locks meanwhile, but works on free memory only: a few milliseconds.
@@ -49,7 +49,7 @@ struct Last {
 
 impl Last {
     /// Whether it may be of use once more, with so many bytes resident.
-    fn is_over(&self, now: u64) -> bool {
+    fn is_due(&self, now: u64) -> bool {
         self.was_of_use || now.abs_diff(self.after) >= CHANGED
     }
 
@@ -92,14 +92,14 @@ mod tests {
         let mut last = Last::default();
         last.took(30 * MIB, 28 * MIB);
         // A burst; what it needs is still in use when it is looked at.
-        assert!(last.is_over(40 * MIB));
+        assert!(last.is_due(40 * MIB));
         last.took(40 * MIB, 40 * MIB);
         // It is freed: as much is resident as before.
-        assert!(last.is_over(40 * MIB));
+        assert!(last.is_due(40 * MIB));
         last.took(40 * MIB, 28 * MIB);
-        assert!(last.is_over(28 * MIB));
+        assert!(last.is_due(28 * MIB));
         last.took(28 * MIB, 28 * MIB);
-        assert!(!last.is_over(28 * MIB));
+        assert!(!last.is_due(28 * MIB));
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         let mut last = Last::default();
         last.took(28 * MIB, 28 * MIB);
         last.took(28 * MIB, 28 * MIB);
-        assert!(!last.is_over(28 * MIB + CHANGED - 1));
-        assert!(last.is_over(28 * MIB + CHANGED));
+        assert!(!last.is_due(28 * MIB + CHANGED - 1));
+        assert!(last.is_due(28 * MIB + CHANGED));
     }
 }

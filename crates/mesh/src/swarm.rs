@@ -328,10 +328,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .with_max_pending_outgoing(Some(limits.pending));
     let (interval, idle, use_mdns) = (config.ping, limits.idle, config.mdns);
     let streams_per_peer = u32::try_from(limits.streams_per_peer).unwrap_or(u32::MAX);
-    let settings = quic::Settings {
-        streams: streams_per_peer,
-        ..quic::Settings::default()
-    };
+    let settings = quic::Settings::new(streams_per_peer);
     let served = inbound::Served::default();
     let behaviour_served = served.clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)

@@ -24,16 +24,13 @@ pub struct Clock {
 }
 
 /// Mostly it is one, which stands where the clock does, not somewhere else in memory.
-type Last = SmallVec<[Dot; 1]>;
+pub(crate) type Last = SmallVec<[Dot; 1]>;
 
 impl Clock {
     /// A clock of its parts, or `None` if they are none: epochs must ascend from the floor on, sequences begin at 1.
     #[must_use]
-    pub fn from_parts(floor: u64, last: Vec<Dot>) -> Option<Self> {
-        Self::from_dots(floor, last.into())
-    }
-
-    pub(crate) fn from_dots(floor: u64, last: Last) -> Option<Self> {
+    pub fn from_parts(floor: u64, last: impl IntoIterator<Item = Dot>) -> Option<Self> {
+        let last: Last = last.into_iter().collect();
         let ascends = last.windows(2).all(|pair| matches!(pair, [a, b] if a.epoch < b.epoch));
         let valid = ascends && last.iter().all(|dot| dot.epoch >= floor && dot.sequence > 0);
         valid.then_some(Self { floor, last })
@@ -146,7 +143,7 @@ mod tests {
         let last = prop::collection::btree_map(0..6u64, 1..5u64, 0..5);
         (0..4u64, last).prop_map(|(floor, last)| {
             let dots = last.into_iter().filter(|(epoch, _)| *epoch >= floor);
-            let dots = dots.map(|(epoch, sequence)| Dot { epoch, sequence }).collect();
+            let dots = dots.map(|(epoch, sequence)| Dot { epoch, sequence });
             Clock::from_parts(floor, dots).unwrap()
         })
     }

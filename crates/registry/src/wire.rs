@@ -1,9 +1,8 @@
 //! Reading and writing of what travels: numbers in the fewest bytes (LEB128), everything else after its length.
 
 use dawn_identity::NodeId;
-use smallvec::SmallVec;
 
-use crate::clock::{Clock, Dot};
+use crate::clock::{Clock, Dot, Last};
 
 /// Most incarnations that a clock tells apart; those before them are below its floor.
 pub(crate) const MAX_INCARNATIONS: usize = 16;
@@ -96,11 +95,8 @@ impl<'a> Reader<'a> {
         if count > MAX_INCARNATIONS {
             return Err(Malformed("a clock of too many incarnations"));
         }
-        let mut last = SmallVec::with_capacity(count);
-        for _ in 0..count {
-            last.push(self.dot()?);
-        }
-        Clock::from_dots(floor, last).ok_or(Malformed("no valid clock"))
+        let last = (0..count).map(|_| self.dot()).collect::<Result<Last, _>>()?;
+        Clock::from_parts(floor, last).ok_or(Malformed("no valid clock"))
     }
 
     /// A dot as [`put_dot_under`] writes it.

@@ -31,13 +31,14 @@ pub(crate) struct Settings {
     pub(crate) window: u32,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// As nodes have it, with so many streams for a peer.
+    pub(crate) fn new(streams: u32) -> Self {
         Self {
             idle: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
             handshake: Duration::from_secs(5),
-            streams: 256,
+            streams,
             stream_window: 2 << 20,
             window: 4 << 20,
         }

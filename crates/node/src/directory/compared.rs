@@ -194,7 +194,7 @@ impl From<&Head> for HeadLine {
 impl HeadLine {
     fn clock(&self) -> Clock {
         let dot = |&(epoch, sequence): &(u64, u64)| Dot { epoch, sequence };
-        Clock::from_parts(self.floor, self.incarnations.iter().map(dot).collect()).unwrap_or_default()
+        Clock::from_parts(self.floor, self.incarnations.iter().map(dot)).unwrap_or_default()
     }
 }
 

@@ -8,7 +8,7 @@ use libp2p::core::transport::{DialOpts, PortUse};
 use libp2p::{Multiaddr, PeerId};
 
 use super::super::{Settings, address};
-use super::{DIAL, End, LOOPBACK, echoes, in_time, ours, with};
+use super::{DIAL, End, LOOPBACK, STREAMS, echoes, in_time, ours, with};
 
 const ANEW: DialOpts = DialOpts {
     role: Role::Dialer,
@@ -70,7 +70,7 @@ async fn an_address_that_leads_nowhere_is_not_dialled() {
 async fn a_dial_that_nobody_answers_ends_in_time() {
     let hasty = Settings {
         handshake: Duration::from_millis(300),
-        ..Settings::default()
+        ..Settings::new(STREAMS)
     };
     let mut dialler = with(1, hasty);
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -119,7 +119,7 @@ async fn a_hole_is_punched_until_the_peers_connection_comes_through_it() {
 async fn punched_for(expected: PeerId, comes: bool) -> String {
     let hasty = Settings {
         handshake: Duration::from_millis(500),
-        ..Settings::default()
+        ..Settings::new(STREAMS)
     };
     let (mut one, mut other) = (with(1, hasty), ours(2));
     let here = one.listen(LOOPBACK).await;

@@ -10,7 +10,7 @@ use quinn::rustls::{self, CipherSuite, ClientConfig, ClientConnection, ServerCon
 
 use super::super::tls::{Identity, Tls};
 use super::super::{Settings, Transport, address};
-use super::{DIAL, End, LOOPBACK, boxed, connected, key, ours};
+use super::{DIAL, End, LOOPBACK, STREAMS, boxed, connected, key, ours};
 
 /// The extension that holds the peer's key.
 const EXTENSION: &[u64] = &[1, 3, 6, 1, 4, 1, 53594, 1, 1];
@@ -105,7 +105,10 @@ fn certified(keypair: &Keypair, flaw: Flaw) -> CertifiedKey {
 fn flawed(seed: u8, flaw: Flaw) -> End {
     let keypair = key(seed);
     let tls = Tls::with(certified(&keypair, flaw), true);
-    boxed(Transport::with(&keypair, tls, Settings::default()).unwrap(), &keypair)
+    boxed(
+        Transport::with(&keypair, tls, Settings::new(STREAMS)).unwrap(),
+        &keypair,
+    )
 }
 
 #[tokio::test]

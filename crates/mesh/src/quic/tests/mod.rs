@@ -24,6 +24,8 @@ use super::{Settings, Transport};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+/// Streams that a peer may have open.
+const STREAMS: u32 = 256;
 const DIAL: DialOpts = DialOpts {
     role: Role::Dialer,
     port_use: PortUse::Reuse,
@@ -64,7 +66,7 @@ fn with(seed: u8, settings: Settings) -> End {
 }
 
 fn ours(seed: u8) -> End {
-    with(seed, Settings::default())
+    with(seed, Settings::new(STREAMS))
 }
 
 fn theirs(seed: u8) -> End {

@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 
 use super::super::route::LARGEST;
 use super::super::{Settings, Transport, address};
-use super::{DIAL, End, LOOPBACK, echoes, in_time, key, ours, theirs};
+use super::{DIAL, End, LOOPBACK, STREAMS, echoes, in_time, key, ours, theirs};
 
 /// A way that drops what is longer than it takes at the moment.
 struct Way {
@@ -63,7 +63,7 @@ async fn over(
         None => None,
     };
     let to = way.as_ref().map_or(to, |way| way.address);
-    let mut dialler = Transport::new(&key(1), Settings::default()).unwrap();
+    let mut dialler = Transport::new(&key(1), Settings::new(STREAMS)).unwrap();
     let dialled = dialler.dial(address::multiaddr(to), DIAL).unwrap();
     let ((_, accepted), dialled) = futures::join!(listener.accept(), in_time(dialled));
     let (_, connection) = dialled.unwrap();

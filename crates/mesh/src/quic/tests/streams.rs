@@ -6,7 +6,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
 use libp2p::core::muxing::StreamMuxerExt as _;
 
 use super::super::Settings;
-use super::{connected, connected_at, echoes, in_time, open, ours, stream, with};
+use super::{STREAMS, connected, connected_at, echoes, in_time, open, ours, stream, with};
 
 #[tokio::test]
 async fn a_stream_that_is_closed_for_writing_can_still_be_read() {
@@ -28,10 +28,7 @@ async fn a_stream_that_is_closed_for_writing_can_still_be_read() {
 
 #[tokio::test]
 async fn a_peer_has_no_more_streams_open_than_it_may() {
-    let few = Settings {
-        streams: 4,
-        ..Settings::default()
-    };
+    let few = Settings::new(4);
     let (mut dialler, mut listener) = (ours(1), with(2, few));
     let (mut here, mut there) = connected(&mut dialler, &mut listener).await;
     let mut streams = Vec::new();
@@ -52,7 +49,7 @@ async fn a_peer_sends_no_more_than_is_read() {
     let narrow = Settings {
         stream_window: 64 << 10,
         window: 128 << 10,
-        ..Settings::default()
+        ..Settings::new(STREAMS)
     };
     let (mut dialler, mut listener) = (ours(1), with(2, narrow));
     let (mut here, mut there) = connected(&mut dialler, &mut listener).await;
@@ -75,7 +72,7 @@ async fn a_quiet_connection_lives() {
     let quick = Settings {
         idle: Duration::from_millis(600),
         keep_alive: Duration::from_millis(100),
-        ..Settings::default()
+        ..Settings::new(STREAMS)
     };
     let (mut dialler, mut listener) = (with(1, quick), with(2, quick));
     let (mut here, mut there) = connected(&mut dialler, &mut listener).await;
@@ -88,7 +85,7 @@ fn a_connection_to_a_peer_that_is_gone_without_a_word_ends_in_time() {
     let quick = Settings {
         idle: Duration::from_millis(600),
         keep_alive: Duration::from_millis(100),
-        ..Settings::default()
+        ..Settings::new(STREAMS)
     };
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()

@@ -212,7 +212,7 @@ fn a_head_of_the_greatest_numbers_and_all_incarnations_is_read_and_bounded() {
         epoch: u64::MAX - epoch,
         sequence: u64::MAX,
     });
-    let clock = Clock::from_parts(u64::MAX - 16, dots.rev().collect()).unwrap();
+    let clock = Clock::from_parts(u64::MAX - 16, dots.rev()).unwrap();
     let head = signed(&key(1), &clock, &[], UnixTime(1 << 62), UnixTime(u64::MAX));
     let parsed = Head::parse(head.bytes()).unwrap();
     assert_eq!(parsed.verify(&network()), Some(head.clone()));
@@ -323,7 +323,7 @@ fn numbers_as_great_as_there_are_harm_only_their_owner() {
         Err(LocalError::Spent(_))
     ));
     // Too many incarnations at once are no head.
-    let dots = (1..18).map(|epoch| Dot { epoch, sequence: 1 }).collect();
+    let dots = (1..18).map(|epoch| Dot { epoch, sequence: 1 });
     let clock = Clock::from_parts(0, dots).unwrap();
     let here = [element(Key::Node, 1, 1, "here")];
     let many = forged(&super::key(4), &clock, &here, NOW, NOW + DAY);
@@ -476,7 +476,7 @@ proptest! {
         is_whole: bool,
         rest in prop::collection::vec(0..4u8, 0..30),
     ) {
-        let last = (3..6).map(|epoch| Dot { epoch, sequence: 9 }).collect();
+        let last = (3..6).map(|epoch| Dot { epoch, sequence: 9 });
         let head = signed(&key(1), &Clock::from_parts(3, last).unwrap(), &[], NOW, NOW + DAY);
         let dots = dots.into_iter().map(|(epoch, sequence)| Dot { epoch, sequence }).collect();
         let rest_of = if is_whole { Rest::Only(dots) } else { Rest::Without(dots) };
