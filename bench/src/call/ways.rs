@@ -312,14 +312,18 @@ async fn one_node(field: &Field<'_>, size: (&str, usize), in_flight: usize, reac
         }
         proxy.run(true);
         let measuring = async {
-            let client = Http::open(&proxy.url, None).await.calling(proxy.tool);
-            client.measure(size.1, in_flight).await
+            let client = Http::try_open(&proxy.url, None).await?.calling(proxy.tool);
+            client.try_measure(size.1, in_flight).await
         };
         match tokio::time::timeout(PATIENCE, measuring).await {
-            Ok(figures) => {
+            Ok(Ok(figures)) => {
                 rounds.push(figures);
                 after.proxies.push((proxy.name, proxy.resident()));
             }
+            Ok(Err(error)) => println!(
+                "{} failed with {} and {in_flight} in flight: {error:#}",
+                proxy.name, size.0
+            ),
             Err(_) => println!(
                 "{} did not finish with {} and {in_flight} in flight",
                 proxy.name, size.0
