@@ -16,7 +16,8 @@ const IN_FLIGHT: [usize; 3] = [1, 32, 128];
 /// How often all take their turn in a case; the median counts. The machine is shared, and a round of a second may meet
 /// something else that it does.
 const ROUNDS: usize = 3;
-/// How often with one in flight: few calls are made then, and their slowest are a matter of a few moments.
+/// How often with one small call in flight, whose slowest are a matter of a few moments. Each round leaves a session with a
+/// process, of which a node has 32 for an agent.
 const ROUNDS_OF_ONE: usize = 5;
 /// How long all rest before what they still hold is measured.
 const REST: Duration = Duration::from_secs(10);
@@ -241,9 +242,9 @@ pub(crate) async fn measure(dawn: &Path, agent: &Path, programs: &Programs, want
 
 /// One case: all of its rounds, what is held after the last of a size, and the rows.
 async fn case(field: &Field<'_>, pairs: &Pairs, size: (&str, usize), in_flight: usize, report: &mut Report) {
-    let rounds = match in_flight {
+    let rounds = match (size.1, in_flight) {
         _ if is_training() => 1,
-        1 => ROUNDS_OF_ONE,
+        (64, 1) => ROUNDS_OF_ONE,
         _ => ROUNDS,
     };
     let (mut reached, mut after) = (Rounds::default(), After::default());
