@@ -266,7 +266,7 @@ impl Neighbours {
 
     /// The other end says how many links it has besides.
     pub(crate) fn greet(&mut self, node: &NodeId, others: u8, now: Instant) -> Greeting {
-        let (is_full, most, settle) = (self.is_full(), self.config.most, self.config.settle);
+        let (is_full, settle) = (self.is_full(), self.config.settle);
         let count = self.greeted().count();
         let Some(link) = self.links.get_mut(node) else {
             return Greeting::Refused;
@@ -274,6 +274,9 @@ impl Neighbours {
         if link.others.is_some() {
             return Greeting::Again;
         }
+        // Who has fewer links than it wants finds a place where others are refused, as do those that this node chose.
+        let is_short = usize::from(others) < self.config.wanted;
+        let most = self.config.most + if is_short { self.config.wanted } else { 0 };
         let is_enough = !is_full && !link.chosen && count >= most;
         if is_enough && others > 0 {
             return Greeting::Refused;

@@ -30,6 +30,18 @@ fn dials(network: &Network, from: NodeId, to: NodeId, since: Duration) -> usize 
     dials.filter(|(_, one, two)| (*one, *two) == (from, to)).count()
 }
 
+/// One more member, which all others know at once.
+fn join(network: &mut Network, new: NodeId) {
+    network.order.push(new);
+    for node in network.order.clone() {
+        let now = network.now;
+        if network.nodes.contains_key(&node) {
+            network.with(node, |gossip| gossip.add_member(new, now));
+        }
+    }
+    network.start(new);
+}
+
 #[test]
 fn few_members_are_all_linked_and_each_link_is_dialled_once() {
     let mut network = Network::new(16, 1, &small());
@@ -75,15 +87,7 @@ fn a_network_that_grows_keeps_its_links_within_bounds() {
     let mut network = Network::new(16, 3, &small());
     network.run(20 * SECOND);
     for number in 100..115 {
-        let new = id(number);
-        network.order.push(new);
-        for node in network.order.clone() {
-            let now = network.now;
-            if network.nodes.contains_key(&node) {
-                network.with(node, |gossip| gossip.add_member(new, now));
-            }
-        }
-        network.start(new);
+        join(&mut network, id(number));
         network.run(3 * SECOND);
     }
     network.run(60 * SECOND);
@@ -276,4 +280,27 @@ fn who_begins_its_link_anew_and_says_nothing_on_it_is_suspected() {
     }
     let told: Vec<Event> = std::iter::from_fn(|| gossip.poll_event()).collect();
     assert_eq!(told, [Event::Online(id(1)), Event::Suspected(id(1))]);
+}
+
+#[test]
+fn where_all_places_are_wanted_nobody_is_left_with_few_links() {
+    // Each chooses three and has six in all: there is not one place more than is asked for.
+    let config = Config {
+        full: 3,
+        wanted: 3,
+        most: 6,
+        ..Config::default()
+    };
+    for seed in 0..100 {
+        let mut network = Network::new(2, seed, &config);
+        for number in 2..14 {
+            join(&mut network, id(number));
+            network.run(SECOND);
+        }
+        let is_within = (0..20).any(|_| {
+            network.run(SECOND);
+            links(&network).iter().all(|links| (3..=9).contains(links))
+        });
+        assert!(is_within, "{seed}: {:?}", links(&network));
+    }
 }
