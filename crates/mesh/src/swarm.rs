@@ -310,6 +310,8 @@ struct Actor {
     local: PeerId,
     unreachable: HashSet<NodeId>,
     established: HashMap<PeerId, Vec<(ConnectionId, Instant)>>,
+    /// When the handshakes began that others have begun.
+    incoming: HashMap<ConnectionId, Instant>,
 }
 
 /// Starts the swarm and its actor.
@@ -406,6 +408,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         local,
         unreachable: HashSet::new(),
         established: HashMap::new(),
+        incoming: HashMap::new(),
     };
     let mut waiting = HashSet::new();
     for address in &config.listen {
@@ -704,15 +707,16 @@ impl Actor {
     }
 
     /// A peer dials only when it has no connection: one that dials again has lost the older ones, by a restart say,
-    /// and whatever went over them would go nowhere. Those of the last moment may be from dialling each other at once.
-    fn close_stale(&mut self, peer: PeerId, connection: ConnectionId, is_inbound: bool) {
+    /// and whatever went over them would go nowhere. What counts is when it began: a handshake takes its time, and both
+    /// may have dialled at once.
+    fn close_stale(&mut self, peer: PeerId, connection: ConnectionId) {
         const AT_ONCE: Duration = Duration::from_secs(2);
+        let begun = self.incoming.remove(&connection);
         let connections = self.established.entry(peer).or_default();
-        if is_inbound {
-            for (older, since) in connections.iter() {
-                if since.elapsed() > AT_ONCE {
-                    self.swarm.close_connection(*older);
-                }
+        for (older, since) in connections.iter() {
+            if begun.is_some_and(|begun| begun > *since + AT_ONCE) {
+                tracing::debug!(%peer, "a peer has dialled anew; the older connection is closed");
+                self.swarm.close_connection(*older);
             }
         }
         connections.push((connection, Instant::now()));
@@ -742,6 +746,12 @@ impl Actor {
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 lock(&self.control.addresses).remove(&listener_id);
             }
+            SwarmEvent::IncomingConnection { connection_id, .. } => {
+                self.incoming.insert(connection_id, Instant::now());
+            }
+            SwarmEvent::IncomingConnectionError { connection_id, .. } => {
+                self.incoming.remove(&connection_id);
+            }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -749,7 +759,7 @@ impl Actor {
                 num_established,
                 ..
             } => {
-                self.close_stale(peer_id, connection_id, endpoint.is_listener());
+                self.close_stale(peer_id, connection_id);
                 Counters::count(&self.mesh.shared.counters.connections);
                 let Some(node) = node_id(peer_id) else { return };
                 let address = endpoint.get_remote_address().clone();

@@ -3,15 +3,17 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dawn_channel::StaticPublic;
 use dawn_identity::{Keypair, Membership, NodeId};
 use dawn_mesh::{Audience, Gate, Mesh, MeshConfig, OpenError, PeerEvent, Protocol, Refusal, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use common::{ECHO, Members, OPEN, PATIENCE, echo, echoes, gate, node, up};
 
@@ -216,6 +218,61 @@ async fn a_node_that_went_away_is_noticed_and_found_again() {
     tokio::time::timeout(PATIENCE, gone).await.expect("noticed in time");
     let again = node(1, &address[0], gate(9, 1)).await;
     up(&b, again.node_id()).await;
+}
+
+/// Takes connections that go on to an address, each piece so long after it came; says where.
+async fn slowly(to: &str, delay: Duration) -> String {
+    let port = to.rsplit('/').next().unwrap();
+    let far: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = to.replace(port, &listener.local_addr().unwrap().port().to_string());
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(far).await.unwrap();
+            let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+            for (mut from, mut to) in [(near_in, far_out), (far_in, near_out)] {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+                        tokio::time::sleep(delay).await;
+                        if to.write_all(&bytes[..read]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    here
+}
+
+#[tokio::test]
+async fn of_two_that_dial_at_once_the_one_whose_handshake_is_slow_ends_nothing() {
+    let listen = "/ip4/127.0.0.1/tcp/0";
+    let (a, b) = (node(1, listen, gate(9, 1)).await, node(2, listen, gate(9, 2)).await);
+    let slow = slowly(&a.listen_addresses()[0], Duration::from_millis(1500)).await;
+    b.keep(a.node_id(), vec![slow]);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    a.keep(b.node_id(), b.listen_addresses());
+    up(&a, b.node_id()).await;
+    let mut stream = a.open(b.node_id(), ECHO).await.unwrap();
+    let mut say = async |what: &[u8]| {
+        stream.write_all(what).await.unwrap();
+        stream.flush().await.unwrap();
+        stream.read_exact(&mut vec![0; what.len()]).await.unwrap();
+    };
+    assert_eq!(a.counters().connections.load(Ordering::Relaxed), 1);
+    let begun = Instant::now();
+    while a.counters().connections.load(Ordering::Relaxed) < 2 {
+        assert!(begun.elapsed() < PATIENCE, "the other one dials, too");
+        say(b"before").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(2), "its handshake is slow");
+    for _ in 0..50 {
+        say(b"after").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
