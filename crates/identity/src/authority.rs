@@ -1,9 +1,9 @@
-//! Who may make members: the holder of the network key, and admins on its behalf.
+//! Who may make members: the holder of the network key, and admins and issuers on its behalf.
 
 use crate::statement::{Issuer, Malformed};
 use crate::{
-    Certificate, CertificateChain, CertificateError, Claims, Keypair, NetworkId, NodeId, NodeName, Revocation, Roles,
-    Serial, UnixTime,
+    Certificate, CertificateChain, CertificateError, Claims, Keypair, NetworkId, NodeId, NodeName, Revocation, Role,
+    Roles, Serial, UnixTime,
 };
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ pub enum IssueError {
     /// A certificate has to grant something, for some time, to somebody who was admitted.
     #[error("a certificate has to carry a role, to expire after it begins, and not to be older than the admission")]
     Void,
+    /// An issuer is nothing else: its certificate carries no other role.
+    #[error("an issuer has no other role")]
+    IssuerAlone,
     /// A time that a certificate cannot express.
     #[error("the certificate cannot be made: {0}")]
     Unencodable(&'static str),
@@ -61,11 +64,11 @@ pub enum Authority {
         /// The network key.
         key: Keypair,
     },
-    /// An admin.
+    /// An admin, or an issuer.
     Delegated {
-        /// The admin's node key.
+        /// Its key.
         key: Keypair,
-        /// The admin's membership, issued by the network key.
+        /// Its certificate, issued by the network key.
         chain: Box<CertificateChain>,
     },
 }
@@ -88,6 +91,9 @@ impl Authority {
         if request.roles.is_empty() || request.expires <= request.not_before || request.admitted_at > now {
             return Err(IssueError::Void);
         }
+        if request.roles.contains(Role::Issuer) && request.roles != Roles::from(Role::Issuer) {
+            return Err(IssueError::IssuerAlone);
+        }
         let claims = Claims {
             network: self.network(),
             subject: request.subject,
@@ -108,6 +114,9 @@ impl Authority {
                 let own = own_certificate(key, chain, now, Roles::may_admit)?;
                 if claims.roles.needs_network_key() {
                     return Err(IssueError::RolesTooHigh(claims.roles));
+                }
+                if claims.subject == key.node_id() && !own.claims().roles.makes_member() {
+                    return Err(IssueError::NotAuthorised);
                 }
                 Ok(CertificateChain {
                     leaf: Certificate::sign(claims, Issuer::Node(key.node_id()), key)?,

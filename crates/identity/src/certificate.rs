@@ -4,8 +4,9 @@
 //! `cti` the serial number; three claims of the private range hold name, roles and
 //! when the node was admitted. A renewal copies the last: a revocation ends the membership, however often its
 //! certificate was renewed by somebody who had not heard of it. It is signed by the network key, or
-//! by an admin whose own certificate, signed by the network key, goes with it: together they are a chain. No chain is
-//! longer, and an admin's signature grants neither `owner` nor `admin`.
+//! by an admin or an issuer whose own certificate, signed by the network key, goes with it: together they are a chain. No
+//! chain is longer, and their signatures grant neither `owner` nor `admin` nor `issuer`. An issuer's own certificate is no
+//! membership.
 
 use std::fmt;
 use std::time::Duration;
@@ -54,6 +55,9 @@ pub enum CertificateError {
     /// Its subject was revoked after it was admitted.
     #[error("the membership of {0} was revoked")]
     Revoked(NodeId),
+    /// It is an issuer's, which makes nobody a member.
+    #[error("the certificate of {0} makes nobody a member")]
+    NoMembership(NodeId),
     /// Its issuer is a member, but not one that may admit others.
     #[error("the certificate was issued by {0}, which may not admit members")]
     IssuerMayNotAdmit(NodeId),
@@ -331,7 +335,14 @@ impl CertificateChain {
                 if claims.roles.needs_network_key() {
                     return Err(CertificateError::RolesTooHigh(claims.roles));
                 }
+                // An issuer's key is no node's.
+                if claims.subject == admin && !issuer.claims.roles.makes_member() {
+                    return Err(CertificateError::NoMembership(admin));
+                }
             }
+        }
+        if !claims.roles.makes_member() {
+            return Err(CertificateError::NoMembership(claims.subject));
         }
         self.leaf.check_time(now, skew)?;
         self.leaf.check_revoked(revocations)?;
@@ -350,7 +361,24 @@ impl CertificateChain {
     }
 }
 
-/// Whether `issuer` is the certificate of an admin who may issue certificates now.
+impl Certificate {
+    /// Whether this is the certificate by which its subject issues memberships of `network` at `now`: an issuer's, an
+    /// admin's or an owner's, by the network key. Clocks may be up to `skew` apart.
+    ///
+    /// # Errors
+    /// [`CertificateError`] says why it is not.
+    pub fn verify_issuer(
+        &self,
+        network: &NetworkId,
+        now: UnixTime,
+        skew: Duration,
+        revocations: &Revocations,
+    ) -> Result<(), CertificateError> {
+        check_admin(self, network, now, skew, revocations)
+    }
+}
+
+/// Whether `issuer` is the certificate of an admin or an issuer who may issue certificates now.
 fn check_admin(
     issuer: &Certificate,
     network: &NetworkId,

@@ -4,7 +4,8 @@
 //! a node readmitted later is a member again. It is signed by the network key, or by an admin, whose certificate then goes
 //! with it. An admin's revocations stand after its certificate has expired, and those it made before it was revoked
 //! itself stand too; those dated later do not. Nothing that an admin revokes touches an owner: an owner's certificate is
-//! void only by the word of the network key.
+//! void only by the word of the network key. Nothing that an issuer revokes touches an owner, an admin or an issuer: who
+//! breaks into a control plane can put out members, and nobody who would put the control plane out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -212,22 +213,21 @@ struct Key {
     certified: Option<UnixTime>,
     /// Whether that certificate is an owner's.
     by_owner: bool,
+    /// Whether that certificate is an issuer's.
+    by_issuer: bool,
 }
 
 impl Key {
     fn of(revocation: &Revocation) -> Self {
+        let certificate = revocation.certificate.as_ref().map(Certificate::claims);
+        let is_by = |role| certificate.is_some_and(|claims| claims.roles.contains(role));
         Self {
             at: revocation.at,
             node: revocation.node,
             issuer: revocation.issuer,
-            certified: revocation
-                .certificate
-                .as_ref()
-                .map(|certificate| certificate.claims().admitted_at),
-            by_owner: revocation
-                .certificate
-                .as_ref()
-                .is_some_and(|certificate| certificate.claims().roles.contains(Role::Owner)),
+            certified: certificate.map(|claims| claims.admitted_at),
+            by_owner: is_by(Role::Owner),
+            by_issuer: is_by(Role::Issuer),
         }
     }
 }
@@ -237,13 +237,22 @@ impl Key {
 struct Standing {
     /// By whomever.
     all: Vec<UnixTime>,
+    /// By the network key, owners and admins.
+    admins: Vec<UnixTime>,
     /// By the network key.
     network: Vec<UnixTime>,
 }
 
 impl Standing {
-    fn of(&self, is_owner: bool) -> &[UnixTime] {
-        if is_owner { &self.network } else { &self.all }
+    /// Those that touch a membership with these roles.
+    fn of(&self, roles: Roles) -> &[UnixTime] {
+        if roles.contains(Role::Owner) {
+            &self.network
+        } else if roles.needs_network_key() {
+            &self.admins
+        } else {
+            &self.all
+        }
     }
 }
 
@@ -288,7 +297,9 @@ impl Revocations {
     /// shown to.
     pub fn latest(&self, node: &NodeId) -> Option<&Revocation> {
         let standing = self.standing.get(node)?;
-        let last = standing.network.last().or(standing.all.last())?;
+        let last = [&standing.network, &standing.admins, &standing.all]
+            .into_iter()
+            .find_map(|times| times.last())?;
         let is_it = |revocation: &&Revocation| revocation.node == *node && revocation.at == *last;
         let candidates = self.iter().filter(is_it);
         candidates.max_by_key(|revocation| matches!(revocation.issuer, Issuer::Network(_)))
@@ -314,7 +325,7 @@ impl Revocations {
     /// Whether the membership of `node` with these roles, begun at `admitted_at`, was revoked.
     pub fn is_revoked(&self, node: &NodeId, roles: Roles, admitted_at: UnixTime) -> bool {
         let standing = self.standing.get(node);
-        let last = standing.and_then(|standing| standing.of(roles.contains(Role::Owner)).last());
+        let last = standing.and_then(|standing| standing.of(roles).last());
         last.is_some_and(|at| admitted_at <= *at)
     }
 
@@ -354,16 +365,24 @@ impl Revocations {
     /// this, so that a revocation depends on earlier ones only and none can depend on itself.
     fn stand(&mut self, key: Key) {
         if let (Issuer::Node(admin), Some(certified)) = (key.issuer, key.certified) {
+            let roles = match (key.by_owner, key.by_issuer) {
+                (true, _) => Role::Owner,
+                (false, true) => Role::Issuer,
+                (false, false) => Role::Admin,
+            };
             let ended = self
                 .standing
                 .get(&admin)
-                .and_then(|standing| standing.of(key.by_owner).iter().rev().find(|at| **at < key.at));
+                .and_then(|standing| standing.of(roles.into()).iter().rev().find(|at| **at < key.at));
             if ended.is_some_and(|at| certified <= *at) {
                 return;
             }
         }
         let standing = self.standing.entry(key.node).or_default();
         standing.all.push(key.at);
+        if !key.by_issuer {
+            standing.admins.push(key.at);
+        }
         if matches!(key.issuer, Issuer::Network(_)) {
             standing.network.push(key.at);
         }

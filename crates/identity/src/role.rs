@@ -17,16 +17,19 @@ pub enum Role {
     Member,
     /// Takes part where policy lets guests.
     Guest,
+    /// Issues certificates to members and guests for the network, and takes no part: a control plane. A certificate with
+    /// this role has no other, and is nobody's membership.
+    Issuer,
 }
 
 /// A text that names no role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a role: expected owner, admin, member or guest")]
+#[error("not a role: expected owner, admin, member, guest or issuer")]
 pub struct ParseRoleError;
 
 impl Role {
     /// All roles, the mightiest first.
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::Member, Self::Guest];
+    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Member, Self::Guest, Self::Issuer];
 
     /// The word on the wire and in configuration.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Role {
             Self::Admin => "admin",
             Self::Member => "member",
             Self::Guest => "guest",
+            Self::Issuer => "issuer",
         }
     }
 
@@ -44,6 +48,7 @@ impl Role {
             Self::Admin => 2,
             Self::Member => 4,
             Self::Guest => 8,
+            Self::Issuer => 16,
         }
     }
 }
@@ -97,17 +102,22 @@ impl Roles {
 
     /// Whether the holder may issue certificates to others.
     pub const fn may_admit(self) -> bool {
-        self.contains(Role::Owner) || self.contains(Role::Admin)
+        self.needs_network_key()
     }
 
     /// Whether the holder may revoke members.
     pub const fn may_revoke(self) -> bool {
-        self.contains(Role::Owner) || self.contains(Role::Admin)
+        self.needs_network_key()
     }
 
     /// Whether only the network key may grant this set.
     pub const fn needs_network_key(self) -> bool {
-        self.contains(Role::Owner) || self.contains(Role::Admin)
+        self.contains(Role::Owner) || self.contains(Role::Admin) || self.contains(Role::Issuer)
+    }
+
+    /// Whether a certificate with these roles makes its subject a member: an issuer is none, whatever else it says.
+    pub const fn makes_member(self) -> bool {
+        !self.contains(Role::Issuer)
     }
 }
 
@@ -154,9 +164,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_owners_and_admins_may_admit_and_revoke() {
+    fn only_owners_admins_and_issuers_may_admit_and_revoke() {
         for role in Role::ALL {
-            let mighty = matches!(role, Role::Owner | Role::Admin);
+            let mighty = matches!(role, Role::Owner | Role::Admin | Role::Issuer);
             assert_eq!(Roles::from(role).may_admit(), mighty);
             assert_eq!(Roles::from(role).may_revoke(), mighty);
             assert_eq!(Roles::from(role).needs_network_key(), mighty);
@@ -164,6 +174,14 @@ mod tests {
         }
         assert!(!Roles::NONE.may_admit());
         assert_eq!("root".parse::<Role>(), Err(ParseRoleError));
+    }
+
+    #[test]
+    fn an_issuer_is_no_member_whatever_else_it_says() {
+        for role in Role::ALL {
+            assert_eq!(Roles::from(role).makes_member(), role != Role::Issuer);
+            assert!(!Roles::from(role).with(Role::Issuer).makes_member());
+        }
     }
 
     #[test]

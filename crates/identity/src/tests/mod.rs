@@ -1,6 +1,7 @@
 //! Tests of the crate as a whole: the rules of membership, the protocol, the bytes on the wire.
 
 mod admission;
+mod issuer;
 mod membership;
 mod properties;
 mod wire;
