@@ -3,6 +3,7 @@
 pub mod api;
 pub mod approvals;
 pub mod audit;
+pub mod charter;
 pub mod client;
 pub mod config;
 mod connections;

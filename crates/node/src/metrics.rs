@@ -275,6 +275,16 @@ impl NodeState {
                 "What became of what members were asked in lookups",
                 self.lookup.asked(),
             ),
+            (
+                "charter",
+                "What became of comparisons of documents that hold for all",
+                self.charter.counted(),
+            ),
+            (
+                "charter_refused",
+                "Documents of members that were refused",
+                self.charter.refused(),
+            ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),
             (

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Events, Guarded};
 use crate::approvals::Approvals;
 use crate::audit::Audit;
+use crate::charter::{CHARTER, Charter};
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
 use crate::directory::{self, DIFF, Directory, GOSSIP, REGISTRY};
 use crate::envelopes::Envelopes;
@@ -64,6 +65,8 @@ pub struct NodeState {
     pub directory: Directory,
     /// What of them the registry does not tell.
     pub lookup: Lookup,
+    /// What the network's authorities have signed and holds for all.
+    pub charter: Charter,
     /// The mesh.
     pub mesh: Mesh,
     /// This node's agents.
@@ -449,6 +452,7 @@ impl Node {
             requests_per_minute: config.limits.key_requests_per_minute,
         })
         .await?;
+        let charter = Charter::new(mesh.clone(), events.clone());
         let router = Router::new(
             mesh.clone(),
             host.clone(),
@@ -500,6 +504,7 @@ impl Node {
             mail,
             directory,
             lookup,
+            charter,
             mesh,
             host,
             router,
@@ -547,6 +552,9 @@ impl Node {
         let lookups = state.mesh.accept(KADEMLIA, Audience::Members).map_err(taken)?;
         self.tasks.spawn(state.lookup.clone().serve(lookups));
         self.tasks.spawn(state.lookup.clone().run(self.background.clone()));
+        let comparisons = state.mesh.accept(CHARTER, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.charter.clone().serve(comparisons));
+        self.tasks.spawn(state.charter.clone().run(self.background.clone()));
         let checks = state.mesh.accept(NETCHECK, Audience::Members).map_err(taken)?;
         self.tasks.spawn(netcheck::serve(state.mesh.clone(), checks));
         self.tasks.spawn(state.exchange.clone().serve(exchanges));

@@ -12,6 +12,7 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use crate::error::NodeError;
 
+mod charter;
 mod keys;
 mod mail;
 mod pins;
