@@ -34,6 +34,11 @@ impl Kind {
         Self(media_type)
     }
 
+    /// Whether these bytes begin as every statement of this kind does.
+    pub fn begins(self, bytes: &[u8]) -> bool {
+        self.front().is_some_and(|front| bytes.starts_with(&front))
+    }
+
     fn header(self) -> Header {
         HeaderBuilder::new()
             .algorithm(iana::Algorithm::EdDSA)
@@ -128,7 +133,7 @@ impl Signed {
         if !has_at_most(STATEMENT_ITEMS, bytes) {
             return Err(Malformed("not a COSE_Sign1"));
         }
-        if !kind.front().is_some_and(|front| bytes.starts_with(&front)) {
+        if !kind.begins(bytes) {
             return Err(Malformed("another kind of statement, or another header"));
         }
         let message = CoseSign1::from_tagged_slice(bytes).map_err(|_| Malformed("not a COSE_Sign1"))?;
