@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dawn_identity::{Membership, NodeId};
+use libp2p::swarm::ConnectionId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Tr
 use crate::per_node::PerNode;
 use crate::pubsub::{self, PUBSUB, Published};
 use crate::stream::MeshStream;
-use crate::swarm;
+use crate::swarm::{self, Connection};
 
 /// A protocol's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -337,12 +338,15 @@ impl Mesh {
     }
 
     /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known, and through
-    /// other members where no connection comes to be within a moment.
+    /// other members where no connection comes to be within a moment. What a relay or other members carry goes on over
+    /// another way when that one ends, or a better one comes to be.
     ///
     /// # Errors
     /// It cannot be reached, is no member, or does not serve the protocol.
     pub async fn open(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
-        if let Some((_, cut)) = self.shared.peer(node) {
+        if let Some((_, cut)) = self.shared.peer(node)
+            && !self.needs_tunnel(node)
+        {
             return self.backend_open(node, protocol, cut).await;
         }
         if let Some(tunnel) = self.tunnel(node) {
@@ -374,7 +378,34 @@ impl Mesh {
     }
 
     async fn connect_directly(&self, node: NodeId) -> Result<Reached, OpenError> {
-        self.connect(node).await.map(Reached::Direct)
+        let cut = self.connect(node).await?;
+        if self.needs_tunnel(node) {
+            return self.tunnel_to(node).await.map(Reached::Forwarded);
+        }
+        Ok(Reached::Direct(cut))
+    }
+
+    /// The connections with a node, the best first; none in memory.
+    pub(crate) fn connections(&self, node: NodeId) -> Vec<Connection> {
+        match &self.backend {
+            Backend::Swarm(control) => control.connections.of(node),
+            Backend::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// Whether streams to a connected node go through a tunnel, because a relay carries every connection with it.
+    pub(crate) fn needs_tunnel(&self, node: NodeId) -> bool {
+        match &self.backend {
+            Backend::Swarm(control) => self.forward().is_some() && control.connections.is_only_relayed(node),
+            Backend::Memory(_) => false,
+        }
+    }
+
+    /// Looks for another connection with a node beside those there are.
+    pub(crate) fn connect_again(&self, node: NodeId) {
+        if let Backend::Swarm(control) = &self.backend {
+            control.again(node);
+        }
     }
 
     /// A connection, or a tunnel where none comes to be in time.
@@ -427,6 +458,23 @@ impl Mesh {
                 Backend::Memory(port) => port.open(node, protocol, cut).await,
             }
         };
+        tokio::time::timeout(self.shared.limits.open, opening)
+            .await
+            .map_err(|_| OpenError::Timeout(node))?
+    }
+
+    /// Opens a stream on one connection of a member.
+    pub(crate) async fn open_on(
+        &self,
+        node: NodeId,
+        connection: ConnectionId,
+        protocol: Protocol,
+        cut: CancellationToken,
+    ) -> Result<MeshStream, OpenError> {
+        let Backend::Swarm(control) = &self.backend else {
+            return self.backend_open(node, protocol, cut).await;
+        };
+        let opening = control.open_on(node, connection, protocol, cut);
         tokio::time::timeout(self.shared.limits.open, opening)
             .await
             .map_err(|_| OpenError::Timeout(node))?
@@ -493,18 +541,22 @@ impl Mesh {
     #[must_use]
     pub fn connected(&self) -> Vec<PeerInfo> {
         self.shared.with_members(|members| {
-            let info = |member: &Member| PeerInfo {
-                node: member.peer.node,
-                membership: member.membership.clone(),
-                address: Some(member.address.clone()),
-                transport: Some(member.transport),
-                dialled: match &self.backend {
-                    Backend::Swarm(control) => control.has_dialled(member.peer.node),
+            let info = |member: &Member| {
+                let best = match &self.backend {
+                    Backend::Swarm(control) => control.connections.best(member.peer.node),
                     Backend::Memory(_) => None,
-                },
-                route: Route::Direct,
-                rtt: member.rtt,
-                since: member.since,
+                };
+                let address = best.as_ref().map_or(&member.address, |best| &best.address);
+                PeerInfo {
+                    node: member.peer.node,
+                    membership: member.membership.clone(),
+                    address: Some(address.clone()),
+                    transport: Some(best.as_ref().map_or(member.transport, |best| best.transport)),
+                    dialled: best.as_ref().map(|best| best.is_dialled),
+                    route: best.map_or(Route::Direct, |best| best.route),
+                    rtt: member.rtt,
+                    since: member.since,
+                }
             };
             members.values().map(info).collect()
         })
@@ -674,18 +726,21 @@ impl Mesh {
         if is_new {
             let mesh = self.clone();
             tokio::spawn(async move { mesh.write_published(node, queue).await });
-            let mesh = self.clone();
-            tokio::spawn(async move {
-                // Where it does not answer, nothing is known yet.
-                let _ = mesh.ping(node).await;
-            });
+            // A relayed connection is measured by itself: no tunnel is made for that.
+            if !self.needs_tunnel(node) {
+                let mesh = self.clone();
+                tokio::spawn(async move {
+                    // Where it does not answer, nothing is known yet.
+                    let _ = mesh.ping(node).await;
+                });
+            }
             self.shared.say(PeerEvent::MemberUp(peer));
         }
         if let Err(refusal) = self.shared.gate.verify(node, &shown) {
             tracing::info!(%node, %refusal, "a member is cut");
             self.disconnect(node);
         } else if let Backend::Swarm(control) = &self.backend
-            && !control.is_connected(node)
+            && !control.connections.is_connected(node)
         {
             self.member_gone(node);
         }

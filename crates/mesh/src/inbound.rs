@@ -1,8 +1,7 @@
 //! Streams that peers open, handed on without loss.
 //!
-//! `libp2p-stream` opens streams well, but drops an inbound one whenever its acceptor has not yet taken the one before;
-//! two requests at once were enough. Here every inbound stream waits in a queue; who may have how many is decided where
-//! they are delivered.
+//! `libp2p-stream` drops an inbound stream whenever its acceptor has not yet taken the one before; two requests at once were
+//! enough. Here every inbound stream waits in a queue; who may have how many is decided where they are delivered.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -21,8 +20,12 @@ use tokio::sync::mpsc;
 
 use crate::handle::lock;
 
-/// A stream and who opened it.
-pub(crate) type Opened = (PeerId, Stream);
+/// A stream that a peer opened.
+pub(crate) struct Opened {
+    pub(crate) peer: PeerId,
+    pub(crate) connection: ConnectionId,
+    pub(crate) stream: Stream,
+}
 
 /// The protocols that are served, shared by the behaviour, its handlers and those who serve.
 #[derive(Clone, Default)]
@@ -49,11 +52,11 @@ impl Served {
         lock(&self.0).iter().map(|(protocol, _)| protocol.clone()).collect()
     }
 
-    fn hand_on(&self, peer: PeerId, stream: Stream, protocol: &StreamProtocol) {
+    fn hand_on(&self, opened: Opened, protocol: &StreamProtocol) {
         let served = lock(&self.0);
         if let Some((_, sender)) = served.iter().find(|(known, _)| known == protocol) {
             // Who served it may have stopped just now; then the stream closes.
-            let _ = sender.send((peer, stream));
+            let _ = sender.send(opened);
         }
     }
 }
@@ -67,20 +70,21 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         Ok(Handler {
             peer,
+            connection,
             served: self.0.clone(),
         })
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
@@ -88,6 +92,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         Ok(Handler {
             peer,
+            connection,
             served: self.0.clone(),
         })
     }
@@ -106,6 +111,7 @@ impl NetworkBehaviour for Behaviour {
 /// Accepts streams on one connection.
 pub(crate) struct Handler {
     peer: PeerId,
+    connection: ConnectionId,
     served: Served,
 }
 
@@ -135,7 +141,12 @@ impl ConnectionHandler for Handler {
             ..
         }) = event
         {
-            self.served.hand_on(self.peer, stream, &protocol);
+            let opened = Opened {
+                peer: self.peer,
+                connection: self.connection,
+                stream,
+            };
+            self.served.hand_on(opened, &protocol);
         }
     }
 }

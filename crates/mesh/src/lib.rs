@@ -11,6 +11,7 @@ mod handle;
 mod inbound;
 mod membership;
 pub mod memory;
+mod outbound;
 mod peer;
 mod per_node;
 mod pubsub;

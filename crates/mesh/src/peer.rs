@@ -66,11 +66,31 @@ pub struct Peer {
 pub enum Route {
     /// A connection from node to node.
     Direct,
+    /// The same, through NATs that both ends have opened at once.
+    Punched,
+    /// A connection that a relay carries, which cannot read it.
+    Relayed {
+        /// The relay.
+        relay: NodeId,
+    },
     /// Other members carry the streams.
     Forwarded {
         /// Which, the nearest first.
         via: Vec<NodeId>,
     },
+}
+
+impl Route {
+    /// Which route is taken first, from 0: direct before punched before relayed before forwarded.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Direct => 0,
+            Self::Punched => 1,
+            Self::Relayed { .. } => 2,
+            Self::Forwarded { .. } => 3,
+        }
+    }
 }
 
 /// Over which transport.
@@ -116,6 +136,13 @@ pub enum PeerEvent {
     MemberDown {
         /// Which.
         node: NodeId,
+    },
+    /// Streams to a connected peer take another route from now on.
+    RouteChanged {
+        /// Which peer.
+        node: NodeId,
+        /// The route.
+        route: Route,
     },
     /// A node was found on the local network.
     Discovered {

@@ -135,7 +135,8 @@ impl Mesh {
     ) -> bool {
         let written = async {
             if stream.is_none() {
-                *stream = Some(self.open(node, PUBSUB).await.map_err(std::io::Error::other)?);
+                let opened = self.open_to_neighbour(node, PUBSUB).await;
+                *stream = Some(opened.map_err(std::io::Error::other)?);
             }
             match stream {
                 Some(stream) => write_one(stream, topic, bytes, flush).await,

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use dawn_identity::NodeId;
+use libp2p::swarm::ConnectionId;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -14,6 +15,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub struct MeshStream {
     kind: Kind,
     peer: NodeId,
+    /// Which connection carries it, where one of the swarm does.
+    connection: Option<ConnectionId>,
     /// Ends the stream when the peer's membership does.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     is_cut: bool,
@@ -44,6 +47,7 @@ impl MeshStream {
     pub(crate) fn libp2p(
         stream: libp2p::Stream,
         peer: NodeId,
+        connection: ConnectionId,
         cut: CancellationToken,
         permits: Vec<OwnedSemaphorePermit>,
     ) -> Self {
@@ -54,6 +58,7 @@ impl MeshStream {
                 failed: false,
             },
             peer,
+            connection: Some(connection),
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
             _permits: permits,
@@ -72,6 +77,7 @@ impl MeshStream {
                 reads: READS[0],
             },
             peer,
+            connection: None,
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
             _permits: permits,
@@ -82,6 +88,7 @@ impl MeshStream {
         Self {
             kind: Kind::Memory(stream),
             peer,
+            connection: None,
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
             _permits: Vec::new(),
@@ -92,6 +99,11 @@ impl MeshStream {
     #[must_use]
     pub fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// Which connection carries it, where one of the swarm does.
+    pub(crate) fn connection(&self) -> Option<ConnectionId> {
+        self.connection
     }
 
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {

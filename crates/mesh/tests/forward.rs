@@ -93,7 +93,8 @@ impl World {
     fn via(&self, from: u8, to: u8) -> Option<Vec<NodeId>> {
         let peer = self.mesh(from).peers().into_iter().find(|peer| peer.node == id(to))?;
         match peer.route {
-            Route::Direct => Some(Vec::new()),
+            Route::Direct | Route::Punched => Some(Vec::new()),
+            Route::Relayed { relay } => Some(vec![relay]),
             Route::Forwarded { via } => Some(via),
         }
     }

@@ -7,6 +7,7 @@ use dawn_channel::KnownPeer;
 use dawn_identity::{Membership, NodeId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use libp2p::swarm::ConnectionId;
 
 use super::Forward;
 use super::carrier::{FORWARD, Refused, encode_route, is_way};
@@ -17,7 +18,7 @@ use super::places::Place;
 use super::record::Message;
 use super::tunnel::{Beginning, Tunnel};
 use crate::error::OpenError;
-use crate::handle::{Mesh, lock};
+use crate::handle::{Backend, Mesh, lock};
 use crate::peer::{Counters, Gate, Refusal};
 
 /// How long one route may take to become a path.
@@ -54,6 +55,22 @@ enum Aim {
     Resume(Tunnel),
     /// The same, with nobody in between.
     Direct(Tunnel),
+}
+
+/// The way of a path: the members in between, or, where there is nobody, the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Way {
+    via: Vec<NodeId>,
+    connection: Option<ConnectionId>,
+}
+
+impl Way {
+    pub(super) fn of(path: &Path) -> Self {
+        Self {
+            connection: path.connection().filter(|_| path.via.is_empty()),
+            via: path.via.clone(),
+        }
+    }
 }
 
 /// What both ends have agreed on for a new session.
@@ -93,8 +110,10 @@ pub(super) async fn begin(mesh: &Mesh, node: NodeId, place: Place) -> Result<Beg
     }
 }
 
-/// Finds another path for a session: not through `avoid`.
-pub(super) async fn resume(mesh: &Mesh, tunnel: &Tunnel, avoid: Option<Vec<NodeId>>) -> Result<(Path, u64), OpenError> {
+/// Finds another path for a session: not the way of `avoid`.
+pub(super) async fn resume(mesh: &Mesh, tunnel: &Tunnel, avoid: Option<Way>) -> Result<(Path, u64), OpenError> {
+    // The connection may be as dead as the path: a relay that is gone says nothing.
+    mesh.connect_again(tunnel.node());
     resumed(establish(mesh, tunnel.node(), avoid, Aim::Resume(tunnel.clone())).await?)
 }
 
@@ -186,32 +205,53 @@ async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, Refusal>) -
     Err(Failure::Final(OpenError::NotAccepted { node, code, reason }))
 }
 
-/// The next route to try: a direct connection, then what is known, the newest first.
-fn candidate(mesh: &Mesh, node: NodeId, aim: &Aim, tried: &[Vec<NodeId>]) -> Option<Found> {
-    let direct = mesh.shared.peer(node).map(|_| Found {
-        target: node,
-        via: Vec::new(),
-        known: None,
+/// The next route to try: a connection with nobody in between, the best first, then what is known, the newest first.
+fn candidate(mesh: &Mesh, node: NodeId, aim: &Aim, tried: &[Way]) -> Option<(Found, Way)> {
+    let mut connections: Vec<Option<ConnectionId>> = match &mesh.backend {
+        Backend::Swarm(_) => mesh.connections(node).iter().map(|known| Some(known.id)).collect(),
+        Backend::Memory(_) => vec![None],
+    };
+    if let Aim::Direct(_) = aim {
+        connections.truncate(1);
+    }
+    let direct = connections.into_iter().map(|connection| {
+        let found = Found {
+            target: node,
+            via: Vec::new(),
+            known: None,
+        };
+        let way = Way {
+            via: Vec::new(),
+            connection,
+        };
+        (found, way)
     });
-    let is_open = |found: &Found| {
-        let first = found.via.first().unwrap_or(&node);
-        !tried.contains(&found.via) && mesh.shared.peer(*first).is_some()
+    let is_open = |(_, way): &(Found, Way)| {
+        let first = way.via.first().unwrap_or(&node);
+        !tried.contains(way) && mesh.shared.peer(*first).is_some()
     };
     let others = match aim {
         Aim::Direct(_) => Vec::new(),
         Aim::Begin | Aim::Resume(_) => mesh.forward()?.routes(node),
     };
-    direct.into_iter().chain(others).find(is_open)
+    let others = others.into_iter().map(|found| {
+        let way = Way {
+            via: found.via.clone(),
+            connection: None,
+        };
+        (found, way)
+    });
+    direct.chain(others).find(is_open)
 }
 
 /// Makes a path to a node; the first that comes up is it.
-async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Vec<NodeId>>, aim: Aim) -> Result<Reached, OpenError> {
+async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Way>, aim: Aim) -> Result<Reached, OpenError> {
     let not_connected = |reason: String| OpenError::NotConnected { node, reason };
     let forward = mesh.forward().ok_or(OpenError::Closed)?;
     let begun = Instant::now();
     let deadline = begun + forward.config.find;
     let mut attempts = FuturesUnordered::new();
-    let mut tried: Vec<Vec<NodeId>> = avoid.into_iter().collect();
+    let mut tried: Vec<Way> = avoid.into_iter().collect();
     let mut questions = match aim {
         Aim::Direct(_) => [].iter(),
         Aim::Begin | Aim::Resume(_) => ASK.iter(),
@@ -221,13 +261,14 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Vec<NodeId>>, aim: A
     let mut why = String::from("no member knows a way to it");
     loop {
         let found = forward.found.notified();
+        let changed = mesh.shared.changed.notified();
         let now = Instant::now();
         let mut waits = false;
-        if let Some(route) = candidate(mesh, node, &aim, &tried) {
+        if let Some((route, way)) = candidate(mesh, node, &aim, &tried) {
             if attempts.is_empty() || now >= launch_at {
-                tried.push(route.via.clone());
                 launch_at = now + STAGGER;
-                attempts.push(attempt(mesh, route, &aim));
+                attempts.push(attempt(mesh, route, way.connection, &aim));
+                tried.push(way);
                 continue;
             }
             waits = true;
@@ -249,6 +290,7 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Vec<NodeId>>, aim: A
                 }
             },
             () = found => {}
+            () = changed => {}
             () = tokio::time::sleep_until(next.unwrap_or(deadline).into()) => {
                 let now = Instant::now();
                 if now >= deadline {
@@ -264,17 +306,22 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Vec<NodeId>>, aim: A
 }
 
 /// Makes a path of a route.
-async fn attempt(mesh: &Mesh, route: Found, aim: &Aim) -> (Vec<NodeId>, Result<Reached, Failure>) {
+async fn attempt(
+    mesh: &Mesh,
+    route: Found,
+    connection: Option<ConnectionId>,
+    aim: &Aim,
+) -> (Vec<NodeId>, Result<Reached, Failure>) {
     let via = route.via.clone();
     let trying = async {
         let known = route.known.or_else(|| mesh.forward()?.known(route.target));
-        let path = match path(mesh, &route, known).await {
+        let path = match path(mesh, &route, connection, known).await {
             // It may have another key by now.
             Err(PathError::Handshake(_) | PathError::Ended | PathError::Io(_)) if known.is_some() => {
                 if let Some(forward) = mesh.forward() {
                     forward.forget_key(route.target);
                 }
-                path(mesh, &route, None).await?
+                path(mesh, &route, connection, None).await?
             }
             path => path?,
         };
@@ -285,7 +332,12 @@ async fn attempt(mesh: &Mesh, route: Found, aim: &Aim) -> (Vec<NodeId>, Result<R
     (via, done.unwrap_or_else(|_| late()))
 }
 
-async fn path(mesh: &Mesh, route: &Found, known: Option<KnownPeer>) -> Result<Path, PathError> {
+async fn path(
+    mesh: &Mesh,
+    route: &Found,
+    connection: Option<ConnectionId>,
+    known: Option<KnownPeer>,
+) -> Result<Path, PathError> {
     use tokio::io::AsyncWriteExt as _;
     let not_there = || std::io::Error::from(std::io::ErrorKind::NotConnected);
     let forward = mesh.forward().ok_or_else(not_there)?;
@@ -294,10 +346,11 @@ async fn path(mesh: &Mesh, route: &Found, known: Option<KnownPeer>) -> Result<Pa
         None => (route.target, Vec::new()),
     };
     let (_, cut) = mesh.shared.peer(first).ok_or_else(not_there)?;
-    let mut stream = mesh
-        .backend_open(first, FORWARD, cut)
-        .await
-        .map_err(std::io::Error::other)?;
+    let stream = match connection {
+        Some(connection) => mesh.open_on(first, connection, FORWARD, cut).await,
+        None => mesh.backend_open(first, FORWARD, cut).await,
+    };
+    let mut stream = stream.map_err(std::io::Error::other)?;
     stream.write_all(&encode_route(&rest)).await?;
     Path::initiate(stream, &forward.ends(mesh), route.target, known, route.via.clone()).await
 }

@@ -32,7 +32,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::error::OpenError;
 use crate::handle::{Incoming, Mesh, lock};
-use crate::peer::{Audience, Counters, Gate, PeerEvent, PeerInfo, Route};
+use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route};
 use crate::pubsub::Published;
 use carrier::{Carriers, Refused};
 use discovery::{Discovery, Found, Then};
@@ -466,9 +466,9 @@ async fn discover(
             Some(message) = next(&mut queries) => mesh.route_message(&message, true),
             Some(message) = next(&mut answers) => mesh.route_message(&message, false),
             Some(event) = next(&mut events) => {
-                if let PeerEvent::MemberUp(peer) = event {
+                if let PeerEvent::MemberUp(Peer { node, .. }) | PeerEvent::RouteChanged { node, .. } = event {
                     let tunnels = mesh.forward().map(Forward::tunnels).unwrap_or_default().into_iter();
-                    tunnels.filter(|tunnel| tunnel.node() == peer.node).for_each(|tunnel| tunnel.tell(Command::Direct));
+                    tunnels.filter(|tunnel| tunnel.node() == node).for_each(|tunnel| tunnel.tell(Command::Direct));
                 }
             }
             else => return,

@@ -18,6 +18,7 @@ use dawn_channel::{
     Channel, Context as ChannelContext, KnownPeer, Limits, Party, SessionId, Signing, StaticPublic, Terms,
 };
 use dawn_identity::{NetworkId, NodeId, UnixTime};
+use libp2p::swarm::ConnectionId;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
@@ -229,6 +230,11 @@ impl Path {
     /// The neighbour over whom it goes, or who is the other end.
     pub(crate) fn neighbour(&self) -> NodeId {
         self.stream.peer()
+    }
+
+    /// The connection over which it goes, where the swarm has it.
+    pub(crate) fn connection(&self) -> Option<ConnectionId> {
+        self.stream.connection()
     }
 
     /// Who is at the other end.

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::connect;
+use super::connect::{self, Way};
 use super::path::{Path, PathError};
 use super::places::Place;
 use super::record::Message;
@@ -29,6 +29,7 @@ use crate::error::OpenError;
 use crate::handle::{Mesh, Protocol, lock};
 use crate::peer::{Counters, Gate, Peer, Refusal};
 use crate::stream::MeshStream;
+use crate::swarm::Connection;
 
 /// Longest name of a protocol, bytes.
 const NAME: usize = 64;
@@ -61,7 +62,7 @@ pub(crate) enum Command {
     Resume(Box<Path>, u64),
     /// What became of looking for a path.
     Connected(Result<(Box<Path>, u64), OpenError>),
-    /// There is a direct connection to the peer now.
+    /// There is a connection to the peer now, or a better one.
     Direct,
     /// This node's chain was renewed.
     Chain(Bytes),
@@ -359,7 +360,7 @@ struct Driver {
     connecting: Option<CancellationToken>,
     /// No path is looked for before this.
     try_again: Option<Instant>,
-    /// Whether a direct connection has come to be that was not tried yet.
+    /// Whether a better connection has come to be that was not tried yet.
     go_direct: bool,
     /// Since when there is no path.
     lost_at: Option<Instant>,
@@ -658,10 +659,7 @@ impl Driver {
         if self.lost_at.is_some_and(|lost| now >= lost + config.resume) {
             return Err(End(CloseCode::GoingAway, "no path was found in time".into()));
         }
-        let is_direct = self
-            .tunnel
-            .status(|status| status.via.as_ref().is_some_and(Vec::is_empty));
-        self.go_direct &= !is_direct;
+        self.go_direct = self.go_direct && !self.is_on_best();
         let wanted = self.go_direct || matches!(health, None | Some(Health::Suspect));
         let may = self.try_again.is_none_or(|at| at <= now);
         if self.tunnel.is_initiator() && wanted && may && self.connecting.is_none() {
@@ -678,12 +676,25 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether the path in use goes over the best connection with the peer, or there is none.
+    fn is_on_best(&self) -> bool {
+        let connections = self.mesh.connections(self.tunnel.node());
+        let path = self.paths.last().filter(|(_, path)| path.via.is_empty());
+        path.is_some_and(|(_, path)| {
+            let used = connections.iter().find(|known| Some(known.id) == path.connection());
+            let rank = |connection: &Connection| connection.route.rank();
+            used.map(rank) == connections.first().map(rank)
+        })
+    }
+
     /// For how long the tunnel may be unused. Who began it ends it; the other one does if it is forgotten.
     fn idle_for(&self) -> Duration {
         let config = self.mesh.forward_config();
-        match (self.tunnel.is_initiator(), self.mesh.shared.peer(self.tunnel.node())) {
-            (true, Some(_)) => UNNEEDED,
-            (true, None) => config.idle,
+        let node = self.tunnel.node();
+        let is_unneeded = self.mesh.shared.peer(node).is_some() && !self.mesh.needs_tunnel(node);
+        match (self.tunnel.is_initiator(), is_unneeded) {
+            (true, true) => UNNEEDED,
+            (true, false) => config.idle,
             (false, _) => config.idle * 2,
         }
     }
@@ -694,7 +705,7 @@ impl Driver {
         self.connecting = Some(stop.clone());
         let go_direct = std::mem::take(&mut self.go_direct);
         let (mesh, tunnel) = (self.mesh.clone(), self.tunnel.clone());
-        let avoid = self.paths.last().map(|(_, path)| path.via.clone());
+        let avoid = self.paths.last().map(|(_, path)| Way::of(path));
         tokio::spawn(async move {
             let finding = async {
                 // Without any path the others are tried as well.

@@ -33,7 +33,7 @@ pub(super) fn ago(elapsed: std::time::Duration) -> String {
         .to_string()
 }
 
-/// The way to a node, and the members in between.
+/// The way to a node, and who is in between.
 pub(super) struct Way {
     pub(super) route: &'static str,
     via: Option<Vec<Value>>,
@@ -53,6 +53,8 @@ impl Way {
         let (route, via) = match peer.map(|peer| &peer.route) {
             _ if node == this => ("this", None),
             Some(Route::Direct) => ("direct", None),
+            Some(Route::Punched) => ("punched", None),
+            Some(Route::Relayed { relay }) => ("relayed", Some(vec![named(relay)])),
             Some(Route::Forwarded { via }) => ("forwarded", Some(via.iter().map(named).collect())),
             None => ("none", None),
         };

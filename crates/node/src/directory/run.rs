@@ -109,7 +109,7 @@ impl Directory {
             }
             // The gossip hears of its own links.
             PeerEvent::MemberDown { node, .. } => lock(&self.0.told).has_gone(&node, Instant::now()),
-            PeerEvent::Listening { .. } => {}
+            PeerEvent::Listening { .. } | PeerEvent::RouteChanged { .. } => {}
         }
     }
 

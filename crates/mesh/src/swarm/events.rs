@@ -1,0 +1,195 @@
+//! What the swarm tells, and what the actor makes of it.
+
+use std::time::Instant;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{PeerId, mdns, ping};
+
+use dawn_identity::NodeId;
+
+use super::address::{ADDRESSES, node_id, transport_of, way};
+use super::connections::Connection;
+use super::{Actor, BESIDE, BehaviourEvent};
+use crate::handle::lock;
+use crate::peer::{Counters, PeerEvent};
+
+/// Nodes of the local network that are remembered.
+const DISCOVERED: usize = 1024;
+
+impl Actor {
+    fn established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, is_first: bool) {
+        Counters::count(&self.mesh.shared.counters.connections);
+        let begun = self.incoming.remove(&id);
+        let Some(node) = node_id(peer) else { return };
+        let (address, route) = way(endpoint);
+        let before = self.control.connections.best(node);
+        let connection = Connection {
+            id,
+            route,
+            transport: transport_of(&address),
+            address: address.to_string(),
+            is_dialled: endpoint.is_dialer(),
+            since: Instant::now(),
+        };
+        let is_relayed = connection.is_relayed();
+        for stale in self.control.connections.add(node, connection, begun) {
+            tracing::debug!(%peer, "a peer has dialled anew; the older connection is closed");
+            self.swarm.close_connection(stale);
+        }
+        if is_first {
+            self.strangers
+                .insert(node, Instant::now() + self.mesh.shared.limits.stranger);
+            if endpoint.is_listener() {
+                self.make_room();
+            }
+        }
+        self.mesh.shared.shown(node, None);
+        self.connected(node, id, is_relayed);
+        if endpoint.is_dialer() && !self.mesh.shared.gate.own_chain().is_empty() {
+            self.control.show_chain(node, self.mesh.clone());
+        }
+        self.route_changed(node, before.as_ref());
+    }
+
+    fn closed(&mut self, peer: PeerId, id: ConnectionId, is_last: bool) {
+        let Some(node) = node_id(peer) else { return };
+        let before = self.control.connections.best(node);
+        self.control.connections.remove(node, id);
+        if !is_last {
+            return self.route_changed(node, before.as_ref());
+        }
+        self.upgrades.remove(&node);
+        self.strangers.remove(&node);
+        let was_member = self.mesh.shared.peer(node).is_some();
+        self.mesh.member_gone(node);
+        if let Some(kept) = self.kept.get_mut(&node) {
+            if was_member {
+                kept.attempt = 0;
+            }
+            kept.next = Instant::now() + self.backoff.delay(kept.attempt, rand::random());
+            kept.attempt = kept.attempt.saturating_add(1);
+        }
+    }
+
+    /// Whatever a new best connection to a node, or the end of one, brings with it.
+    fn route_changed(&mut self, node: NodeId, before: Option<&Connection>) {
+        self.look_for_better(node);
+        let connections = self.control.connections.of(node);
+        let Some(best) = connections.first() else { return };
+        if !best.is_relayed() && connections.iter().any(Connection::is_relayed) {
+            let at = Instant::now() + BESIDE;
+            self.tidy_at = Some(self.tidy_at.map_or(at, |tidy| tidy.max(at)));
+        }
+        if before.is_some_and(|before| before.route != best.route) {
+            self.mesh.shared.say(PeerEvent::RouteChanged {
+                node,
+                route: best.route.clone(),
+            });
+        }
+    }
+
+    pub(super) fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                let text = address.to_string();
+                lock(&self.control.addresses)
+                    .entry(listener_id)
+                    .or_default()
+                    .push(address);
+                self.mesh.shared.say(PeerEvent::Listening { address: text });
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                if let Some(addresses) = lock(&self.control.addresses).get_mut(&listener_id) {
+                    addresses.retain(|known| *known != address);
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                lock(&self.control.addresses).remove(&listener_id);
+            }
+            SwarmEvent::IncomingConnection { connection_id, .. } => {
+                self.incoming.insert(connection_id, Instant::now());
+            }
+            SwarmEvent::IncomingConnectionError { connection_id, .. } => {
+                self.incoming.remove(&connection_id);
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                num_established,
+                ..
+            } => self.established(peer_id, connection_id, &endpoint, num_established.get() == 1),
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                num_established,
+                ..
+            } => self.closed(peer_id, connection_id, num_established == 0),
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                connection_id,
+                error,
+            } => {
+                if let Some(node) = node_id(peer) {
+                    self.dial_failed(node, connection_id, &error.to_string());
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                peer,
+                connection,
+                result,
+            })) => match result {
+                Ok(rtt) => {
+                    let is_best = |node: &NodeId| {
+                        self.control
+                            .connections
+                            .best(*node)
+                            .is_some_and(|best| best.id == connection)
+                    };
+                    if let Some(node) = node_id(peer).filter(is_best) {
+                        self.mesh.shared.with_members(|members| {
+                            if let Some(member) = members.get_mut(&node) {
+                                member.rtt = Some(rtt);
+                            }
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "a ping failed; the connection is closed");
+                    self.swarm.close_connection(connection);
+                }
+            },
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                for (peer, address) in found {
+                    let Some(node) = node_id(peer).filter(|_| peer != self.local) else {
+                        continue;
+                    };
+                    if self.known.len() >= DISCOVERED && !self.known.contains_key(&node) {
+                        continue;
+                    }
+                    let known = self.known.entry(node).or_default();
+                    if !known.contains(&address) && known.len() < ADDRESSES {
+                        known.push(address.clone());
+                    }
+                    if let Some(kept) = self.kept.get_mut(&node) {
+                        kept.next = Instant::now();
+                    }
+                    self.mesh.shared.say(PeerEvent::Discovered {
+                        node,
+                        addresses: vec![address.to_string()],
+                    });
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Expired(gone))) => {
+                for (peer, address) in gone {
+                    if let Some(known) = node_id(peer).and_then(|node| self.known.get_mut(&node)) {
+                        known.retain(|known| *known != address);
+                    }
+                }
+                self.known.retain(|_, addresses| !addresses.is_empty());
+            }
+            _ => {}
+        }
+    }
+}
