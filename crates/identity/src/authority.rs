@@ -2,8 +2,8 @@
 
 use crate::statement::{Issuer, Malformed};
 use crate::{
-    Certificate, CertificateChain, CertificateError, Claims, Keypair, NetworkId, NodeId, NodeName, Revocation, Role,
-    Roles, Serial, UnixTime,
+    Certificate, CertificateChain, CertificateError, Claims, Keypair, NetworkId, NodeId, NodeName, RelayClaims,
+    RelayQuota, RelayToken, Revocation, Role, Roles, Serial, UnixTime,
 };
 use std::time::Duration;
 
@@ -124,6 +124,39 @@ impl Authority {
                 })
             }
         }
+    }
+
+    /// Lets a peer reserve at the network's relays.
+    ///
+    /// # Errors
+    /// [`IssueError`] if this authority may not admit, or the token would never be valid.
+    pub fn relay_token(
+        &self,
+        subject: NodeId,
+        quota: RelayQuota,
+        expires: UnixTime,
+        serial: Serial,
+        now: UnixTime,
+    ) -> Result<RelayToken, IssueError> {
+        if expires <= now {
+            return Err(IssueError::Void);
+        }
+        let claims = RelayClaims {
+            network: self.network(),
+            subject,
+            issued_at: now,
+            not_before: now,
+            expires,
+            serial,
+            quota,
+        };
+        Ok(match self {
+            Self::Root { key } => RelayToken::sign(claims, Issuer::Network(key.network_id()), key, None)?,
+            Self::Delegated { key, chain } => {
+                let own = own_certificate(key, chain, now, Roles::may_admit)?.clone();
+                RelayToken::sign(claims, Issuer::Node(key.node_id()), key, Some(own))?
+            }
+        })
     }
 
     /// Ends the membership of `node`: a membership that began at `now` or before is void, however often renewed.

@@ -28,6 +28,7 @@ pub struct Kind(&'static str);
 impl Kind {
     pub(crate) const CERTIFICATE: Self = Self("application/dawn-membership+cwt");
     pub(crate) const REVOCATION: Self = Self("application/dawn-revocation+cwt");
+    pub(crate) const RELAY_TOKEN: Self = Self("application/dawn-relay-token+cwt");
 
     /// The kind of this media type, `application/dawn-…+cwt`. No two kinds share one.
     pub const fn new(media_type: &'static str) -> Self {

@@ -4,6 +4,7 @@ mod admission;
 mod issuer;
 mod membership;
 mod properties;
+mod relay_token;
 mod wire;
 
 use std::time::Duration;
@@ -79,6 +80,21 @@ pub(super) fn revocations() -> [Revocation; 2] {
     [
         root().revoke(node(9), NOW).unwrap(),
         admin(2).revoke(node(9), NOW).unwrap(),
+    ]
+}
+
+/// A relay token of the network key and one of an admin, for node 1.
+pub(super) fn relay_tokens() -> [RelayToken; 2] {
+    let quota = RelayQuota {
+        bytes: Some(1 << 30),
+        ..RelayQuota::default()
+    };
+    let serial = Serial::from_bytes([3; 16]);
+    [
+        root()
+            .relay_token(node(1), RelayQuota::default(), NOW + DAY, serial, NOW)
+            .unwrap(),
+        admin(2).relay_token(node(1), quota, NOW + DAY, serial, NOW).unwrap(),
     ]
 }
 

@@ -29,6 +29,13 @@ fn revocations_keep_their_bytes() {
 }
 
 #[test]
+fn relay_tokens_keep_their_bytes() {
+    let [by_root, by_admin] = relay_tokens();
+    insta::assert_snapshot!("relay_token_by_network_key", hex(&by_root.encode()));
+    insta::assert_snapshot!("relay_token_by_admin", hex(&by_admin.encode()));
+}
+
+#[test]
 fn tickets_keep_their_text() {
     insta::assert_snapshot!("ticket", ticket().to_string());
 }
