@@ -352,7 +352,7 @@ impl Mesh {
         if let Some(tunnel) = self.tunnel(node) {
             return tunnel.open(protocol).await;
         }
-        match self.reach(node).await? {
+        match Box::pin(self.reach(node)).await? {
             Reached::Direct(cut) => self.backend_open(node, protocol, cut).await,
             Reached::Forwarded(tunnel) => tunnel.open(protocol).await,
         }
