@@ -9,7 +9,7 @@ DEV := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
 DIST := $(CARGO_TARGET_DIR)/dist
 
-.PHONY: help build release dist demo test fmt lint unit doc e2e conformance clients bench sim soak fuzz tools clean
+.PHONY: help build release dist demo test fmt lint unit doc e2e nat conformance clients bench sim soak fuzz tools clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,9 +57,15 @@ doc: tools ## doc tests and documentation
 	cargo test --locked --workspace --doc --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
-e2e: tools build ## real processes: joining, calling, crashing, revoking
+e2e: tools build ## real processes: joining, calling, crashing, revoking; behind NATs, as root
+	@scripts/tools lab
 	@echo "== end-to-end tests"
 	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e)'
+
+nat: tools build ## every pair of kinds of NAT in the laboratory: the table of ways and times (root, minutes)
+	@scripts/tools lab
+	@echo "== every pair of kinds of NAT"
+	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e) & binary(/^(nat|nat_lab|roam)$$/)' --run-ignored all --no-capture
 
 conformance: build ## the official MCP conformance suite through two nodes
 	@echo "== MCP conformance through two nodes"

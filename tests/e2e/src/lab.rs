@@ -4,8 +4,9 @@
 //! is inside the namespaces, and goes away with the [`Lab`].
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +21,32 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 pub struct Lab {
     prefix: String,
     spaces: Vec<String>,
+}
+
+/// One end of a cable.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// Whose namespace it is in.
+    pub name: &'a str,
+    /// The device's name there, 15 bytes at most.
+    pub device: &'a str,
+    /// Its address with the length of the network's prefix.
+    pub address: &'a str,
+}
+
+/// Removes namespaces of tests that were killed and could not do it themselves.
+fn sweep() {
+    let spaces = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    for space in spaces.filter_map(|space| space.file_name().into_string().ok()) {
+        let maker = space.strip_prefix("dawn").and_then(|rest| rest.split_once('-'));
+        let is_left = maker
+            .and_then(|(pid, _)| pid.parse::<u32>().ok())
+            .is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        if is_left {
+            // Another test may be sweeping, too.
+            let _ = ip(&["netns", "del", &space]);
+        }
+    }
 }
 
 fn ip(args: &[&str]) -> Result<(), String> {
@@ -45,20 +72,29 @@ impl Lab {
     pub fn open(names: &[&str]) -> Option<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
+        sweep();
         let mut lab = Self {
             prefix: format!("dawn{}-{number}", std::process::id()),
             spaces: Vec::new(),
         };
         for name in names {
-            let space = lab.space(name);
-            if let Err(error) = ip(&["netns", "add", &space]) {
+            if let Err(error) = lab.add(name) {
                 eprintln!("SKIPPED: no network namespaces can be made here ({error})");
                 return None;
             }
-            lab.spaces.push(space.clone());
-            ip(&["-n", &space, "link", "set", "lo", "up"]).expect("a loopback");
         }
         Some(lab)
+    }
+
+    /// One more namespace.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn add(&mut self, name: &str) -> Result<(), String> {
+        let space = self.space(name);
+        ip(&["netns", "add", &space])?;
+        self.spaces.push(space);
+        self.ip(name, &["link", "set", "lo", "up"])
     }
 
     /// The namespace behind a name.
@@ -67,19 +103,90 @@ impl Lab {
         format!("{}-{name}", self.prefix)
     }
 
+    /// Runs `ip` in a namespace.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn ip(&self, name: &str, args: &[&str]) -> Result<(), String> {
+        ip(&[&["-n", self.space(name).as_str()], args].concat())
+    }
+
+    /// Lays a cable between two namespaces.
+    pub fn connect(&self, near: End<'_>, far: End<'_>) {
+        let space = self.space(far.name);
+        let cable = ["link", "add", near.device, "type", "veth"];
+        let peer = ["peer", "name", far.device, "netns", &space];
+        self.ip(near.name, &[&cable[..], &peer].concat()).expect("a cable");
+        for end in [near, far] {
+            self.ip(end.name, &["addr", "add", end.address, "dev", end.device])
+                .expect("an address");
+            self.ip(end.name, &["link", "set", end.device, "up"]).expect("a device");
+        }
+    }
+
+    /// Runs something on a thread inside a namespace: sockets that it opens stay there.
+    ///
+    /// # Panics
+    /// Where the namespace is gone.
+    pub fn within<T: Send>(&self, name: &str, run: impl FnOnce() -> T + Send) -> T {
+        let space = File::open(format!("/run/netns/{}", self.space(name))).expect("a namespace");
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                // Only this thread moves.
+                setns(space, CloneFlags::CLONE_NEWNET).expect("into the namespace");
+                run()
+            });
+            inside.join().expect("what runs inside ends well")
+        })
+    }
+
+    /// Lets a namespace pass packets on, wherever they come from, over the devices that it gets from now on.
+    pub fn forwards(&self, name: &str) {
+        self.within(name, || {
+            let settings = [
+                ("ip_forward", "1"),
+                ("conf/all/rp_filter", "0"),
+                ("conf/default/rp_filter", "0"),
+            ];
+            for (setting, value) in settings {
+                std::fs::write(format!("/proc/sys/net/ipv4/{setting}"), value).expect("a setting");
+            }
+        });
+    }
+
+    /// Sets rules of `nft` in a namespace.
+    ///
+    /// # Errors
+    /// What `nft` says.
+    pub fn rules(&self, name: &str, rules: &str) -> Result<(), String> {
+        let mut nft = self
+            .command(name, "nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("`ip` does not start: {error}"))?;
+        let mut input = nft.stdin.take().expect("piped");
+        input.write_all(rules.as_bytes()).map_err(|error| error.to_string())?;
+        drop(input);
+        let ended = nft.wait_with_output().map_err(|error| error.to_string())?;
+        if ended.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&ended.stderr).trim().to_owned())
+        }
+    }
+
     /// Lays cable `number` between two namespaces, with the addresses `10.98.NUMBER.1` and `10.98.NUMBER.2`.
     pub fn cable(&self, number: u8, a: &str, b: &str) {
-        let ends = [(a, 1), (b, 2)].map(|(name, end)| (self.space(name), format!("c{number}"), end));
-        let [(near, device, _), (far, other, _)] = &ends;
-        let made = ip(&[
-            "-n", near, "link", "add", device, "type", "veth", "peer", "name", other, "netns", far,
-        ]);
-        made.expect("a cable");
-        for (space, device, end) in &ends {
-            let address = format!("10.98.{number}.{end}/24");
-            ip(&["-n", space, "addr", "add", &address, "dev", device]).expect("an address");
-            ip(&["-n", space, "link", "set", device, "up"]).expect("a device");
-        }
+        let device = format!("c{number}");
+        let [near, far] = [1, 2].map(|end| format!("10.98.{number}.{end}/24"));
+        let end = |name, address| End {
+            name,
+            device: &device,
+            address,
+        };
+        self.connect(end(a, &near), end(b, &far));
     }
 
     /// A command inside a namespace.
@@ -134,6 +241,23 @@ impl Drop for Lab {
             let _ = ip(&["netns", "del", space]);
         }
     }
+}
+
+/// Runs something that waits, on a thread inside a namespace: sockets that it opens are there.
+///
+/// # Panics
+/// Where the namespace is gone, or what runs inside ends badly.
+pub async fn inside<T: Send + 'static>(space: &str, work: impl Future<Output = T> + Send + 'static) -> T {
+    let space = File::open(format!("/run/netns/{space}")).expect("a namespace");
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Only this thread moves.
+        setns(space, CloneFlags::CLONE_NEWNET).expect("into the namespace");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        // Who asked may have gone.
+        let _ = done.send(runtime.expect("a runtime").block_on(work));
+    });
+    outcome.await.expect("what runs inside ends well")
 }
 
 /// Packets that were seen.

@@ -14,14 +14,16 @@ pub mod gossip;
 pub mod issuer;
 pub mod lab;
 pub mod member;
+pub mod nat;
 pub mod proxy;
 pub mod registry;
 pub mod sse;
+pub mod stdio;
 pub mod terminal;
 pub mod websocket;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -32,8 +34,10 @@ pub use client::{Legacy, Modern, Reply};
 pub use issuer::Issuer;
 pub use lab::Lab;
 pub use member::Member;
+pub use nat::Internet;
 pub use proxy::Proxy;
 pub use sse::Events;
+pub use stdio::{Load, Stdio};
 pub use websocket::WebSocket;
 
 /// How long any single expectation may take before it counts as not met.
@@ -154,7 +158,10 @@ impl Output {
 
 /// Runs a command to its end.
 pub async fn run(command: &mut Command) -> Output {
-    let output = tokio::time::timeout(PATIENCE, command.stdin(Stdio::null()).kill_on_drop(true).output());
+    let output = tokio::time::timeout(
+        PATIENCE,
+        command.stdin(process::Stdio::null()).kill_on_drop(true).output(),
+    );
     let output = output
         .await
         .expect("the command ends in time")
@@ -195,6 +202,13 @@ impl Node {
             listen: vec![everywhere],
             ..Self::new(name, transport)
         }
+    }
+
+    /// Listens there instead.
+    #[must_use]
+    pub fn listening(mut self, addresses: &[&str]) -> Self {
+        self.listen = addresses.iter().map(|&address| address.to_owned()).collect();
+        self
     }
 
     fn program(&self) -> Command {
@@ -278,8 +292,8 @@ impl Node {
         }
         let mut process = self
             .command(&args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdin(process::Stdio::null())
+            .stdout(process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("dawn starts");
@@ -369,13 +383,15 @@ impl Node {
 
     /// `GET` of the local API.
     pub async fn get(&self, path: &str) -> Value {
-        let response = http()
-            .get(format!("{}{path}", self.api()))
-            .bearer_auth(self.token())
-            .send()
-            .await
-            .expect("answered");
-        serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
+        let request = http().get(format!("{}{path}", self.api())).bearer_auth(self.token());
+        let asked = async {
+            let response = request.send().await.expect("answered");
+            serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
+        };
+        match &self.space {
+            Some(space) => lab::inside(space, asked).await,
+            None => asked.await,
+        }
     }
 
     /// The address of an agent's endpoint at this node's gateway.
@@ -462,8 +478,8 @@ pub async fn http_agent(args: &[&str]) -> (Child, String) {
     let mut command = Command::new(test_agent());
     command.args(["--http", "127.0.0.1:0"]).args(args);
     let mut server = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(process::Stdio::null())
+        .stdout(process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("the agent starts");

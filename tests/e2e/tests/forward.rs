@@ -7,15 +7,11 @@
     reason = "tests, which tell how long a pause was"
 )]
 
-use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use dawn_e2e::lab::in_memory;
-use dawn_e2e::{Lab, Node, PATIENCE, Transport, eventually};
+use dawn_e2e::{Lab, Node, Stdio, Transport, eventually};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
 
 /// The first node of a network in a lab.
 async fn first(lab: &Lab, name: &str, transport: Transport) -> Node {
@@ -166,85 +162,6 @@ async fn neither_the_wires_nor_the_one_in_between_hold_anything_of_a_call() {
     .await;
 }
 
-/// An MCP client over `dawn mcp`, many calls at once.
-struct Client {
-    _process: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    /// When each call that is not answered was made.
-    open: BTreeMap<u64, Instant>,
-    next: u64,
-}
-
-impl Client {
-    async fn start(node: &Node, agent: &str) -> Self {
-        let mut process = node
-            .command(&["mcp", agent])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        let mut client = Self {
-            _process: process,
-            input,
-            output: BufReader::new(output).lines(),
-            open: BTreeMap::new(),
-            next: 1,
-        };
-        let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "e2e", "version": "1" } });
-        client
-            .say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello }))
-            .await;
-        let _welcome = client.line().await;
-        client
-            .say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
-            .await;
-        client
-    }
-
-    async fn say(&mut self, message: &Value) {
-        self.input.write_all(format!("{message}\n").as_bytes()).await.unwrap();
-        self.input.flush().await.unwrap();
-    }
-
-    async fn line(&mut self) -> Value {
-        let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await;
-        let line = line.expect("an answer in time").unwrap().expect("the bridge goes on");
-        serde_json::from_str(&line).unwrap()
-    }
-
-    async fn call(&mut self, tool: &str, arguments: Value) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        self.open.insert(id, Instant::now());
-        let params = json!({ "name": tool, "arguments": arguments });
-        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }))
-            .await;
-        id
-    }
-
-    async fn echo(&mut self) -> u64 {
-        let text = self.next.to_string();
-        self.call("echo", json!({ "text": text })).await
-    }
-
-    /// The next answer: which call, and its text.
-    async fn answer(&mut self) -> (u64, String) {
-        loop {
-            let message = self.line().await;
-            let Some(id) = message["id"].as_u64() else { continue };
-            assert!(self.open.remove(&id).is_some(), "answered once: {message}");
-            let text = message["result"]["content"][0]["text"].as_str();
-            return (
-                id,
-                text.unwrap_or_else(|| panic!("call {id} failed: {message}")).to_owned(),
-            );
-        }
-    }
-}
-
 /// a reaches d over b or over c; the one that carries is killed while calls are under way.
 async fn no_call_is_lost_over(transport: Transport) {
     let Some(lab) = Lab::open(&["a", "b", "c", "d"]) else {
@@ -264,7 +181,7 @@ async fn no_call_is_lost_over(transport: Transport) {
     })
     .await;
     sees(&a, "d:probe").await;
-    let mut client = Client::start(&a, "d:probe").await;
+    let mut client = Stdio::start(&a, "d:probe").await;
     let slow = client.call("slow", json!({ "seconds": 4 })).await;
     for _ in 0..16 {
         let _asked = client.echo().await;
@@ -293,7 +210,7 @@ async fn no_call_is_lost_over(transport: Transport) {
         }
     }
     // What is left is answered as well, also what was asked long before.
-    while !client.open.is_empty() {
+    while client.is_waiting() {
         let (id, text) = client.answer().await;
         slow_answered |= id == slow && text == "finished";
     }
@@ -303,7 +220,7 @@ async fn no_call_is_lost_over(transport: Transport) {
     assert_ne!(via(&known)[0], carries);
     println!(
         "{transport:?}: of {} calls none was lost; the longest pause was {longest:?}",
-        client.next - 1
+        client.asked()
     );
 }
 
@@ -321,7 +238,7 @@ async fn a_member_in_between_that_dies_costs_no_call_over_tcp() {
 async fn a_direct_route_takes_over_when_there_is_one() {
     let Some(lab) = Lab::open(&["a", "b", "c"]) else { return };
     let [a, _b, c] = chain(&lab, Transport::Quic).await;
-    let mut client = Client::start(&a, "c:probe").await;
+    let mut client = Stdio::start(&a, "c:probe").await;
     let _asked = client.echo().await;
     assert_eq!(client.answer().await.1, "1");
     assert_eq!(peer(&a, "c").await["route"], "forwarded");
