@@ -8,8 +8,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
-    agent, audit, bridge, call, calls, config, doctor, down, events, find, init, invite, join, keys, leave, netcheck,
-    peers, registry, shell, status, up,
+    agent, audit, bridge, call, calls, config, control, doctor, down, events, find, init, invite, join, keys, leave,
+    netcheck, peers, registry, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -93,6 +93,7 @@ enum Command {
     Events,
     /// Check everything, and say what to do about what fails
     Doctor,
+    Control(control::ControlArgs),
     Config(config::ConfigArgs),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -154,6 +155,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Registry(args) => registry::run(context, args),
         Command::Events => events::run(context),
         Command::Doctor => doctor::run(context),
+        Command::Control(args) => control::run(context, args),
         Command::Config(args) => config::run(context, &args),
         Command::Completions(args) => shell::completions(context, &args),
         Command::Man(args) => shell::man(context, &args),

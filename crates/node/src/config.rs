@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::NodeError;
 
 mod check;
+mod control;
 pub mod edit;
 mod forwarding;
 mod gateway;
@@ -26,6 +27,7 @@ mod registry;
 mod signing;
 mod websocket;
 
+pub use control::ControlConfig;
 pub use dawn_mcp::gateway::resource::Secret;
 pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
@@ -83,6 +85,9 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// With how many members this node keeps links.
     pub gossip: GossipConfig,
+    /// The control plane that this node is registered at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlConfig>,
     /// The agents that this node hosts, by name.
     pub agents: BTreeMap<AgentName, AgentConfig>,
     /// What `/mcp` shows of all agents.
@@ -644,7 +649,7 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "api",
     "mesh",
     "certificate",
@@ -657,6 +662,7 @@ const SECTIONS: [&str; 14] = [
     "audit",
     "registry",
     "gossip",
+    "control",
     "agents",
     "gateway",
 ];
@@ -740,6 +746,8 @@ mod tests {
             ("[limits]\nsocket_idle = \"1ms\"\n", "socket_idle"),
             ("[limits]\nconnection_idle = \"1ms\"\n", "connection_idle"),
             ("[api.websocket]\nsigning = \"never\"\n", "signing"),
+            ("[control]\nurl = \"http://control.example\"\n", "control.url"),
+            ("[control]\nca = \"x\"\n", "url"),
             ("[gateway]\nlisten = \"0.0.0.0:7443\"\n", "url"),
         ] {
             let error = load(text).unwrap_err().to_string();

@@ -122,6 +122,9 @@ pub enum NodeError {
     /// The built-in memory does not open.
     #[error("the agent memory does not open: {0}")]
     Memory(#[from] dawn_mcp::memory::MemoryError),
+    /// A control plane did not do what was asked of it.
+    #[error(transparent)]
+    Control(#[from] crate::control::ControlError),
     /// A certificate could not be issued.
     #[error("a certificate could not be issued: {0}")]
     Issue(#[from] dawn_identity::IssueError),
@@ -169,6 +172,7 @@ impl NodeError {
             Self::Agent(_) => "agent",
             Self::NoProgram(_) => "no_program",
             Self::Memory(_) => "memory",
+            Self::Control(error) => error.code(),
             Self::Issue(_) => "issue",
         }
     }
@@ -220,6 +224,10 @@ impl NodeError {
             Self::NotFound {
                 what: "key" | "pin", ..
             } => "see `dawn keys list`".to_owned(),
+            Self::NotFound {
+                what: "control plane", ..
+            } => "dawn control join URL".to_owned(),
+            Self::Control(error) => return error.next(),
             Self::SharedKey(_) => "make one with `openssl rand -base64 32`, the same for both nodes".to_owned(),
             _ => return None,
         })

@@ -7,6 +7,7 @@ pub mod charter;
 pub mod client;
 pub mod config;
 mod connections;
+pub mod control;
 pub mod directory;
 pub mod envelopes;
 pub mod error;

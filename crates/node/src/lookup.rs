@@ -6,7 +6,7 @@
 
 mod ask;
 mod find;
-mod hints;
+pub(crate) mod hints;
 mod provided;
 mod router;
 mod run;

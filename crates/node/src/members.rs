@@ -7,6 +7,8 @@ mod admission;
 pub(crate) mod frames;
 mod renewal;
 
+pub(crate) use renewal::Renewer;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -119,6 +121,8 @@ struct Inner {
     /// The chains of the nodes that the registry tells of.
     heard: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     mesh: OnceLock<Mesh>,
+    /// Who else renews this node's certificate: a control plane.
+    renewer: OnceLock<Arc<dyn Renewer>>,
     events: Events,
     decided: Notify,
     renewed: watch::Sender<()>,
@@ -203,6 +207,7 @@ impl Members {
             pins,
             heard: Mutex::default(),
             mesh: OnceLock::new(),
+            renewer: OnceLock::new(),
             events,
             decided: Notify::new(),
             renewed: watch::channel(()).0,
@@ -222,6 +227,13 @@ impl Members {
     pub(crate) fn set_mesh(&self, mesh: Mesh) {
         if self.0.mesh.set(mesh).is_err() {
             tracing::error!("the membership service has a mesh already");
+        }
+    }
+
+    /// Says who else renews this node's certificate, once.
+    pub(crate) fn set_renewer(&self, renewer: Arc<dyn Renewer>) {
+        if self.0.renewer.set(renewer).is_err() {
+            tracing::error!("the membership service has a renewer already");
         }
     }
 
@@ -257,6 +269,11 @@ impl Members {
     #[must_use]
     pub fn chain(&self) -> Bytes {
         lock(&self.0.own).0.encode().into()
+    }
+
+    /// The same, as it is.
+    pub(crate) fn certificate_chain(&self) -> CertificateChain {
+        lock(&self.0.own).0.clone()
     }
 
     /// When this node asks for a new certificate.
@@ -298,6 +315,34 @@ impl Members {
             serial: Serial::from_bytes(rand::random()),
         };
         Ok(authority.issue(request, issued)?)
+    }
+
+    /// The certificate by which a key, a control plane's, issues for this network.
+    ///
+    /// # Errors
+    /// This node does not hold the network's key.
+    pub(crate) fn authorise_issuer(&self, issuer: NodeId, lifetime: Duration) -> Result<CertificateChain, NodeError> {
+        let root = self
+            .0
+            .root
+            .as_ref()
+            .ok_or(NodeError::NotAllowed("authorise a control plane"))?;
+        let now = now();
+        // One that was put out, and is let in again, is admitted after that.
+        let admitted_at = match self.revoked_at(issuer) {
+            Some(at) if at >= now => UnixTime(at.0 + 1),
+            _ => now,
+        };
+        let request = Request {
+            subject: issuer,
+            name: NodeName::suggest("control"),
+            roles: Roles::from(Role::Issuer),
+            admitted_at,
+            not_before: admitted_at,
+            expires: admitted_at + lifetime,
+            serial: Serial::from_bytes(rand::random()),
+        };
+        Ok(Authority::Root { key: root.clone() }.issue(request, now.max(admitted_at))?)
     }
 
     async fn set_own(&self, chain: CertificateChain) -> Result<(), NodeError> {

@@ -102,6 +102,46 @@ impl NodeState {
         }
     }
 
+    fn control_metrics(&self, registry: &mut Registry) {
+        let counters = self.control.counters();
+        for (name, help, value) in [
+            (
+                "control_beats",
+                "Beats that the control plane answered",
+                &counters.beats,
+            ),
+            (
+                "control_changes",
+                "Changes that the control plane told of",
+                &counters.changes,
+            ),
+            (
+                "control_unreachable",
+                "Requests to the control plane that got no answer",
+                &counters.unreachable,
+            ),
+            (
+                "control_problems",
+                "Requests that the control plane refused",
+                &counters.problems,
+            ),
+            (
+                "control_not_believed",
+                "Answers of the control plane that were not believed or understood",
+                &counters.not_believed,
+            ),
+        ] {
+            counter(registry, name, help, value.load(Ordering::Relaxed));
+        }
+        let reachable = self.control.standing().is_some_and(|standing| standing.reachable);
+        gauge(
+            registry,
+            "control_reachable",
+            "Whether the control plane answered the last beat",
+            usize::from(reachable),
+        );
+    }
+
     /// Everything that is counted, now.
     #[must_use]
     pub fn metrics_text(&self) -> String {
@@ -146,6 +186,7 @@ impl NodeState {
         );
         self.forwarding_metrics(&mut registry);
         self.gossip_metrics(&mut registry);
+        self.control_metrics(&mut registry);
         let gateway = self.gateway.counters();
         counter(
             &mut registry,

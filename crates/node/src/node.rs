@@ -27,6 +27,7 @@ use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::charter::{CHARTER, Charter};
 use crate::config::{AccessRule, AgentConfig, CallerHint, Config, Isolation, Overrides, edit};
+use crate::control::{self, Control};
 use crate::directory::{self, DIFF, Directory, GOSSIP, REGISTRY};
 use crate::envelopes::Envelopes;
 use crate::error::NodeError;
@@ -67,6 +68,8 @@ pub struct NodeState {
     pub lookup: Lookup,
     /// What the network's authorities have signed and holds for all.
     pub charter: Charter,
+    /// The control plane, where there is one.
+    pub control: Control,
     /// The mesh.
     pub mesh: Mesh,
     /// This node's agents.
@@ -453,6 +456,14 @@ impl Node {
         })
         .await?;
         let charter = Charter::new(mesh.clone(), events.clone());
+        let control = Control::new(control::Parts {
+            store: store.clone(),
+            members: members.clone(),
+            directory: directory.clone(),
+            key: key.clone(),
+            events: events.clone(),
+            home: home.clone(),
+        });
         let router = Router::new(
             mesh.clone(),
             host.clone(),
@@ -505,6 +516,7 @@ impl Node {
             directory,
             lookup,
             charter,
+            control,
             mesh,
             host,
             router,
@@ -577,6 +589,7 @@ impl Node {
                 router.set_local(own_caller(&members));
             }
         });
+        state.control.set(config.control.as_ref())?;
         self.tasks.spawn(state.keys.clone().run(self.background.clone()));
         self.tasks.spawn(state.directory.clone().run(self.background.clone()));
         self.tasks
@@ -625,7 +638,7 @@ impl Node {
         const PATIENCE: Duration = Duration::from_secs(5);
         self.state.inner.ready.store(false, Ordering::Release);
         self.state.inner.stop.cancel();
-        self.state.directory.leave().await;
+        tokio::join!(self.state.directory.leave(), self.state.control.shutdown());
         self.api_stop.cancel();
         self.state.gateway.shutdown().await;
         self.state.host.shutdown().await;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dawn_control_api::InviteCode;
 use dawn_identity::admission::{AdmissionMessage, Answer, Joiner, Nonce};
 use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{
-    Authority, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request, Role, Roles, SafetyWords,
-    Serial, Ticket,
+    Authority, Keypair, Membership, NetworkId, NetworkName, NodeId, NodeName, Request, Revocations, Role, Roles,
+    SafetyWords, Serial, Ticket,
 };
 use dawn_mesh::{Gate, Mesh, MeshConfig, Refusal};
 
+use crate::config::{ControlConfig, edit};
+use crate::control::{Addresses, ControlError, Plane, register};
 use crate::error::NodeError;
 use crate::home::Home;
 use crate::members::{ADMISSION, SKEW, frames, meta, now};
@@ -194,6 +197,112 @@ pub async fn join(
         node_name: welcome.membership.name.clone(),
         network_id: ticket.network,
         network_name: welcome.network_name,
+        words,
+    })
+}
+
+/// How a network is joined through its control plane.
+#[derive(Debug)]
+pub struct ControlJoinOptions {
+    /// The control plane.
+    pub control: ControlConfig,
+    /// The invite, where there is one; without one a person approves.
+    pub invite: Option<InviteCode>,
+    /// Which network, where the control plane serves several and there is no invite.
+    pub network: Option<NetworkId>,
+    /// The rest.
+    pub join: JoinOptions,
+}
+
+/// Joins a network through its control plane: makes the key, registers it, waits for the approval, and keeps the chain.
+/// Run again after an interruption it goes on with the same key.
+///
+/// # Errors
+/// The home has a network already, the control plane cannot be reached, refuses, or is not believed, or the home cannot be
+/// written.
+pub async fn join_at_control(
+    home: &Home,
+    options: ControlJoinOptions,
+    mut on_event: impl FnMut(JoinEvent) + Send,
+) -> Result<JoinReport, NodeError> {
+    if home.has_network() || home.network_key().exists() {
+        return Err(NodeError::HasNetwork(home.data().to_owned()));
+    }
+    home.create()?;
+    let ControlJoinOptions {
+        mut control,
+        invite,
+        network,
+        join,
+    } = options;
+    let key = home.own_key(&home.identity_key(), join.passphrase.as_ref())?;
+    let plane = Plane::new(&control, key.clone())?;
+    on_event(JoinEvent::Dialling {
+        addresses: vec![plane.address()],
+    });
+    let info = register::meet(&plane, control.issuer).await?;
+    let network = match (&invite, network, info.network) {
+        (Some(invite), Some(network), _) if invite.network != network => {
+            let words = "the invite is for another network than the one that was asked for".to_owned();
+            return Err(NodeError::Config(words));
+        }
+        (Some(invite), ..) => invite.network,
+        (None, Some(network), _) | (None, None, Some(network)) => network,
+        (None, None, None) => {
+            let words = "the control plane serves several networks: name one with --network, or use an invite";
+            return Err(NodeError::Config(words.to_owned()));
+        }
+    };
+    on_event(JoinEvent::Connected);
+    let words = register::words(&network, &key.node_id());
+    on_event(JoinEvent::Words(words));
+    let wanted = register::Wanted {
+        network,
+        name: join.node_name,
+        invite,
+        chain: None,
+        addresses: Vec::new(),
+    };
+    let registered = register::register(&plane, &info, &wanted).await?;
+    if registered.membership.is_none() {
+        on_event(JoinEvent::WaitingForApproval);
+    }
+    let approved = register::wait_for_approval(&plane, network, registered);
+    let approved = tokio::time::timeout(join.timeout, approved)
+        .await
+        .map_err(|_| NodeError::Admission("nobody has decided yet; run the same command again".to_owned()))??;
+    let chain = match &approved.membership {
+        Some(membership) => &membership.chain,
+        None => {
+            let words = "it approved this node and sent no certificate".to_owned();
+            return Err(ControlError::NotBelieved(words).into());
+        }
+    };
+    let membership = register::check_chain(chain, network, key.node_id(), info.issuer, &Revocations::new())?;
+    let learnt = register::learn(&plane, network, Addresses::of(&control)).await?;
+    control.issuer = Some(info.issuer);
+    edit::set_control(home, Some(&control))?;
+    let store = Store::open(&home.database()).await?;
+    for (node, addresses) in &learnt.contacts {
+        store.set_contact(*node, addresses).await?;
+    }
+    for revocation in learnt.revocations {
+        let (node, bytes) = (revocation.node(), revocation.encode());
+        // The network stands behind it, or it is not kept.
+        match revocation.verify(&network, now(), SKEW) {
+            Ok(_) => store.add_revocation(node, &bytes).await?,
+            Err(error) => tracing::warn!(%error, "a revocation that the control plane told of is refused"),
+        }
+    }
+    remember(&store, network, &approved.network_name, &chain.encode()).await?;
+    store.close().await;
+    let _token = home.token()?;
+    on_event(JoinEvent::Admitted);
+    Ok(JoinReport {
+        node_id: key.node_id(),
+        node_name: membership.name,
+        network_id: network,
+        network_name: approved.network_name.clone(),
         words,
     })
 }

@@ -13,12 +13,14 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 use crate::error::NodeError;
 
 mod charter;
+mod control;
 mod keys;
 mod mail;
 mod pins;
 mod registry;
 mod shared;
 
+pub use control::{ControlChange, ControlDeviceRow};
 pub use keys::StaticKeyRow;
 pub use mail::{MailRow, Waiting};
 pub use pins::PinRow;

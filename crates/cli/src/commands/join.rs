@@ -4,10 +4,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use clap::Args;
-use dawn_identity::{NodeName, SafetyWords, Ticket};
-use dawn_node::setup::{self, JoinEvent, JoinOptions};
+use dawn_control_api::InviteCode;
+use dawn_identity::{NetworkId, NodeName, SafetyWords, Ticket};
+use dawn_node::setup::{self, ControlJoinOptions, JoinEvent, JoinOptions};
 use serde_json::json;
 
+use super::control::Plane;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{GOOD, Output, STRONG, styled};
@@ -16,17 +18,28 @@ use crate::passphrase;
 /// Longest ticket that is read from standard input, bytes; a longer text is none.
 const TICKET_BYTES: u64 = 64 * 1024;
 
-/// Join a network with a ticket
+/// Join a network with a ticket, or through its control plane
 ///
 /// Both sides show the same three safety words. Compare them aloud: they are equal only if nobody sits in between.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn join dawn1… --name lab\n  ssh home dawn invite | dawn join - --name lab     the ticket from standard input"
+    after_help = "Examples:\n  dawn join dawn1… --name lab\n  ssh home dawn invite | dawn join - --name lab     the ticket from standard input\n  dawn join --control https://control.example --invite dawnc1…     through a control plane"
 )]
 pub(crate) struct JoinArgs {
     /// The ticket that `dawn invite` printed, or - to read it from standard input
-    #[arg(required = true, num_args = 1.., value_name = "TICKET")]
+    #[arg(required_unless_present = "control", conflicts_with = "control", num_args = 1.., value_name = "TICKET")]
     ticket: Vec<String>,
+    /// The control plane to register at, instead of a ticket
+    #[arg(long, value_name = "URL")]
+    control: Option<String>,
+    /// An invite of the control plane; without one a person there approves
+    #[arg(long, value_name = "CODE", requires = "control")]
+    invite: Option<InviteCode>,
+    /// Which network, where the control plane serves several and there is no invite
+    #[arg(long, value_name = "NETWORK", requires = "control")]
+    network: Option<NetworkId>,
+    #[command(flatten)]
+    trust: super::control::Trust,
     /// This node's name [default: the name of this machine]
     #[arg(long, value_name = "NODE")]
     name: Option<NodeName>,
@@ -39,7 +52,10 @@ pub(crate) struct JoinArgs {
 }
 
 pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
-    let ticket = ticket(&args.ticket)?;
+    let ticket = match &args.control {
+        Some(_) => None,
+        None => Some(ticket(&args.ticket)?),
+    };
     let node_name = args.name.map_or_else(super::init::own_name, Ok)?;
     let passphrase = if args.passphrase {
         Some(passphrase::choose()?)
@@ -55,8 +71,25 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
         passphrase,
         timeout: args.timeout,
     };
-    let join = setup::join(&context.home, &ticket, options, |event| say(out, &event, &mut words));
-    let joined = context.wait_on_threads(async { Ok(join.await?) })?;
+    let (is_controlled, home) = (args.control.is_some(), &context.home);
+    let on_event = |event| say(out, &event, is_controlled, &mut words);
+    let joined = match (ticket, args.control) {
+        (Some(ticket), _) => {
+            let join = setup::join(home, &ticket, options, on_event);
+            context.wait_on_threads(async { Ok(join.await?) })?
+        }
+        (None, Some(url)) => {
+            let options = ControlJoinOptions {
+                control: Plane { url, trust: args.trust }.config(),
+                invite: args.invite,
+                network: args.network,
+                join: options,
+            };
+            let join = setup::join_at_control(home, options, on_event);
+            context.wait_on_threads(async { Ok(join.await?) })?
+        }
+        (None, None) => return Err(Failure::usage("a ticket is missing, or --control")),
+    };
     if out.json {
         return out.document(&json!({
             "node": { "id": joined.node_id, "name": joined.node_name },
@@ -77,9 +110,11 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
         ))?;
     }
     out.line(format!("  safety words: {}", styled(STRONG, joined.words)))?;
-    out.note(
-        "Compare the words aloud with who invited you (`dawn invite joins` shows them there): they must be the same.",
-    );
+    out.note(if is_controlled {
+        "The control plane shows the same words for this device."
+    } else {
+        "Compare the words aloud with who invited you (`dawn invite joins` shows them there): they must be the same."
+    });
     out.note("Next: dawn up");
     Ok(())
 }
@@ -98,7 +133,7 @@ fn ticket(words: &[String]) -> Result<Ticket, Failure> {
 }
 
 /// The words are shown when there is somebody to compare them with: before an approval, or at the end.
-fn say(out: Output, event: &JoinEvent, known: &mut Option<SafetyWords>) {
+fn say(out: Output, event: &JoinEvent, is_controlled: bool, known: &mut Option<SafetyWords>) {
     match event {
         JoinEvent::Dialling { addresses } => {
             let at = addresses.first().map_or("", String::as_str);
@@ -116,7 +151,11 @@ fn say(out: Output, event: &JoinEvent, known: &mut Option<SafetyWords>) {
             if let Some(words) = known {
                 out.note(format!("safety words: {}", styled(STRONG, words)));
             }
-            out.note("waiting for an approval there: `dawn requests`, compare the words, `dawn approve ID`");
+            out.note(if is_controlled {
+                "waiting until somebody approves this device at the control plane, where the same words are shown"
+            } else {
+                "waiting for an approval there: `dawn requests`, compare the words, `dawn approve ID`"
+            });
         }
         JoinEvent::Admitted => out.note("admitted"),
     }

@@ -9,6 +9,7 @@ pub(crate) mod calls;
 pub(crate) mod client_config;
 mod client_file;
 pub(crate) mod config;
+pub(crate) mod control;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod events;

@@ -122,6 +122,7 @@ impl From<crate::error::NodeError> for ApiError {
             NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
             NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
             NodeError::Exists { .. } | NodeError::SeveralRequests(_) => StatusCode::CONFLICT,
+            NodeError::Control(_) => StatusCode::BAD_GATEWAY,
             NodeError::Config(_) | NodeError::NoProgram(_) | NodeError::SharedKey(_) => StatusCode::BAD_REQUEST,
             _ => return Self::internal(&error),
         };

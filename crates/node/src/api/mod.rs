@@ -6,6 +6,7 @@
 
 mod agents;
 mod calls;
+mod control;
 mod error;
 mod events;
 mod find;
@@ -74,6 +75,12 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/registry", get(registry::dump))
         .route("/api/registry/log", get(registry::log))
         .route("/api/registry/diff", get(registry::diff))
+        .route(
+            "/api/control",
+            get(control::show).post(control::join).delete(control::leave),
+        )
+        .route("/api/control/issuer", post(control::issuer))
+        .route("/api/control/authorize", post(control::authorise))
         .route("/api/find", get(find::find))
         .route("/api/netcheck", get(netcheck::netcheck))
         .route("/api/reload", post(status::reload))

@@ -39,6 +39,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>
         "registry": registry(&state).await,
         "lookup": lookup(&state),
         "doubts": state.doubts(),
+        "control": control(&state),
         "envelopes": state.envelopes.shown(),
         "home": state.home().data(),
         "memory_bytes": resident_bytes(),
@@ -72,6 +73,18 @@ async fn registry(state: &NodeState) -> Value {
 pub(super) fn lookup(state: &NodeState) -> Value {
     let size = state.lookup.size();
     json!({ "members": size.members, "words": size.words, "provided": size.provided })
+}
+
+/// The control plane, where there is one.
+fn control(state: &NodeState) -> Option<Value> {
+    let standing = state.control.standing()?;
+    Some(json!({
+        "url": state.control.url(),
+        "state": standing.state,
+        "reachable": standing.reachable,
+        "last_beat": standing.last_beat.map(rfc3339),
+        "error": standing.error.as_ref().map(|error| json!({ "code": error.code(), "message": error.to_string(), "next": error.next() })),
+    }))
 }
 
 /// Where MCP over WebSocket is served, and how.

@@ -65,6 +65,9 @@ impl Config {
         self.forwarding.check()?;
         self.registry.check()?;
         self.gossip.check()?;
+        if let Some(control) = &self.control {
+            control.address()?;
+        }
         for (name, idle) in [
             ("socket_idle", self.limits.socket_idle),
             ("connection_idle", self.limits.connection_idle),

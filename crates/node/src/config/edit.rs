@@ -3,7 +3,7 @@
 use dawn_identity::AgentName;
 use toml_edit::{DocumentMut, Item, Table};
 
-use super::AgentConfig;
+use super::{AgentConfig, ControlConfig};
 use crate::error::NodeError;
 use crate::home::Home;
 
@@ -62,10 +62,45 @@ pub fn remove_agent(home: &Home, name: &AgentName) -> Result<(), NodeError> {
     home.write_private(&home.config_file(), document.to_string().as_bytes())
 }
 
+/// Writes which control plane this node is registered at, or that it is at none.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn set_control(home: &Home, control: Option<&ControlConfig>) -> Result<(), NodeError> {
+    let mut document = read(home)?;
+    match control {
+        Some(control) => {
+            let written = toml_edit::ser::to_document(control).map_err(|error| NodeError::Config(error.to_string()))?;
+            document.insert("control", Item::Table(written.as_table().clone()));
+        }
+        None => drop(document.remove("control")),
+    }
+    home.write_private(&home.config_file(), document.to_string().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
+
+    #[test]
+    fn a_control_plane_is_written_and_taken_out_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::resolve(Some(folder.path().to_owned()));
+        std::fs::write(home.config_file(), "# mine\n[mesh]\nmdns = false\n").unwrap();
+        let control = ControlConfig {
+            url: "https://control.example".to_owned(),
+            ca: Some("/etc/ca.pem".into()),
+            issuer: Some(dawn_identity::Keypair::from_seed([1; 32]).node_id()),
+            insecure: false,
+        };
+        set_control(&home, Some(&control)).unwrap();
+        let config = Config::load(&home.config_file(), &Overrides::default()).unwrap();
+        assert_eq!(config.control, Some(control));
+        set_control(&home, None).unwrap();
+        let text = std::fs::read_to_string(home.config_file()).unwrap();
+        assert_eq!(text, "# mine\n[mesh]\nmdns = false\n");
+    }
 
     #[test]
     fn agents_come_and_go_and_comments_stay() {

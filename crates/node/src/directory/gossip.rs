@@ -206,7 +206,7 @@ impl Directory {
     }
 
     /// Somebody is a member, and may be at these addresses.
-    pub(super) fn meet_member(&self, node: NodeId, addresses: Vec<String>) {
+    pub(crate) fn meet_member(&self, node: NodeId, addresses: Vec<String>) {
         if node == self.0.key.node_id() {
             return;
         }

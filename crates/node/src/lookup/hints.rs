@@ -17,7 +17,7 @@ pub(super) fn is_here(address: &str) -> bool {
 
 /// Whether a node may be dialled where a member says that it is: at one host, and not on this machine, unless that member
 /// is on it, too.
-pub(super) fn may_be_dialled(address: &str, is_teller_here: bool) -> bool {
+pub(crate) fn may_be_dialled(address: &str, is_teller_here: bool) -> bool {
     if let Some(ip) = ip(address) {
         let is_one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != Ipv4Addr::BROADCAST;
         return is_one_host && (is_teller_here || !ip.is_loopback());

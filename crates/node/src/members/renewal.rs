@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dawn_identity::admission::AdmissionMessage;
-use dawn_identity::{NodeId, Role};
+use dawn_identity::{CertificateChain, NodeId, Role};
 use dawn_mesh::Mesh;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +12,13 @@ use crate::error::NodeError;
 
 /// Between tries when nobody could renew, at most.
 const RETRY: Duration = Duration::from_secs(60);
+
+/// Who renews this node's certificate beside the members that may.
+#[async_trait::async_trait]
+pub(crate) trait Renewer: Send + Sync {
+    /// A new chain, not verified; `None` where there is nobody to ask.
+    async fn renew(&self) -> Result<Option<CertificateChain>, NodeError>;
+}
 
 impl Members {
     /// Renews when half of the lifetime is gone, and asks the mesh again about members whose time may be up, until
@@ -50,6 +57,18 @@ impl Members {
             return self.set_own(chain).await;
         }
         let mut last = NodeError::Admission("no node that may renew it is connected".into());
+        // Who admitted it is asked first.
+        let by_issuer = self
+            .certificate_chain()
+            .issuer
+            .is_some_and(|issuer| issuer.claims().roles.contains(Role::Issuer));
+        if by_issuer {
+            match self.renew_elsewhere().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => last = error,
+            }
+        }
         let near: Vec<NodeId> = mesh.peers().iter().map(|peer| peer.node).collect();
         // Those that are not connected may be reached through others.
         let mut known = self.known().await?;
@@ -62,7 +81,21 @@ impl Members {
                 Err(error) => last = error,
             }
         }
+        if !by_issuer && self.renew_elsewhere().await? {
+            return Ok(());
+        }
         Err(last)
+    }
+
+    /// Renews at a control plane; `false` where there is none.
+    async fn renew_elsewhere(&self) -> Result<bool, NodeError> {
+        let Some(renewer) = self.0.renewer.get() else {
+            return Ok(false);
+        };
+        match renewer.renew().await? {
+            Some(chain) => self.set_own(chain).await.map(|()| true),
+            None => Ok(false),
+        }
     }
 
     async fn ask_for_renewal(&self, mesh: &Mesh, node: dawn_identity::NodeId) -> Result<(), NodeError> {

@@ -31,6 +31,7 @@ impl NodeState {
             }
         }
         self.gateway.views().set(views);
+        self.control.set(config.control.as_ref())?;
         let before = {
             let mut agents = lock(&self.inner.agents);
             std::mem::replace(&mut *agents, config.agents.clone())

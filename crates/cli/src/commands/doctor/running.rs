@@ -27,8 +27,25 @@ struct Status {
     certificate: Option<Certificate>,
     listen: Vec<String>,
     envelopes: Option<Envelopes>,
+    control: Option<Control>,
     #[serde(default)]
     waiting: Waiting,
+}
+
+/// The control plane, and how this node stands with it.
+#[derive(Deserialize)]
+struct Control {
+    url: String,
+    state: Option<String>,
+    reachable: bool,
+    last_beat: Option<Timestamp>,
+    error: Option<ControlError>,
+}
+
+#[derive(Deserialize)]
+struct ControlError {
+    message: String,
+    next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -125,6 +142,7 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
                 "look at them with the commands named, and say yes or no",
             ));
         }
+        checks.extend(status.control.as_ref().map(control));
         checks.extend(status.envelopes.as_ref().map(envelopes));
         checks.push(match get::<Keys>(&client, "/api/keys").await {
             Ok(Keys { pins }) => pinned(&pins),
@@ -140,6 +158,43 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
         });
         Ok(checks)
     })
+}
+
+fn control(control: &Control) -> Check {
+    let Control {
+        url,
+        state,
+        reachable,
+        last_beat,
+        error,
+    } = control;
+    let next = |error: &ControlError| {
+        let next = error.next.clone();
+        next.unwrap_or_else(|| "dawn control status".to_owned())
+    };
+    match (state.as_deref(), error) {
+        (Some(state @ ("denied" | "revoked")), _) => Check::failed(
+            "control plane",
+            format!("{url} says that this device is {state}"),
+            "talk to the owner of the network, or `dawn control leave`",
+        ),
+        (Some("pending"), _) => Check::warning(
+            "control plane",
+            format!("{url} waits for somebody to approve this device"),
+            "approve it there",
+        ),
+        (_, Some(error)) => {
+            let seen = last_beat.map(|beat| format!(", it answered {} last", words::when(Some(beat))));
+            let words = format!("{url}: {}{}", error.message, seen.unwrap_or_default());
+            Check::warning("control plane", words, next(error))
+        }
+        (_, None) if *reachable => Check::ok("control plane", format!("{url} answers")),
+        (_, None) => Check::warning(
+            "control plane",
+            format!("{url} was not asked yet"),
+            "look again in a moment",
+        ),
+    }
 }
 
 fn envelopes(envelopes: &Envelopes) -> Check {

@@ -1,0 +1,92 @@
+//! `dawn control`: the control plane, as seen from a node.
+
+mod authorize;
+mod join;
+mod status;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use dawn_identity::NodeId;
+use dawn_node::config::ControlConfig;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The control plane of a network: an optional server that admits devices and keeps presence, invites and lists
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    #[command(subcommand)]
+    command: ControlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ControlCommand {
+    Join(join::JoinArgs),
+    /// Go on without the control plane; this node stays a member
+    Leave,
+    /// How this node stands with its control plane, and who is there by what that says
+    Status,
+    Authorize(authorize::AuthorizeArgs),
+}
+
+pub(crate) fn run(context: &Context, args: ControlArgs) -> Result<(), Failure> {
+    match args.command {
+        ControlCommand::Join(args) => join::run(context, args),
+        ControlCommand::Leave => join::leave(context),
+        ControlCommand::Status => status::run(context),
+        ControlCommand::Authorize(args) => authorize::run(context, args),
+    }
+}
+
+/// Why a control plane is trusted to be the one that is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Trust {
+    /// The certificates by which the control plane is known (PEM), instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The key with which the control plane issues; another one is refused
+    #[arg(long, value_name = "KEY")]
+    issuer: Option<NodeId>,
+    /// Allow http:// beyond this machine, for a network that is private otherwise
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// A control plane, as it is named on the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Plane {
+    /// Its address.
+    pub(crate) url: String,
+    /// What it is known by.
+    pub(crate) trust: Trust,
+}
+
+impl Plane {
+    /// As the configuration has it.
+    pub(crate) fn config(self) -> ControlConfig {
+        ControlConfig {
+            ca: self.ca(),
+            url: self.url,
+            issuer: self.trust.issuer,
+            insecure: self.trust.insecure,
+        }
+    }
+
+    /// As the local API takes it.
+    fn json(&self) -> Value {
+        json!({
+            "url": self.url,
+            "ca": self.ca(),
+            "issuer": self.trust.issuer,
+            "insecure": self.trust.insecure,
+        })
+    }
+
+    /// The file, wherever the node runs.
+    fn ca(&self) -> Option<PathBuf> {
+        let ca = self.trust.ca.as_ref()?;
+        Some(std::path::absolute(ca).unwrap_or_else(|_| ca.clone()))
+    }
+}

@@ -1,0 +1,309 @@
+//! The two conversations with a control plane, while the node runs: beats, and the feed of changes.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dawn_control_api::{Code, Heartbeat, HeartbeatAnswer, RevocationView, State, paths};
+use dawn_identity::Revocation;
+use http::Method;
+use tokio::time::Instant;
+
+use super::{Control, ControlError, GOODBYE, Joined, SOFTWARE, register};
+use crate::error::NodeError;
+use crate::members::now;
+use crate::sync::lock;
+
+/// Pauses after failures, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+/// The shortest and the longest time between two beats that a control plane may ask for.
+const BEAT: (u64, u64) = (2, 600);
+/// Within this time a node that may not revoke tells the control plane of a revocation, if nobody else has.
+const OTHERS_TELL: Duration = Duration::from_secs(60);
+/// A feed that is answered sooner, with nothing, does not wait; it is asked again after this.
+const UNWILLING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// Pauses between tries: they double, and half of each is chance, so that nobody stampedes when a control plane returns.
+#[derive(Debug)]
+struct Pauses(Duration);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(PAUSE.0)
+    }
+
+    fn after(&mut self, error: &NodeError) -> Duration {
+        let pause = self.0;
+        self.0 = (self.0 * 2).min(PAUSE.1);
+        let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
+        let asked = match error {
+            NodeError::Control(error) => error.retry_after(),
+            _ => None,
+        };
+        asked.map_or(jittered, |asked| asked.max(jittered) + jittered / 4)
+    }
+
+    fn reset(&mut self) {
+        self.0 = PAUSE.0;
+    }
+}
+
+/// With a tenth of chance.
+fn jittered(beat: Duration) -> Duration {
+    beat.mul_f64(rand::random_range(0.9..1.1))
+}
+
+impl Control {
+    /// Speaks with a control plane until it is to stop.
+    pub(super) async fn run(self, joined: Joined) {
+        if let Err(error) = self.recall(&joined).await {
+            tracing::error!(%error, "what the control plane said before could not be read");
+        }
+        let both = async { tokio::join!(self.beats(&joined), self.changes(&joined), self.tellings(&joined)) };
+        // Neither ends by itself.
+        let _ = joined.stop.run_until_cancelled(both).await;
+        let goodbye = Heartbeat {
+            leaving: true,
+            ..Heartbeat::default()
+        };
+        let is_known = lock(&joined.standing).reachable;
+        if is_known {
+            let path = self.beat_path(&joined);
+            let said = joined.plane.post::<HeartbeatAnswer>(&path, &goodbye);
+            // It finds out by itself, too.
+            let _ = tokio::time::timeout(GOODBYE, said).await;
+        }
+    }
+
+    fn beat_path(&self, joined: &Joined) -> String {
+        paths::heartbeat(&self.0.parts.members.network(), &joined.plane.node())
+    }
+
+    async fn beats(&self, joined: &Joined) {
+        let mut pauses = Pauses::new();
+        let mut said = None;
+        loop {
+            let wait = match self.beat(joined, &mut said).await {
+                Ok(next) => {
+                    pauses.reset();
+                    jittered(next)
+                }
+                Err(error) => {
+                    // After a failure everything is said again.
+                    said = None;
+                    self.failed(joined, &error);
+                    pauses.after(&error)
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Tells the control plane of revocations that it may not know: it is no member, and hears nothing in the mesh. Who
+    /// may revoke does so at once; the others wait for some time of chance, and until its own feed tells of them or not,
+    /// so that a thousand devices do not tell it the same.
+    async fn tellings(&self, joined: &Joined) {
+        let mut revoked = self.0.parts.members.revoked();
+        loop {
+            let patience = match self.0.parts.members.own().roles.may_revoke() {
+                true => Duration::ZERO,
+                false => OTHERS_TELL.mul_f64(rand::random_range(0.02..1.0)),
+            };
+            tokio::time::sleep(patience).await;
+            let mut pauses = Pauses::new();
+            while let Err(error) = self.tell_revocations(joined).await {
+                tokio::time::sleep(pauses.after(&error)).await;
+            }
+            if revoked.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One beat; how long until the next.
+    async fn beat(&self, joined: &Joined, said: &mut Option<Vec<String>>) -> Result<Duration, NodeError> {
+        let addresses = self.addresses();
+        let is_new = said.as_ref() != Some(&addresses);
+        let beat = Heartbeat {
+            addresses: is_new.then(|| addresses.clone()),
+            software: is_new.then(|| SOFTWARE.to_owned()),
+            leaving: false,
+        };
+        let answer = joined
+            .plane
+            .post::<HeartbeatAnswer>(&self.beat_path(joined), &beat)
+            .await;
+        let answer = match answer {
+            Err(error) if error.problem() == Some(Code::NotRegistered) => {
+                self.register(joined).await?;
+                joined.plane.post(&self.beat_path(joined), &beat).await?
+            }
+            answer => answer?,
+        };
+        *said = Some(addresses);
+        self.0.counters.beats.fetch_add(1, Ordering::Relaxed);
+        let was_away = {
+            let mut standing = lock(&joined.standing);
+            standing.last_beat = Some(now());
+            standing.error = None;
+            standing.state.get_or_insert(State::Approved);
+            if answer.latest > standing.next {
+                standing.up_to_date = false;
+            }
+            !std::mem::replace(&mut standing.reachable, true)
+        };
+        if was_away {
+            let url = joined.plane.address();
+            tracing::info!(%url, "the control plane answers");
+            self.0
+                .parts
+                .events
+                .say("control.up", &serde_json::json!({ "url": url }));
+        }
+        let next = u64::from(answer.next_seconds).clamp(BEAT.0, BEAT.1);
+        Ok(Duration::from_secs(next))
+    }
+
+    /// Registers anew: the control plane does not know this node any more.
+    async fn register(&self, joined: &Joined) -> Result<(), NodeError> {
+        let info = register::meet(&joined.plane, joined.config.issuer).await?;
+        let registered = register::register(&joined.plane, &info, &self.wanted(None)).await?;
+        let mut standing = lock(&joined.standing);
+        standing.state = Some(registered.device.state);
+        // What it knows may be older than what was heard.
+        standing.next = 0;
+        standing.up_to_date = false;
+        Ok(())
+    }
+
+    async fn changes(&self, joined: &Joined) {
+        let mut pauses = Pauses::new();
+        loop {
+            let begun = Instant::now();
+            match self.hear(joined).await {
+                Ok(heard) => {
+                    pauses.reset();
+                    let (least, pause) = UNWILLING;
+                    if heard == 0 && begun.elapsed() < least {
+                        tokio::time::sleep(jittered(pause)).await;
+                    }
+                }
+                Err(error) => {
+                    self.failed(joined, &error);
+                    tokio::time::sleep(pauses.after(&error)).await;
+                }
+            }
+        }
+    }
+
+    /// Takes note of a failure; it is told once, when the control plane goes away or says something else than before.
+    fn failed(&self, joined: &Joined, error: &NodeError) {
+        let NodeError::Control(error) = error else {
+            tracing::error!(%error, "what the control plane said could not be kept");
+            return;
+        };
+        self.0.counters.failed(error);
+        let mut standing = lock(&joined.standing);
+        match error.problem() {
+            Some(Code::NotApproved) => standing.state = Some(State::Pending),
+            Some(Code::Denied) => standing.state = Some(State::Denied),
+            Some(Code::Revoked) => standing.state = Some(State::Revoked),
+            _ => {}
+        }
+        let is_gone = matches!(error, ControlError::Unreachable(_));
+        let is_news = standing.error.as_ref().map(ControlError::code) != Some(error.code());
+        let was_reachable = standing.reachable;
+        standing.reachable &= !is_gone;
+        standing.error = Some(error.clone());
+        drop(standing);
+        if is_news || (was_reachable && is_gone) {
+            let url = joined.plane.address();
+            tracing::warn!(%url, %error, "the control plane does not do what is asked of it; this node goes on without it");
+            let name = if is_gone { "control.away" } else { "control.refused" };
+            let data = serde_json::json!({ "url": url, "code": error.code(), "message": error.to_string() });
+            self.0.parts.events.say(name, &data);
+        }
+    }
+
+    async fn tell_revocations(&self, joined: &Joined) -> Result<(), NodeError> {
+        let path = paths::revocations(&self.0.parts.members.network());
+        let mut is_new = false;
+        let mut outcome = Ok(());
+        for bytes in self.0.parts.members.revocations_encoded() {
+            let Ok(revocation) = Revocation::decode(&bytes) else {
+                continue;
+            };
+            if !joined.told.wants(&bytes) {
+                continue;
+            }
+            let view = RevocationView {
+                revocation,
+                node: None,
+                at: None,
+            };
+            match joined.plane.tell(Method::POST, &path, &view).await {
+                Ok(()) => {}
+                // It will not take it later, either.
+                Err(error) if error.problem().is_some_and(|code| code.status() == 422) => {
+                    tracing::warn!(%error, "the control plane does not take a revocation");
+                }
+                Err(error) => {
+                    outcome = Err(error.into());
+                    break;
+                }
+            }
+            joined.told.note(&bytes);
+            is_new = true;
+        }
+        if is_new {
+            joined.told.keep(&self.0.parts.store).await?;
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dawn_control_api::limits;
+
+    use super::*;
+
+    fn away() -> NodeError {
+        ControlError::Unreachable("refused".to_owned()).into()
+    }
+
+    fn busy(seconds: u64) -> NodeError {
+        ControlError::Problem {
+            problem: Box::new(dawn_control_api::Problem::new(Code::Busy)),
+            retry_after: Some(Duration::from_secs(seconds)),
+        }
+        .into()
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_left_to_chance() {
+        let mut pauses = Pauses::new();
+        let mut expected = PAUSE.0;
+        for _ in 0..12 {
+            let pause = pauses.after(&away());
+            assert!(pause >= expected / 2 && pause <= expected, "{pause:?} {expected:?}");
+            expected = (expected * 2).min(PAUSE.1);
+        }
+        pauses.reset();
+        assert!(pauses.after(&away()) <= PAUSE.0);
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_kept() {
+        let mut pauses = Pauses::new();
+        assert!(pauses.after(&busy(90)) >= Duration::from_secs(90));
+        assert!(pauses.after(&busy(0)) >= Duration::from_millis(900));
+    }
+
+    #[test]
+    fn beats_are_spread_around_their_time() {
+        for _ in 0..100 {
+            let beat = jittered(limits::HEARTBEAT);
+            assert!(beat >= limits::HEARTBEAT.mul_f64(0.9) && beat <= limits::HEARTBEAT.mul_f64(1.1));
+        }
+    }
+}

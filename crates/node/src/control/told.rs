@@ -1,0 +1,70 @@
+//! Which revocations the control plane knows, as far as this node has told it or heard of it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::NodeError;
+use crate::store::Store;
+use crate::sync::lock;
+
+/// The key in the store: 8 bytes of each hash, one after the other.
+const TOLD: &str = "control-told";
+/// Revocations that are remembered; later ones are not told.
+const MOST: usize = 8_192;
+
+/// Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told(Arc<Mutex<BTreeSet<[u8; 8]>>>);
+
+fn short_hash(bytes: &[u8]) -> [u8; 8] {
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    [a, b, c, d, e, f, g, h]
+}
+
+impl Told {
+    /// Begins with what was kept.
+    pub(super) async fn recall(&self, store: &Store) -> Result<(), NodeError> {
+        let kept = store.get(TOLD).await?.unwrap_or_default();
+        let hashes = kept.as_chunks::<8>().0.iter().copied();
+        lock(&self.0).extend(hashes);
+        Ok(())
+    }
+
+    /// Whether an encoded revocation is to be told.
+    pub(super) fn wants(&self, revocation: &[u8]) -> bool {
+        let told = lock(&self.0);
+        told.len() < MOST && !told.contains(&short_hash(revocation))
+    }
+
+    /// Takes note of one that the control plane knows.
+    pub(super) fn note(&self, revocation: &[u8]) {
+        lock(&self.0).insert(short_hash(revocation));
+    }
+
+    /// Keeps it for the next start.
+    pub(super) async fn keep(&self, store: &Store) -> Result<(), NodeError> {
+        let bytes: Vec<u8> = lock(&self.0).iter().flatten().copied().collect();
+        store.set(TOLD, &bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_told_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("dawn.db")).await.unwrap();
+        let told = Told::default();
+        assert!(told.wants(b"one"));
+        told.note(b"one");
+        told.keep(&store).await.unwrap();
+        let again = Told::default();
+        again.recall(&store).await.unwrap();
+        assert!(!again.wants(b"one") && again.wants(b"two"));
+    }
+}

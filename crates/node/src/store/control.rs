@@ -1,0 +1,194 @@
+//! What the control plane has told of other devices, and how far its changes were heard.
+
+use dawn_identity::{NodeId, NodeName, UnixTime};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Store, corrupt, name, node, seconds, time};
+use crate::error::NodeError;
+
+/// The key of the number of the change that was heard last.
+const NEXT: &str = "control-next";
+
+/// A device, as the control plane tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlDeviceRow {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Where it stands: `pending`, `approved`, `denied`, `revoked`.
+    pub state: String,
+    /// Its role.
+    pub role: String,
+    /// `online`, `idle` or `offline`.
+    pub presence: String,
+    /// Since when it is so.
+    pub since: UnixTime,
+}
+
+/// What a page of changes brought.
+#[derive(Debug, Default)]
+pub struct ControlChange {
+    /// Devices that are new or different.
+    pub devices: Vec<ControlDeviceRow>,
+    /// Devices that came or went.
+    pub presences: Vec<(NodeId, String, UnixTime)>,
+    /// Devices that are kept no more.
+    pub removed: Vec<NodeId>,
+    /// Where devices can be dialled.
+    pub contacts: Vec<(NodeId, Vec<String>)>,
+    /// The number to ask from next.
+    pub next: u64,
+}
+
+impl Store {
+    /// Takes a page of changes, whole or not at all.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn take_control_changes(&self, change: &ControlChange) -> Result<(), NodeError> {
+        let mut transaction = self.0.begin().await?;
+        for row in &change.devices {
+            let query = "INSERT INTO control_devices (node, name, state, role, presence, since) VALUES (?, ?, ?, ?, ?, ?) \
+                         ON CONFLICT (node) DO UPDATE SET name = excluded.name, state = excluded.state, \
+                         role = excluded.role, presence = excluded.presence, since = excluded.since";
+            let _done = sqlx::query(query)
+                .bind(&row.node.as_bytes()[..])
+                .bind(row.name.as_str())
+                .bind(&row.state)
+                .bind(&row.role)
+                .bind(&row.presence)
+                .bind(seconds(row.since))
+                .execute(&mut *transaction)
+                .await?;
+        }
+        for (node, presence, since) in &change.presences {
+            let _done = sqlx::query("UPDATE control_devices SET presence = ?, since = ? WHERE node = ?")
+                .bind(presence)
+                .bind(seconds(*since))
+                .bind(&node.as_bytes()[..])
+                .execute(&mut *transaction)
+                .await?;
+        }
+        for node in &change.removed {
+            let _done = sqlx::query("DELETE FROM control_devices WHERE node = ?")
+                .bind(&node.as_bytes()[..])
+                .execute(&mut *transaction)
+                .await?;
+        }
+        for (node, addresses) in &change.contacts {
+            Self::put_contact(&mut transaction, *node, addresses).await?;
+        }
+        let query =
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        let _done = sqlx::query(query)
+            .bind(NEXT)
+            .bind(&change.next.to_be_bytes()[..])
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The number from which to ask for changes.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn control_next(&self) -> Result<u64, NodeError> {
+        let bytes = self.get(NEXT).await?.unwrap_or_default();
+        Ok(bytes.try_into().map_or(0, u64::from_be_bytes))
+    }
+
+    /// Every device that was told of, by its name.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn control_devices(&self) -> Result<Vec<ControlDeviceRow>, NodeError> {
+        let rows = sqlx::query("SELECT * FROM control_devices ORDER BY name, node")
+            .fetch_all(&self.0)
+            .await?;
+        let device = |row: &SqliteRow| {
+            Ok(ControlDeviceRow {
+                node: node(row, "node")?,
+                name: name(row).map_err(corrupt)?,
+                state: row.try_get("state")?,
+                role: row.try_get("role")?,
+                presence: row.try_get("presence")?,
+                since: time(row, "since")?,
+            })
+        };
+        rows.iter().map(device).collect()
+    }
+
+    /// How many devices were told of.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn count_control_devices(&self) -> Result<u64, NodeError> {
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM control_devices")
+            .fetch_one(&self.0)
+            .await?;
+        u64::try_from(count).map_err(corrupt)
+    }
+
+    /// Forgets all that a control plane has told of devices.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget_control(&self) -> Result<(), NodeError> {
+        let mut transaction = self.0.begin().await?;
+        let _done = sqlx::query("DELETE FROM control_devices")
+            .execute(&mut *transaction)
+            .await?;
+        let _done = sqlx::query("DELETE FROM meta WHERE key LIKE 'control-%'")
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_are_taken_and_forgotten_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("dawn.db")).await.unwrap();
+        let id = |n: u8| NodeId::from_bytes([n; 32]);
+        let row = |n: u8, name: &str| ControlDeviceRow {
+            node: id(n),
+            name: name.parse().unwrap(),
+            state: "approved".to_owned(),
+            role: "member".to_owned(),
+            presence: "online".to_owned(),
+            since: UnixTime(5),
+        };
+        let first = ControlChange {
+            devices: vec![row(1, "b"), row(2, "a")],
+            contacts: vec![(id(1), vec!["/ip4/192.0.2.1/tcp/1".to_owned()])],
+            next: 7,
+            ..ControlChange::default()
+        };
+        store.take_control_changes(&first).await.unwrap();
+        let second = ControlChange {
+            presences: vec![(id(2), "offline".to_owned(), UnixTime(9))],
+            removed: vec![id(1)],
+            next: 9,
+            ..ControlChange::default()
+        };
+        store.take_control_changes(&second).await.unwrap();
+        let left = store.control_devices().await.unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!((left[0].presence.as_str(), left[0].since), ("offline", UnixTime(9)));
+        assert_eq!(store.control_next().await.unwrap(), 9);
+        assert_eq!(store.contacts().await.unwrap().len(), 1);
+        store.set("control-lists", b"x").await.unwrap();
+        store.forget_control().await.unwrap();
+        assert_eq!(store.control_next().await.unwrap(), 0);
+        assert_eq!(store.get("control-lists").await.unwrap(), None);
+        assert_eq!(store.count_control_devices().await.unwrap(), 0);
+    }
+}
