@@ -4,6 +4,7 @@ use dawn_identity::NodeName;
 use serde::{Deserialize, Serialize};
 
 use crate::cbor::{self, bytes};
+use crate::place::Place;
 use crate::summary::AgentSummary;
 use crate::wire::Malformed;
 
@@ -21,7 +22,8 @@ pub struct NodeElement {
     pub chain: Vec<u8>,
     /// The version of its software.
     pub software: String,
-    /// Multiaddresses at which it can be dialled.
+    /// Multiaddresses at which it can be dialled, and its [`Place`], where that is not the usual one: nobody can dial
+    /// that, and who does not know it passes it over.
     pub addresses: Vec<String>,
     /// Its binding: which static key is its own. Empty where it says nothing of that.
     #[serde(default, with = "bytes", skip_serializing_if = "Vec::is_empty")]
@@ -29,6 +31,22 @@ pub struct NodeElement {
 }
 
 impl NodeElement {
+    /// With whom it talks, as it says.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let said = self.addresses.iter().find_map(|address| Place::of_address(address));
+        said.unwrap_or_default()
+    }
+
+    /// The addresses at which it can be dialled.
+    #[must_use]
+    pub fn dialable(&self) -> Vec<String> {
+        let all = self.addresses.iter();
+        all.filter(|address| Place::of_address(address).is_none())
+            .cloned()
+            .collect()
+    }
+
     /// The bytes of the value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -84,6 +102,17 @@ mod tests {
             ..node
         };
         assert!(NodeElement::decode(&long.encode()).is_err());
+        let host = dawn_identity::Keypair::from_seed([1; 32]).node_id();
+        let place = Place::Centralized { host };
+        let mut behind = NodeElement {
+            binding: Vec::new(),
+            ..long
+        };
+        assert_eq!(behind.place(), Place::Decentralized);
+        behind.addresses.extend(place.to_address());
+        let read = NodeElement::decode(&behind.encode()).unwrap();
+        assert_eq!(read.place(), place);
+        assert_eq!(read.dialable(), ["/ip4/127.0.0.1/tcp/1"]);
         let agent = AgentSummary::starting("memory".parse().unwrap());
         assert_eq!(AgentSummary::decode(&agent.encode()), Ok(agent.clone()));
         assert!(NodeElement::decode(&agent.encode()).is_err());
