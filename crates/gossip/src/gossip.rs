@@ -156,6 +156,35 @@ impl<V: Voice> Gossip<V> {
         members.iter().for_each(|node| self.add_member(*node, now));
     }
 
+    /// Links are had with this member alone from now on, or, with nothing, with everybody again. Others are given up.
+    pub fn set_only(&mut self, only: Option<NodeId>, now: Instant) {
+        self.wake(now);
+        self.neighbours.set_only(only, now);
+        self.leave_others(now);
+    }
+
+    /// Whether a member has no links with this node: it is not tried then, and hears everything through others.
+    pub fn set_apart(&mut self, node: NodeId, is_apart: bool, now: Instant) {
+        self.wake(now);
+        if self.table.get(&node).is_some() {
+            self.neighbours.set_apart(node, is_apart, now);
+            self.leave_others(now);
+        }
+    }
+
+    /// Whether members have links with this node alone: it accepts all of them, however many they are.
+    pub fn set_hub(&mut self, is_hub: bool) {
+        self.neighbours.set_hub(is_hub);
+    }
+
+    fn leave_others(&mut self, now: Instant) {
+        for node in self.neighbours.all() {
+            if !self.neighbours.may_link(&node) {
+                self.give_up(node, now);
+            }
+        }
+    }
+
     /// 32 bytes that stand for everything that the driver knows; to be said whenever it knows something else.
     pub fn known(&mut self, fingerprint: [u8; 32]) {
         self.comparison.know(fingerprint);

@@ -6,7 +6,7 @@
 
 mod choice;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use dawn_identity::NodeId;
@@ -101,6 +101,12 @@ pub(crate) struct Neighbours {
     bytes: Rate,
     /// All members but this node.
     members: Vec<NodeId>,
+    /// With whom alone this node may have links, if it is so.
+    only: Option<NodeId>,
+    /// Members that have no links with this node.
+    apart: BTreeSet<NodeId>,
+    /// Whether others have this node alone: all of them find a place here.
+    is_hub: bool,
     links: BTreeMap<NodeId, Link>,
     tries: BTreeMap<NodeId, (Instant, Why)>,
     pauses: BTreeMap<NodeId, Pause>,
@@ -125,6 +131,9 @@ impl Neighbours {
             bytes: Rate::new(config.bytes_a_second, SECOND, 4),
             config: config.clone(),
             members: Vec::new(),
+            only: None,
+            apart: BTreeSet::new(),
+            is_hub: false,
             links: BTreeMap::new(),
             tries: BTreeMap::new(),
             pauses: BTreeMap::new(),
@@ -148,13 +157,55 @@ impl Neighbours {
         self.pauses.remove(node);
         self.lost.remove(node);
         self.tries.remove(node);
+        self.apart.remove(node);
         self.good.retain(|member| member != node);
         self.due = Some(now);
     }
 
-    /// Whether everybody is linked with everybody.
+    /// Links are had with this member alone, or with anybody.
+    pub(crate) fn set_only(&mut self, only: Option<NodeId>, now: Instant) {
+        if self.only != only {
+            self.only = only;
+            self.begin_anew(now);
+        }
+    }
+
+    /// Whether a member has no links with this node.
+    pub(crate) fn set_apart(&mut self, node: NodeId, is_apart: bool, now: Instant) {
+        let is_new = match is_apart {
+            true => self.apart.insert(node),
+            false => self.apart.remove(&node),
+        };
+        if is_new {
+            self.begin_anew(now);
+            self.pauses.remove(&node);
+        }
+    }
+
+    /// Whether members have this node alone.
+    pub(crate) fn set_hub(&mut self, is_hub: bool) {
+        self.is_hub = is_hub;
+    }
+
+    /// With whom there may be links has changed: nobody is waited for any more with whom there are none.
+    fn begin_anew(&mut self, now: Instant) {
+        let lost = std::mem::take(&mut self.lost).into_iter();
+        self.lost = lost.filter(|(node, _)| self.may_link(node)).collect();
+        if let Some(only) = self.only {
+            self.pauses.remove(&only);
+        }
+        self.fill = None;
+        self.due = Some(now);
+    }
+
+    /// Whether there may be a link with a member.
+    pub(crate) fn may_link(&self, node: &NodeId) -> bool {
+        self.only.is_none_or(|only| only == *node) && !self.apart.contains(node)
+    }
+
+    /// Whether everybody is linked with everybody with whom it may be.
     fn is_full(&self) -> bool {
-        self.members.len() < self.config.full
+        self.only.is_some() || self.members.len() < self.config.full
     }
 
     pub(crate) fn get(&self, node: &NodeId) -> Option<&Link> {
@@ -194,8 +245,8 @@ impl Neighbours {
         }
         // A newer link takes the place of the one before.
         let has_place = tried.is_some() || self.links.contains_key(&node);
-        let is_room = has_place || self.is_full() || self.links.len() < self.config.most + STRANGE;
-        if !is_room {
+        let is_room = has_place || self.is_full() || self.is_hub || self.links.len() < self.config.most + STRANGE;
+        if !is_room || !self.may_link(&node) {
             return false;
         }
         let link = Link {
@@ -277,7 +328,7 @@ impl Neighbours {
         // Who has fewer links than it wants finds a place where others are refused, as do those that this node chose.
         let is_short = usize::from(others) < self.config.wanted;
         let most = self.config.most + if is_short { self.config.wanted } else { 0 };
-        let is_enough = !is_full && !link.chosen && count >= most;
+        let is_enough = !is_full && !self.is_hub && !link.chosen && count >= most;
         if is_enough && others > 0 {
             return Greeting::Refused;
         }
@@ -331,7 +382,7 @@ impl Neighbours {
         self.remove(&node, now);
         // A stream can be opened to who drops it unread. That is a failed try: where a greeted link was lost before, its
         // end has the rest of its time to come back.
-        if !was_greeted || is_expected || !self.members.contains(&node) {
+        if !was_greeted || is_expected || !self.members.contains(&node) || !self.may_link(&node) {
             return None;
         }
         self.lost.insert(node, now + self.config.grace);

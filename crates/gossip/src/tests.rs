@@ -1,5 +1,6 @@
 //! Nodes that gossip, in simulated time.
 
+mod apart;
 mod harness;
 mod lies;
 mod neighbours;

@@ -81,10 +81,11 @@ impl Neighbours {
     fn fill_all<R: Rng + ?Sized>(&mut self, now: Instant, rng: &mut R, steps: &mut Vec<Step>) -> Option<Instant> {
         // Who has nobody does not wait to be found: it tries one of them at once.
         let is_alone = self.links.is_empty() && self.tries.is_empty();
-        let out_of_turn = self.members.iter().filter(|_| is_alone).choose(rng).copied();
+        let tried = self.members.iter().filter(|node| is_alone && self.may_link(node));
+        let out_of_turn = tried.choose(rng).copied();
         let mut next = None;
         for node in self.members.clone() {
-            if self.links.contains_key(&node) || self.tries.contains_key(&node) {
+            if self.links.contains_key(&node) || self.tries.contains_key(&node) || !self.may_link(&node) {
                 continue;
             }
             let pause = self
@@ -113,7 +114,8 @@ impl Neighbours {
     /// Whether a member could be tried now.
     fn is_free(&self, node: &NodeId, now: Instant) -> bool {
         let is_paused = |pause: &Pause| pause.until.is_none_or(|until| until > now);
-        !self.links.contains_key(node)
+        self.may_link(node)
+            && !self.links.contains_key(node)
             && !self.tries.contains_key(node)
             && !self.pauses.get(node).is_some_and(is_paused)
     }
@@ -122,7 +124,7 @@ impl Neighbours {
     fn is_worth_it(&self, node: &NodeId, now: Instant) -> bool {
         let has_failed = self.pauses.get(node).is_some_and(|pause| pause.fails > 0);
         let is_idle = !self.links.contains_key(node) && !self.tries.contains_key(node);
-        is_idle && (has_failed || self.is_free(node, now))
+        is_idle && self.may_link(node) && (has_failed || self.is_free(node, now))
     }
 
     /// Somebody to try, at random.
@@ -273,7 +275,7 @@ impl Neighbours {
             let Some(one) = one else { break };
             one.chosen = false;
         }
-        while self.greeted().count() > self.config.most + self.config.wanted {
+        while !self.is_hub && self.greeted().count() > self.config.most + self.config.wanted {
             let old = self
                 .links
                 .iter()
