@@ -37,11 +37,13 @@ pub enum FaultCode {
     LoginRequired,
     /// Who has the name is not who it is pinned to.
     PinMismatch,
+    /// The host through which alone the node is reached is away.
+    HostAway,
 }
 
 impl FaultCode {
     /// Every code, for counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NodeOffline,
         Self::UnknownNode,
         Self::UnknownAgent,
@@ -55,6 +57,7 @@ impl FaultCode {
         Self::Protocol,
         Self::LoginRequired,
         Self::PinMismatch,
+        Self::HostAway,
     ];
 
     /// The JSON-RPC error code.
@@ -74,6 +77,7 @@ impl FaultCode {
             Self::Protocol => -31011,
             Self::LoginRequired => -31012,
             Self::PinMismatch => -31020,
+            Self::HostAway => -31030,
         }
     }
 
@@ -94,6 +98,7 @@ impl FaultCode {
             Self::Protocol => "protocol",
             Self::LoginRequired => "login_required",
             Self::PinMismatch => "pin_mismatch",
+            Self::HostAway => "host_away",
         }
     }
 
@@ -102,7 +107,7 @@ impl FaultCode {
     pub fn retryable(self) -> bool {
         matches!(
             self,
-            Self::NodeOffline | Self::AgentFailed | Self::Busy | Self::Timeout | Self::SessionLost
+            Self::NodeOffline | Self::AgentFailed | Self::Busy | Self::Timeout | Self::SessionLost | Self::HostAway
         )
     }
 
@@ -119,6 +124,7 @@ impl FaultCode {
             | Self::SessionLost
             | Self::Protocol
             | Self::Timeout
+            | Self::HostAway
             | Self::LoginRequired => StatusCode::OK,
             Self::UnknownNode | Self::UnknownAgent => StatusCode::NOT_FOUND,
             Self::EraMismatch => StatusCode::BAD_REQUEST,

@@ -490,11 +490,22 @@ fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fa
             FaultCode::NodeOffline,
             format!("node {node} runs another version of Dawn; see `dawn peers --json`"),
         ),
-        OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Closed if presence.online => (
-            FaultCode::NodeOffline,
-            format!("node {node} cannot be reached just now ({seen}); see `dawn netcheck`"),
+        OpenError::HostAway { host, .. } => (
+            FaultCode::HostAway,
+            format!(
+                "node {node} is reached through its host {host} alone, which is away; start that with `dawn up`, and see \
+                 `dawn status`"
+            ),
         ),
-        OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Closed => (
+        OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Apart { .. } | OpenError::Closed
+            if presence.online =>
+        {
+            (
+                FaultCode::NodeOffline,
+                format!("node {node} cannot be reached just now ({seen}); see `dawn netcheck`"),
+            )
+        }
+        OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Apart { .. } | OpenError::Closed => (
             FaultCode::NodeOffline,
             format!("node {node} is offline ({seen}); start it there with `dawn up`, and see `dawn peers`"),
         ),

@@ -42,6 +42,10 @@ pub struct MeshLimits {
     pub stranger: Duration,
     /// A connection that carries no stream for this long is closed.
     pub idle: Duration,
+    /// When a node becomes apart: how long ago the last answer came on the streams of a connection that it gives up.
+    pub drain_quiet: Duration,
+    /// The same, whatever moves on them.
+    pub drain_most: Duration,
 }
 
 impl Default for MeshLimits {
@@ -63,6 +67,8 @@ impl Default for MeshLimits {
             open: Duration::from_secs(10),
             stranger: Duration::from_secs(300),
             idle: Duration::from_secs(60),
+            drain_quiet: Duration::from_secs(30),
+            drain_most: Duration::from_secs(3600),
         }
     }
 }

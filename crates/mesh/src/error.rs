@@ -61,6 +61,22 @@ pub enum OpenError {
         /// The protocol.
         protocol: &'static str,
     },
+    /// There are no connections between the two: one of them is apart.
+    #[error("{node} is reached through {host} alone")]
+    Apart {
+        /// The node.
+        node: NodeId,
+        /// Through whom.
+        host: NodeId,
+    },
+    /// The host through which alone the node is reached is away.
+    #[error("{node} is reached through {host} alone, which is away")]
+    HostAway {
+        /// The node.
+        node: NodeId,
+        /// Through whom.
+        host: NodeId,
+    },
     /// No answer in time.
     #[error("{0} did not answer in time")]
     Timeout(NodeId),

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::apart::{self, APART};
 use crate::config::{MeshConfig, MeshLimits};
 use crate::error::{AcceptError, OpenError, StartError};
 use crate::forward::{Forward, Forwarding, Tunnel};
@@ -100,6 +101,8 @@ pub(crate) struct Shared {
     strangers: Arc<Semaphore>,
     /// Bytes that published messages may take.
     pub(crate) room: Arc<Semaphore>,
+    /// Who has connections with one host alone.
+    pub(crate) apart: Arc<apart::State>,
     /// Who refused this node, and why.
     refused_by: Mutex<HashMap<NodeId, String>>,
     /// Forwarded routes, where the mesh has any.
@@ -111,7 +114,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(local: NodeId, gate: Arc<dyn Gate>, limits: MeshLimits) -> Arc<Self> {
+    pub(crate) fn new(local: NodeId, gate: Arc<dyn Gate>, limits: MeshLimits, apart: Arc<apart::State>) -> Arc<Self> {
         const EVENTS: usize = 1024;
         let streams = Arc::new(Semaphore::new(limits.streams));
         let strangers = Arc::new(Semaphore::new(limits.stranger_streams));
@@ -131,6 +134,7 @@ impl Shared {
             member_streams: PerNode::default(),
             strangers,
             room,
+            apart,
             refused_by: Mutex::default(),
             forward: OnceLock::new(),
         })
@@ -176,13 +180,16 @@ impl Shared {
         };
         let mut permits = Vec::new();
         if self.peer(node).is_none() {
+            if audience == Audience::Anyone && self.apart.turns_away(node).is_some() {
+                return Counters::count(&self.counters.refused_strangers);
+            }
             match Arc::clone(&self.strangers).try_acquire_owned() {
                 Ok(permit) => permits.push(permit),
                 Err(_) => return Counters::count(&self.counters.refused_streams),
             }
         }
         let known = match audience {
-            Audience::Members | Audience::Neighbours => self.wait_for_member(node).await.ok(),
+            Audience::Members | Audience::Neighbours => self.wait_for_member(node, false).await.ok(),
             Audience::Anyone => self.peer(node),
         };
         let (peer, cut) = match (known, audience) {
@@ -209,7 +216,10 @@ impl Shared {
                 Err(_) => return Counters::count(&self.counters.refused_streams),
             }
         }
-        let stream = make(cut, permits);
+        let mut stream = make(cut, permits);
+        if audience != Audience::Neighbours {
+            stream = stream.used(self.apart.used(node, false));
+        }
         if sender.send(Inbound { peer, stream }).await.is_err() {
             tracing::debug!(protocol, "nobody serves this protocol any more");
         }
@@ -240,14 +250,22 @@ impl Shared {
         }
     }
 
-    /// A member's first streams may arrive before the answer to the membership handshake does.
-    async fn wait_for_member(&self, node: NodeId) -> Result<(Peer, CancellationToken), OpenError> {
+    /// A member's first streams may arrive before the answer to the membership handshake does. Whom this node has dialled
+    /// may say that it is apart; who dials this one is not, whatever it said before.
+    async fn wait_for_member(&self, node: NodeId, is_dialled: bool) -> Result<(Peer, CancellationToken), OpenError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let wait = async {
             loop {
                 let changed = self.changed.notified();
                 if let Some(peer) = self.peer(node) {
                     return Ok(peer);
+                }
+                let denied = match is_dialled {
+                    true => self.apart.admits(node).err().map(|apart::Denied(host)| host),
+                    false => self.apart.turns_away(node),
+                };
+                if let Some(host) = denied {
+                    return Err(OpenError::Apart { node, host });
                 }
                 if let Some(reason) = lock(&self.refused_by).get(&node).cloned() {
                     return Err(OpenError::Refused { node, reason });
@@ -313,9 +331,11 @@ impl Mesh {
         }
         let ping = self.accept(PING, Audience::Members);
         let pubsub = self.accept(PUBSUB, Audience::Neighbours);
-        let (Ok(mut ping), Ok(pubsub)) = (ping, pubsub) else {
+        let apart = self.accept(APART, Audience::Neighbours);
+        let (Ok(mut ping), Ok(pubsub), Ok(apart)) = (ping, pubsub, apart) else {
             return;
         };
+        tokio::spawn(apart::hear(self.clone(), apart));
         tokio::spawn(async move {
             while let Some(mut inbound) = ping.next().await {
                 tokio::spawn(async move {
@@ -339,11 +359,27 @@ impl Mesh {
 
     /// Opens a stream to a member, dialling it first if it is not connected but its addresses are known, and through
     /// other members where no connection comes to be within a moment. What a relay or other members carry goes on over
-    /// another way when that one ends, or a better one comes to be.
+    /// another way when that one ends, or a better one comes to be. Where one of the two is apart it goes through its host;
+    /// what fails in the moment in which that comes about is tried once more.
     ///
     /// # Errors
     /// It cannot be reached, is no member, or does not serve the protocol.
     pub async fn open(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
+        let before = self.shared.apart.way(node);
+        let opened = self.open_by(node, protocol, before.as_deref()).await;
+        if opened.is_err() {
+            let now = self.shared.apart.way(node);
+            if now != before {
+                return Box::pin(self.open_by(node, protocol, now.as_deref())).await;
+            }
+        }
+        opened
+    }
+
+    async fn open_by(&self, node: NodeId, protocol: Protocol, way: Option<&[NodeId]>) -> Result<MeshStream, OpenError> {
+        if let Some(way) = way {
+            return Box::pin(self.open_behind(node, way, protocol)).await;
+        }
         if let Some((_, cut)) = self.shared.peer(node)
             && !self.needs_tunnel(node)
         {
@@ -363,6 +399,7 @@ impl Mesh {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_to_neighbour(&self, node: NodeId, protocol: Protocol) -> Result<MeshStream, OpenError> {
+        self.check_apart(node)?;
         let cut = match self.shared.peer(node) {
             Some((_, cut)) => cut,
             None => tokio::time::timeout(self.shared.limits.open, self.connect(node))
@@ -372,9 +409,10 @@ impl Mesh {
         self.backend_open(node, protocol, cut).await
     }
 
-    async fn connect(&self, node: NodeId) -> Result<CancellationToken, OpenError> {
+    pub(crate) async fn connect(&self, node: NodeId) -> Result<CancellationToken, OpenError> {
+        self.check_apart(node)?;
         self.backend_connect(node).await?;
-        Ok(self.shared.wait_for_member(node).await?.1)
+        Ok(self.shared.wait_for_member(node, true).await?.1)
     }
 
     async fn connect_directly(&self, node: NodeId) -> Result<Reached, OpenError> {
@@ -418,13 +456,16 @@ impl Mesh {
         let error = match early {
             Ok(Ok(reached)) => return Ok(reached),
             // Who refuses this node does so on every route.
-            Ok(Err(error @ (OpenError::Refused { .. } | OpenError::Closed))) => return Err(error),
+            Ok(Err(error @ (OpenError::Refused { .. } | OpenError::Apart { .. } | OpenError::Closed))) => {
+                return Err(error);
+            }
             Ok(Err(error)) => error,
             Err(_) => {
                 let mut forwarded = std::pin::pin!(self.tunnel_to(node));
                 tokio::select! {
                     reached = &mut direct => match reached {
                         Ok(reached) => return Ok(reached),
+                        Err(error @ OpenError::Apart { .. }) => return Err(error),
                         Err(error) => return neither(&error, forwarded.await),
                     },
                     tunnel = &mut forwarded => match tunnel {
@@ -458,9 +499,20 @@ impl Mesh {
                 Backend::Memory(port) => port.open(node, protocol, cut).await,
             }
         };
-        tokio::time::timeout(self.shared.limits.open, opening)
+        let stream = tokio::time::timeout(self.shared.limits.open, opening)
             .await
-            .map_err(|_| OpenError::Timeout(node))?
+            .map_err(|_| OpenError::Timeout(node))??;
+        Ok(match self.shared.is_served(protocol.0) {
+            Some(Audience::Neighbours) => stream,
+            _ => stream.used(self.shared.apart.used(node, true)),
+        })
+    }
+
+    /// Has the swarm look for nobody while this node is apart.
+    pub(crate) fn backend_apart(&self, is_apart: bool) {
+        if let Backend::Swarm(control) = &self.backend {
+            control.set_apart(is_apart);
+        }
     }
 
     /// Opens a stream on one connection of a member.
@@ -492,6 +544,7 @@ impl Mesh {
     /// # Errors
     /// None of them answers as this node.
     pub async fn dial_stranger(&self, addresses: Vec<String>, node: NodeId) -> Result<(), OpenError> {
+        self.check_apart(node)?;
         match &self.backend {
             Backend::Swarm(control) => {
                 let dialling = control.connect(node, addresses);
@@ -724,6 +777,7 @@ impl Mesh {
             }
         });
         if is_new {
+            self.shared.apart.met(node);
             let mesh = self.clone();
             tokio::spawn(async move { mesh.write_published(node, queue).await });
             // A relayed connection is measured by itself: no tunnel is made for that.
@@ -750,6 +804,7 @@ impl Mesh {
     pub(crate) fn member_gone(&self, node: NodeId) {
         if let Some(member) = self.shared.with_members(|members| members.remove(&node)) {
             member.cut.cancel();
+            self.shared.apart.gone(node);
             self.shared.say(PeerEvent::MemberDown { node });
         }
     }

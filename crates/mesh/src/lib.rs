@@ -3,6 +3,7 @@
 //! The only crate that names libp2p. Above it there are byte streams to members under a protocol name, published
 //! messages, and peers that come and go.
 
+mod apart;
 mod backoff;
 mod config;
 mod error;
@@ -19,6 +20,7 @@ mod quic;
 mod stream;
 mod swarm;
 
+pub use apart::Neighbours;
 pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use error::{AcceptError, OpenError, StartError};

@@ -2,7 +2,8 @@
 //!
 //! The dialler sends its chain; the other answers with a verdict and its own; the dialler sends its verdict. A refusal
 //! carries the evidence, where there is one, and that of the dialler a reason: a revoked node learns of it so, whoever it
-//! meets.
+//! meets. A node that is apart answers a member with a verdict of its own (2), the reason, no evidence and its host's id: it
+//! is reached through that one.
 //! Chains, reasons and evidence are length-prefixed and bounded.
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::peer::{Gate, Refusal};
 
 pub(crate) const PROTOCOL: &str = "/dawn/membership/1";
+/// The verdict of a node that is apart.
+const APART: u8 = 2;
 
 /// Why the handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,12 @@ pub(crate) enum HandshakeError {
     /// The peer does not accept this node's chain.
     #[error("it refuses this node: {0}")]
     RefusedThere(String),
+    /// The peer is a member, and this node is apart: it is told through whom this node is reached.
+    #[error("this node is reached through {0} alone")]
+    ApartHere(NodeId),
+    /// The peer is apart.
+    #[error("it is reached through {0} alone")]
+    ApartThere(NodeId),
     /// A chain or reason above the bound.
     #[error("a chain of {0} bytes")]
     TooLong(usize),
@@ -55,9 +64,15 @@ pub(crate) async fn show(
 ) -> Result<(Membership, Bytes), HandshakeError> {
     send(stream, &gate.own_chain()).await?;
     stream.flush().await?;
-    if stream.read_u8().await? != 0 {
+    let verdict = stream.read_u8().await?;
+    if verdict != 0 {
         let reason = receive(stream, limit).await?;
         let evidence = receive(stream, limit).await?;
+        if verdict == APART {
+            let mut host = [0; 32];
+            let _ = stream.read_exact(&mut host).await?;
+            return Err(HandshakeError::ApartThere(NodeId::from_bytes(host)));
+        }
         gate.refused(peer, &evidence).await;
         return Err(HandshakeError::RefusedThere(
             String::from_utf8_lossy(&reason).into_owned(),
@@ -74,16 +89,27 @@ pub(crate) async fn show(
     Ok((verdict?, chain.into()))
 }
 
-/// The other side: returns what the dialler's chain says.
+/// The other side: returns what the dialler's chain says. `host` is named to a member that is not taken because this node
+/// is apart.
 pub(crate) async fn answer(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     gate: &dyn Gate,
     peer: NodeId,
     limit: usize,
+    host: Option<NodeId>,
 ) -> Result<(Membership, Bytes), HandshakeError> {
     let chain = receive(stream, limit).await?;
-    match gate.verify(peer, &chain) {
-        Ok(membership) => {
+    match (gate.verify(peer, &chain), host) {
+        (Ok(_), Some(host)) => {
+            stream.write_u8(APART).await?;
+            send(stream, format!("this node is reached through {host} alone").as_bytes()).await?;
+            send(stream, &[]).await?;
+            stream.write_all(host.as_bytes()).await?;
+            stream.flush().await?;
+            stream.shutdown().await?;
+            Err(HandshakeError::ApartHere(host))
+        }
+        (Ok(membership), None) => {
             stream.write_u8(0).await?;
             send(stream, &gate.own_chain()).await?;
             stream.flush().await?;
@@ -96,7 +122,7 @@ pub(crate) async fn answer(
             }
             Ok((membership, chain.into()))
         }
-        Err(refusal) => {
+        (Err(refusal), _) => {
             stream.write_u8(1).await?;
             let reason = refusal.message.as_bytes();
             send(stream, &reason[..reason.len().min(limit)]).await?;

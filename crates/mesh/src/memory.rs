@@ -14,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::apart;
 use crate::config::MeshLimits;
 use crate::error::OpenError;
 use crate::forward::Forwarding;
@@ -89,7 +90,7 @@ impl Network {
     /// Adds a node that takes part in forwarded routes.
     #[must_use]
     pub fn node_with(&self, node: NodeId, gate: Arc<dyn Gate>, forwarding: Option<Forwarding>) -> Mesh {
-        let shared = Shared::new(node, gate, MeshLimits::default());
+        let shared = Shared::new(node, gate, MeshLimits::default(), apart::State::new(node));
         let mesh = Mesh {
             shared,
             backend: Backend::Memory(Port {
@@ -285,6 +286,9 @@ impl Port {
             reason: "it is not in the network, or cut off".into(),
         };
         let (near, far) = (self.near().ok_or(OpenError::Closed)?, self.far(node).ok_or_else(away)?);
+        if let Err(apart::Denied(host)) = near.shared.apart.admits(node) {
+            return Err(OpenError::Apart { node, host });
+        }
         if near.shared.gate.own_chain().is_empty() || far.shared.gate.own_chain().is_empty() {
             return Ok(());
         }
@@ -292,10 +296,14 @@ impl Port {
         let (local, limit) = (self.local, near.shared.limits.chain_bytes);
         tokio::spawn(async move {
             let shown = membership::show(&mut here, &*near.shared.gate, node, limit);
-            let answered = membership::answer(&mut there, &*far.shared.gate, local, limit);
+            let host = far.shared.apart.turns_away(local);
+            let answered = membership::answer(&mut there, &*far.shared.gate, local, limit, host);
             let (shown, answered) = tokio::join!(shown, answered);
             if let Err(membership::HandshakeError::RefusedThere(reason)) = &shown {
                 near.shared.shown(node, Some(reason.clone()));
+            }
+            if let Err(membership::HandshakeError::ApartThere(host)) = &shown {
+                near.reach_through(node, Some(*host));
             }
             match (shown, answered) {
                 (Ok((theirs, their_chain)), Ok((ours, our_chain))) => {

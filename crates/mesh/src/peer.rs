@@ -144,6 +144,13 @@ pub enum PeerEvent {
         /// The route.
         route: Route,
     },
+    /// A member said through whom alone it is reached, or is reached by itself again.
+    Apart {
+        /// Which.
+        node: NodeId,
+        /// Through whom; `None` where that is over.
+        host: Option<NodeId>,
+    },
     /// A node was found on the local network.
     Discovered {
         /// Which.
@@ -163,6 +170,8 @@ pub enum PeerEvent {
 pub struct Counters {
     /// Connections established.
     pub connections: AtomicU64,
+    /// Members that were told through whom this node is reached.
+    pub turned_away: AtomicU64,
     /// Peers whose membership was refused.
     pub refused_members: AtomicU64,
     /// Streams of strangers to protocols of members.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use dawn_identity::NodeId;
@@ -10,6 +11,8 @@ use libp2p::swarm::ConnectionId;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::apart::Use;
 
 /// A byte stream to a node; what limits it is released when it is dropped.
 pub struct MeshStream {
@@ -20,6 +23,8 @@ pub struct MeshStream {
     /// Ends the stream when the peer's membership does.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     is_cut: bool,
+    /// What keeps its connection, where something does.
+    used: Option<Arc<Use>>,
     _permits: Vec<OwnedSemaphorePermit>,
 }
 
@@ -61,6 +66,7 @@ impl MeshStream {
             connection: Some(connection),
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
+            used: None,
             _permits: permits,
         }
     }
@@ -80,6 +86,7 @@ impl MeshStream {
             connection: None,
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
+            used: None,
             _permits: permits,
         }
     }
@@ -91,8 +98,15 @@ impl MeshStream {
             connection: None,
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
+            used: None,
             _permits: Vec::new(),
         }
+    }
+
+    /// The same stream, as something that its connection does not end before.
+    pub(crate) fn used(mut self, used: Arc<Use>) -> Self {
+        self.used = Some(used);
+        self
     }
 
     /// The node at the other end.
@@ -157,7 +171,8 @@ impl AsyncRead for MeshStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(context)?;
-        match &mut this.kind {
+        let before = buffer.filled().len();
+        let read = match &mut this.kind {
             Kind::Libp2p { stream, reads, failed } => {
                 let read = poll_read(stream, reads, context, buffer);
                 *failed = matches!(read, Poll::Ready(Err(_)));
@@ -165,7 +180,11 @@ impl AsyncRead for MeshStream {
             }
             Kind::Tunnel { stream, reads } => poll_read(stream, reads, context, buffer),
             Kind::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if let Some(used) = this.used.as_ref().filter(|_| buffer.filled().len() > before) {
+            used.moved(false);
         }
+        read
     }
 }
 
@@ -173,11 +192,15 @@ impl AsyncWrite for MeshStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check(context)?;
-        match &mut this.kind {
+        let written = match &mut this.kind {
             Kind::Libp2p { stream, .. } => futures::AsyncWrite::poll_write(Pin::new(stream), context, bytes),
             Kind::Tunnel { stream, .. } => futures::AsyncWrite::poll_write(Pin::new(stream), context, bytes),
             Kind::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        if let (Some(used), Poll::Ready(Ok(1..))) = (&this.used, &written) {
+            used.moved(true);
         }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

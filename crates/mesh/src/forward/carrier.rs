@@ -166,6 +166,11 @@ impl Carriers {
         })
     }
 
+    /// As many as these are carried from now on: in all, and of one neighbour.
+    pub(crate) fn set_most(&self, all: usize, each: usize) {
+        self.places.set_most(all, each);
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.places.count()
@@ -231,7 +236,8 @@ async fn carry(
     stream: &mut MeshStream,
     route: &[NodeId],
 ) -> Result<(), Refused> {
-    if !carriers.config.carry {
+    // Who is apart has nobody to carry to.
+    if !carriers.config.carry || mesh.shared.apart.host().is_some() {
         return Err(Refused::Off);
     }
     let next = check_route(route, mesh.shared.local, stream.peer(), carriers.config.hops)?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dawn_channel::KnownPeer;
+use dawn_channel::transport::CloseCode;
 use dawn_identity::{Membership, NodeId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -25,6 +26,8 @@ use crate::peer::{Counters, Gate, Refusal};
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// The next route is tried beside one that has not become a path within this.
 const STAGGER: Duration = Duration::from_millis(150);
+/// The only way to a node is tried again after this.
+const AGAIN: Duration = Duration::from_millis(400);
 /// When it is asked for routes, after the beginning. From the second time on everybody asks everybody.
 const ASK: [Duration; 4] = [
     Duration::ZERO,
@@ -205,9 +208,12 @@ async fn refuse<T>(path: &mut Path, node: NodeId, verdict: Result<T, Refusal>) -
     Err(Failure::Final(OpenError::NotAccepted { node, code, reason }))
 }
 
-/// The next route to try: a connection with nobody in between, the best first, then what is known, the newest first.
+/// The next route to try: a connection with nobody in between, the best first, or the only way to who is apart; then what
+/// is known, the newest first.
 fn candidate(mesh: &Mesh, node: NodeId, aim: &Aim, tried: &[Way]) -> Option<(Found, Way)> {
+    let only = mesh.shared.apart.way(node);
     let mut connections: Vec<Option<ConnectionId>> = match &mesh.backend {
+        _ if only.is_some() => Vec::new(),
         Backend::Swarm(_) => mesh.connections(node).iter().map(|known| Some(known.id)).collect(),
         Backend::Memory(_) => vec![None],
     };
@@ -228,11 +234,19 @@ fn candidate(mesh: &Mesh, node: NodeId, aim: &Aim, tried: &[Way]) -> Option<(Fou
     });
     let is_open = |(_, way): &(Found, Way)| {
         let first = way.via.first().unwrap_or(&node);
-        !tried.contains(way) && mesh.shared.peer(*first).is_some()
+        let is_neighbour = mesh.shared.peer(*first).is_some() && mesh.shared.apart.admits(*first).is_ok();
+        !tried.contains(way) && is_neighbour
     };
     let others = match aim {
         Aim::Direct(_) => Vec::new(),
-        Aim::Begin | Aim::Resume(_) => mesh.forward()?.routes(node),
+        Aim::Begin | Aim::Resume(_) => {
+            let only = only.map(|via| Found {
+                target: node,
+                via,
+                known: None,
+            });
+            only.into_iter().chain(mesh.forward()?.routes(node)).collect()
+        }
     };
     let others = others.into_iter().map(|found| {
         let way = Way {
@@ -256,7 +270,12 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Way>, aim: Aim) -> R
         Aim::Direct(_) => [].iter(),
         Aim::Begin | Aim::Resume(_) => ASK.iter(),
     };
+    // Of who is apart the way is known: others are asked for only where that leads nowhere for a while.
+    if !matches!(aim, Aim::Direct(_)) && mesh.shared.apart.way(node).is_some() {
+        questions = ASK.get(2..).unwrap_or_default().iter();
+    }
     let mut ask_at = questions.next().map(|after| begun + *after);
+    let mut again_at = None;
     let mut launch_at = begun;
     let mut why = String::from("no member knows a way to it");
     loop {
@@ -275,7 +294,7 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Way>, aim: Aim) -> R
         } else if attempts.is_empty() && matches!(aim, Aim::Direct(_)) {
             return Err(not_connected(why));
         }
-        let next = [Some(deadline), ask_at, waits.then_some(launch_at)]
+        let next = [Some(deadline), ask_at, again_at, waits.then_some(launch_at)]
             .into_iter()
             .flatten()
             .min();
@@ -287,6 +306,8 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Way>, aim: Aim) -> R
                     tracing::debug!(%node, hops = via.len(), %error, "a route became no path");
                     why = error.to_string();
                     forward.forget_route(node, &via);
+                    // The host may have lost the other one just now, or not have it yet.
+                    again_at = again_at.or_else(|| Some(Instant::now() + AGAIN));
                 }
             },
             () = found => {}
@@ -295,6 +316,11 @@ async fn establish(mesh: &Mesh, node: NodeId, avoid: Option<Way>, aim: Aim) -> R
                 let now = Instant::now();
                 if now >= deadline {
                     return Err(not_connected(format!("no forwarded route was found ({why})")));
+                }
+                if again_at.is_some_and(|at| at <= now) {
+                    again_at = None;
+                    let way = mesh.shared.apart.way(node);
+                    tried.retain(|tried| Some(&tried.via) != way.as_ref());
                 }
                 if ask_at.is_some_and(|at| at <= now) {
                     mesh.ask_for_routes(node, ask_at != Some(begun));
@@ -353,6 +379,25 @@ async fn path(
     let mut stream = stream.map_err(std::io::Error::other)?;
     stream.write_all(&encode_route(&rest)).await?;
     Path::initiate(stream, &forward.ends(mesh), route.target, known, route.via.clone()).await
+}
+
+impl Mesh {
+    /// Makes a secure channel with a node over a way, and gives it up again.
+    pub(crate) async fn try_path(&self, node: NodeId, via: &[NodeId]) -> Result<(), OpenError> {
+        let route = Found {
+            target: node,
+            via: via.to_vec(),
+            known: None,
+        };
+        let made = path(self, &route, None, None)
+            .await
+            .map_err(|error| OpenError::NotConnected {
+                node,
+                reason: error.to_string(),
+            })?;
+        made.end(CloseCode::Done, "it was only tried").await;
+        Ok(())
+    }
 }
 
 /// What the other side of [`begin`] and [`resume`] made of a path.
@@ -434,8 +479,7 @@ pub(super) async fn answer(mesh: &Mesh, mut path: Path) -> Result<Answered, Path
             evidence: refusal.evidence,
         };
         path.send(&message, Instant::now())?;
-        path.end(dawn_channel::transport::CloseCode::Refused, "it is refused")
-            .await;
+        path.end(CloseCode::Refused, "it is refused").await;
     }
     Err(PathError::Ended)
 }

@@ -352,7 +352,8 @@ impl Mesh {
         let party = (forward.forwarding.party)();
         let sealing = forward.sealing(&party);
         let then = if is_query {
-            let neighbours: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
+            let mut neighbours: Vec<NodeId> = self.shared.with_members(|members| members.keys().copied().collect());
+            neighbours.retain(|node| self.shared.apart.admits(*node).is_ok());
             let is_member = |node, chain: &[u8]| self.shared.gate.verify(node, chain).is_ok();
             let (from, mut rng) = (message.from, rand::rng());
             lock(&forward.discovery).query(from, &message.bytes, &neighbours, sealing, is_member, &mut rng)
@@ -444,6 +445,13 @@ impl Mesh {
     #[must_use]
     pub fn tunnels(&self) -> usize {
         self.forward().map_or(0, |forward| lock(&forward.tunnels).len())
+    }
+
+    /// How many streams of other members are carried from now on, in all and of one neighbour.
+    pub fn set_carriers(&self, all: usize, each: usize) {
+        if let Some(forward) = self.forward() {
+            forward.carriers.set_most(all, each);
+        }
     }
 
     /// Streams of other members that are carried now.

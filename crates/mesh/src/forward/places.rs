@@ -1,6 +1,7 @@
 //! Places: what is limited in all and for each node is reserved before it is made, and given back when it is dropped.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dawn_identity::NodeId;
@@ -11,8 +12,8 @@ use crate::handle::lock;
 /// Places for nodes.
 #[derive(Debug)]
 pub(crate) struct Places {
-    all: usize,
-    each: usize,
+    all: AtomicUsize,
+    each: AtomicUsize,
     taken: Mutex<HashMap<NodeId, usize>>,
     freed: Notify,
 }
@@ -51,11 +52,18 @@ impl Places {
     /// So many in all, and for each node.
     pub(crate) fn new(all: usize, each: usize) -> Arc<Self> {
         Arc::new(Self {
-            all,
-            each,
+            all: AtomicUsize::new(all),
+            each: AtomicUsize::new(each),
             taken: Mutex::default(),
             freed: Notify::new(),
         })
+    }
+
+    /// So many from now on; those that are taken stay.
+    pub(crate) fn set_most(&self, all: usize, each: usize) {
+        self.all.store(all, Ordering::Relaxed);
+        self.each.store(each, Ordering::Relaxed);
+        self.freed.notify_waiters();
     }
 
     /// How many are taken.
@@ -65,10 +73,13 @@ impl Places {
 
     pub(crate) fn take(self: &Arc<Self>, node: NodeId) -> Result<Place, Full> {
         let mut taken = lock(&self.taken);
-        if taken.values().sum::<usize>() >= self.all {
+        if taken.values().sum::<usize>() >= self.all.load(Ordering::Relaxed) {
             return Err(Full::All);
         }
-        if taken.get(&node).is_some_and(|own| *own >= self.each) {
+        if taken
+            .get(&node)
+            .is_some_and(|own| *own >= self.each.load(Ordering::Relaxed))
+        {
             return Err(Full::Each);
         }
         *taken.entry(node).or_default() += 1;
@@ -109,7 +120,9 @@ mod tests {
         assert_eq!(places.count(), 3);
         drop(held);
         assert_eq!(places.count(), 0);
-        assert!(places.take(a).is_ok());
+        places.set_most(1, 1);
+        let held = places.take(a);
+        assert!(held.is_ok() && places.take(b).is_err());
     }
 
     #[tokio::test]

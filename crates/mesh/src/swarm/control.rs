@@ -36,6 +36,8 @@ pub(super) enum Command {
     },
     Forget(NodeId),
     Disconnect(NodeId),
+    /// Whether this node is apart: then it looks for nobody on the local network.
+    Apart(bool),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -150,6 +152,10 @@ impl Control {
 
     pub(crate) fn disconnect(&self, node: NodeId) {
         self.command(Command::Disconnect(node));
+    }
+
+    pub(crate) fn set_apart(&self, is_apart: bool) {
+        self.command(Command::Apart(is_apart));
     }
 
     pub(crate) async fn shutdown(&self) {

@@ -38,8 +38,13 @@ impl Actor {
             self.swarm.close_connection(stale);
         }
         if is_first {
-            self.strangers
-                .insert(node, Instant::now() + self.mesh.shared.limits.stranger);
+            // Who is to be told only that this node is apart has as long as that takes.
+            let limits = &self.mesh.shared.limits;
+            let patience = match self.mesh.shared.apart.turns_away(node) {
+                Some(_) => limits.handshake,
+                None => limits.stranger,
+            };
+            self.strangers.insert(node, Instant::now() + patience);
             if endpoint.is_listener() {
                 self.make_room();
             }

@@ -9,6 +9,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::address::node_id;
 use super::control::Control;
+use crate::apart;
 use crate::error::StartError;
 use crate::handle::{Mesh, Protocol, lock};
 use crate::membership;
@@ -33,6 +34,9 @@ impl Control {
                     Err(membership::HandshakeError::RefusedThere(reason)) => Some(reason.clone()),
                     _ => None,
                 };
+                if let Err(membership::HandshakeError::ApartThere(host)) = &shown {
+                    mesh.reach_through(node, Some(*host));
+                }
                 mesh.shared.shown(node, refusal);
                 shown.map_err(|error| error.to_string())
             };
@@ -44,6 +48,7 @@ impl Control {
                     let (address, transport) = control.address_of(node);
                     mesh.member_shown(membership, chain, address, transport);
                 }
+                Err(_) if mesh.shared.apart.admits(node).is_err() => mesh.disconnect(node),
                 Err(error) => {
                     Counters::count(&mesh.shared.counters.refused_members);
                     tracing::debug!(%node, %error, "no membership");
@@ -84,7 +89,10 @@ pub(super) fn serve(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
                     while !control.connections.is_connected(node) {
                         tokio::time::sleep(SOON).await;
                     }
-                    membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes).await
+                    // Whose connection is still in use shows its renewed chain as before.
+                    let host = mesh.shared.apart.turns_away(node);
+                    let host = host.filter(|_| mesh.shared.peer(node).is_none());
+                    membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes, host).await
                 };
                 let answered = tokio::time::timeout(limits.handshake, answered).await;
                 lock(&under_way).remove(&node);
@@ -93,6 +101,12 @@ pub(super) fn serve(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
                         mesh.shared.shown(node, None);
                         let (address, transport) = control.address_of(node);
                         mesh.member_shown(membership, chain, address, transport);
+                    }
+                    Ok(Err(membership::HandshakeError::ApartHere(host))) => {
+                        apart::turned_away(&mesh.shared.counters, node, host);
+                        // The dialler ends the connection when it has read why.
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                        mesh.disconnect(node);
                     }
                     Ok(Err(error)) => {
                         Counters::count(&mesh.shared.counters.refused_members);

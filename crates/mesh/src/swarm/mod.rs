@@ -25,6 +25,7 @@ use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, tcp, yamux};
 use tokio::sync::mpsc;
 
+use crate::apart;
 use crate::backoff::Backoff;
 use crate::config::MeshConfig;
 use crate::error::StartError;
@@ -47,6 +48,7 @@ const BESIDE: Duration = Duration::from_secs(10);
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     limits: connection_limits::Behaviour,
+    apart: apart::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -73,6 +75,8 @@ struct Actor {
     backoff: Backoff,
     local: PeerId,
     unreachable: HashSet<NodeId>,
+    /// Whether the local network is looked at, unless this node is apart.
+    uses_mdns: bool,
     /// When the handshakes began that others have begun.
     incoming: HashMap<ConnectionId, Instant>,
 }
@@ -96,6 +100,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let settings = quic::Settings::new(streams_per_peer);
     let served = inbound::Served::default();
     let behaviour_served = served.clone();
+    let apart = apart::State::new(node);
+    let behaviour_apart = Arc::clone(&apart);
     let opener = outbound::Opener::default();
     let behaviour_opener = opener.clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
@@ -121,6 +127,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
             };
             Ok(Behaviour {
                 limits: connection_limits::Behaviour::new(connection_limits),
+                apart: apart::Behaviour(behaviour_apart),
                 identify: identify::Behaviour::new(
                     identify::Config::new("/dawn/1".into(), key.public())
                         .with_agent_version("dawn".into())
@@ -154,7 +161,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         addresses: Arc::default(),
         connections: Connections::default(),
     };
-    let shared = Shared::new(node, gate, config.limits.clone());
+    let shared = Shared::new(node, gate, config.limits.clone(), apart);
     let mesh = Mesh {
         shared,
         backend: Backend::Swarm(control.clone()),
@@ -174,6 +181,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         backoff: config.backoff,
         local,
         unreachable: HashSet::new(),
+        uses_mdns: use_mdns,
         incoming: HashMap::new(),
     };
     let mut waiting = HashSet::new();
@@ -283,8 +291,20 @@ impl Actor {
                     let _ = self.swarm.disconnect_peer_id(peer);
                 }
             }
+            Command::Apart(is_apart) => self.look_around(!is_apart),
             Command::Shutdown(_) => {}
         }
+    }
+
+    /// Looks for others on the local network, where that is wanted, and is found there, or not.
+    fn look_around(&mut self, may: bool) {
+        let looking = (may && self.uses_mdns).then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), self.local));
+        let looking = looking.transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "others on the local network are not looked for");
+            None
+        });
+        self.swarm.behaviour_mut().mdns = looking.into();
+        self.known.clear();
     }
 
     /// Does what is due.
