@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, audit, bridge, call, calls, config, control, doctor, down, events, find, init, invite, join, keys, leave,
-    netcheck, peers, registry, shell, status, up,
+    migrate, netcheck, peers, registry, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -84,6 +84,7 @@ enum Command {
     Keys(keys::KeysArgs),
     Ping(peers::PingArgs),
     Netcheck(netcheck::NetcheckArgs),
+    Migrate(migrate::MigrateArgs),
     Agent(agent::AgentArgs),
     Find(find::FindArgs),
     Call(call::CallArgs),
@@ -148,6 +149,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Keys(args) => keys::run(context, args),
         Command::Ping(args) => peers::ping(context, &args),
         Command::Netcheck(args) => netcheck::run(context, &args),
+        Command::Migrate(args) => migrate::run(context, args),
         Command::Agent(args) => agent::run(context, args),
         Command::Find(args) => find::run(context, &args),
         Command::Call(args) => call::run(context, &args),

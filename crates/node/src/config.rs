@@ -23,6 +23,7 @@ mod forwarding;
 mod gateway;
 mod gossip;
 mod keys;
+mod network;
 mod registry;
 mod signing;
 mod websocket;
@@ -33,6 +34,7 @@ pub use forwarding::ForwardingConfig;
 pub use gateway::{DpopConfig, ExposeConfig, GatewayConfig, IntrospectionConfig};
 pub use gossip::GossipConfig;
 pub use keys::{AcceptKeys, EnvelopesConfig, KeysConfig, SHORTEST_LIFETIME};
+pub use network::{ModeConfig, NetworkConfig};
 pub use registry::RegistryConfig;
 pub use signing::SigningConfig;
 pub use websocket::{SecureConfig, WebSocketConfig};
@@ -63,6 +65,8 @@ impl<'de> Deserialize<'de> for Span {
 pub struct Config {
     /// The local API.
     pub api: ApiConfig,
+    /// With whom this node talks.
+    pub network: NetworkConfig,
     /// The mesh.
     pub mesh: MeshSection,
     /// Membership certificates that this node issues.
@@ -649,8 +653,9 @@ pub struct Overrides {
     pub no_mdns: bool,
 }
 
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "api",
+    "network",
     "mesh",
     "certificate",
     "keys",
@@ -739,6 +744,9 @@ mod tests {
             ("[agents.Bad]\ncommand=[\"a\"]\n", "name"),
             ("[agents.x]\nurl=\"ftp://a\"\n", "ftp"),
             ("[forwarding]\nhops = 0\n", "hops"),
+            ("[network]\nmode = \"centralized\"\n", "network.host"),
+            ("[network]\nmode = \"star\"\n", "mode"),
+            ("[network]\ndrain_quiet = \"0s\"\n", "drain_quiet"),
             ("[registry]\nlog_entries = 0\n", "log_entries"),
             ("[registry]\nvalidity = \"8d\"\n", "validity"),
             ("[registry]\nlog_keep = \"0s\"\n", "log_keep"),

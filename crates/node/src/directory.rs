@@ -34,9 +34,9 @@ use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence as Present, ToolList};
 use dawn_mesh::Mesh;
-use dawn_registry::AgentSummary;
 use dawn_registry::log::Entry;
 use dawn_registry::replica::{Limits, Replica};
+use dawn_registry::{AgentSummary, Place};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -96,6 +96,8 @@ struct Inner {
     /// Bytes of memory of all sets.
     bytes: AtomicUsize,
     changes: watch::Sender<u64>,
+    /// With whom this node talks.
+    place: watch::Sender<Place>,
     events: Events,
     tasks: TaskTracker,
 }
@@ -123,6 +125,7 @@ pub(crate) struct Parts {
     pub(crate) config: RegistryConfig,
     pub(crate) gossip: GossipConfig,
     pub(crate) bootstrap: BTreeMap<NodeId, Vec<String>>,
+    pub(crate) place: Place,
     pub(crate) limits: Limits,
 }
 
@@ -151,6 +154,7 @@ impl Directory {
             config,
             gossip,
             bootstrap,
+            place,
             limits,
         } = parts;
         let local = key.node_id();
@@ -202,6 +206,7 @@ impl Directory {
             counts: Counts::default(),
             bytes,
             changes: watch::channel(0).0,
+            place: watch::channel(place).0,
             events,
             tasks: TaskTracker::new(),
         };
@@ -210,6 +215,39 @@ impl Directory {
         directory.note(note).await;
         directory.announce().await;
         Ok(directory)
+    }
+
+    /// With whom this node talks.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        *self.0.place.borrow()
+    }
+
+    /// With whom a node talks, as it said last.
+    #[must_use]
+    pub fn place_of(&self, node: NodeId) -> Place {
+        if node == self.0.key.node_id() {
+            return self.place();
+        }
+        self.said(node).map(|said| said.place).unwrap_or_default()
+    }
+
+    /// Whether a node is there, as far as is known.
+    #[must_use]
+    pub fn is_online(&self, node: NodeId) -> bool {
+        self.presence_of(node).0
+    }
+
+    /// With whom this node talks from now on, which it says to the others.
+    pub(crate) fn set_place(&self, place: Place) {
+        self.talk_from(place);
+        self.0.place.send_replace(place);
+    }
+
+    /// A member is where it said last.
+    pub(crate) fn find_again(&self, node: NodeId) {
+        let said = self.said(node).map(|said| said.addresses.clone());
+        self.find_at(node, said.unwrap_or_default());
     }
 
     fn now(&self) -> Duration {

@@ -94,6 +94,15 @@ pub enum NodeError {
     /// An admin has revoked as many nodes as are remembered of one.
     #[error("{0} has revoked as many nodes as one admin can; the owner of the network has to revoke this one")]
     TooManyRevocations(String),
+    /// This node is reached through its host alone, so that nobody new can come to it.
+    #[error("this node is reached through its host {0} alone: nobody who is no member yet can come to it")]
+    BehindHost(dawn_identity::NodeId),
+    /// Another migration is under way.
+    #[error("a migration is under way")]
+    MigrationUnderWay,
+    /// A mode cannot be without a host.
+    #[error("in the mode {0} nodes talk through a host, and none is named")]
+    MigrationNeedsHost(String),
     /// Something that was named does not exist.
     #[error("there is no {what} {name}")]
     NotFound {
@@ -166,6 +175,9 @@ impl NodeError {
             Self::Admission(_) => "admission",
             Self::NotAllowed(_) => "not_allowed",
             Self::TooManyRevocations(_) => "too_many_revocations",
+            Self::BehindHost(_) => "behind_host",
+            Self::MigrationUnderWay => "migration_under_way",
+            Self::MigrationNeedsHost(_) => "needs_host",
             Self::NotFound { .. } => "not_found",
             Self::SeveralRequests(_) => "ambiguous",
             Self::Exists { .. } => "exists",
@@ -212,6 +224,7 @@ impl NodeError {
             Self::Refused { .. } => "ask for a new ticket (`dawn invite` on a node of the network)".to_owned(),
             Self::NotAllowed(SELF) => "`dawn leave` takes this node out of the network".to_owned(),
             Self::NotAllowed(_) => "do it on the owner's node or an admin's".to_owned(),
+            Self::BehindHost(_) => "make the invite on the host, or on a node that is not centralized".to_owned(),
             Self::Api { .. } => "choose another address with --api, port 0 picks a free one".to_owned(),
             Self::NoProgram(_) => "check the command after --".to_owned(),
             Self::NotFound { what: "agent", name } if name == "memory" => {
@@ -219,6 +232,11 @@ impl NodeError {
             }
             Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
             Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
+            Self::MigrationUnderWay => "see `dawn migrate status`; `dawn migrate rollback` takes it back".to_owned(),
+            Self::MigrationNeedsHost(_) => "name one with --host NODE".to_owned(),
+            Self::NotFound { what: "migration", .. } => {
+                "plan one with `dawn migrate plan --to MODE`, or see `dawn migrate status`".to_owned()
+            }
             Self::NotFound { what: "request", .. } => "see `dawn requests`".to_owned(),
             Self::SeveralRequests(_) => "name the one by its id, as `dawn requests` shows it".to_owned(),
             Self::NotFound {

@@ -19,6 +19,8 @@ pub mod lookup;
 pub mod mail;
 pub mod members;
 mod metrics;
+pub mod migrate;
+pub mod modes;
 mod netcheck;
 pub mod node;
 pub mod party;

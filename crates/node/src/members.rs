@@ -20,7 +20,7 @@ use dawn_identity::{
     Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Issuer, Keypair, Membership,
     NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
 };
-use dawn_mesh::{Gate, Mesh, Protocol, Refusal};
+use dawn_mesh::{Gate, Mesh, Neighbours, Protocol, Refusal};
 use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
@@ -377,6 +377,9 @@ impl Members {
     /// This node may not admit, or the store failed.
     pub async fn invite(&self, options: &InviteOptions) -> Result<(Invite, Ticket), NodeError> {
         let authority = self.authority().ok_or(NodeError::NotAllowed("invite"))?;
+        if let Some(Neighbours::Only(host)) = self.mesh().map(Mesh::neighbours) {
+            return Err(NodeError::BehindHost(host));
+        }
         if options.role != Role::Member && options.role != Role::Guest && !matches!(authority, Authority::Root { .. }) {
             return Err(NodeError::NotAllowed("appoint admins"));
         }

@@ -162,6 +162,12 @@ impl NodeState {
         );
         counter(
             &mut registry,
+            "mesh_members_turned_away",
+            "Members that dialled this node and were told through whom it is reached",
+            load(&mesh.turned_away),
+        );
+        counter(
+            &mut registry,
             "mesh_strangers_refused",
             "Streams of strangers to protocols of members",
             load(&mesh.refused_strangers),
@@ -325,6 +331,11 @@ impl NodeState {
                 "charter_refused",
                 "Documents of members that were refused",
                 self.charter.refused(),
+            ),
+            (
+                "orders_refused",
+                "Orders of other nodes that were not obeyed",
+                self.migrations.refused(),
             ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),

@@ -38,6 +38,8 @@ use crate::keyring::Keyring;
 use crate::lookup::{self, KADEMLIA, Lookup, Seeking};
 use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
+use crate::migrate::{self, MIGRATE, Migrations};
+use crate::modes::{self, Modes};
 use crate::netcheck::{self, NETCHECK};
 use crate::party::Keys;
 use crate::store::Store;
@@ -64,6 +66,10 @@ pub struct NodeState {
     pub mail: Mail,
     /// Nodes and agents.
     pub directory: Directory,
+    /// With whom this node talks.
+    pub modes: Modes,
+    /// How the network gets from one mode to another.
+    pub migrations: Migrations,
     /// What of them the registry does not tell.
     pub lookup: Lookup,
     /// What the network's authorities have signed and holds for all.
@@ -347,7 +353,7 @@ impl Node {
         let mesh_config = MeshConfig {
             listen: with_remembered_ports(&store, &config.mesh.listen).await?,
             mdns: config.mesh.mdns,
-            limits: config.limits.mesh(),
+            limits: config.network.mesh(config.limits.mesh()),
             backoff: Backoff::default(),
             forwarding: config.forwarding.enabled.then(|| {
                 let keys = keys.clone();
@@ -375,6 +381,9 @@ impl Node {
         };
         remember_ports(&store, &mesh.listen_addresses()).await?;
         members.set_mesh(mesh.clone());
+        let place = modes::first(&store, &config).await?;
+        // Before anybody is dialled.
+        mesh.set_neighbours(modes::neighbours(key.node_id(), place));
         let limits = Arc::new(config.limits.mcp());
         let credentials = Credentials {
             store: store.clone(),
@@ -410,10 +419,22 @@ impl Node {
             config: config.registry.clone(),
             gossip: config.gossip.clone(),
             bootstrap: bootstrap(&config)?,
+            place,
             limits: Limits {
                 validity: config.registry.validity.0,
                 ..Limits::default()
             },
+        })
+        .await?;
+        let modes = Modes::new(mesh.clone(), store.clone(), directory.clone(), events.clone(), &config);
+        let migrations = Migrations::load(migrate::Parts {
+            key: key.clone(),
+            store: store.clone(),
+            members: members.clone(),
+            mesh: mesh.clone(),
+            directory: directory.clone(),
+            modes: modes.clone(),
+            events: events.clone(),
         })
         .await?;
         let lookup = Lookup::new(lookup::Parts {
@@ -514,6 +535,8 @@ impl Node {
             envelopes,
             mail,
             directory,
+            modes,
+            migrations,
             lookup,
             charter,
             control,
@@ -569,6 +592,9 @@ impl Node {
         self.tasks.spawn(state.charter.clone().run(self.background.clone()));
         let checks = state.mesh.accept(NETCHECK, Audience::Members).map_err(taken)?;
         self.tasks.spawn(netcheck::serve(state.mesh.clone(), checks));
+        let orders = state.mesh.accept(MIGRATE, Audience::Members).map_err(taken)?;
+        self.tasks.spawn(state.migrations.clone().serve(orders));
+        self.tasks.spawn(state.migrations.clone().run(self.background.clone()));
         self.tasks.spawn(state.exchange.clone().serve(exchanges));
         let revoked = state.mail.subscribe(exchange::REVOKED);
         self.tasks

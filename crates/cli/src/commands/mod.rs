@@ -22,6 +22,7 @@ pub(crate) mod keys;
 pub(crate) mod leave;
 mod listing;
 mod login;
+pub(crate) mod migrate;
 pub(crate) mod netcheck;
 pub(crate) mod peers;
 pub(crate) mod registry;

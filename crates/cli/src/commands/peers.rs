@@ -67,6 +67,10 @@ struct Peer {
     route: String,
     via: Option<Vec<Via>>,
     transport: Option<String>,
+    #[serde(default)]
+    mode: Option<String>,
+    #[serde(default)]
+    host: Option<Via>,
     address: Option<String>,
     latency_ms: Option<f64>,
     agents: u64,
@@ -101,6 +105,15 @@ fn way(route: &str, via: Option<&[Via]>) -> String {
 }
 
 impl Peer {
+    /// The mode, and through whom: `centralized (server)`.
+    fn mode(&self) -> String {
+        let mode = self.mode.as_deref().unwrap_or("–");
+        match &self.host {
+            Some(host) => format!("{mode} ({})", words::clean(host.name.as_ref().unwrap_or(&host.id))),
+            None => mode.to_owned(),
+        }
+    }
+
     fn state(&self) -> (String, anstyle::Style) {
         if self.this {
             ("this node".to_owned(), STRONG)
@@ -140,11 +153,17 @@ fn list(context: &Context) -> Result<(), Failure> {
         if all {
             header.extend(["COMPARED", "ADDRESS", "ID"]);
         }
+        // In a decentralized network there is nothing to tell.
+        let shows_mode = all || peers.iter().any(|peer| peer.host.is_some());
+        if shows_mode {
+            header.push("MODE");
+        }
         let mut rows = Rows::new(out.on_terminal(), &header);
         for peer in peers {
             let state = peer.state();
             let away = peer.this || peer.route == "none";
             let route = way(&peer.route, peer.via.as_deref());
+            let mode = peer.mode();
             let mut row = vec![
                 (peer.name, STRONG),
                 state,
@@ -159,6 +178,9 @@ fn list(context: &Context) -> Result<(), Failure> {
                 row.push((words::when(peer.synced), FAINT));
                 row.push((peer.address.unwrap_or_else(|| "–".to_owned()), FAINT));
                 row.push((peer.id, FAINT));
+            }
+            if shows_mode {
+                row.push(plain(mode));
             }
             rows.row(row);
         }

@@ -15,6 +15,7 @@ struct Status {
     version: String,
     node: Named,
     network: Option<Named>,
+    mode: Option<Mode>,
     roles: Vec<String>,
     not_member_because: Option<String>,
     certificate: Option<Certificate>,
@@ -74,6 +75,43 @@ struct WebSocket {
 struct Named {
     id: String,
     name: String,
+}
+
+/// With whom this node talks.
+#[derive(Deserialize)]
+pub(super) struct Mode {
+    mode: String,
+    host: Option<Host>,
+    is_host: bool,
+}
+
+#[derive(Deserialize)]
+struct Host {
+    id: String,
+    name: Option<String>,
+    connected: bool,
+}
+
+impl Mode {
+    /// The mode in words: `centralized, through server`.
+    pub(super) fn words(&self) -> String {
+        match &self.host {
+            Some(_) if self.is_host => format!("{}, this node is the host", self.mode),
+            Some(host) => format!("{}, through {}", self.mode, host.name.as_ref().unwrap_or(&host.id)),
+            None => self.mode.clone(),
+        }
+    }
+
+    /// The host's name, where it should be connected and is not.
+    pub(super) fn lost(&self) -> Option<&str> {
+        let host = self.host.as_ref().filter(|host| !host.connected && !self.is_host)?;
+        Some(host.name.as_ref().unwrap_or(&host.id))
+    }
+
+    /// Whether this node reaches nobody without its host.
+    pub(super) fn is_apart(&self) -> bool {
+        self.mode == "centralized" && !self.is_host
+    }
 }
 
 #[derive(Deserialize)]
@@ -200,6 +238,10 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
                 "network",
                 "none; `dawn init` makes one, `dawn join TICKET` joins one".to_owned(),
             )?,
+        }
+        if let Some(mode) = &status.mode {
+            let lost = mode.lost().map_or("", |_| "; it is not connected");
+            line("mode", format!("{}{lost}", mode.words()))?;
         }
         if let Some(certificate) = status.certificate {
             let renews = certificate

@@ -76,14 +76,16 @@ impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
         use dawn_mcp::fault::FaultCode;
         let status = match fault.code {
-            FaultCode::NodeOffline | FaultCode::AgentFailed | FaultCode::SessionLost | FaultCode::Protocol => {
-                StatusCode::BAD_GATEWAY
-            }
+            FaultCode::NodeOffline
+            | FaultCode::HostAway
+            | FaultCode::AgentFailed
+            | FaultCode::SessionLost
+            | FaultCode::Protocol => StatusCode::BAD_GATEWAY,
             FaultCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
             other => other.http_status(),
         };
         let next = match fault.code {
-            FaultCode::NodeOffline | FaultCode::UnknownNode => "dawn peers",
+            FaultCode::NodeOffline | FaultCode::UnknownNode | FaultCode::HostAway => "dawn peers",
             FaultCode::UnknownAgent | FaultCode::AgentFailed => "dawn agent list",
             FaultCode::Denied => "ask the owner of the agent's node",
             FaultCode::PinMismatch => "dawn keys list",
@@ -121,9 +123,15 @@ impl From<crate::error::NodeError> for ApiError {
         let status = match &error {
             NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
             NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
-            NodeError::Exists { .. } | NodeError::SeveralRequests(_) => StatusCode::CONFLICT,
             NodeError::Control(_) => StatusCode::BAD_GATEWAY,
-            NodeError::Config(_) | NodeError::NoProgram(_) | NodeError::SharedKey(_) => StatusCode::BAD_REQUEST,
+            NodeError::Exists { .. }
+            | NodeError::SeveralRequests(_)
+            | NodeError::BehindHost(_)
+            | NodeError::MigrationUnderWay => StatusCode::CONFLICT,
+            NodeError::Config(_)
+            | NodeError::NoProgram(_)
+            | NodeError::SharedKey(_)
+            | NodeError::MigrationNeedsHost(_) => StatusCode::BAD_REQUEST,
             _ => return Self::internal(&error),
         };
         let mut answer = Self::new(status, error.code(), error.to_string());

@@ -19,7 +19,8 @@ pub struct NodeEvent {
     /// `agent.changed`, `agent.removed`, `registry.refused`, `registry.limited`, `registry.lied`, `join.requested`,
     /// `join.admitted`, `member.revoked`, `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
     /// `key.failed`, `key.forgotten`, `pin.violated`, `charter.refused`, `control.joined`, `control.left`, `control.up`,
-    /// `control.away`, `control.refused`, `control.authorised`, `control.waiting`, `control.relays`.
+    /// `control.away`, `control.refused`, `control.authorised`, `control.waiting`, `control.relays`, `mode.changed`,
+    /// `migration.changed`.
     pub name: &'static str,
     /// The object concerned.
     pub data: serde_json::Value,

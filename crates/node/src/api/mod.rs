@@ -15,6 +15,7 @@ mod health;
 mod invites;
 mod keys;
 mod login;
+mod migration;
 mod netcheck;
 mod peers;
 mod registry;
@@ -83,6 +84,11 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/control/authorize", post(control::authorise))
         .route("/api/find", get(find::find))
         .route("/api/netcheck", get(netcheck::netcheck))
+        .route("/api/mode", get(migration::mode).post(migration::set_mode))
+        .route("/api/migration", get(migration::status))
+        .route("/api/migration/plan", post(migration::plan))
+        .route("/api/migration/apply", post(migration::apply))
+        .route("/api/migration/rollback", post(migration::rollback))
         .route("/api/reload", post(status::reload))
         .route("/api/events", get(events::stream))
         .route("/api/shutdown", post(status::shutdown))

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use dawn_identity::{NodeId, NodeRef};
 use dawn_mesh::{PeerInfo, Route, Transport};
+use dawn_registry::Place;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -66,6 +67,13 @@ impl Way {
     }
 }
 
+/// Through whom a node talks.
+fn host(place: Place, nodes: &[NodeView]) -> Option<Value> {
+    let host = place.host()?;
+    let said = nodes.iter().find(|view| view.said.node == host);
+    Some(json!({ "id": host, "name": said.map(|view| &view.said.name) }))
+}
+
 /// When the registries were compared with a node's last.
 fn synced(state: &NodeState, node: NodeId) -> Option<String> {
     state.directory.synced(Some(node)).map(|synced| rfc3339(synced.at))
@@ -92,6 +100,8 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "route": way.route,
             "via": way.via,
             "transport": way.transport,
+            "mode": view.said.place.mode().as_str(),
+            "host": host(view.said.place, &nodes),
             "address": peer.and_then(|peer| peer.address.clone()),
             "latency_ms": state.latency_ms(node),
             "agents": view.said.agents.len(),
@@ -123,6 +133,8 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
             "route": way.route,
             "via": way.via,
             "transport": way.transport,
+            "mode": null,
+            "host": null,
             "address": peer.and_then(|peer| peer.address.clone()),
             "latency_ms": state.latency_ms(member.node),
             "agents": 0,

@@ -25,6 +25,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>
         "version": env!("CARGO_PKG_VERSION"),
         "node": { "id": own.node, "name": own.name },
         "network": { "id": state.members.network(), "name": state.members.network_name() },
+        "mode": state.modes.shown(),
         "roles": roles,
         "member": standing.is_ok(),
         "not_member_because": standing.err(),

@@ -61,6 +61,7 @@ impl Config {
                 return Err(wrong(format!("limits.{name}: nothing would work with 0")));
             }
         }
+        self.network.check()?;
         self.keys.check()?;
         self.forwarding.check()?;
         self.registry.check()?;
@@ -161,6 +162,10 @@ impl Config {
         let differs = [
             ("api", self.api != other.api),
             ("mesh", self.mesh != other.mesh),
+            ("network", {
+                let drain = |config: &Self| (config.network.drain_quiet, config.network.drain_most);
+                drain(self) != drain(other)
+            }),
             ("certificate", self.certificate != other.certificate),
             ("keys", self.keys != other.keys),
             ("envelopes", self.envelopes != other.envelopes),

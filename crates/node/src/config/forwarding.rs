@@ -21,6 +21,10 @@ pub struct ForwardingConfig {
     pub carriers: usize,
     /// Of these, from one neighbour.
     pub carriers_per_neighbour: usize,
+    /// Carriers at once where this node is the host of centralized ones: each pair of them that talks has one.
+    pub host_carriers: usize,
+    /// Of these, from one neighbour.
+    pub host_carriers_per_neighbour: usize,
     /// Bytes a second carried for others, all together; what is beyond waits. Not set, there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
@@ -45,6 +49,8 @@ impl Default for ForwardingConfig {
             hops: mesh.hops,
             carriers: mesh.carriers,
             carriers_per_neighbour: mesh.carriers_per_neighbour,
+            host_carriers: 4096,
+            host_carriers_per_neighbour: 512,
             bytes_per_second: mesh.bytes_per_second,
             carrier_idle: Span(mesh.carrier_idle),
             tunnels: mesh.tunnels,

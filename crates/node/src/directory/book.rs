@@ -296,10 +296,18 @@ impl Directory {
             Some(before) => telling.changed(&said, &before.said),
         }
         telling.agents(&said, before.as_ref().map_or(&[], |before| &before.said.agents));
-        let knew = before.is_some_and(|before| before.said.addresses == said.addresses);
-        if node != self.0.key.node_id() && !knew {
+        let is_other = node != self.0.key.node_id();
+        let knew = before
+            .as_ref()
+            .is_some_and(|before| before.said.addresses == said.addresses);
+        if is_other && !knew {
             telling.contacts.insert(node, said.addresses.clone());
             self.meet_member(node, said.addresses.clone());
+        }
+        // What it said itself, to who asked it, is not taken back by what is no news.
+        let was = before.map(|before| before.said.place.behind(node));
+        if is_other && was.unwrap_or_default() != said.place.behind(node) {
+            self.0.mesh.reach_through(node, said.place.behind(node));
         }
         // A static key that is not the pinned one is told of at once, not when it is first needed.
         let _bound = self.binding(node);

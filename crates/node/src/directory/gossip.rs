@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use dawn_gossip::{Action, Event, Gossip, Instant, Size};
 use dawn_identity::{Keypair, NetworkId, NodeId};
+use dawn_registry::Place;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -220,6 +221,21 @@ impl Directory {
         let written = self.0.bootstrap.get(&node).into_iter().flatten().cloned();
         self.0.mesh.know(node, written.chain(addresses).collect());
         self.gossip(|gossip, now| gossip.reachable(&node, now));
+    }
+
+    /// With whom this node talks from now on: links are had with its host alone, or with everybody.
+    pub(super) fn talk_from(&self, place: Place) {
+        let local = self.0.key.node_id();
+        self.gossip(|gossip, now| {
+            gossip.set_hub(place.host() == Some(local));
+            gossip.set_only(place.behind(local), now);
+        });
+    }
+
+    /// A member is reached through this host alone, or by itself.
+    pub(super) fn set_apart(&self, node: NodeId, host: Option<NodeId>) {
+        let is_apart = host.is_some_and(|host| host != self.0.key.node_id());
+        self.gossip(|gossip, now| gossip.set_apart(node, is_apart, now));
     }
 
     /// Somebody is a member no more.

@@ -118,11 +118,18 @@ pub(super) async fn begin(store: &Store, after: u64) -> Result<u64, NodeError> {
 impl Directory {
     fn own_values(&self) -> Vec<(Key, Vec<u8>)> {
         let own = self.0.members.own();
+        let place = self.place();
+        // Who is reached through its host alone is dialled by nobody.
+        let mut addresses = match place.behind(own.node) {
+            Some(_) => Vec::new(),
+            None => self.0.members.addresses(),
+        };
+        addresses.extend(place.to_address());
         let node = NodeElement {
             name: own.name,
             chain: self.0.members.chain().to_vec(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
-            addresses: self.0.members.addresses(),
+            addresses,
             binding: self.0.keys.party().binding().encode(),
         };
         fitted(node.encode(), self.0.host.summaries(), &self.0.limits)

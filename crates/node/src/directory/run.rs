@@ -35,6 +35,7 @@ impl Directory {
         let mut agents = self.0.host.changes();
         let mut renewed = self.0.members.renewed();
         let mut party = self.0.keys.changes();
+        let mut place = self.0.place.subscribe();
         self.0.tasks.spawn(self.clone().keep_in_step(stop.clone()));
         self.0.tasks.spawn(self.clone().take_news(stop.clone()));
         self.keep_known().await;
@@ -61,6 +62,7 @@ impl Directory {
                 Ok(()) = agents.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = renewed.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = party.changed() => say_at = say_at.or_else(soon),
+                Ok(()) = place.changed() => say_at = say_at.or_else(soon),
                 event = peers.recv() => match event {
                     Ok(PeerEvent::Listening { .. }) => say_at = say_at.or_else(soon),
                     Ok(event) => self.peer_event(event),
@@ -90,6 +92,9 @@ impl Directory {
         }
         for view in self.nodes() {
             self.meet_member(view.said.node, view.said.addresses.clone());
+            self.0
+                .mesh
+                .reach_through(view.said.node, view.said.place.behind(view.said.node));
         }
     }
 
@@ -109,6 +114,7 @@ impl Directory {
             }
             // The gossip hears of its own links.
             PeerEvent::MemberDown { node, .. } => lock(&self.0.told).has_gone(&node, Instant::now()),
+            PeerEvent::Apart { node, host } => self.set_apart(node, host),
             PeerEvent::Listening { .. } | PeerEvent::RouteChanged { .. } => {}
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dawn_channel::{Binding, BindingError};
 use dawn_identity::{AgentName, Membership, NodeId, NodeName};
 use dawn_registry::delta::Value;
-use dawn_registry::{AgentSummary, NodeElement, replica};
+use dawn_registry::{AgentSummary, NodeElement, Place, replica};
 
 use crate::members::{Members, SKEW, now};
 
@@ -21,6 +21,8 @@ pub struct Said {
     pub software: String,
     /// Multiaddresses at which it can be dialled.
     pub addresses: Vec<String>,
+    /// With whom it talks.
+    pub place: Place,
     /// Its agents, by name.
     pub agents: Vec<AgentSummary>,
     /// What its certificate says of it.
@@ -58,9 +60,10 @@ impl Said {
         };
         Some(Self {
             node: view.node,
+            addresses: own.dialable(),
+            place: own.place(),
             name: own.name,
             software: own.software,
-            addresses: own.addresses,
             agents: view.agents().filter_map(agent).collect(),
             membership: view.membership.clone(),
             chain: own.chain,
@@ -74,6 +77,7 @@ impl Said {
             ("name", self.name != before.name),
             ("software", self.software != before.software),
             ("addresses", self.addresses != before.addresses),
+            ("mode", self.place != before.place),
             ("certificate", self.chain != before.chain),
             ("binding", self.binding != before.binding),
         ];

@@ -111,6 +111,7 @@ impl World {
         members.set_mesh(mesh.clone());
         let host = Host::new(Arc::default(), Guard::None, Services::default());
         let directory = Directory::open(Parts {
+            place: dawn_registry::Place::Decentralized,
             store: store.clone(),
             members: members.clone(),
             mesh: mesh.clone(),

@@ -101,6 +101,7 @@ impl World {
         members.set_mesh(mesh.clone());
         let host = Host::new(Arc::default(), Guard::None, Services::default());
         let directory = Directory::open(directory::Parts {
+            place: dawn_registry::Place::Decentralized,
             store,
             members: members.clone(),
             mesh: mesh.clone(),

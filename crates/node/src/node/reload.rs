@@ -13,7 +13,7 @@ use crate::sync::lock;
 
 impl NodeState {
     /// Reads the configuration again: agents that are new, gone or different, who may use them and how much, and what the
-    /// gateway's endpoints show. Everything else needs a restart. Returns the agents that changed, and the sections that
+    /// gateway's endpoints show, and the mode. Everything else needs a restart. Returns the agents that changed, and the sections that
     /// need one.
     ///
     /// # Errors
@@ -30,6 +30,7 @@ impl NodeState {
                 None => server.withdraw(),
             }
         }
+        self.modes.configured(config.network.place()).await?;
         self.gateway.views().set(views);
         self.control.set(config.control.as_ref())?;
         let before = {

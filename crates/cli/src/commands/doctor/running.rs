@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Check, State};
 use crate::commands::listing;
-use crate::commands::status::Waiting;
+use crate::commands::status::{Mode, Waiting};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::words;
@@ -26,6 +26,7 @@ struct Status {
     doubts: Vec<String>,
     certificate: Option<Certificate>,
     listen: Vec<String>,
+    mode: Option<Mode>,
     envelopes: Option<Envelopes>,
     control: Option<Control>,
     #[serde(default)]
@@ -102,6 +103,23 @@ struct Agent {
     last_crash: Option<Timestamp>,
 }
 
+/// With whom the node talks, and whether it reaches the host that it needs.
+fn mode(mode: &Mode) -> Check {
+    let words = mode.words();
+    let Some(host) = mode.lost() else {
+        return Check::ok("mode", words);
+    };
+    let next = format!("start {host} with `dawn up`, or move the network with `dawn migrate`");
+    match mode.is_apart() {
+        true => Check::failed("mode", format!("{words}, which is away: nobody is reached"), next),
+        false => Check::warning(
+            "mode",
+            format!("{words}, which is away: centralized nodes are not reached"),
+            next,
+        ),
+    }
+}
+
 /// A request that is not waited for longer than [`PATIENCE`].
 async fn soon<T>(asked: impl Future<Output = Result<T, ClientError>>) -> Result<T, Failure> {
     let late = || ClientError::Broken(format!("no answer within {} s", PATIENCE.as_secs()).into());
@@ -127,6 +145,7 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
             membership(&status, Timestamp::now()),
             listening(&status.listen),
         ];
+        checks.extend(status.mode.as_ref().map(mode));
         if !status.doubts.is_empty() {
             checks.push(Check::warning(
                 "config",
