@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, audit, bridge, call, calls, config, control, doctor, down, events, find, init, invite, join, keys, leave,
-    migrate, netcheck, peers, registry, shell, status, up,
+    lock, migrate, netcheck, peers, registry, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -82,6 +82,7 @@ enum Command {
     Status,
     Peers(peers::PeersArgs),
     Keys(keys::KeysArgs),
+    Lock(lock::LockArgs),
     Ping(peers::PingArgs),
     Netcheck(netcheck::NetcheckArgs),
     Migrate(migrate::MigrateArgs),
@@ -147,6 +148,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Status => status::run(context),
         Command::Peers(args) => peers::run(context, args),
         Command::Keys(args) => keys::run(context, args),
+        Command::Lock(args) => lock::run(context, args),
         Command::Ping(args) => peers::ping(context, &args),
         Command::Netcheck(args) => netcheck::run(context, &args),
         Command::Migrate(args) => migrate::run(context, args),

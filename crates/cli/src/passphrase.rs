@@ -38,6 +38,11 @@ pub(crate) fn unlock() -> Result<Passphrase, Failure> {
     Ok(Passphrase::from(ask("Passphrase of the key: ")?))
 }
 
+/// A line that is not shown while it is typed.
+pub(crate) fn hidden(question: &str) -> Result<String, Failure> {
+    ask(question)
+}
+
 fn ask(question: &str) -> Result<String, Failure> {
     let none = || {
         Failure::new(

@@ -134,6 +134,9 @@ pub enum NodeError {
     /// A control plane did not do what was asked of it.
     #[error(transparent)]
     Control(#[from] crate::control::ControlError),
+    /// Something is not done with the network lock.
+    #[error(transparent)]
+    Lock(#[from] crate::lock::LockError),
     /// A certificate could not be issued.
     #[error("a certificate could not be issued: {0}")]
     Issue(#[from] dawn_identity::IssueError),
@@ -185,6 +188,7 @@ impl NodeError {
             Self::NoProgram(_) => "no_program",
             Self::Memory(_) => "memory",
             Self::Control(error) => error.code(),
+            Self::Lock(error) => error.code(),
             Self::Issue(_) => "issue",
         }
     }
@@ -246,6 +250,7 @@ impl NodeError {
                 what: "control plane", ..
             } => "dawn control join URL".to_owned(),
             Self::Control(error) => return error.next(),
+            Self::Lock(error) => return error.next().map(str::to_owned),
             Self::SharedKey(_) => "make one with `openssl rand -base64 32`, the same for both nodes".to_owned(),
             _ => return None,
         })

@@ -15,6 +15,7 @@ pub mod exchange;
 mod exposed;
 pub mod home;
 pub mod keyring;
+pub mod lock;
 pub mod lookup;
 pub mod mail;
 pub mod members;

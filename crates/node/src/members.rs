@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use crate::api::Events;
 use crate::config::Config;
 use crate::error::{NodeError, SELF};
+use crate::lock::NetworkLock;
 use crate::pins::Pins;
 use crate::store::{RequestRow, Store, Verdict};
 use crate::sync::lock;
@@ -118,6 +119,7 @@ struct Inner {
     own: Mutex<(CertificateChain, Membership)>,
     revocations: Mutex<Revocations>,
     pins: Pins,
+    network_lock: NetworkLock,
     /// The chains of the nodes that the registry tells of.
     heard: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     mesh: OnceLock<Mesh>,
@@ -195,6 +197,8 @@ impl Members {
             issuer: None,
         };
         let pins = Pins::load(store.clone(), events.clone()).await?;
+        let (own_key, network_key) = (key.clone(), root.clone());
+        let network_lock = NetworkLock::load(store.clone(), events.clone(), network, own_key, network_key).await?;
         let inner = Inner {
             store,
             network,
@@ -205,6 +209,7 @@ impl Members {
             own: Mutex::new((chain, membership)),
             revocations: Mutex::new(revocations),
             pins,
+            network_lock,
             heard: Mutex::default(),
             mesh: OnceLock::new(),
             renewer: OnceLock::new(),
@@ -259,6 +264,12 @@ impl Members {
         &self.0.pins
     }
 
+    /// The lock of the network.
+    #[must_use]
+    pub fn network_lock(&self) -> &NetworkLock {
+        &self.0.network_lock
+    }
+
     /// This node's own membership.
     #[must_use]
     pub fn own(&self) -> Membership {
@@ -295,6 +306,21 @@ impl Members {
         })
     }
 
+    /// Who issues certificates with these roles here. One that a lock key issued says by itself, wherever it is shown, that
+    /// the network lock admits its member: where that can be, the network key stays out of it.
+    fn issuer_of(&self, roles: Roles) -> Option<Authority> {
+        let network_lock = &self.0.network_lock;
+        let (chain, membership) = lock(&self.0.own).clone();
+        let may_admit = membership.roles.may_admit() && chain.issuer.is_none();
+        if !roles.needs_network_key() && may_admit && network_lock.is_on() && network_lock.holds_key() {
+            return Some(Authority::Delegated {
+                key: self.0.key.clone(),
+                chain: Box::new(chain),
+            });
+        }
+        self.authority()
+    }
+
     fn issue(
         &self,
         node: NodeId,
@@ -302,7 +328,7 @@ impl Members {
         roles: Roles,
         admitted_at: UnixTime,
     ) -> Result<CertificateChain, NodeError> {
-        let authority = self.authority().ok_or(NodeError::NotAllowed("admit members"))?;
+        let authority = self.issuer_of(roles).ok_or(NodeError::NotAllowed("admit members"))?;
         // The clock of who admitted it, or of who revoked it before, may be ahead of this one.
         let issued = now().max(admitted_at);
         let request = Request {
@@ -496,25 +522,41 @@ impl Members {
     /// # Errors
     /// The store failed.
     pub async fn known(&self) -> Result<Vec<Known>, NodeError> {
-        let mut known = vec![Known::from(&self.own())];
+        let certified = self.certified().await?;
+        let is_admitted = |membership: &&Membership| {
+            let admitted = self.0.network_lock.read(|lock| lock.admits(membership));
+            membership.node == self.0.node || admitted.is_ok()
+        };
+        Ok(certified.iter().filter(is_admitted).map(Known::from).collect())
+    }
+
+    /// The same, whomever the network lock admits.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn certified(&self) -> Result<Vec<Membership>, NodeError> {
+        let mut known = vec![self.own()];
         known.extend(self.mesh().into_iter().flat_map(|mesh| {
             let peers = mesh.peers().into_iter();
-            peers.map(|peer| Known::from(&peer.membership)).collect::<Vec<_>>()
+            peers.map(|peer| peer.membership).collect::<Vec<_>>()
         }));
         let heard: Vec<Vec<u8>> = lock(&self.0.heard).values().cloned().collect();
-        let heard = heard.iter().filter_map(|chain| self.membership(chain).ok());
-        known.extend(heard.map(|membership| Known::from(&membership)));
+        known.extend(heard.iter().filter_map(|chain| self.membership(chain).ok()));
         let now = now();
         for row in self.0.store.members().await? {
             let roles = Roles::from(row.role);
             let is_out = lock(&self.0.revocations).is_revoked(&row.node, roles, row.admitted);
             if !is_out && (now < row.expires + SKEW) {
-                known.push(Known {
+                known.push(Membership {
+                    network: self.0.network,
                     node: row.node,
                     name: row.name,
                     roles,
                     admitted_at: row.admitted,
+                    issued_at: row.admitted,
                     expires: row.expires,
+                    serial: Serial::from_bytes([0; 16]),
+                    issuer: Some(self.0.node),
                 });
             }
         }
@@ -526,8 +568,44 @@ impl Members {
     /// Whether this node is a member still, by what it knows.
     ///
     /// # Errors
-    /// Why it is not, in words: its certificate expired, say, or it was put out.
+    /// Why it is not, in words: its certificate expired, say, it was put out, or the network lock keeps it out.
     pub fn standing(&self) -> Result<(), String> {
+        self.certified_standing()?;
+        let (own, lock) = (self.own(), &self.0.network_lock);
+        if let Err(why) = lock.read(|lock| lock.admits(&own)) {
+            return Err(self.kept_out(&own, &why));
+        }
+        match lock.locked_out_by() {
+            Some(told) if lock.read(|lock| lock.genesis().is_none()) => {
+                let by = self
+                    .name_of(told.by)
+                    .map_or_else(|| told.by.to_string(), |name| name.to_string());
+                Err(format!(
+                    "the network lock keeps it out, says {by}; on a node with a lock key: dawn lock sign {}",
+                    own.node
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the network lock says of somebody whom it keeps out, and what to do.
+    fn kept_out(&self, membership: &Membership, why: &dawn_lock::Why) -> String {
+        const NAMED: usize = 3;
+        let keys = self.0.network_lock.keys();
+        let names = keys.iter().take(NAMED).map(|key| {
+            let name = self.name_of(*key);
+            name.map_or_else(|| key.to_string(), |name| name.to_string())
+        });
+        format!(
+            "the network lock keeps it out: {why}; ask {} to run `dawn lock sign {}`",
+            names.collect::<Vec<_>>().join(" or "),
+            membership.node
+        )
+    }
+
+    /// Whether its certificates make this node a member still.
+    fn certified_standing(&self) -> Result<(), String> {
         let (chain, _) = lock(&self.0.own).clone();
         match chain.verify(&self.0.network, now(), SKEW, &lock(&self.0.revocations)) {
             Ok(_) => Ok(()),
@@ -597,7 +675,7 @@ impl Members {
 
     /// Takes note of whether this node is a member still.
     fn look_at_standing(&self) {
-        let standing = self.standing();
+        let standing = self.certified_standing();
         let was_out = self.0.out.swap(standing.is_err(), Ordering::Relaxed);
         if let (Err(error), false) = (standing, was_out) {
             tracing::error!(%error, "this node is no member any more; `dawn leave` lets it join again with a new invite");
@@ -697,6 +775,8 @@ impl Members {
         let membership = self.membership(chain).map_err(|error| error.to_string())?;
         let pinned = self.0.pins.check(&membership);
         pinned.map_err(|violation| violation.to_string())?;
+        let admitted = self.0.network_lock.admits(&membership);
+        admitted.map_err(|why| self.kept_out(&membership, &why))?;
         Ok(membership)
     }
 
@@ -741,9 +821,15 @@ impl Gate for Members {
             let words = format!("the certificate is that of {}", membership.node);
             return Err(refuse("other_node", words, Bytes::new()));
         }
-        match self.0.pins.check(&membership) {
+        if let Err(violation) = self.0.pins.check(&membership) {
+            return Err(refuse("pinned", violation.to_string(), Bytes::new()));
+        }
+        match self.0.network_lock.admits(&membership) {
             Ok(()) => Ok(membership),
-            Err(violation) => Err(refuse("pinned", violation.to_string(), Bytes::new())),
+            Err(why) => {
+                let words = self.kept_out(&membership, &why);
+                Err(refuse("locked_out", words, self.0.network_lock.evidence()))
+            }
         }
     }
 
@@ -756,7 +842,7 @@ impl Gate for Members {
     }
 
     async fn refused(&self, by: NodeId, evidence: &[u8]) {
-        if evidence.is_empty() {
+        if evidence.is_empty() || self.0.network_lock.refused_by(by, evidence) {
             return;
         }
         // Of others than this node and who issued its certificate a refusal has nothing to tell.

@@ -337,6 +337,16 @@ impl NodeState {
                 "Orders of other nodes that were not obeyed",
                 self.migrations.refused(),
             ),
+            (
+                "lock_refused",
+                "Statements of the network lock that were not taken",
+                self.members.network_lock().refused(),
+            ),
+            (
+                "lock_kept_out",
+                "How often the network lock kept somebody out, or this node",
+                self.members.network_lock().counted(),
+            ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),
             (

@@ -35,6 +35,7 @@ use crate::exchange::{self, KEYS, KeyExchange};
 use crate::exposed::Exposed;
 use crate::home::{Home, HomeLock};
 use crate::keyring::Keyring;
+use crate::lock as network_lock;
 use crate::lookup::{self, KADEMLIA, Lookup, Seeking};
 use crate::mail::{MAIL, Mail};
 use crate::members::{ADMISSION, Members};
@@ -485,6 +486,7 @@ impl Node {
             events: events.clone(),
             home: home.clone(),
         });
+        charter.add(Arc::new(members.network_lock().clone()));
         let router = Router::new(
             mesh.clone(),
             host.clone(),
@@ -590,6 +592,9 @@ impl Node {
         let comparisons = state.mesh.accept(CHARTER, Audience::Members).map_err(taken)?;
         self.tasks.spawn(state.charter.clone().serve(comparisons));
         self.tasks.spawn(state.charter.clone().run(self.background.clone()));
+        let (members, charter) = (state.members.clone(), state.charter.clone());
+        self.tasks
+            .spawn(network_lock::follow(members, charter, self.background.clone()));
         let checks = state.mesh.accept(NETCHECK, Audience::Members).map_err(taken)?;
         self.tasks.spawn(netcheck::serve(state.mesh.clone(), checks));
         let orders = state.mesh.accept(MIGRATE, Audience::Members).map_err(taken)?;

@@ -234,6 +234,12 @@ impl Node {
         self
     }
 
+    /// The transport that it listens with.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
     /// Its home folder.
     #[must_use]
     pub fn home(&self) -> &Path {

@@ -21,6 +21,7 @@ pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod leave;
 mod listing;
+pub(crate) mod lock;
 mod login;
 pub(crate) mod migrate;
 pub(crate) mod netcheck;

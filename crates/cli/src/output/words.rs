@@ -94,6 +94,9 @@ pub(crate) const REJOIN: &str = "`dawn down`, `dawn leave`, then join with a new
 
 /// Says that this node is no member any more, why, and what to do.
 pub(crate) fn no_member(why: &str) -> String {
+    if why.starts_with("the network lock") {
+        return format!("This node is kept out of its network: {}.", one_line(why));
+    }
     format!(
         "This node is no member of its network any more: {}; {REJOIN}.",
         one_line(why)

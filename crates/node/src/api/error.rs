@@ -120,9 +120,9 @@ pub(super) async fn unknown_route(uri: Uri) -> ApiError {
 impl From<crate::error::NodeError> for ApiError {
     fn from(error: crate::error::NodeError) -> Self {
         use crate::error::NodeError;
+        use crate::lock::LockError;
         let status = match &error {
             NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
-            NodeError::NotFound { .. } => StatusCode::NOT_FOUND,
             NodeError::Control(_) => StatusCode::BAD_GATEWAY,
             NodeError::Exists { .. }
             | NodeError::SeveralRequests(_)
@@ -132,6 +132,10 @@ impl From<crate::error::NodeError> for ApiError {
             | NodeError::NoProgram(_)
             | NodeError::SharedKey(_)
             | NodeError::MigrationNeedsHost(_) => StatusCode::BAD_REQUEST,
+            NodeError::NotFound { .. } | NodeError::Lock(LockError::NoProposal(_)) => StatusCode::NOT_FOUND,
+            NodeError::Lock(LockError::NoNetworkKey | LockError::NoKey) => StatusCode::FORBIDDEN,
+            NodeError::Lock(LockError::None | LockError::Exists | LockError::Refused(_)) => StatusCode::CONFLICT,
+            NodeError::Lock(_) => StatusCode::BAD_REQUEST,
             _ => return Self::internal(&error),
         };
         let mut answer = Self::new(status, error.code(), error.to_string());

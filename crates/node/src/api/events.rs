@@ -20,7 +20,7 @@ pub struct NodeEvent {
     /// `join.admitted`, `member.revoked`, `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
     /// `key.failed`, `key.forgotten`, `pin.violated`, `charter.refused`, `control.joined`, `control.left`, `control.up`,
     /// `control.away`, `control.refused`, `control.authorised`, `control.waiting`, `control.relays`, `mode.changed`,
-    /// `migration.changed`.
+    /// `migration.changed`, `lock.changed`, `lock.forked`, `lock.refused`, `lock.kept_out`, `lock.locked_out`.
     pub name: &'static str,
     /// The object concerned.
     pub data: serde_json::Value,

@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod invites;
 mod keys;
+mod lock;
 mod login;
 mod migration;
 mod netcheck;
@@ -73,6 +74,13 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/keys/{target}/approve", post(keys::approve))
         .route("/api/keys/{target}/deny", post(keys::deny))
         .route("/api/keys/{target}/pin", post(keys::pin).delete(keys::unpin))
+        .route("/api/lock", get(lock::status).post(lock::begin))
+        .route("/api/lock/log", get(lock::log))
+        .route("/api/lock/members", get(lock::members))
+        .route("/api/lock/sign", post(lock::sign))
+        .route("/api/lock/changes", post(lock::change))
+        .route("/api/lock/proposals/{id}/approve", post(lock::approve))
+        .route("/api/lock/recover", post(lock::recover))
         .route("/api/registry", get(registry::dump))
         .route("/api/registry/log", get(registry::log))
         .route("/api/registry/diff", get(registry::diff))

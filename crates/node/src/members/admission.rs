@@ -206,6 +206,7 @@ impl Members {
             expires: chain.leaf.claims().expires,
             admitted: at,
         };
+        self.stand_for(&chain).await;
         let words = verified.words.to_string();
         let join = (redemption == Redemption::New).then(|| (words.as_str(), now()));
         self.0.store.add_member(&member, join).await?;
@@ -217,6 +218,24 @@ impl Members {
         Ok(AdmissionMessage::Admitted(Box::new(
             self.admitted_message(chain).await?,
         )))
+    }
+
+    /// Signs for whom it has admitted, where this node has a lock key; where it has none, somebody else has to.
+    async fn stand_for(&self, chain: &CertificateChain) {
+        let network_lock = self.network_lock();
+        if !network_lock.is_on() {
+            return;
+        }
+        let Ok(membership) = self.membership(&chain.encode()) else {
+            return;
+        };
+        if network_lock.holds_key() {
+            if let Err(error) = network_lock.sign(&[membership]).await {
+                tracing::error!(%error, "who was admitted could not be signed for; the network lock keeps it out");
+            }
+        } else if network_lock.admits(&membership).is_err() {
+            tracing::warn!(name = %membership.name, "this node has no lock key: the newcomer is kept out until one signs for it");
+        }
     }
 
     /// A use of the invite. It admits once: a node that comes again, because the answer was lost say, gets a certificate

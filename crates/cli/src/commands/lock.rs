@@ -1,0 +1,304 @@
+//! `dawn lock`: which keys may admit members, whoever holds the network key.
+
+mod begin;
+mod change;
+mod show;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use dawn_node::client::segment;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::{FAINT, GOOD, STRONG, styled, words};
+
+/// The network lock: which keys may admit members, whoever holds the network key
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dawn lock init --key lab --key desk --quorum 2   begin it, on the owner's node; signs for all members\n  dawn lock status                                 keys, who waits, what is proposed\n  dawn lock sign phone                             let a node in that waits\n  dawn lock add NODE                               propose one more key\n  dawn lock approve ID                             vote for a proposal, on another node with a key\n  dawn lock recover --key THIS --secret-file FILE  begin anew when keys are lost or stolen"
+)]
+pub(crate) struct LockArgs {
+    #[command(subcommand)]
+    command: Option<LockCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LockCommand {
+    /// Begin the lock, on the node that holds the network key; this node's key is a lock key, too
+    Init(InitArgs),
+    /// Keys, quorum, who is kept out and waits, what is proposed
+    Status,
+    /// Sign for a node that waits, or for an admin and whomever it admits
+    Sign {
+        /// The node's name or id
+        node: String,
+        /// Sign for whomever this admin admits, not for itself
+        #[arg(long)]
+        issuer: bool,
+    },
+    /// Propose that the key of a node becomes a lock key
+    Add {
+        /// The node's name or id
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Propose that a key is a lock key no more
+    Remove {
+        /// The node's name or id
+        #[arg(value_name = "KEY")]
+        key: String,
+        #[command(flatten)]
+        signing: SigningArgs,
+    },
+    /// Propose that a key takes the place of another
+    Rotate {
+        /// The key that goes
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// The key that comes
+        #[arg(value_name = "NEW-KEY")]
+        to: String,
+        #[command(flatten)]
+        signing: SigningArgs,
+    },
+    /// Propose how many keys have to agree on a change
+    Quorum {
+        /// How many
+        #[arg(value_name = "N")]
+        quorum: u8,
+    },
+    /// Changes that lack votes
+    Proposals,
+    /// Vote for a proposal with this node's key
+    Approve {
+        /// The proposal's id, or how it begins
+        id: String,
+    },
+    /// Begin the lock anew with a recovery secret, whatever the lock keys say
+    Recover(RecoverArgs),
+    /// Every change, and who signed it
+    Log,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// A node whose key is a lock key, besides this one; any number
+    #[arg(long = "key", value_name = "NODE")]
+    keys: Vec<String>,
+    #[command(flatten)]
+    terms: TermsArgs,
+}
+
+#[derive(Debug, Args)]
+struct TermsArgs {
+    /// How many lock keys have to agree on a change [default: more than half]
+    #[arg(long, value_name = "N")]
+    quorum: Option<u8>,
+    /// How many recovery secrets are made
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    secrets: usize,
+    /// Sign for this member alone, and others so named; without it for all
+    #[arg(long = "sign", value_name = "NODE", conflicts_with = "sign_none")]
+    sign: Vec<String>,
+    /// Sign for nobody
+    #[arg(long)]
+    sign_none: bool,
+    /// Do it without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct SigningArgs {
+    /// Sign for this member, whom nobody else stands for then; any number
+    #[arg(long = "sign", value_name = "NODE")]
+    sign: Vec<String>,
+    /// Sign for all members whom nobody else stands for then: not when the key may have been stolen
+    #[arg(long, conflicts_with = "sign")]
+    sign_all: bool,
+}
+
+#[derive(Debug, Args)]
+struct RecoverArgs {
+    /// A node whose key is a lock key then; any number
+    #[arg(long = "key", value_name = "NODE", required_unless_present = "off")]
+    keys: Vec<String>,
+    /// Switch the lock off: whoever has a valid certificate is a member
+    #[arg(long, conflicts_with = "keys")]
+    off: bool,
+    /// The file with recovery secrets, one a line; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    terms: TermsArgs,
+}
+
+pub(crate) fn run(context: &Context, args: LockArgs) -> Result<(), Failure> {
+    match args.command {
+        None | Some(LockCommand::Status) => show::status(context),
+        Some(LockCommand::Init(args)) => begin::init(context, args),
+        Some(LockCommand::Sign { node, issuer }) => sign(context, &node, issuer),
+        Some(LockCommand::Add { key }) => change::propose(context, &json!({ "verb": "add", "key": key })),
+        Some(LockCommand::Remove { key, signing }) => {
+            change::without(context, json!({ "verb": "remove", "key": key }), &key, signing)
+        }
+        Some(LockCommand::Rotate { key, to, signing }) => change::without(
+            context,
+            json!({ "verb": "rotate", "key": key, "to": to }),
+            &key,
+            signing,
+        ),
+        Some(LockCommand::Quorum { quorum }) => {
+            change::propose(context, &json!({ "verb": "quorum", "quorum": quorum }))
+        }
+        Some(LockCommand::Proposals) => show::proposals(context),
+        Some(LockCommand::Approve { id }) => change::approve(context, &id),
+        Some(LockCommand::Recover(args)) => begin::recover(context, args),
+        Some(LockCommand::Log) => show::log(context),
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+    name: Option<String>,
+    #[serde(default)]
+    this: bool,
+}
+
+impl Named {
+    fn shown(&self) -> String {
+        let name = words::clean(self.name.as_ref().unwrap_or(&self.id)).into_owned();
+        if self.this { format!("{name} (this node)") } else { name }
+    }
+}
+
+#[derive(Deserialize)]
+struct Change {
+    verb: String,
+    key: Option<Named>,
+    to: Option<Named>,
+    quorum: Option<u8>,
+}
+
+impl Change {
+    fn shown(&self) -> String {
+        let named = |node: &Option<Named>| node.as_ref().map(Named::shown).unwrap_or_default();
+        match (self.verb.as_str(), self.quorum) {
+            ("rotate", _) => format!("rotate {} to {}", named(&self.key), named(&self.to)),
+            ("quorum", Some(quorum)) => format!("quorum {quorum}"),
+            (verb, _) => format!("{} {}", words::clean(verb), named(&self.key)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Vote {
+    key: Named,
+}
+
+#[derive(Deserialize)]
+struct Proposal {
+    id: String,
+    change: Change,
+    votes: Vec<Vote>,
+    needed: u8,
+}
+
+impl Proposal {
+    fn voters(&self) -> String {
+        let voters: Vec<String> = self.votes.iter().map(|vote| vote.key.shown()).collect();
+        words::list(&voters)
+    }
+
+    /// As much of the id as is typed.
+    fn short(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+}
+
+#[derive(Deserialize)]
+struct Member {
+    id: String,
+    name: String,
+    roles: Vec<String>,
+    #[serde(default)]
+    admitted_now: bool,
+    #[serde(default)]
+    admitted_then: bool,
+}
+
+impl Member {
+    fn line(&self) -> String {
+        let roles = words::clean(&self.roles.join(",")).into_owned();
+        format!(
+            "  {}  {}  {}",
+            styled(STRONG, words::clean(&self.name)),
+            roles,
+            styled(FAINT, words::clean(&self.id))
+        )
+    }
+}
+
+#[derive(Deserialize)]
+struct Members {
+    members: Vec<Member>,
+}
+
+/// Every member, and whether the lock would still admit it without a key.
+fn members(context: &Context, without: Option<&str>) -> Result<Vec<Member>, Failure> {
+    let client = context.client()?;
+    let path = match without {
+        Some(key) => format!("/api/lock/members?without={}", segment(key)),
+        None => "/api/lock/members".to_owned(),
+    };
+    let listed: Members = context.wait(async { Ok(client.get(&path).await?) })?;
+    Ok(listed.members)
+}
+
+fn post(context: &Context, path: &str, body: &Value) -> Result<Box<RawValue>, Failure> {
+    let client = context.client()?;
+    context.wait(async { Ok(client.post(path, body).await?) })
+}
+
+/// Whether the person at the terminal says yes; no where there is none.
+fn agreed(context: &Context, question: &str) -> Result<bool, Failure> {
+    if context.out.json || !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let failed = |error: std::io::Error| Failure::io("the answer could not be read", &error);
+    let mut terminal = std::io::stderr();
+    terminal
+        .write_all(format!("{question} [y/N] ").as_bytes())
+        .and_then(|()| terminal.flush())
+        .map_err(failed)?;
+    let mut answer = String::new();
+    let _read = std::io::stdin().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn not_agreed() -> Failure {
+    Failure::new(Exit::Failed, "not_agreed", "nothing was changed").next("add --yes to do it without being asked")
+}
+
+fn sign(context: &Context, node: &str, issuer: bool) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Signed {
+        node: Member,
+    }
+    let signed = post(context, "/api/lock/sign", &json!({ "node": node, "issuer": issuer }))?;
+    let out = context.out;
+    out.answer(&signed, |Signed { node }: Signed| {
+        let name = styled(STRONG, words::clean(&node.name));
+        out.line(if issuer {
+            format!("{} whomever {name} admits is let in", styled(GOOD, "✓"))
+        } else {
+            format!("{} {name} is let in", styled(GOOD, "✓"))
+        })
+    })
+}
