@@ -124,6 +124,30 @@ impl Lab {
         }
     }
 
+    /// Waits until all cables carry: a device that has just come up may drop everything for a second.
+    ///
+    /// # Panics
+    /// Where one does not, within a minute.
+    pub fn settle(&self) {
+        let is_settling = |space: &String| {
+            let listed = Command::new("ip").args(["-n", space, "-br", "link"]).output();
+            let listed = listed.map(|output| output.stdout).unwrap_or_default();
+            let listed = String::from_utf8_lossy(&listed).into_owned();
+            listed.lines().any(|line| {
+                line.contains("LOWER_UP")
+                    && line
+                        .split_whitespace()
+                        .nth(1)
+                        .is_some_and(|state| state.ends_with("DOWN"))
+            })
+        };
+        let begun = std::time::Instant::now();
+        while self.spaces.iter().any(is_settling) {
+            assert!(begun.elapsed() < crate::PATIENCE, "the cables of {} carry", self.prefix);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// Runs something on a thread inside a namespace: sockets that it opens stay there.
     ///
     /// # Panics

@@ -114,8 +114,9 @@ impl Internet {
         };
         for (name, kind) in sites {
             internet.lab.add(name).expect("a namespace");
-            internet.settle(name, *kind);
+            internet.build(name, *kind);
         }
+        internet.lab.settle();
         Some(internet)
     }
 
@@ -139,6 +140,7 @@ impl Internet {
         self.device(name, "up");
         let default = ["route", "add", "default", "via", &self.site(name).gateway];
         self.lab.ip(name, &default).expect("a route");
+        self.lab.settle();
     }
 
     fn device(&self, name: &str, state: &str) {
@@ -152,11 +154,12 @@ impl Internet {
         let gone = ["link", "del", self.site(name).device.as_str()].map(str::to_owned);
         let gone: Vec<_> = gone.iter().map(String::as_str).collect();
         self.lab.ip(name, &gone).expect("a device");
-        self.settle(name, kind);
+        self.build(name, kind);
+        self.lab.settle();
     }
 
     /// Builds a site around a host.
-    fn settle(&mut self, name: &str, kind: Kind) {
+    fn build(&mut self, name: &str, kind: Kind) {
         self.built += 1;
         let number = self.built;
         let router = format!("r{number}");
