@@ -23,11 +23,11 @@ async fn is_back(pair: &Pair, what: &str, since: Instant) {
     })
     .await;
     let answered = since.elapsed();
-    pair.has_best_way().await;
+    let way = pair.has_good_way(None).await;
     println!(
         "{what}: answered after {:.2} s ({failed} tries failed), {} after {:.2} s",
         answered.as_secs_f64(),
-        pair.best(),
+        way.route,
         since.elapsed().as_secs_f64()
     );
 }

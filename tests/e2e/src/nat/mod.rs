@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use kind::{Filtering, Kind, Mapping, pairs};
 use middle::Middle;
-pub use pair::{Pair, Way, best};
+pub use pair::{Pair, Way, ways};
 use translator::{Behaviour, Ports, Translator};
 
 use crate::lab::{End, Lab};

@@ -11,7 +11,7 @@ const LISTEN: [&str; 2] = ["/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0"];
 /// How a node reaches another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
-    /// `direct`, `forwarded`, or `none`.
+    /// `direct`, `punched`, `relayed`, `forwarded`, or `none`.
     pub route: String,
     /// The first member in between.
     pub via: Option<String>,
@@ -30,14 +30,14 @@ impl Way {
     }
 }
 
-/// The best way there is for a pair of kinds.
+/// The ways that are good enough for a pair of kinds, best first.
 #[must_use]
-pub fn best(a: Kind, b: Kind) -> &'static str {
+pub fn ways(a: Kind, b: Kind) -> &'static [&'static str] {
     // Who is reachable from everywhere is dialled.
     if a == Kind::Open || b == Kind::Open {
-        "direct"
+        &["direct"]
     } else {
-        "forwarded"
+        &["direct", "punched", "relayed", "forwarded"]
     }
 }
 
@@ -100,10 +100,10 @@ impl Pair {
         Some(pair)
     }
 
-    /// The best way there is for the two.
+    /// The ways that are good enough for the two.
     #[must_use]
-    pub fn best(&self) -> &'static str {
-        best(self.a_kind, self.b_kind)
+    pub fn ways(&self) -> &'static [&'static str] {
+        ways(self.a_kind, self.b_kind)
     }
 
     /// How a reaches b.
@@ -111,10 +111,18 @@ impl Pair {
         Way::of(&self.a.peer("b").await)
     }
 
-    /// Waits until a reaches b the best way.
-    pub async fn has_best_way(&self) {
-        let what = format!("{:?} reaches {:?}: {}", self.a_kind, self.b_kind, self.best());
-        eventually(&what, async || self.way().await.route == self.best()).await;
+    /// Waits until a reaches b a way that is good enough, and over others than `dead`.
+    pub async fn has_good_way(&self, dead: Option<&str>) -> Way {
+        let what = format!("{:?} reaches {:?}: {:?}", self.a_kind, self.b_kind, self.ways());
+        let mut found = None;
+        eventually(&what, async || {
+            let way = self.way().await;
+            let is_good = self.ways().contains(&way.route.as_str()) && (dead.is_none() || way.via.as_deref() != dead);
+            found = is_good.then_some(way);
+            is_good
+        })
+        .await;
+        found.expect("found above")
     }
 
     /// Waits until one of the two is connected with both in between.
