@@ -46,6 +46,8 @@ pub struct MeshLimits {
     pub drain_quiet: Duration,
     /// The same, whatever moves on them.
     pub drain_most: Duration,
+    /// Tries to punch a hole, begun here or by peers, within a minute.
+    pub punches_per_minute: usize,
 }
 
 impl Default for MeshLimits {
@@ -69,6 +71,7 @@ impl Default for MeshLimits {
             idle: Duration::from_secs(60),
             drain_quiet: Duration::from_secs(30),
             drain_most: Duration::from_secs(3600),
+            punches_per_minute: 30,
         }
     }
 }
@@ -82,6 +85,12 @@ pub struct MeshConfig {
     pub listen: Vec<String>,
     /// Whether to find and be found on the local network.
     pub mdns: bool,
+    /// STUN servers beside the members, as `host:port`.
+    pub stun: Vec<String>,
+    /// Whether the gateway of this network is asked to map the ports that are listened on.
+    pub port_mapping: bool,
+    /// Whether holes are punched to members that are reached through others only.
+    pub punching: bool,
     /// Limits in force.
     pub limits: MeshLimits,
     /// Between tries to reach a node that is to be kept.
@@ -100,6 +109,9 @@ impl MeshConfig {
             seed: Zeroizing::new(seed),
             listen: Vec::new(),
             mdns: false,
+            stun: Vec::new(),
+            port_mapping: false,
+            punching: true,
             limits: MeshLimits::default(),
             backoff: Backoff::default(),
             ping: Duration::from_secs(3),

@@ -16,9 +16,11 @@ use crate::config::{MeshConfig, MeshLimits};
 use crate::error::{AcceptError, OpenError, StartError};
 use crate::forward::{Forward, Forwarding, Tunnel};
 use crate::memory;
+use crate::nat::{Nat, PortMapping};
 use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Transport};
 use crate::per_node::PerNode;
 use crate::pubsub::{self, PUBSUB, Published};
+use crate::punch::PunchOutcome;
 use crate::stream::MeshStream;
 use crate::swarm::{self, Connection};
 
@@ -622,6 +624,62 @@ impl Mesh {
             Backend::Swarm(control) => control.addresses(),
             Backend::Memory(_) => vec![format!("/memory/{}", self.shared.local)],
         }
+    }
+
+    /// Addresses beside those at which this node is reached from far away: what its gateway maps.
+    #[must_use]
+    pub fn external_addresses(&self) -> Vec<String> {
+        match &self.backend {
+            Backend::Swarm(control) => control.external_addresses(),
+            Backend::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// Ports that the gateway of this network maps.
+    #[must_use]
+    pub fn port_mappings(&self) -> Vec<PortMapping> {
+        match &self.backend {
+            Backend::Swarm(control) => control.keeper.mappings(),
+            Backend::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// What is known of what is between this node and others.
+    #[must_use]
+    pub fn nat(&self) -> Nat {
+        match &self.backend {
+            Backend::Swarm(control) => control.watch.nat(),
+            Backend::Memory(_) => Nat::default(),
+        }
+    }
+
+    /// What became of the last try to punch a hole to a node, if there was one.
+    #[must_use]
+    pub fn punched(&self, node: NodeId) -> Option<PunchOutcome> {
+        match &self.backend {
+            Backend::Swarm(control) => control.puncher.outcome(node),
+            Backend::Memory(_) => None,
+        }
+    }
+
+    /// Members that are reached through others only.
+    pub(crate) fn indirect(&self) -> Vec<NodeId> {
+        let Backend::Swarm(control) = &self.backend else {
+            return Vec::new();
+        };
+        let mut nodes = control.connections.only_relayed();
+        nodes.retain(|node| self.shared.peer(*node).is_some());
+        let others = self.forward().map(Forward::reached).unwrap_or_default();
+        nodes.extend(
+            others
+                .into_iter()
+                .filter(|node| !control.connections.is_connected(*node)),
+        );
+        nodes.sort_unstable();
+        nodes.dedup();
+        // With who is apart, or where this node is, there is to be no connection.
+        nodes.retain(|node| self.shared.apart.way(*node).is_none());
+        nodes
     }
 
     /// Where a node can be dialled when it is wanted, in the place of what was said before.

@@ -184,6 +184,14 @@ pub struct Counters {
     pub tunnels: AtomicU64,
     /// Times that a tunnel went on over another path.
     pub resumed: AtomicU64,
+    /// Holes through NATs that became connections.
+    pub punched: AtomicU64,
+    /// Tries to punch a hole that found no way.
+    pub failed_punches: AtomicU64,
+    /// Holes that were not tried, since nothing could come of it.
+    pub hopeless_punches: AtomicU64,
+    /// Holes that peers wanted while too many were under way.
+    pub refused_punches: AtomicU64,
     /// Carriers for other members.
     pub carriers: AtomicU64,
     /// Carriers refused: for their route, a limit, or what is not signed.

@@ -220,6 +220,11 @@ impl Forward {
         lock(&self.tunnels).values().cloned().collect()
     }
 
+    /// Nodes that tunnels lead to.
+    pub(crate) fn reached(&self) -> Vec<NodeId> {
+        lock(&self.tunnels).values().map(Tunnel::node).collect()
+    }
+
     fn tunnel_of(&self, session: SessionId) -> Option<Tunnel> {
         lock(&self.tunnels).get(&session).cloned()
     }

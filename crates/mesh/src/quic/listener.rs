@@ -17,6 +17,7 @@ use super::address::is_same_family;
 use super::error::Error;
 use super::settings::Configs;
 use super::socket::Socket;
+use crate::nat::sockets::Sockets;
 
 /// What happens on a listener.
 pub(super) enum Event {
@@ -55,10 +56,16 @@ fn accept(endpoint: &quinn::Endpoint) -> BoxFuture<'static, Option<quinn::Incomi
 
 impl Listener {
     /// Binds an address and listens.
-    pub(super) fn new(id: ListenerId, address: SocketAddr, configs: &Configs) -> Result<Self, Error> {
-        let socket = Socket::bind(address)?;
+    pub(super) fn new(
+        id: ListenerId,
+        address: SocketAddr,
+        configs: &Configs,
+        sockets: &Sockets,
+    ) -> Result<Self, Error> {
+        let socket = Socket::bind(address, sockets.hook(0))?;
         let endpoint = endpoint(&socket, configs, true)?;
         let local = endpoint.local_addr()?;
+        sockets.listens(local, &socket);
         let mut events = VecDeque::new();
         let mut reached = HashSet::new();
         let watcher = if local.ip().is_unspecified() {

@@ -31,4 +31,15 @@ mod tls;
 mod transport;
 
 pub(crate) use settings::Settings;
+pub(crate) use socket::Socket;
 pub(crate) use transport::Transport;
+
+/// The socket address of a multiaddress of QUIC.
+pub(crate) fn socket_address(address: &libp2p::Multiaddr) -> Option<std::net::SocketAddr> {
+    address::parse(address).map(|(socket, _)| socket)
+}
+
+/// The multiaddress of QUIC at a socket address.
+pub(crate) fn multiaddr(socket: std::net::SocketAddr) -> libp2p::Multiaddr {
+    address::multiaddr(socket)
+}

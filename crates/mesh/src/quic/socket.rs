@@ -2,6 +2,8 @@
 //!
 //! As `quinn`'s own, but for its appetite: `quinn` reads up to 32 batches of datagrams at once, each of as many as the
 //! system joins, and what it has read into once stays resident. Here it reads a few at once.
+//!
+//! Messages of STUN come to it too (RFC 9443): they are taken out before QUIC sees what was read.
 
 use std::fmt;
 use std::future::Future;
@@ -17,6 +19,8 @@ use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
 
 use super::route;
+use crate::nat::sockets::Hook;
+use crate::nat::stun;
 
 /// What the system may join into one read, bytes: no IP packet is longer.
 const JOINED: usize = u16::MAX as usize;
@@ -31,14 +35,16 @@ const FAILURES: usize = 16;
 
 /// A bound UDP socket.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
+    /// What takes the messages of STUN.
+    stun: Hook,
 }
 
 impl Socket {
     /// Binds an address; one of IPv6 takes IPv6 only.
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Arc<Self>> {
+    pub(crate) fn bind(address: SocketAddr, stun: Hook) -> io::Result<Arc<Self>> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -51,13 +57,49 @@ impl Socket {
         Ok(Arc::new(Self {
             state: UdpSocketState::new((&socket).into())?,
             io: tokio::net::UdpSocket::from_std(socket)?,
+            stun,
         }))
     }
 
     /// Sends one datagram past the endpoint.
-    pub(super) async fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+    pub(crate) async fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         self.io.send_to(bytes, to).await?;
         Ok(())
+    }
+
+    /// Reads messages of STUN as long as no endpoint reads this socket.
+    pub(crate) async fn attend(&self) -> io::Result<()> {
+        let mut buffer = [0; stun::LONGEST];
+        loop {
+            let (length, from) = self.io.recv_from(&mut buffer).await?;
+            self.take_stun(&buffer[..length], from);
+        }
+    }
+
+    /// Takes a datagram if it is of STUN.
+    fn take_stun(&self, datagram: &[u8], from: SocketAddr) -> bool {
+        let is_stun = stun::is_stun(datagram);
+        if is_stun && let Some(answer) = self.stun.take(from, datagram) {
+            // An answer that the system does not take now is as one that was lost.
+            let _ = self.io.try_send_to(&answer, from);
+        }
+        is_stun
+    }
+
+    /// Takes the messages of STUN out of what was read.
+    fn sift(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        let (mut at, mut kept) = (0, 0);
+        while at < meta.len {
+            let end = (at + meta.stride.max(1)).min(meta.len);
+            if !self.take_stun(&buffer[at..end], meta.addr) {
+                if kept < at {
+                    buffer.copy_within(at..end, kept);
+                }
+                kept += end - at;
+            }
+            at = end;
+        }
+        meta.len = kept;
     }
 
     fn give(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -110,7 +152,13 @@ impl AsyncUdpSocket for Socket {
                     failures += 1;
                     tracing::debug!(%error, "a read of the UDP socket");
                 }
-                read => return Poll::Ready(read),
+                Ok(read) => {
+                    for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(read) {
+                        self.sift(buffer, meta);
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -24,6 +24,7 @@ use super::listener::{self, Event, Listener};
 use super::settings::{Configs, Settings};
 use super::socket::Socket;
 use super::tls::{Identity, Tls};
+use crate::nat::sockets::Sockets;
 
 /// QUIC with a node's identity.
 pub(crate) struct Transport {
@@ -33,22 +34,25 @@ pub(crate) struct Transport {
     dialers: [Option<quinn::Endpoint>; 2],
     /// Who waits for a connection from an address that a hole is punched to.
     punches: HashMap<SocketAddr, oneshot::Sender<Handshake>>,
+    /// All sockets that are listened on, and some to dial from.
+    sockets: Sockets,
     waker: Option<Waker>,
 }
 
 impl Transport {
     /// A transport of the node with this key.
-    pub(crate) fn new(keypair: &Keypair, settings: Settings) -> Result<Self, SetupError> {
-        Self::with(keypair, Tls::new(keypair)?, settings)
+    pub(crate) fn new(keypair: &Keypair, settings: Settings, sockets: Sockets) -> Result<Self, SetupError> {
+        Self::with(keypair, Tls::new(keypair)?, settings, sockets)
     }
 
     /// The same with TLS made by somebody else.
-    pub(super) fn with(keypair: &Keypair, tls: Tls, settings: Settings) -> Result<Self, SetupError> {
+    pub(super) fn with(keypair: &Keypair, tls: Tls, settings: Settings, sockets: Sockets) -> Result<Self, SetupError> {
         Ok(Self {
             configs: Configs::new(keypair, tls, settings)?,
             listeners: SelectAll::new(),
             dialers: [None, None],
             punches: HashMap::new(),
+            sockets,
             waker: None,
         })
     }
@@ -63,13 +67,22 @@ impl Transport {
 
     /// The endpoint to dial a peer from.
     fn endpoint_to(&mut self, to: SocketAddr, port: PortUse) -> Result<quinn::Endpoint, Error> {
+        let sockets = self.sockets.clone();
         let own = |configs: &Configs| -> Result<quinn::Endpoint, Error> {
             let any: SocketAddr = match to {
                 SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
                 SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
             };
-            Ok(listener::endpoint(&Socket::bind(any)?, configs, false)?)
+            Ok(listener::endpoint(
+                &Socket::bind(any, sockets.hook(0))?,
+                configs,
+                false,
+            )?)
         };
+        // One that a hole was punched from is used for just that.
+        if let Some(socket) = self.sockets.kept_for(to) {
+            return Ok(listener::endpoint(&socket, &self.configs, false)?);
+        }
         if port == PortUse::New {
             return own(&self.configs);
         }
@@ -147,7 +160,8 @@ impl libp2p::core::Transport for Transport {
         let Some((address, _)) = address::parse(&multiaddr) else {
             return Err(TransportError::MultiaddrNotSupported(multiaddr));
         };
-        self.listeners.push(Listener::new(id, address, &self.configs)?);
+        self.listeners
+            .push(Listener::new(id, address, &self.configs, &self.sockets)?);
         // From now on peers are dialled from here; the other endpoint ends with its last connection.
         self.dialers[usize::from(address.is_ipv6())] = None;
         self.wake();

@@ -1,11 +1,16 @@
 //! Addresses: what they say of the way to a peer, and in which order they are tried.
 
+use std::net::{IpAddr, SocketAddr};
+
 use dawn_identity::NodeId;
 use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol as Part;
 use libp2p::{Multiaddr, PeerId};
 
+use crate::nat::mapping::Protocol as Mapped;
+use crate::nat::sockets::Sockets;
 use crate::peer::{Route, Transport};
+use crate::quic;
 
 /// Addresses of one node that are tried: a record cannot make others knock at every door.
 pub(super) const ADDRESSES: usize = 16;
@@ -58,17 +63,45 @@ pub(super) fn is_circuit(address: &Multiaddr) -> bool {
 }
 
 /// Where the other end of a connection is, and how it is reached.
-pub(super) fn way(endpoint: &ConnectedPoint) -> (Multiaddr, Route) {
+pub(super) fn way(endpoint: &ConnectedPoint, sockets: &Sockets) -> (Multiaddr, Route) {
     let address = match endpoint {
         // The address of the peer itself says nothing then.
         ConnectedPoint::Listener { local_addr, .. } if is_circuit(local_addr) => local_addr,
         _ => endpoint.get_remote_address(),
     };
+    let leads_through_hole = || quic::socket_address(address).is_some_and(|at| sockets.is_open(at));
     let route = match relay_of(address).and_then(node_id) {
         Some(relay) => Route::Relayed { relay },
+        None if leads_through_hole() => Route::Punched,
         None => Route::Direct,
     };
     (address.clone(), route)
+}
+
+/// The address and the port of a multiaddress, and of which protocol the port is.
+pub(super) fn ip_and_port(address: &Multiaddr) -> Option<(IpAddr, u16, Mapped)> {
+    let mut parts = address.iter();
+    let ip = match parts.next()? {
+        Part::Ip4(ip) => ip.into(),
+        Part::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Part::Udp(port) => Some((ip, port, Mapped::Udp)),
+        Part::Tcp(port) => Some((ip, port, Mapped::Tcp)),
+        _ => None,
+    }
+}
+
+/// The same address at another place.
+pub(super) fn moved(address: &Multiaddr, to: SocketAddr) -> Multiaddr {
+    let parts = address.iter().map(|part| match part {
+        Part::Ip4(_) | Part::Ip6(_) => Part::from(to.ip()),
+        Part::Udp(_) => Part::Udp(to.port()),
+        Part::Tcp(_) => Part::Tcp(to.port()),
+        part => part,
+    });
+    parts.collect()
 }
 
 /// QUIC first, then TCP, then WebSocket.
@@ -119,15 +152,37 @@ mod tests {
             local_addr,
             send_back_addr: format!("/p2p/{target}").parse().unwrap(),
         };
-        let (_, route) = way(&listener(
-            format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit").parse().unwrap(),
-        ));
+        let sockets = Sockets::default();
+        let circuit = listener(format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit").parse().unwrap());
+        let (_, route) = way(&circuit, &sockets);
         assert_eq!(
             route,
             Route::Relayed {
                 relay: node_id(relay).unwrap()
             }
         );
-        assert_eq!(way(&listener("/ip4/192.0.2.2/tcp/1".parse().unwrap())).1, Route::Direct);
+        assert_eq!(
+            way(&listener("/ip4/192.0.2.2/tcp/1".parse().unwrap()), &sockets).1,
+            Route::Direct
+        );
+        let dialled = ConnectedPoint::Dialer {
+            address: "/ip4/192.0.2.2/udp/5/quic-v1".parse().unwrap(),
+            role_override: libp2p::core::Endpoint::Dialer,
+            port_use: libp2p::core::transport::PortUse::Reuse,
+        };
+        assert_eq!(way(&dialled, &sockets).1, Route::Direct);
+        sockets.opened("192.0.2.2:5".parse().unwrap());
+        assert_eq!(way(&dialled, &sockets).1, Route::Punched);
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_own_one_at_another_place() {
+        let own: Multiaddr = "/ip4/192.168.1.2/tcp/7/ws".parse().unwrap();
+        assert_eq!(
+            ip_and_port(&own),
+            Some(("192.168.1.2".parse().unwrap(), 7, Mapped::Tcp))
+        );
+        let moved = moved(&own, "198.51.100.7:9".parse().unwrap());
+        assert_eq!(moved.to_string(), "/ip4/198.51.100.7/tcp/9/ws");
     }
 }

@@ -53,9 +53,23 @@ impl Connections {
         lock(&self.0).contains_key(&node)
     }
 
+    /// Whether there is a connection with a node that leads through nobody.
+    pub(crate) fn is_direct(&self, node: NodeId) -> bool {
+        self.best(node).is_some_and(|best| !best.is_relayed())
+    }
+
     /// Whether there is a connection with a node, and all lead through relays.
     pub(crate) fn is_only_relayed(&self, node: NodeId) -> bool {
         self.best(node).is_some_and(|best| best.is_relayed())
+    }
+
+    /// The nodes that are reached through relays only.
+    pub(crate) fn only_relayed(&self) -> Vec<NodeId> {
+        let connections = lock(&self.0);
+        let relayed = connections
+            .iter()
+            .filter(|(_, of)| of.first().is_some_and(Connection::is_relayed));
+        relayed.map(|(node, _)| *node).collect()
     }
 
     /// Connections that nothing needs: through a relay for so long that there was another way beside it.

@@ -1,6 +1,7 @@
 //! How the handle speaks to the actor, and what it can do without it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 
 use dawn_identity::NodeId;
@@ -10,12 +11,18 @@ use libp2p::{Multiaddr, StreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::address::node_id;
+use super::address::{ip_and_port, is_circuit, moved, node_id};
 use super::connections::Connections;
 use crate::error::{AcceptError, OpenError};
 use crate::handle::{Protocol, Shared, lock};
 use crate::inbound;
+use crate::nat::mapping::Protocol as Mapped;
+use crate::nat::mapping::keeper::{Keeper, Port};
+use crate::nat::watch::Watch;
+use crate::nat::{Scope, scope};
 use crate::outbound::{OpenFailure, Opener};
+use crate::punch::Puncher;
+use crate::quic;
 use crate::stream::MeshStream;
 
 pub(super) enum Command {
@@ -38,6 +45,13 @@ pub(super) enum Command {
     Disconnect(NodeId),
     /// Whether this node is apart: then it looks for nobody on the local network.
     Apart(bool),
+    /// A hole leads to a node at this address of QUIC.
+    Found {
+        node: NodeId,
+        to: SocketAddr,
+    },
+    /// Whatever failed to be dialled may be reached now.
+    Anew,
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -49,6 +63,12 @@ pub(crate) struct Control {
     pub(super) served: inbound::Served,
     pub(super) addresses: Arc<Mutex<HashMap<ListenerId, Vec<Multiaddr>>>>,
     pub(crate) connections: Connections,
+    /// What is known of the way to others.
+    pub(crate) watch: Watch,
+    /// Ports that the gateway maps.
+    pub(crate) keeper: Keeper,
+    /// Holes that are punched.
+    pub(crate) puncher: Puncher,
 }
 
 impl Control {
@@ -138,6 +158,74 @@ impl Control {
         self.command(Command::Again(node));
     }
 
+    /// Addresses of this machine at which it is listened, of any transport, and none that lead through a relay.
+    fn own_addresses(&self) -> Vec<Multiaddr> {
+        let addresses = lock(&self.addresses);
+        addresses
+            .values()
+            .flatten()
+            .filter(|address| !is_circuit(address))
+            .cloned()
+            .collect()
+    }
+
+    /// Those of QUIC.
+    pub(crate) fn quic_addresses(&self) -> Vec<SocketAddr> {
+        self.own_addresses().iter().filter_map(quic::socket_address).collect()
+    }
+
+    /// The addresses of this machine.
+    pub(crate) fn own_ips(&self) -> BTreeSet<IpAddr> {
+        self.own_addresses()
+            .iter()
+            .filter_map(ip_and_port)
+            .map(|(ip, ..)| ip)
+            .collect()
+    }
+
+    /// Ports on private networks, which a gateway can map.
+    pub(crate) fn private_ports(&self) -> BTreeSet<Port> {
+        let ports = self.own_addresses();
+        let ports = ports.iter().filter_map(|address| {
+            let (ip, port, protocol) = ip_and_port(address)?;
+            let IpAddr::V4(ip) = ip else { return None };
+            (scope(ip.into()) == Scope::Private).then(|| Port {
+                protocol,
+                local: SocketAddrV4::new(ip, port),
+            })
+        });
+        ports.collect()
+    }
+
+    /// Where gateways say that this node is reached, if that is far away.
+    pub(crate) fn external_addresses(&self) -> Vec<String> {
+        let own = self.own_addresses();
+        let external = self.keeper.mappings().into_iter().filter_map(|mapping| {
+            if scope(mapping.external.ip()) != Scope::Public {
+                return None;
+            }
+            let is_mapped = |address: &&Multiaddr| {
+                ip_and_port(address).is_some_and(|(ip, port, protocol)| {
+                    SocketAddr::new(ip, port) == mapping.local && (protocol == Mapped::Udp) == mapping.is_udp
+                })
+            };
+            own.iter()
+                .find(is_mapped)
+                .map(|address| moved(address, mapping.external).to_string())
+        });
+        external.collect()
+    }
+
+    /// Dials a node over a hole that was found.
+    pub(crate) fn dial_found(&self, node: NodeId, to: SocketAddr) {
+        self.command(Command::Found { node, to });
+    }
+
+    /// Dials whoever is to be connected, without a pause.
+    pub(crate) fn dial_anew(&self) {
+        self.command(Command::Anew);
+    }
+
     pub(crate) fn know(&self, node: NodeId, addresses: Vec<String>) {
         self.command(Command::Know { node, addresses });
     }
@@ -155,6 +243,7 @@ impl Control {
     }
 
     pub(crate) fn set_apart(&self, is_apart: bool) {
+        self.watch.set_apart(is_apart);
         self.command(Command::Apart(is_apart));
     }
 

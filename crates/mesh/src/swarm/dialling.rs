@@ -1,6 +1,7 @@
 //! Dialling: whom, where, and when again. Addresses that lead through relays wait until the others had a head start.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use super::Actor;
 use super::address::{is_circuit, parse, peer_id, preference, relay_of};
 use crate::peer::Route;
+use crate::quic;
 
 /// How long the direct addresses of a node are tried before those that lead through relays are tried beside them.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -143,6 +145,23 @@ impl Actor {
         }
     }
 
+    /// Dials a node over a hole that was found.
+    pub(super) fn dial_found(&mut self, node: NodeId, to: SocketAddr) {
+        if let Some(peer) = peer_id(node) {
+            self.try_at(node, peer, vec![quic::multiaddr(to)]);
+        }
+    }
+
+    /// The network has changed: whatever waits to be dialled again is dialled now.
+    pub(super) fn dial_anew(&mut self) {
+        let now = Instant::now();
+        self.unreachable.clear();
+        for kept in self.kept.values_mut().chain(self.upgrades.values_mut()) {
+            kept.attempt = 0;
+            kept.next = now;
+        }
+    }
+
     pub(super) fn dial_failed(&mut self, node: NodeId, connection: ConnectionId, error: &str) {
         if let Some(dialling) = self.dialling.get_mut(&node)
             && dialling.tries.remove(&connection)
@@ -195,8 +214,23 @@ impl Actor {
         }
     }
 
+    /// Where a node says that it is, when it is wanted.
+    pub(super) fn know(&mut self, node: NodeId, addresses: &[String]) {
+        let addresses = parse(addresses);
+        self.name(node, &addresses);
+        self.book.insert(node, addresses);
+    }
+
+    /// Members with public addresses are each other's STUN servers.
+    fn name(&self, node: NodeId, addresses: &[Multiaddr]) {
+        let direct = addresses.iter().filter(|address| !is_circuit(address));
+        let sockets: Vec<SocketAddr> = direct.filter_map(quic::socket_address).collect();
+        self.control.watch.names(node, &sockets);
+    }
+
     pub(super) fn keep(&mut self, node: NodeId, addresses: &[String]) {
         let addresses = parse(addresses);
+        self.name(node, &addresses);
         let now = Instant::now();
         let known = self.kept.get(&node);
         let fresh = known.is_none_or(|kept| addresses.iter().any(|address| !kept.addresses.contains(address)));

@@ -1,28 +1,64 @@
 //! What the swarm tells, and what the actor makes of it.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{PeerId, mdns, ping};
+use libp2p::{Multiaddr, PeerId, identify, mdns, ping};
 
 use dawn_identity::NodeId;
 
-use super::address::{ADDRESSES, node_id, transport_of, way};
+use super::address::{ADDRESSES, is_circuit, node_id, transport_of, way};
 use super::connections::Connection;
 use super::{Actor, BESIDE, BehaviourEvent};
 use crate::handle::lock;
 use crate::peer::{Counters, PeerEvent};
+use crate::quic;
 
 /// Nodes of the local network that are remembered.
 const DISCOVERED: usize = 1024;
 
+/// The address of a peer that this node has dialled over QUIC.
+fn dialled_over_quic(endpoint: &ConnectedPoint) -> Option<SocketAddr> {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } if !is_circuit(address) => quic::socket_address(address),
+        _ => None,
+    }
+}
+
 impl Actor {
+    /// A peer says where it sees this node: that says something where this node has dialled it over QUIC.
+    fn identified(&self, peer: PeerId, connection: ConnectionId, seen: &Multiaddr) {
+        let connections = node_id(peer)
+            .map(|node| self.control.connections.of(node))
+            .unwrap_or_default();
+        let known = connections.into_iter().find(|known| known.id == connection);
+        let by = known
+            .filter(|known| known.is_dialled)
+            .and_then(|known| known.address.parse().ok());
+        if let Some(by) = by.as_ref().and_then(quic::socket_address)
+            && let Some(seen) = quic::socket_address(seen)
+        {
+            self.control.watch.observed(by, seen);
+        }
+    }
+
+    /// An address of this machine came or went.
+    fn address_changed(&self, address: &Multiaddr) {
+        if !is_circuit(address) {
+            self.control.watch.network_changed();
+        }
+    }
+
     fn established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, is_first: bool) {
         Counters::count(&self.mesh.shared.counters.connections);
         let begun = self.incoming.remove(&id);
         let Some(node) = node_id(peer) else { return };
-        let (address, route) = way(endpoint);
+        let (address, route) = way(endpoint, self.control.watch.sockets());
+        if let Some(at) = dialled_over_quic(endpoint) {
+            self.control.watch.dialled(at);
+        }
         let before = self.control.connections.best(node);
         let connection = Connection {
             id,
@@ -101,13 +137,15 @@ impl Actor {
                 lock(&self.control.addresses)
                     .entry(listener_id)
                     .or_default()
-                    .push(address);
+                    .push(address.clone());
+                self.address_changed(&address);
                 self.mesh.shared.say(PeerEvent::Listening { address: text });
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
                 if let Some(addresses) = lock(&self.control.addresses).get_mut(&listener_id) {
                     addresses.retain(|known| *known != address);
                 }
+                self.address_changed(&address);
             }
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 lock(&self.control.addresses).remove(&listener_id);
@@ -129,8 +167,19 @@ impl Actor {
                 peer_id,
                 connection_id,
                 num_established,
+                endpoint,
                 ..
-            } => self.closed(peer_id, connection_id, num_established == 0),
+            } => {
+                if let Some(at) = dialled_over_quic(&endpoint) {
+                    self.control.watch.ended(at);
+                }
+                self.closed(peer_id, connection_id, num_established == 0);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                connection_id,
+                info,
+            })) => self.identified(peer_id, connection_id, &info.observed_addr),
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
                 connection_id,

@@ -9,6 +9,7 @@ mod control;
 mod dialling;
 mod events;
 mod handshake;
+mod network;
 mod strangers;
 
 use std::collections::{HashMap, HashSet};
@@ -28,13 +29,17 @@ use tokio::sync::mpsc;
 use crate::apart;
 use crate::backoff::Backoff;
 use crate::config::MeshConfig;
-use crate::error::StartError;
+use crate::error::{AcceptError, StartError};
 use crate::handle::{Backend, Mesh, Shared, lock};
 use crate::inbound;
+use crate::nat::mapping::keeper::{Keeper, Ways};
+use crate::nat::sockets::Sockets;
+use crate::nat::watch::Watch;
 use crate::outbound;
 use crate::peer::Gate;
+use crate::punch::Puncher;
 use crate::quic;
-use address::{causes, node_id, parse, peer_id};
+use address::{causes, node_id, peer_id};
 use connections::Connections;
 use control::Command;
 use dialling::{Dialling, Kept};
@@ -102,6 +107,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let behaviour_served = served.clone();
     let apart = apart::State::new(node);
     let behaviour_apart = Arc::clone(&apart);
+    let sockets = Sockets::default();
+    let transport_sockets = sockets.clone();
     let opener = outbound::Opener::default();
     let behaviour_opener = opener.clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
@@ -112,7 +119,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
             yamux::Config::default,
         )
         .map_err(|error| transport(&error))?
-        .with_other_transport(|key| Ok(quic::Transport::new(key, settings)?))
+        .with_other_transport(|key| Ok(quic::Transport::new(key, settings, transport_sockets)?))
         .map_err(|error| transport(&error))?
         .with_dns()
         .map_err(|error| transport(&error))?
@@ -154,7 +161,11 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         })
         .build();
     let (sender, commands) = mpsc::unbounded_channel();
+    let watch = Watch::new(sockets, config.stun);
     let control = Control {
+        keeper: Keeper::new(Ways::default()),
+        puncher: Puncher::new(watch.clone(), limits.punches_per_minute),
+        watch,
         commands: sender,
         opener,
         served,
@@ -198,6 +209,12 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     actor.first_addresses(waiting).await?;
     handshake::serve(&mesh, &control)?;
     mesh.begin(config.forwarding);
+    let (punching, port_mapping) = (config.punching, config.port_mapping);
+    network::begin(&mesh, &control, port_mapping);
+    if punching {
+        let taken = |error: AcceptError| StartError::Transport(error.to_string());
+        control.puncher.begin(&mesh, &control).map_err(taken)?;
+    }
     tokio::spawn(actor.run());
     Ok(mesh)
 }
@@ -276,14 +293,13 @@ impl Actor {
     fn command(&mut self, command: Command) {
         match command {
             Command::Connect { node, addresses, reply } => self.connect(node, &addresses, reply),
-            Command::Know { node, addresses } => {
-                self.book.insert(node, parse(&addresses));
-            }
+            Command::Know { node, addresses } => self.know(node, &addresses),
             Command::Keep { node, addresses } => self.keep(node, &addresses),
             Command::Again(node) => self.connect_again(node),
             Command::Forget(node) => {
                 self.kept.remove(&node);
                 self.book.remove(&node);
+                self.control.watch.names(node, &[]);
             }
             Command::Disconnect(node) => {
                 if let Some(peer) = peer_id(node) {
@@ -292,6 +308,8 @@ impl Actor {
                 }
             }
             Command::Apart(is_apart) => self.look_around(!is_apart),
+            Command::Found { node, to } => self.dial_found(node, to),
+            Command::Anew => self.dial_anew(),
             Command::Shutdown(_) => {}
         }
     }

@@ -11,6 +11,7 @@ use quinn::rustls::{self, CipherSuite, ClientConfig, ClientConnection, ServerCon
 use super::super::tls::{Identity, Tls};
 use super::super::{Settings, Transport, address};
 use super::{DIAL, End, LOOPBACK, STREAMS, boxed, connected, key, ours};
+use crate::nat::sockets::Sockets;
 
 /// The extension that holds the peer's key.
 const EXTENSION: &[u64] = &[1, 3, 6, 1, 4, 1, 53594, 1, 1];
@@ -106,7 +107,7 @@ fn flawed(seed: u8, flaw: Flaw) -> End {
     let keypair = key(seed);
     let tls = Tls::with(certified(&keypair, flaw), true);
     boxed(
-        Transport::with(&keypair, tls, Settings::new(STREAMS)).unwrap(),
+        Transport::with(&keypair, tls, Settings::new(STREAMS), Sockets::default()).unwrap(),
         &keypair,
     )
 }

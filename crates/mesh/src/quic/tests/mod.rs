@@ -7,6 +7,7 @@ mod interoperability;
 mod listening;
 mod paths;
 mod streams;
+mod stun;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
 
 use super::{Settings, Transport};
+use crate::nat::sockets::Sockets;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -62,7 +64,11 @@ where
 }
 
 fn with(seed: u8, settings: Settings) -> End {
-    boxed(Transport::new(&key(seed), settings).unwrap(), &key(seed))
+    with_sockets(seed, settings, Sockets::default())
+}
+
+fn with_sockets(seed: u8, settings: Settings, sockets: Sockets) -> End {
+    boxed(Transport::new(&key(seed), settings, sockets).unwrap(), &key(seed))
 }
 
 fn ours(seed: u8) -> End {

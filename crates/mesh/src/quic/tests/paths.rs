@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use super::super::route::LARGEST;
 use super::super::{Settings, Transport, address};
 use super::{DIAL, End, LOOPBACK, STREAMS, echoes, in_time, key, ours, theirs};
+use crate::nat::sockets::Sockets;
 
 /// A way that drops what is longer than it takes at the moment.
 struct Way {
@@ -63,7 +64,7 @@ async fn over(
         None => None,
     };
     let to = way.as_ref().map_or(to, |way| way.address);
-    let mut dialler = Transport::new(&key(1), Settings::new(STREAMS)).unwrap();
+    let mut dialler = Transport::new(&key(1), Settings::new(STREAMS), Sockets::default()).unwrap();
     let dialled = dialler.dial(address::multiaddr(to), DIAL).unwrap();
     let ((_, accepted), dialled) = futures::join!(listener.accept(), in_time(dialled));
     let (_, connection) = dialled.unwrap();
@@ -127,7 +128,7 @@ async fn a_way_that_takes_less_than_before_is_gone_on_with() {
 #[tokio::test]
 async fn what_the_system_does_not_take_in_one_call_is_given_to_it_in_several() {
     use quinn::AsyncUdpSocket as _;
-    let from = super::super::socket::Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let from = super::super::socket::Socket::bind("127.0.0.1:0".parse().unwrap(), Sockets::default().hook(0)).unwrap();
     let to = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (segment, segments) = (9000_usize, 10_u8);
     let contents: Vec<u8> = (0..segments).flat_map(|at| vec![at; segment]).collect();

@@ -1,0 +1,106 @@
+//! What two nodes tell each other before they punch a hole: where each is seen, and what it is behind.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::nat::{Mapping, Nat, Ports};
+
+/// Longest offer on the wire, bytes.
+pub(super) const LONGEST: usize = 2 << 10;
+/// Addresses of a kind that an offer has.
+pub(super) const ADDRESSES: usize = 8;
+
+/// What a node says of itself; each says something fresh for each try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Offer {
+    /// Half of what the keys of the probes are made of.
+    pub(super) nonce: [u8; 16],
+    /// What the NAT does with addresses.
+    pub(super) mapping: Mapping,
+    /// What it does with ports.
+    pub(super) ports: Ports,
+    /// Where others see the QUIC socket, the most frequent first.
+    pub(super) mapped: Vec<SocketAddr>,
+    /// Where it was seen with the greatest port: what moves by steps goes on from there.
+    pub(super) latest: Option<SocketAddr>,
+    /// Its own addresses, for who is on the same network.
+    pub(super) local: Vec<SocketAddr>,
+}
+
+/// Why an offer is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OfferError {
+    /// It is no CBOR of this form.
+    #[error("it is no offer")]
+    Malformed,
+    /// More addresses than are looked at.
+    #[error("it names more than {ADDRESSES} addresses of a kind")]
+    TooMany,
+}
+
+impl Offer {
+    pub(super) fn new(nonce: [u8; 16], nat: &Nat, latest: Option<SocketAddr>, local: &[SocketAddr]) -> Self {
+        let first = |addresses: &[SocketAddr]| addresses.iter().copied().take(ADDRESSES).collect();
+        Self {
+            nonce,
+            mapping: nat.mapping,
+            ports: nat.ports,
+            mapped: first(&nat.seen),
+            latest,
+            local: first(local),
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // Writing to memory does not fail.
+        let _ = ciborium::into_writer(self, &mut bytes);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, OfferError> {
+        let offer: Self = ciborium::from_reader(bytes).map_err(|_| OfferError::Malformed)?;
+        if offer.mapped.len() > ADDRESSES || offer.local.len() > ADDRESSES {
+            return Err(OfferError::TooMany);
+        }
+        Ok(offer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn offer(addresses: usize) -> Offer {
+        let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap();
+        Offer {
+            nonce: [255; 16],
+            mapping: Mapping::AddressAndPortDependent,
+            ports: Ports::Steps(-5),
+            mapped: vec![address; addresses],
+            latest: Some(address),
+            local: vec![address; addresses],
+        }
+    }
+
+    #[test]
+    fn an_offer_comes_back_as_it_was_and_the_longest_fits() {
+        let longest = offer(ADDRESSES);
+        let bytes = longest.encode();
+        assert!(bytes.len() <= LONGEST, "{}", bytes.len());
+        assert_eq!(Offer::decode(&bytes).unwrap(), longest);
+    }
+
+    #[test]
+    fn an_offer_with_too_much_or_of_another_form_is_refused() {
+        assert!(matches!(
+            Offer::decode(&offer(ADDRESSES + 1).encode()),
+            Err(OfferError::TooMany)
+        ));
+        assert!(matches!(Offer::decode(b"\xff"), Err(OfferError::Malformed)));
+        assert!(matches!(Offer::decode(b""), Err(OfferError::Malformed)));
+    }
+}

@@ -1,0 +1,120 @@
+//! When a hole is tried again: after growing pauses, and at once when the network has changed.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use dawn_identity::NodeId;
+
+use crate::backoff::Backoff;
+
+/// Peers of which failures are remembered.
+const PEERS: usize = 1024;
+
+/// What became of the tries with each peer.
+#[derive(Debug)]
+pub(super) struct Retries {
+    pauses: Backoff,
+    peers: HashMap<NodeId, Peer>,
+    /// Tries begun within the last minute, in all.
+    recent: Vec<Instant>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Peer {
+    failures: u32,
+    next: Instant,
+}
+
+impl Retries {
+    /// With these pauses after failures, and so many tries a minute in all.
+    pub(super) fn new(pauses: Backoff, most: usize) -> Self {
+        Self {
+            pauses,
+            peers: HashMap::new(),
+            recent: Vec::new(),
+            most,
+        }
+    }
+
+    /// Whether a try with a peer may begin now.
+    pub(super) fn is_due(&self, peer: NodeId, now: Instant) -> bool {
+        self.peers.get(&peer).is_none_or(|known| known.next <= now)
+    }
+
+    /// Takes one of the tries of this minute; `false` when there is none left.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        const MINUTE: Duration = Duration::from_secs(60);
+        self.recent
+            .retain(|begun| now.saturating_duration_since(*begun) < MINUTE);
+        let has_room = self.recent.len() < self.most;
+        if has_room {
+            self.recent.push(now);
+        }
+        has_room
+    }
+
+    /// A try did not succeed; the next is after a pause, which is longer each time. `random` is in [0, 1).
+    pub(super) fn failed(&mut self, peer: NodeId, now: Instant, random: f64) {
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&peer) {
+            self.peers.retain(|_, known| known.next > now);
+        }
+        let known = self.peers.entry(peer).or_insert(Peer { failures: 0, next: now });
+        known.next = now + self.pauses.delay(known.failures, random);
+        known.failures = known.failures.saturating_add(1);
+    }
+
+    /// One succeeded.
+    pub(super) fn succeeded(&mut self, peer: NodeId) {
+        self.peers.remove(&peer);
+    }
+
+    /// The network has changed, the machine was asleep, or what is known of its NAT is new: what failed may succeed.
+    pub(super) fn forget(&mut self) {
+        self.peers.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dawn_identity::Keypair;
+
+    use super::*;
+
+    fn retries(most: usize) -> Retries {
+        let pauses = Backoff {
+            first: Duration::from_secs(8),
+            max: Duration::from_secs(600),
+        };
+        Retries::new(pauses, most)
+    }
+
+    #[test]
+    fn pauses_grow_with_failures_and_end_when_the_network_changes() {
+        let peer = Keypair::from_seed([1; 32]).node_id();
+        let (mut retries, now) = (retries(9), Instant::now());
+        assert!(retries.is_due(peer, now));
+        let mut last = Duration::ZERO;
+        for _ in 0..12 {
+            retries.failed(peer, now, 1.0);
+            let pause = retries.peers[&peer].next - now;
+            assert!(pause >= last && pause <= Duration::from_secs(600));
+            assert!(!retries.is_due(peer, now) && retries.is_due(peer, now + pause));
+            last = pause;
+        }
+        assert_eq!(last, Duration::from_secs(600));
+        retries.forget();
+        assert!(retries.is_due(peer, now));
+        retries.failed(peer, now, 1.0);
+        retries.succeeded(peer);
+        assert!(retries.is_due(peer, now));
+    }
+
+    #[test]
+    fn there_are_only_so_many_tries_a_minute() {
+        let (mut retries, now) = (retries(2), Instant::now());
+        assert!(retries.begin(now) && retries.begin(now) && !retries.begin(now));
+        assert!(!retries.begin(now + Duration::from_secs(59)));
+        assert!(retries.begin(now + Duration::from_secs(61)));
+    }
+}
