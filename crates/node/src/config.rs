@@ -269,6 +269,13 @@ pub struct MeshSection {
     pub bootstrap: Vec<String>,
     /// Whether to find and be found on the local network.
     pub mdns: bool,
+    /// STUN servers beside the members, as `host:port`: asked from where this node is seen. None by default: then nobody
+    /// but members is asked.
+    pub stun: Vec<String>,
+    /// Whether the gateway of this network is asked to map this node's ports (PCP, NAT-PMP, UPnP).
+    pub port_mapping: bool,
+    /// Whether holes are punched to members that are reached through others only.
+    pub punching: bool,
 }
 
 impl Default for MeshSection {
@@ -282,6 +289,9 @@ impl Default for MeshSection {
             announce: Vec::new(),
             bootstrap: Vec::new(),
             mdns: true,
+            stun: Vec::new(),
+            port_mapping: true,
+            punching: true,
         }
     }
 }
@@ -360,6 +370,8 @@ pub struct LimitsConfig {
     pub connection_idle: Span,
     /// Streams that one node may have open here at once.
     pub streams_per_peer: usize,
+    /// Tries to punch a hole to a member, begun here or there, per minute.
+    pub punches_per_minute: usize,
     /// Attempts to be admitted, per minute.
     pub admissions_per_minute: u32,
     /// Requests of one member for keys, per minute.
@@ -387,6 +399,7 @@ impl Default for LimitsConfig {
             connections: mesh.connections,
             connection_idle: Span(mesh.idle),
             streams_per_peer: mesh.streams_per_peer,
+            punches_per_minute: mesh.punches_per_minute,
             admissions_per_minute: 60,
             key_requests_per_minute: 30,
             mailbox_messages: 1024,
@@ -419,6 +432,7 @@ impl LimitsConfig {
             connections: self.connections,
             idle: self.connection_idle.0,
             streams_per_peer: self.streams_per_peer,
+            punches_per_minute: self.punches_per_minute,
             ..MeshLimits::default()
         }
     }

@@ -438,11 +438,12 @@ impl Members {
         Ok((invite, ticket))
     }
 
-    /// The addresses under which others can dial this node: announced ones first, loopback only when there is nothing
-    /// else.
+    /// The addresses under which others can dial this node: announced ones first, then those that the gateway maps or
+    /// that are known to be reached from far away, loopback only when there is nothing else.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         let mut all = self.0.announce.clone();
+        all.extend(self.mesh().map(Mesh::external_addresses).unwrap_or_default());
         all.extend(self.mesh().map(Mesh::listen_addresses).unwrap_or_default());
         let is_loopback = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
         let mut reachable: Vec<String> = all.iter().filter(|address| !is_loopback(address)).cloned().collect();

@@ -34,6 +34,34 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: usize) {
 }
 
 impl NodeState {
+    fn punch_metrics(&self, registry: &mut Registry) {
+        let mesh = self.mesh.counters();
+        for (name, help, of) in [
+            (
+                "mesh_punches",
+                "Holes through NATs that became connections",
+                &mesh.punched,
+            ),
+            (
+                "mesh_punches_failed",
+                "Tries to punch a hole that found no way",
+                &mesh.failed_punches,
+            ),
+            (
+                "mesh_punches_hopeless",
+                "Holes not tried: both behind a symmetric NAT, or nothing known of one",
+                &mesh.hopeless_punches,
+            ),
+            (
+                "mesh_punches_refused",
+                "Holes that peers wanted while too many were under way",
+                &mesh.refused_punches,
+            ),
+        ] {
+            counter(registry, name, help, of.load(Ordering::Relaxed));
+        }
+    }
+
     fn forwarding_metrics(&self, registry: &mut Registry) {
         let mesh = self.mesh.counters();
         let words = [
@@ -184,6 +212,7 @@ impl NodeState {
             "Published messages that a slow peer missed",
             load(&mesh.dropped_messages),
         );
+        self.punch_metrics(&mut registry);
         gauge(
             &mut registry,
             "mesh_peers",

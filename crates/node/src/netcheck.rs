@@ -4,10 +4,11 @@
 //! (JSON behind a length of two bytes). The second answer is measured: the first carries the stream's negotiation with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dawn_identity::NodeId;
+use dawn_mesh::nat::{self, Mapping, Nat, Observation, Scope, classify};
 use dawn_mesh::{Inbound, Incoming, Mesh, MeshStream, PeerInfo, Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -51,10 +52,10 @@ pub(crate) struct Told {
     pub round_trip: Duration,
 }
 
-/// What addresses say of what is between this node and others.
+/// What is between this node and others, in a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Nat {
-    /// `none`, `nat`, `symmetric` or `unknown`.
+pub(crate) struct Kind {
+    /// `none`, `nat`, `cone`, `address_dependent`, `symmetric`, `udp_blocked` or `unknown`.
     pub guess: &'static str,
     /// Why.
     pub because: &'static str,
@@ -74,48 +75,69 @@ pub(crate) fn socket(address: &str) -> Option<(IpAddr, u16)> {
     Some((ip, parts.nth(1)?.parse().ok()?))
 }
 
-/// How far an address reaches.
+/// How far an address reaches, in a word.
 #[must_use]
 pub(crate) fn scope(ip: IpAddr) -> &'static str {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => "loopback",
-        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() || is_shared(ip.octets()) => "private",
-        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => "private",
-        _ => "public",
+    match nat::scope(ip) {
+        Scope::Loopback => "loopback",
+        Scope::Private => "private",
+        Scope::Public | Scope::Nowhere => "public",
     }
 }
 
-/// RFC 6598: between a provider's NAT and its customers.
-fn is_shared([a, b, ..]: [u8; 4]) -> bool {
-    a == 100 && b & 0xc0 == 64
-}
-
-/// What is between this node and others, from where it listens and from where members see it: each the address that they
-/// see, and whether it is of UDP. A port says something only there: over TCP each connection may have one of its own.
+/// What is between this node and others: what the mesh knows, from its QUIC socket, else what members see of it. Each of
+/// `seen` is who sees it, where, and whether over UDP: a port says something only there, since over TCP each connection may
+/// have one of its own.
 #[must_use]
-pub(crate) fn nat(own: &BTreeSet<IpAddr>, seen: &[(IpAddr, u16, bool)]) -> Nat {
-    let far: Vec<_> = seen.iter().filter(|(ip, ..)| scope(*ip) == "public").collect();
-    let Some((first, ..)) = far.first() else {
-        let because = "no member sees this node at a public address: all are on this machine or this network";
-        return Nat {
-            guess: "unknown",
+pub(crate) fn kind(known: &Nat, own: &BTreeSet<IpAddr>, seen: &[(SocketAddr, SocketAddr, bool)]) -> Kind {
+    if known.udp == Some(false) {
+        let because = "no STUN server answers over UDP: something in between does not let it through";
+        return Kind {
+            guess: "udp_blocked",
             because,
         };
+    }
+    let observations: Vec<Observation> = seen
+        .iter()
+        .filter(|(.., is_udp)| *is_udp)
+        .map(|(by, seen, _)| Observation { by: *by, seen: *seen })
+        .collect();
+    let mapping = match known.mapping {
+        Mapping::Unknown => classify(own, 0, &observations).mapping,
+        mapping => mapping,
     };
-    if far.iter().all(|(ip, ..)| own.contains(ip)) {
-        let because = "members see this node at an address of its own";
-        return Nat { guess: "none", because };
-    }
-    let ports: BTreeSet<u16> = far.iter().filter(|(.., udp)| *udp).map(|(_, port, _)| *port).collect();
-    if far.iter().any(|(ip, ..)| ip != first) || ports.len() > 1 {
-        let because = "members see this node at different addresses or ports";
-        return Nat {
-            guess: "symmetric",
-            because,
-        };
-    }
-    let because = "members see this node at an address that is not its own";
-    Nat { guess: "nat", because }
+    let (guess, because) = match mapping {
+        Mapping::None => ("none", "members see this node at an address of its own"),
+        Mapping::EndpointIndependent => (
+            "cone",
+            "everybody sees this node at the same address and port: whoever it has written to can be let in",
+        ),
+        Mapping::AddressDependent => (
+            "address_dependent",
+            "each address sees this node at another port, and all ports of that address at the same",
+        ),
+        Mapping::AddressAndPortDependent => ("symmetric", "members see this node at different addresses or ports"),
+        Mapping::Unknown => {
+            let far = |ip: IpAddr| nat::scope(ip) == Scope::Public;
+            let is_seen = |ip: IpAddr| far(ip) && !own.contains(&ip);
+            let mut ips = seen
+                .iter()
+                .map(|(_, seen, _)| seen.ip())
+                .chain(known.seen.iter().map(SocketAddr::ip));
+            if ips.any(is_seen) {
+                (
+                    "nat",
+                    "members see this node at an address that is not its own; of what kind the NAT is, one alone cannot tell",
+                )
+            } else {
+                (
+                    "unknown",
+                    "no member sees this node at a public address: all are on this machine or this network",
+                )
+            }
+        }
+    };
+    Kind { guess, because }
 }
 
 async fn ask(stream: &mut MeshStream) -> std::io::Result<Told> {
@@ -221,18 +243,48 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_between_is_guessed_only_from_public_addresses() {
+    fn what_is_in_between_is_what_the_mesh_knows_or_what_members_see() {
         let own = BTreeSet::from([ip("10.0.0.1"), ip("9.9.9.9")]);
-        let guess = |seen: &[(&str, u16, bool)]| {
-            let seen: Vec<_> = seen.iter().map(|(text, port, udp)| (ip(text), *port, *udp)).collect();
-            nat(&own, &seen).guess
+        let guess = |known: &Nat, seen: &[(&str, bool)]| {
+            let seen: Vec<(SocketAddr, SocketAddr, bool)> = seen
+                .iter()
+                .enumerate()
+                .map(|(at, (seen, udp))| {
+                    (
+                        SocketAddr::new([7, 7, 7, at as u8].into(), 1),
+                        seen.parse().unwrap(),
+                        *udp,
+                    )
+                })
+                .collect();
+            kind(known, &own, &seen).guess
         };
-        assert_eq!(guess(&[]), "unknown");
-        assert_eq!(guess(&[("10.0.0.1", 1, true)]), "unknown");
-        assert_eq!(guess(&[("9.9.9.9", 1, true)]), "none");
-        assert_eq!(guess(&[("8.8.8.8", 1, true), ("8.8.8.8", 1, true)]), "nat");
-        assert_eq!(guess(&[("8.8.8.8", 1, false), ("8.8.8.8", 2, false)]), "nat");
-        assert_eq!(guess(&[("8.8.8.8", 1, true), ("8.8.8.8", 2, true)]), "symmetric");
-        assert_eq!(guess(&[("8.8.8.8", 1, true), ("8.8.4.4", 1, true)]), "symmetric");
+        let unknown = Nat::default();
+        assert_eq!(guess(&unknown, &[]), "unknown");
+        assert_eq!(guess(&unknown, &[("10.0.0.1:1", true)]), "none");
+        assert_eq!(guess(&unknown, &[("9.9.9.9:1", true)]), "none");
+        assert_eq!(guess(&unknown, &[("8.8.8.8:1", true)]), "nat");
+        assert_eq!(guess(&unknown, &[("8.8.8.8:1", true), ("8.8.8.8:1", true)]), "cone");
+        assert_eq!(guess(&unknown, &[("8.8.8.8:1", false), ("8.8.8.8:2", false)]), "nat");
+        assert_eq!(
+            guess(&unknown, &[("8.8.8.8:1", true), ("8.8.8.8:2", true)]),
+            "symmetric"
+        );
+        assert_eq!(
+            guess(&unknown, &[("8.8.8.8:1", true), ("8.8.4.4:1", true)]),
+            "symmetric"
+        );
+        let known = |mapping, udp| Nat {
+            mapping,
+            udp,
+            ..Nat::default()
+        };
+        let cone = known(Mapping::EndpointIndependent, Some(true));
+        assert_eq!(guess(&cone, &[]), "cone");
+        assert_eq!(
+            guess(&known(Mapping::AddressDependent, Some(true)), &[]),
+            "address_dependent"
+        );
+        assert_eq!(guess(&known(Mapping::Unknown, Some(false)), &[]), "udp_blocked");
     }
 }

@@ -102,6 +102,8 @@ struct Inner {
     started: Instant,
     api: String,
     mdns: bool,
+    punching: bool,
+    port_mapping: bool,
     exposed: Option<(ResourceServer, SocketAddr)>,
     ready: AtomicBool,
     stop: CancellationToken,
@@ -168,6 +170,18 @@ impl NodeState {
     #[must_use]
     pub fn uses_mdns(&self) -> bool {
         self.inner.mdns
+    }
+
+    /// Whether holes are punched to members that are reached through others only.
+    #[must_use]
+    pub fn uses_punching(&self) -> bool {
+        self.inner.punching
+    }
+
+    /// Whether the gateway of this network is asked to map ports.
+    #[must_use]
+    pub fn maps_ports(&self) -> bool {
+        self.inner.port_mapping
     }
 
     /// For how long it runs.
@@ -354,6 +368,9 @@ impl Node {
         let mesh_config = MeshConfig {
             listen: with_remembered_ports(&store, &config.mesh.listen).await?,
             mdns: config.mesh.mdns,
+            stun: config.mesh.stun.clone(),
+            port_mapping: config.mesh.port_mapping,
+            punching: config.mesh.punching,
             limits: config.network.mesh(config.limits.mesh()),
             backoff: Backoff::default(),
             forwarding: config.forwarding.enabled.then(|| {
@@ -523,6 +540,8 @@ impl Node {
             started,
             api: format!("http://{bound}"),
             mdns: config.mesh.mdns,
+            punching: config.mesh.punching,
+            port_mapping: config.mesh.port_mapping,
             exposed: exposed
                 .as_ref()
                 .map(|exposed| (exposed.server.clone(), exposed.address)),

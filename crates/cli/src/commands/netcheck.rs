@@ -35,6 +35,13 @@ struct Netcheck {
     reachable: Option<bool>,
     clock: Clock,
     nat: Nat,
+    /// Whether holes are punched.
+    #[serde(default)]
+    punching: bool,
+    port_mapping: Option<PortMapping>,
+    /// Addresses at which this node is reached from far away.
+    #[serde(default)]
+    external: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +76,8 @@ struct Member {
     online: bool,
     last_seen: Option<Timestamp>,
     error: Option<String>,
+    /// What became of the last try to punch a hole.
+    punch: Option<String>,
 }
 
 impl Member {
@@ -114,6 +123,45 @@ struct Clock {
 struct Nat {
     guess: String,
     because: String,
+    #[serde(default)]
+    double: bool,
+    #[serde(default)]
+    shared: bool,
+    #[serde(default)]
+    seen: Vec<String>,
+}
+
+impl Nat {
+    /// What it is, in a person's words.
+    fn words(&self) -> &str {
+        match self.guess.as_str() {
+            "none" => "none: this node has an address of its own that others reach",
+            "cone" => "a cone (endpoint-independent): the friendly kind",
+            "address_dependent" => "address-dependent: each peer meets another port",
+            "symmetric" => "symmetric: each peer meets another port",
+            "udp_blocked" => "UDP does not get through",
+            "nat" => "a NAT of some kind",
+            _ => "not known",
+        }
+    }
+
+    fn is_hard(&self) -> bool {
+        matches!(self.guess.as_str(), "symmetric" | "address_dependent")
+    }
+}
+
+#[derive(Deserialize)]
+struct PortMapping {
+    enabled: bool,
+    ports: Vec<MappedPort>,
+}
+
+#[derive(Deserialize)]
+struct MappedPort {
+    transport: String,
+    local: String,
+    external: String,
+    by: String,
 }
 
 pub(crate) fn run(context: &Context, _: &NetcheckArgs) -> Result<(), Failure> {
@@ -207,7 +255,22 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
         None => "not known: no member has dialled this node",
     };
     lines.push(("reachable", reachable.to_owned()));
-    lines.push(("NAT", format!("{}: {}", netcheck.nat.guess, netcheck.nat.because)));
+    lines.push(("NAT", format!("{}; {}", netcheck.nat.words(), netcheck.nat.because)));
+    if netcheck.nat.double || netcheck.nat.shared {
+        let words = match netcheck.nat.shared {
+            true => "the provider shares one address among its customers (carrier-grade NAT)",
+            false => "there is more than one NAT in a row: two routers behind each other",
+        };
+        lines.push(("NAT", words.to_owned()));
+    }
+    for seen in &netcheck.nat.seen {
+        lines.push(("UDP from", format!("{seen}, as others see this node's QUIC socket")));
+    }
+    lines.push(("punching", punching(netcheck)));
+    lines.extend(mapped(netcheck.port_mapping.as_ref()).map(|text| ("port map", text)));
+    for external in &netcheck.external {
+        lines.push(("reached at", external.clone()));
+    }
     let lookup = &netcheck.lookup;
     let table = words::count(lookup.members, "member");
     lines.push((
@@ -224,6 +287,58 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
     };
     lines.push(("clock", clock));
     lines
+}
+
+/// To whom a hole can be punched.
+fn punching(netcheck: &Netcheck) -> String {
+    let words = match netcheck.nat.guess.as_str() {
+        _ if !netcheck.punching => "switched off (mesh.punching in config.toml)",
+        "none" => "not needed here: who cannot be dialled dials this node",
+        "cone" => "works with everybody, also behind a symmetric NAT, but for UDP that is blocked",
+        "symmetric" | "address_dependent" => {
+            "works with members behind a cone or without a NAT, not with those behind another symmetric NAT"
+        }
+        "udp_blocked" => "does not work: it needs UDP",
+        _ => "is tried; how well it works is known when two members far away have seen this node",
+    };
+    let count = |what: &str| {
+        let members = netcheck.members.iter();
+        members.filter(|member| member.punch.as_deref() == Some(what)).count()
+    };
+    let both = count("both_symmetric");
+    match both {
+        0 => words.to_owned(),
+        _ => format!(
+            "{words}; not tried with {}: both symmetric",
+            words::count(both as u64, "member")
+        ),
+    }
+}
+
+/// What the gateway maps.
+fn mapped(mapping: Option<&PortMapping>) -> impl Iterator<Item = String> {
+    let words: Vec<String> = match mapping {
+        None => Vec::new(),
+        Some(mapping) if !mapping.enabled => vec!["switched off (mesh.port_mapping in config.toml)".to_owned()],
+        Some(mapping) if mapping.ports.is_empty() => {
+            vec!["none: no gateway here maps ports (PCP, NAT-PMP, UPnP)".to_owned()]
+        }
+        Some(mapping) => {
+            let line = |port: &MappedPort| {
+                let by = match port.by.as_str() {
+                    "pcp" => "PCP",
+                    "nat_pmp" => "NAT-PMP",
+                    _ => "UPnP",
+                };
+                format!(
+                    "{} {} is {} outside, by {by}",
+                    port.transport, port.local, port.external
+                )
+            };
+            mapping.ports.iter().map(line).collect()
+        }
+    };
+    words.into_iter()
 }
 
 fn row(member: &Member) -> [(String, anstyle::Style); 7] {
@@ -299,10 +414,25 @@ fn advice(netcheck: &Netcheck) -> Vec<String> {
     if netcheck.udp == Some(false) {
         advice.push("without UDP there is no QUIC, the fastest way: `--listen /ip4/0.0.0.0/udp/0/quic-v1`".to_owned());
     }
-    if netcheck.nat.guess == "symmetric" {
+    let has_mapping = netcheck
+        .port_mapping
+        .as_ref()
+        .is_some_and(|mapping| !mapping.ports.is_empty());
+    if netcheck.nat.is_hard() && !has_mapping {
         advice.push(
-            "this NAT gives each peer another port: forward a port to this node and name it in mesh.announce, or let members that are reachable carry (`[forwarding]`)"
+            "this NAT gives each peer another port: switch on UPnP or PCP at the router, or forward a port to this node and name it in mesh.announce; else relays or members carry (`[forwarding]`)"
                 .to_owned(),
+        );
+    }
+    if netcheck.nat.guess == "udp_blocked" {
+        advice.push(
+            "UDP is blocked on the way: let it out at the firewall; until then TCP, relays and members carry"
+                .to_owned(),
+        );
+    }
+    if netcheck.nat.double && !netcheck.nat.shared && !has_mapping {
+        advice.push(
+            "two routers behind each other: put the inner one into bridge mode, or forward a port at both".to_owned(),
         );
     }
     let silent: Vec<String> = netcheck
@@ -357,7 +487,10 @@ mod tests {
             "lookup": { "members": 1, "words": 12, "provided": 7 },
             "reachable": null,
             "clock": { "worst_ms": -1500.0, "ok": true },
-            "nat": { "guess": "nat", "because": "others see another address" },
+            "nat": { "guess": "cone", "because": "everybody sees the same", "seen": ["203.0.113.9:1"] },
+            "punching": true,
+            "port_mapping": { "enabled": true, "ports": [] },
+            "external": [],
         });
         for (name, value) in changes.as_object().unwrap() {
             whole[name] = value.clone();
@@ -386,6 +519,34 @@ mod tests {
             "{lines:?}"
         );
         assert!(line("clock", "at most 1.5 s from other members'"), "{lines:?}");
+        assert!(
+            lines
+                .iter()
+                .any(|(name, its)| *name == "NAT" && its.starts_with("a cone")),
+            "{lines:?}"
+        );
+        assert!(
+            line("port map", "none: no gateway here maps ports (PCP, NAT-PMP, UPnP)"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn what_the_gateway_maps_and_what_punching_can_do_is_said() {
+        let mapped = json!({ "transport": "udp", "local": "10.0.0.2:7401", "external": "9.9.9.9:7401", "by": "upnp" });
+        let symmetric = netcheck(&json!({
+            "nat": { "guess": "symmetric", "because": "" },
+            "port_mapping": { "enabled": true, "ports": [mapped] },
+            "members": [{ "node": { "id": "12D3", "name": "lab" }, "route": "relayed", "punch": "both_symmetric" }],
+        }));
+        assert_eq!(advice(&symmetric), Vec::<String>::new());
+        let lines = lines(&symmetric);
+        let line = |name: &str, text: &str| lines.iter().any(|(of, its)| *of == name && its.contains(text));
+        assert!(
+            line("port map", "udp 10.0.0.2:7401 is 9.9.9.9:7401 outside, by UPnP"),
+            "{lines:?}"
+        );
+        assert!(line("punching", "not tried with 1 member: both symmetric"), "{lines:?}");
     }
 
     #[test]
@@ -402,6 +563,11 @@ mod tests {
                 json!({ "nat": { "guess": "symmetric", "because": "" } }),
                 "forward a port",
             ),
+            (
+                json!({ "nat": { "guess": "cone", "because": "", "double": true } }),
+                "two routers",
+            ),
+            (json!({ "nat": { "guess": "udp_blocked", "because": "" } }), "firewall"),
             (json!({ "members": [] }), "no member is connected"),
             (
                 json!({ "not_member_because": "it was put out", "listen": [], "udp": false }),

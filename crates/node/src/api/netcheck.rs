@@ -1,16 +1,18 @@
 //! `/api/netcheck`: how this node stands in the network, as far as it and its neighbours can tell.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::extract::State;
-use dawn_mesh::{PeerInfo, Transport};
+use dawn_identity::NodeId;
+use dawn_mesh::nat::{Nat, Ports};
+use dawn_mesh::{PeerInfo, PunchOutcome, Transport};
 use serde_json::{Value, json};
 
 use super::peers::{Way, ago, transport_name};
 use crate::directory::NodeView;
-use crate::netcheck::{self, Told};
+use crate::netcheck::{self, Kind, Told};
 use crate::node::NodeState;
 
 const TRANSPORTS: [Transport; 3] = [Transport::Quic, Transport::Tcp, Transport::WebSocket];
@@ -43,6 +45,32 @@ fn member(state: &NodeState, peer: &PeerInfo, told: Option<&Result<Told, String>
         "sees_us_at": answer.and_then(|told| told.seen.address.as_deref()).map(place),
         "clock_ms": answer.map(|told| told.clock_ms),
         "error": told.and_then(|told| told.as_ref().err()),
+        "punch": punched(state, peer.node),
+    })
+}
+
+/// What became of the last try to punch a hole to a member.
+fn punched(state: &NodeState, node: NodeId) -> Option<&'static str> {
+    state.mesh.punched(node).map(PunchOutcome::word)
+}
+
+/// What is between this node and others.
+fn nat_value(nat: &Nat, kind: &Kind) -> Value {
+    let ports = match nat.ports {
+        Ports::Unknown => json!(null),
+        Ports::Preserved => json!("preserved"),
+        Ports::Steps(step) => json!({ "steps": step }),
+        Ports::Random => json!("random"),
+    };
+    json!({
+        "guess": kind.guess,
+        "because": kind.because,
+        "mapping": nat.mapping.word(),
+        "ports": ports,
+        "seen": nat.seen,
+        "double": nat.is_double,
+        "shared": nat.is_shared,
+        "udp": nat.udp,
     })
 }
 
@@ -65,6 +93,7 @@ fn unconnected(state: &NodeState, view: &NodeView) -> Value {
         "sees_us_at": null,
         "clock_ms": null,
         "error": null,
+        "punch": punched(state, view.said.node),
     })
 }
 
@@ -81,15 +110,22 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
     let answers: Vec<&Told> = told.values().filter_map(|told| told.as_ref().ok()).collect();
     let is_udp = |address: &str| address.contains("/udp/");
     // Whoever dialled this node sees it at the address that it dialled: that says nothing of what is in between.
-    let ours = answers.iter().filter(|told| told.seen.dialled == Some(false));
-    let seen: Vec<(IpAddr, u16, bool)> = ours
-        .filter_map(|told| told.seen.address.as_deref())
-        .filter_map(|address| netcheck::socket(address).map(|(ip, port)| (ip, port, is_udp(address))))
-        .collect();
-    let nat = netcheck::nat(&own, &seen);
+    let ours = told
+        .iter()
+        .filter_map(|(node, told)| Some((node, told.as_ref().ok()?)))
+        .filter(|(_, told)| told.seen.dialled == Some(false));
+    let observed = |by: &NodeId, told: &Told| {
+        let at = |address: &str| netcheck::socket(address).map(SocketAddr::from);
+        let by = peers.iter().find(|peer| peer.node == *by)?.address.as_deref()?;
+        let seen = told.seen.address.as_deref()?;
+        Some((at(by)?, at(seen)?, is_udp(seen)))
+    };
+    let seen: Vec<(SocketAddr, SocketAddr, bool)> = ours.filter_map(|(by, told)| observed(by, told)).collect();
+    let nat = state.mesh.nat();
+    let kind = netcheck::kind(&nat, &own, &seen);
     let mut observed: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    for (ip, ..) in &seen {
-        *observed.entry(*ip).or_default() += 1;
+    for (_, at, _) in &seen {
+        *observed.entry(at.ip()).or_default() += 1;
     }
     let transports: serde_json::Map<String, Value> = TRANSPORTS
         .into_iter()
@@ -137,6 +173,19 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         .iter()
         .map(|(ip, by)| json!({ "address": ip, "by": by }))
         .collect();
+    let mapped: Vec<Value> = state
+        .mesh
+        .port_mappings()
+        .iter()
+        .map(|mapping| {
+            json!({
+                "transport": if mapping.is_udp { "udp" } else { "tcp" },
+                "local": mapping.local,
+                "external": mapping.external,
+                "by": mapping.by.word(),
+            })
+        })
+        .collect();
     Json(json!({
         "node": { "id": state.node_id(), "name": state.node_name() },
         "listen": addresses,
@@ -152,6 +201,9 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "lookup": super::status::lookup(&state),
         "reachable": peers.iter().any(|peer| peer.dialled == Some(false)).then_some(true),
         "clock": { "worst_ms": worst, "ok": worst.is_none_or(|worst| worst <= CLOCK_MS) },
-        "nat": { "guess": nat.guess, "because": nat.because },
+        "nat": nat_value(&nat, &kind),
+        "punching": state.uses_punching(),
+        "port_mapping": { "enabled": state.maps_ports(), "ports": mapped },
+        "external": state.mesh.external_addresses(),
     }))
 }

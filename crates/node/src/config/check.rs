@@ -45,6 +45,14 @@ impl Config {
                 }
             }
         }
+        for server in &self.mesh.stun {
+            let parts = server.rsplit_once(':');
+            if !parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)) {
+                return Err(wrong(format!(
+                    "mesh.stun: {server:?} is no host and port, such as stun.example.org:3478"
+                )));
+            }
+        }
         if self.limits.message_bytes < LEAST_MESSAGE {
             return Err(wrong(format!(
                 "limits.message_bytes: it has to be {LEAST_MESSAGE} at least"
