@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, audit, bridge, call, calls, config, control, doctor, down, events, find, init, invite, join, keys, leave,
-    lock, migrate, netcheck, peers, registry, shell, status, up,
+    lock, migrate, netcheck, peers, policy, registry, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -90,6 +90,7 @@ enum Command {
     Find(find::FindArgs),
     Call(call::CallArgs),
     Mcp(bridge::McpArgs),
+    Policy(policy::PolicyArgs),
     Registry(registry::RegistryArgs),
     /// Follow what happens in the network; --json prints a line for each event
     Events,
@@ -156,6 +157,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Find(args) => find::run(context, &args),
         Command::Call(args) => call::run(context, &args),
         Command::Mcp(args) => bridge::run(context, &args),
+        Command::Policy(args) => policy::run(context, args),
         Command::Registry(args) => registry::run(context, args),
         Command::Events => events::run(context),
         Command::Doctor => doctor::run(context),

@@ -100,7 +100,7 @@ impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         let code = error.code();
         let exit = match code {
-            "not_allowed" | "not_authorised" | "denied" => Exit::NotAllowed,
+            "not_allowed" | "not_authorised" | "denied" | "policy_denied" => Exit::NotAllowed,
             _ if code.starts_with("invite_") => Exit::NotAllowed,
             "not_found" => Exit::NotFound,
             _ => Exit::Failed,

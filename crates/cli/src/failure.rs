@@ -138,7 +138,7 @@ impl From<ClientError> for Failure {
 /// The exit code of an error that the node answered with.
 fn exit_of(status: u16, code: &str) -> Exit {
     match (status, code) {
-        (401 | 403, _) | (_, "denied" | "not_allowed") => Exit::NotAllowed,
+        (401 | 403, _) | (_, "denied" | "not_allowed" | "policy_denied") => Exit::NotAllowed,
         (404, _) | (_, "node_offline" | "unknown_node" | "unknown_agent") => Exit::NotFound,
         (400 | 422, "bad_request") => Exit::Usage,
         _ => Exit::Failed,

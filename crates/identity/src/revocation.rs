@@ -112,6 +112,11 @@ impl Revocation {
         self.issuer
     }
 
+    /// The certificate of the admin that issued it; `None` for the network key.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
     /// CBOR of `[statement]` or `[statement, issuer's certificate]`, each a byte string.
     pub fn encode(&self) -> Vec<u8> {
         statement::encode_pair(self.signed.bytes(), self.certificate.as_ref().map(Certificate::bytes))

@@ -39,11 +39,13 @@ pub enum FaultCode {
     PinMismatch,
     /// The host through which alone the node is reached is away.
     HostAway,
+    /// The network's policy does not let the caller use this.
+    PolicyDenied,
 }
 
 impl FaultCode {
     /// Every code, for counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NodeOffline,
         Self::UnknownNode,
         Self::UnknownAgent,
@@ -58,6 +60,7 @@ impl FaultCode {
         Self::LoginRequired,
         Self::PinMismatch,
         Self::HostAway,
+        Self::PolicyDenied,
     ];
 
     /// The JSON-RPC error code.
@@ -78,6 +81,7 @@ impl FaultCode {
             Self::LoginRequired => -31012,
             Self::PinMismatch => -31020,
             Self::HostAway => -31030,
+            Self::PolicyDenied => -31021,
         }
     }
 
@@ -99,6 +103,7 @@ impl FaultCode {
             Self::LoginRequired => "login_required",
             Self::PinMismatch => "pin_mismatch",
             Self::HostAway => "host_away",
+            Self::PolicyDenied => "policy_denied",
         }
     }
 
@@ -129,7 +134,7 @@ impl FaultCode {
             Self::UnknownNode | Self::UnknownAgent => StatusCode::NOT_FOUND,
             Self::EraMismatch => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Denied | Self::PinMismatch => StatusCode::FORBIDDEN,
+            Self::Denied | Self::PinMismatch | Self::PolicyDenied => StatusCode::FORBIDDEN,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

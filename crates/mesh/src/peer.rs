@@ -46,6 +46,13 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     /// Why it may not: another one is pinned, say.
     fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal>;
+    /// Whether a member may have its streams carried on to others by this node.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn may_relay(&self, _member: &Membership) -> Result<(), Refusal> {
+        Ok(())
+    }
     /// Takes note that a peer refused this node, with its evidence, if any.
     async fn refused(&self, by: NodeId, evidence: &[u8]);
 }

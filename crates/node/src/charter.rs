@@ -48,6 +48,8 @@ const REFUSED: u32 = 30;
 /// Exchanges that one member may begin within [`SPAN`].
 const PACE: u32 = 240;
 const SPAN: Duration = Duration::from_secs(60);
+/// Members that are not connected and are compared with because somebody asks.
+const ASKED: usize = 64;
 /// Members of which is remembered what they have.
 const REMEMBERED: usize = 4096;
 
@@ -95,6 +97,8 @@ struct Inner {
     busy: Mutex<BTreeMap<NodeId, bool>>,
     /// Whom something new did not come from: all others are told.
     news: Mutex<BTreeSet<Option<NodeId>>>,
+    /// Who is to be compared with beside those that are connected.
+    asked: Mutex<BTreeSet<NodeId>>,
     changed: Notify,
     counts: Counts,
     refused: Counts,
@@ -124,6 +128,7 @@ impl Charter {
             known: Mutex::default(),
             busy: Mutex::default(),
             news: Mutex::default(),
+            asked: Mutex::default(),
             changed: Notify::new(),
             counts: Counts::default(),
             refused: Counts::default(),
@@ -150,6 +155,12 @@ impl Charter {
     /// This node has something new of its own: its neighbours are told at once.
     pub fn changed(&self) {
         self.tell_on(None);
+    }
+
+    /// Compares with these members now, also where there is no connection to them yet; with [`ASKED`] at most.
+    pub(crate) fn ask(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        lock(&self.0.asked).extend(nodes.into_iter().take(ASKED));
+        self.0.changed.notify_one();
     }
 
     fn tell_on(&self, from: Option<NodeId>) {
@@ -210,9 +221,13 @@ impl Charter {
                 }
                 () = self.0.changed.notified() => {
                     let news = std::mem::take(&mut *lock(&self.0.news));
+                    let asked = std::mem::take(&mut *lock(&self.0.asked));
                     // What came from one alone is not new to it.
-                    let from = if news.len() == 1 { news.into_iter().next().flatten() } else { None };
-                    self.meet_all(from, &stop);
+                    let from = if news.len() == 1 { news.first().copied().flatten() } else { None };
+                    if !news.is_empty() {
+                        self.meet_all(from, &stop);
+                    }
+                    asked.into_iter().for_each(|node| self.meet(node, &stop));
                 }
                 event = peers.recv() => match event {
                     Ok(PeerEvent::MemberUp(peer)) => self.meet(peer.node, &stop),

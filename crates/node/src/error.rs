@@ -137,6 +137,12 @@ pub enum NodeError {
     /// Something is not done with the network lock.
     #[error(transparent)]
     Lock(#[from] crate::lock::LockError),
+    /// The network's policy does not allow it.
+    #[error("{0}")]
+    PolicyDenied(String),
+    /// A policy is not accepted.
+    #[error("{0}")]
+    Policy(String),
     /// A certificate could not be issued.
     #[error("a certificate could not be issued: {0}")]
     Issue(#[from] dawn_identity::IssueError),
@@ -189,6 +195,8 @@ impl NodeError {
             Self::Memory(_) => "memory",
             Self::Control(error) => error.code(),
             Self::Lock(error) => error.code(),
+            Self::PolicyDenied(_) => "policy_denied",
+            Self::Policy(_) => "policy_invalid",
             Self::Issue(_) => "issue",
         }
     }
@@ -229,6 +237,10 @@ impl NodeError {
             Self::NotAllowed(SELF) => "`dawn leave` takes this node out of the network".to_owned(),
             Self::NotAllowed(_) => "do it on the owner's node or an admin's".to_owned(),
             Self::BehindHost(_) => "make the invite on the host, or on a node that is not centralized".to_owned(),
+            Self::PolicyDenied(_) => {
+                "`dawn policy show` prints what is in force; who administers the network can change it".to_owned()
+            }
+            Self::Policy(_) => "mend the file; `dawn policy test FILE` tries it".to_owned(),
             Self::Api { .. } => "choose another address with --api, port 0 picks a free one".to_owned(),
             Self::NoProgram(_) => "check the command after --".to_owned(),
             Self::NotFound { what: "agent", name } if name == "memory" => {

@@ -26,6 +26,7 @@ mod netcheck;
 pub mod node;
 pub mod party;
 pub mod pins;
+pub mod policy;
 pub mod setup;
 mod shares;
 pub mod store;

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::error::{NodeError, SELF};
 use crate::lock::NetworkLock;
 use crate::pins::Pins;
+use crate::policy::Policies;
 use crate::store::{RequestRow, Store, Verdict};
 use crate::sync::lock;
 
@@ -125,6 +126,8 @@ struct Inner {
     mesh: OnceLock<Mesh>,
     /// Who else renews this node's certificate: a control plane.
     renewer: OnceLock<Arc<dyn Renewer>>,
+    /// Without them everything is allowed that certificates allow.
+    policies: OnceLock<Policies>,
     events: Events,
     decided: Notify,
     renewed: watch::Sender<()>,
@@ -213,6 +216,7 @@ impl Members {
             heard: Mutex::default(),
             mesh: OnceLock::new(),
             renewer: OnceLock::new(),
+            policies: OnceLock::new(),
             events,
             decided: Notify::new(),
             renewed: watch::channel(()).0,
@@ -240,6 +244,36 @@ impl Members {
         if self.0.renewer.set(renewer).is_err() {
             tracing::error!("the membership service has a renewer already");
         }
+    }
+
+    /// Gives the service the network's policy, once.
+    pub(crate) fn set_policies(&self, policies: Policies) {
+        if self.0.policies.set(policies).is_err() {
+            tracing::error!("the membership service has a policy already");
+        }
+    }
+
+    fn policies(&self) -> Option<&Policies> {
+        self.0.policies.get()
+    }
+
+    /// Whether this node holds the key of the network.
+    #[must_use]
+    pub fn has_network_key(&self) -> bool {
+        self.0.root.is_some()
+    }
+
+    /// What this node signs for the network with: the network's key, or its own with its chain.
+    pub(crate) fn signer(&self) -> (Keypair, Option<CertificateChain>) {
+        match &self.0.root {
+            Some(root) => (root.clone(), None),
+            None => (self.0.key.clone(), Some(lock(&self.0.own).0.clone())),
+        }
+    }
+
+    /// Who was put out.
+    pub(crate) fn revocations(&self) -> Revocations {
+        lock(&self.0.revocations).clone()
     }
 
     fn mesh(&self) -> Option<&Mesh> {
@@ -411,6 +445,9 @@ impl Members {
         }
         if options.role == Role::Owner {
             return Err(NodeError::NotAllowed("make another owner"));
+        }
+        if let Some(policies) = self.policies() {
+            policies.may_invite(options.role)?;
         }
         let now = now();
         let invite = Invite {
@@ -628,12 +665,18 @@ impl Members {
         if roles.contains(Role::Owner) && self.0.root.is_none() {
             return Err(NodeError::NotAllowed("revoke an owner"));
         }
+        if let Some(policies) = self.policies() {
+            policies.may_revoke()?;
+        }
         // The clock of who admitted the member may be ahead of this one.
         let revocation = authority.revoke(node, now().max(member.admitted_at))?;
         let bytes = Bytes::from(revocation.encode());
         let _is_new = self.add_revocation(&bytes).await?;
         // Its tickets may have uses left, for the same person under another key.
         self.0.store.revoke_invites_of(node).await?;
+        if let Some(policies) = self.policies() {
+            policies.vouch(node).await;
+        }
         if lock(&self.0.revocations).is_revoked(&node, roles, member.admitted_at) {
             Ok(())
         } else {
@@ -650,6 +693,9 @@ impl Members {
         let node = revocation.node();
         let issuer = revocation.issuer();
         let verified = revocation.verify(&self.0.network, now(), SKEW).map_err(corrupt)?;
+        if let (Some(policies), Some(certificate)) = (self.policies(), verified.as_revocation().certificate()) {
+            policies.might_revoke(certificate.claims(), verified.as_revocation().at())?;
+        }
         let outcome = lock(&self.0.revocations).look(&verified);
         match outcome {
             Added::New => {}
@@ -838,6 +884,16 @@ impl Gate for Members {
         self.0.pins.check_key(peer, key).map_err(|violation| Refusal {
             code: "pinned".to_owned(),
             message: violation.to_string(),
+            evidence: Bytes::new(),
+        })
+    }
+
+    fn may_relay(&self, member: &Membership) -> Result<(), Refusal> {
+        let Some(policies) = self.policies() else { return Ok(()) };
+        let may = policies.may_relay(member.node, member.name.as_str(), member.roles);
+        may.map_err(|denied| Refusal {
+            code: "policy_denied".to_owned(),
+            message: denied.to_string(),
             evidence: Bytes::new(),
         })
     }

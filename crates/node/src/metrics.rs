@@ -376,6 +376,11 @@ impl NodeState {
                 "How often the network lock kept somebody out, or this node",
                 self.members.network_lock().counted(),
             ),
+            (
+                "policy_denied",
+                "What the network's policy did not allow here, by what was wanted",
+                self.policies.denied(),
+            ),
             ("keys", "What became of key exchanges", self.exchange.counted()),
             ("envelopes", "What became of envelopes", self.envelopes.counted()),
             (
@@ -390,6 +395,15 @@ impl NodeState {
             }
             registry.register(name, help, family);
         }
+        let version = self
+            .policies
+            .with_log(|log| log.current().map_or(0, dawn_policy::SignedPolicy::version));
+        gauge(
+            &mut registry,
+            "policy_version",
+            "The version of the network's policy that is in force here",
+            usize::try_from(version).unwrap_or(usize::MAX),
+        );
         gauge(
             &mut registry,
             "shared_keys",

@@ -10,7 +10,7 @@ use dawn_identity::keyfile::Passphrase;
 use dawn_identity::{AgentName, NodeId, NodeName};
 use dawn_mcp::gateway::Gateway;
 use dawn_mcp::gateway::resource::ResourceServer;
-use dawn_mcp::host::{AgentSpec, AuditSink, FarEnd, Guard, Host, InProcess, Services, Source};
+use dawn_mcp::host::{AgentSpec, AuditSink, FarEnd, Guard, Host, InProcess, NetworkPolicy, Services, Source};
 use dawn_mcp::memory::{MemoryAgent, MemoryStore};
 use dawn_mcp::router::Router;
 use dawn_mcp::websocket::Identity;
@@ -43,6 +43,7 @@ use crate::migrate::{self, MIGRATE, Migrations};
 use crate::modes::{self, Modes};
 use crate::netcheck::{self, NETCHECK};
 use crate::party::Keys;
+use crate::policy::Policies;
 use crate::store::Store;
 use crate::sync::lock;
 use crate::vault::Credentials;
@@ -77,6 +78,8 @@ pub struct NodeState {
     pub charter: Charter,
     /// The control plane, where there is one.
     pub control: Control,
+    /// Who may do what.
+    pub policies: Policies,
     /// The mesh.
     pub mesh: Mesh,
     /// This node's agents.
@@ -364,6 +367,8 @@ impl Node {
         let store = Store::open(&home.database()).await?;
         let events = Events::default();
         let members = Members::load(store.clone(), key.clone(), root, &config, events.clone(), home.data()).await?;
+        let policies = Policies::load(store.clone(), members.clone(), events.clone()).await?;
+        members.set_policies(policies.clone());
         let keys = Keys::load(store.clone(), key.clone(), config.keys.clone()).await?;
         let mesh_config = MeshConfig {
             listen: with_remembered_ports(&store, &config.mesh.listen).await?,
@@ -423,6 +428,7 @@ impl Node {
             audit: sink,
             approver: Some(Arc::new(approvals.clone())),
             identity: Some(Arc::clone(&identity)),
+            policy: Some(Arc::new(policies.clone()) as Arc<dyn NetworkPolicy>),
         };
         let host = Host::new(Arc::clone(&limits), guard, services);
         let notes = add_agents(&host, &home, &config).await?;
@@ -504,6 +510,8 @@ impl Node {
             home: home.clone(),
         });
         charter.add(Arc::new(members.network_lock().clone()));
+        policies.set_parts(host.clone(), charter.clone());
+        charter.add(Arc::new(policies.clone()));
         let router = Router::new(
             mesh.clone(),
             host.clone(),
@@ -561,6 +569,7 @@ impl Node {
             lookup,
             charter,
             control,
+            policies,
             mesh,
             host,
             router,

@@ -26,6 +26,7 @@ mod login;
 pub(crate) mod migrate;
 pub(crate) mod netcheck;
 pub(crate) mod peers;
+pub(crate) mod policy;
 pub(crate) mod registry;
 pub(crate) mod shell;
 pub(crate) mod status;

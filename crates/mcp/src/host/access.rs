@@ -3,6 +3,7 @@
 //!
 //! A link to which neither rules nor limits apply is not touched, until they do.
 
+mod network;
 mod policy;
 mod reading;
 mod share;
@@ -13,12 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
+use dawn_policy::Calls;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::policy::{Applied, Policy, Version};
+pub use self::network::NetworkPolicy;
+use self::policy::{Applied, Applies, Policy, Version};
 use self::reading::{Named, called, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
@@ -175,25 +178,15 @@ impl Access {
         owner: Owner,
         tasks: &TaskTracker,
     ) -> Result<Link, Fault> {
-        let (link, rules, limits, version) = match self.applied(link, caller, is_own) {
+        let (link, applies, version) = match self.applied(link, caller, is_own) {
             Applied::Nothing(link) => return Ok(link),
-            Applied::These(link, rules, limits, version) => (link, rules, limits, version),
+            Applied::These(link, applies, version) => (link, applies, version),
         };
         let counted = caller.counted(is_own).unwrap_or(Counted::Node(caller.node));
-        let share = Share::take(self, counted, limits, place)?;
+        let share = Share::take(self, counted, applies.limits, place)?;
         let (near, from_client) = mpsc::channel(QUEUE);
         let (to_client, far) = mpsc::channel(QUEUE);
-        let guard = Guard {
-            access: Arc::clone(self),
-            is_own,
-            version,
-            caller: caller.clone(),
-            place: place.clone(),
-            rules,
-            share,
-            owner,
-            waiting: HashMap::new(),
-        };
+        let guard = Guard::new(self, caller, place, (is_own, version), owner, applies, share);
         tasks.spawn(guard.run(from_client, to_client, link));
         Ok(Link::from_channels(near, far))
     }
@@ -210,6 +203,10 @@ struct Guard {
     caller: Caller,
     place: Place,
     rules: Vec<Rule>,
+    /// What the network's policy says of the caller; `None` where it allows everything.
+    calls: Option<Arc<Calls>>,
+    /// There is no agent behind it.
+    is_shut: bool,
     share: Share,
     owner: Owner,
     /// Calls of which the owner is asked.
@@ -244,8 +241,28 @@ enum Word {
 }
 
 impl Guard {
-    fn verdict(&self, what: &str) -> Verdict {
-        verdict(&self.rules, what)
+    fn new(
+        access: &Arc<Access>,
+        caller: &Caller,
+        place: &Place,
+        (is_own, version): (bool, u64),
+        owner: Owner,
+        applies: Applies,
+        share: Share,
+    ) -> Self {
+        Self {
+            access: Arc::clone(access),
+            is_own,
+            version,
+            caller: caller.clone(),
+            place: place.clone(),
+            rules: applies.rules,
+            calls: applies.calls,
+            is_shut: false,
+            share,
+            owner,
+            waiting: HashMap::new(),
+        }
     }
 
     async fn run(self, from_client: mpsc::Receiver<Result<Frame, Fault>>, to_client: ToClient, agent: Link) {
@@ -301,9 +318,9 @@ impl Guard {
     fn look(&mut self) {
         let now = self.access.version.now();
         if now != self.version {
-            let (rules, limits) = lock(&self.access.policy).of(&self.caller, self.is_own);
-            (self.version, self.rules) = (now, rules);
-            self.share.change(limits);
+            let applies = lock(&self.access.policy).of(&self.caller, self.is_own);
+            (self.version, self.rules, self.calls) = (now, applies.rules, applies.calls);
+            self.share.change(applies.limits);
         }
     }
 
@@ -346,6 +363,9 @@ impl Guard {
         let (Some(id), Some(raw)) = (peek.id(), peek.id.map(RawValue::get)) else {
             return Step::Pass(message.clone());
         };
+        if let Some(fault) = self.shut_out(&peek) {
+            return Step::Refuse(fault.answer(Some(raw)));
+        }
         if self.share.in_flight.contains(&id) {
             let words = "a request with this id is still in flight on this session";
             return Step::Refuse(Message::error(Some(raw), codes::INVALID_REQUEST, words, None));
@@ -411,11 +431,6 @@ impl Guard {
                 Step::Ask(message.clone(), question)
             }
         }
-    }
-
-    fn denied(&self, what: &str, why: &str) -> Fault {
-        let words = format!("{} may not use {what} of {}: {why}", self.caller, self.place);
-        Fault::new(FaultCode::Denied, words)
     }
 
     /// Asks the owner in the background; what comes of it is sent to `words`.
@@ -513,7 +528,7 @@ impl Guard {
     }
 
     fn denies(&self) -> bool {
-        self.rules.iter().any(|rule| rule.then == Verdict::Deny)
+        self.calls.is_some() || self.rules.iter().any(|rule| rule.then == Verdict::Deny)
     }
 
     /// A message of the agent: an answer ends its request, and lists show only what may be used. Nothing of what the

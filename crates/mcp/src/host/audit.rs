@@ -171,7 +171,8 @@ impl Drop for Trail {
 
 /// Whether an error is this host's own, that it does not let the call through.
 fn is_refusal(message: &Message) -> bool {
-    Fault::of(message).is_some_and(|fault| matches!(fault.code, FaultCode::Denied | FaultCode::Busy))
+    let refuses = |code| matches!(code, FaultCode::Denied | FaultCode::PolicyDenied | FaultCode::Busy);
+    Fault::of(message).is_some_and(|fault| refuses(fault.code))
 }
 
 /// The same link, with its calls recorded.

@@ -34,7 +34,7 @@ use crate::link::Link;
 use crate::websocket::Identity;
 use crate::wire::{Caller, Counted, Mode};
 use access::{Access, Place};
-pub use access::{Approver, CallerLimits, Question, Rule, Verdict};
+pub use access::{Approver, CallerLimits, NetworkPolicy, Question, Rule, Verdict};
 pub use audit::{AuditEntry, AuditSink, Outcome};
 pub(crate) use http::client as http_client;
 use mux::Mux;
@@ -65,6 +65,8 @@ pub struct Services {
     pub approver: Option<Arc<dyn Approver>>,
     /// What the node is in secure channels; without it none is begun.
     pub identity: Option<Arc<dyn Identity>>,
+    /// The network's policy; without it only the node's own rules count.
+    pub policy: Option<Arc<dyn NetworkPolicy>>,
 }
 
 impl std::fmt::Debug for Services {
@@ -116,6 +118,7 @@ struct Inner {
     audit: Option<Arc<dyn AuditSink>>,
     owner: access::Owner,
     identity: Option<Arc<dyn Identity>>,
+    policy: Option<Arc<dyn NetworkPolicy>>,
 }
 
 struct Agent {
@@ -188,6 +191,7 @@ impl Host {
             audit,
             approver,
             identity,
+            policy,
         } = services;
         Self(Arc::new(Inner {
             limits,
@@ -201,6 +205,7 @@ impl Host {
             audit,
             owner: access::Owner { node, approver },
             identity,
+            policy,
         }))
     }
 
@@ -244,8 +249,12 @@ impl Host {
             ),
             _ => None,
         };
+        let access = access::Access::new(spec.access.clone(), spec.limits);
+        if let Some(policy) = &self.0.policy {
+            access.ask_network(Arc::clone(policy), name.clone());
+        }
         let agent = Arc::new(Agent {
-            access: access::Access::new(spec.access.clone(), spec.limits),
+            access,
             account,
             far,
             status: Mutex::new((AgentSummary::starting(name.clone()), None)),
@@ -317,6 +326,15 @@ impl Host {
             .access
             .change(access, limits, &place, &self.0.owner, &self.0.tasks);
         true
+    }
+
+    /// The network's policy has changed: open sessions feel it from their next message on.
+    pub fn policy_changed(&self) {
+        let agents: Vec<_> = lock(&self.0.agents).values().cloned().collect();
+        for agent in agents {
+            let place = Place::Agent(agent.name.clone());
+            agent.access.network_changed(&place, &self.0.owner, &self.0.tasks);
+        }
     }
 
     fn account(&self, name: &AgentName) -> Result<Arc<Agent>, Fault> {
@@ -456,6 +474,13 @@ impl Host {
             )
         })?;
         agent.links.fetch_add(1, Ordering::Relaxed);
+        let (owner, tasks) = (self.0.owner.clone(), &self.0.tasks);
+        let place = Place::Agent(agent.name.clone());
+        // For who may use nothing of it no process is started.
+        if agent.access.is_closed_to(caller, is_own) {
+            let link = agent.access.shut(caller, &place, is_own, owner, tasks)?;
+            return Ok(self.recorded(link, caller, agent.name.to_string()));
+        }
         let link = if self.speaks(&agent, mode).await {
             self.link(&agent, mode, Some(caller), is_own).await?
         } else {
@@ -469,14 +494,16 @@ impl Host {
                 watched.stale.notify_one();
             }
         }));
-        let (owner, tasks) = (self.0.owner.clone(), &self.0.tasks);
-        let link = agent
-            .access
-            .guarded(link, caller, &Place::Agent(agent.name.clone()), is_own, owner, tasks)?;
-        Ok(match &self.0.audit {
-            Some(sink) => audit::recorded(link, caller, agent.name.to_string(), Arc::clone(sink)),
+        let link = agent.access.guarded(link, caller, &place, is_own, owner, tasks)?;
+        Ok(self.recorded(link, caller, agent.name.to_string()))
+    }
+
+    /// The same link, with its calls recorded where calls are.
+    fn recorded(&self, link: Link, caller: &Caller, agent: String) -> Link {
+        match &self.0.audit {
+            Some(sink) => audit::recorded(link, caller, agent, Arc::clone(sink)),
             None => link,
-        })
+        }
     }
 
     /// A link to an exposed endpoint as this caller may use it, with its calls recorded.
@@ -486,10 +513,7 @@ impl Host {
     pub(crate) fn exposed(&self, link: Link, access: &Arc<Access>, caller: &Caller, path: &str) -> Result<Link, Fault> {
         let (owner, place) = (self.0.owner.clone(), Place::Endpoint(path.to_owned()));
         let link = access.guarded(link, caller, &place, true, owner, &self.0.tasks)?;
-        Ok(match &self.0.audit {
-            Some(sink) => audit::recorded(link, caller, path.to_owned(), Arc::clone(sink)),
-            None => link,
-        })
+        Ok(self.recorded(link, caller, path.to_owned()))
     }
 
     /// Whether an agent speaks the era of a link by itself; until it was asked, that is waited for.

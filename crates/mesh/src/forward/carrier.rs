@@ -52,6 +52,9 @@ pub enum Refused {
         "the other end takes only signed messages; set forwarding.signing to \"each-message\" here, or to \"channel-only\" there"
     )]
     Unsigned = 7,
+    /// The network's policy does not let a member in between carry this node's streams.
+    #[error("the network's policy does not let a member in between carry the streams of this node")]
+    NotAllowed = 8,
 }
 
 impl Refused {
@@ -64,6 +67,7 @@ impl Refused {
             5 => Self::Busy,
             6 => Self::Off,
             7 => Self::Unsigned,
+            8 => Self::NotAllowed,
             _ => Self::Malformed,
         }
     }
@@ -241,6 +245,13 @@ async fn carry(
         return Err(Refused::Off);
     }
     let next = check_route(route, mesh.shared.local, stream.peer(), carriers.config.hops)?;
+    let neighbour = mesh.shared.peer(stream.peer()).and_then(|(peer, _)| peer.membership);
+    // Who has no connection any more needs no carrier.
+    let neighbour = neighbour.ok_or(Refused::NotConnected)?;
+    if let Err(refusal) = mesh.shared.gate.may_relay(&neighbour) {
+        tracing::debug!(neighbour = %neighbour.node, %refusal, "a carrier is not allowed");
+        return Err(Refused::NotAllowed);
+    }
     let place = carriers.places.take(stream.peer()).map_err(|_| Refused::Busy)?;
     let Some((_, cut)) = mesh.shared.peer(next) else {
         return Err(Refused::NotConnected);
@@ -388,7 +399,7 @@ mod tests {
 
     #[test]
     fn every_refusal_comes_back_from_its_number() {
-        for number in 1..=7 {
+        for number in 1..=8 {
             assert_eq!(Refused::of(number) as u8, number);
         }
         assert_eq!(Refused::of(200), Refused::Malformed);

@@ -89,6 +89,7 @@ impl From<Fault> for ApiError {
             FaultCode::UnknownAgent | FaultCode::AgentFailed => "dawn agent list",
             FaultCode::Denied => "ask the owner of the agent's node",
             FaultCode::PinMismatch => "dawn keys list",
+            FaultCode::PolicyDenied => "dawn policy show, or ask who administers the network",
             _ => "dawn doctor",
         };
         Self::new(status, fault.code.slug(), fault.message).next(next)
@@ -122,7 +123,11 @@ impl From<crate::error::NodeError> for ApiError {
         use crate::error::NodeError;
         use crate::lock::LockError;
         let status = match &error {
-            NodeError::NotAllowed(_) | NodeError::Issue(_) | NodeError::TooManyRevocations(_) => StatusCode::FORBIDDEN,
+            NodeError::NotAllowed(_)
+            | NodeError::Issue(_)
+            | NodeError::TooManyRevocations(_)
+            | NodeError::PolicyDenied(_) => StatusCode::FORBIDDEN,
+            NodeError::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
             NodeError::Control(_) => StatusCode::BAD_GATEWAY,
             NodeError::Exists { .. }
             | NodeError::SeveralRequests(_)

@@ -18,7 +18,8 @@ pub struct NodeEvent {
     /// `peer.up`, `peer.down`, `node.added`, `node.changed`, `node.expired`, `node.returned`, `node.removed`, `agent.added`,
     /// `agent.changed`, `agent.removed`, `registry.refused`, `registry.limited`, `registry.lied`, `join.requested`,
     /// `join.admitted`, `member.revoked`, `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
-    /// `key.failed`, `key.forgotten`, `pin.violated`, `charter.refused`, `control.joined`, `control.left`, `control.up`,
+    /// `key.failed`, `key.forgotten`, `pin.violated`, `charter.refused`, `policy.changed`, `policy.denied`,
+    /// `control.joined`, `control.left`, `control.up`,
     /// `control.away`, `control.refused`, `control.authorised`, `control.waiting`, `control.relays`, `mode.changed`,
     /// `migration.changed`, `lock.changed`, `lock.forked`, `lock.refused`, `lock.kept_out`, `lock.locked_out`.
     pub name: &'static str,

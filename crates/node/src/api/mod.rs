@@ -19,6 +19,7 @@ mod login;
 mod migration;
 mod netcheck;
 mod peers;
+mod policy;
 mod registry;
 mod status;
 
@@ -81,6 +82,8 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/lock/changes", post(lock::change))
         .route("/api/lock/proposals/{id}/approve", post(lock::approve))
         .route("/api/lock/recover", post(lock::recover))
+        .route("/api/policy", get(policy::show).post(policy::apply))
+        .route("/api/policy/log", get(policy::log))
         .route("/api/registry", get(registry::dump))
         .route("/api/registry/log", get(registry::log))
         .route("/api/registry/diff", get(registry::diff))

@@ -114,7 +114,7 @@ impl Members {
         if self.authority().is_none() {
             return Ok(refusal(RefusalCode::NotAuthorised, "this node may not admit members"));
         }
-        let Some((invite, _)) = self.0.store.invite(commit.invite).await? else {
+        let Some((invite, role)) = self.0.store.invite(commit.invite).await? else {
             return Ok(refusal(RefusalCode::UnknownInvite, "this node made no such invite"));
         };
         let mut admitter = Admitter::new(self.0.network, self.0.node);
@@ -130,6 +130,9 @@ impl Members {
         };
         if let Err(error) = invite.check(verified.node, now()) {
             return Ok(refusal(RefusalCode::from(error), error.to_string()));
+        }
+        if let Some(Err(denied)) = self.policies().map(|policies| policies.may_invite(role)) {
+            return Ok(refusal(RefusalCode::NotAuthorised, denied.to_string()));
         }
         if invite.approval && !invite.redeemed_by.contains(&verified.node) {
             return self.ask(stream, &verified).await;

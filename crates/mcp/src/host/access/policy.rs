@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 
+use dawn_policy::Calls;
 use tokio_util::task::TaskTracker;
 
+use super::network::Asked;
 use super::{Access, CallerLimits, Guard, Owner, Place, QUEUE, Rule, Share};
 use crate::host::lock;
 use crate::link::{Link, Switch};
@@ -19,6 +21,8 @@ use crate::wire::{Caller, Counted};
 pub(super) struct Policy {
     pub(super) rules: Vec<Rule>,
     pub(super) limits: CallerLimits,
+    /// The network's policy; `None` for what it does not speak of.
+    pub(super) network: Option<Asked>,
     /// The links that no guard is in the way of.
     open: HashMap<u64, Open>,
     next: u64,
@@ -36,7 +40,21 @@ struct Open {
 pub(super) enum Applied {
     Nothing(Link),
     /// These rules and limits, of this version.
-    These(Link, Vec<Rule>, CallerLimits, u64),
+    These(Link, Applies, u64),
+}
+
+/// The part of rules, limits and the network's policy that is about one caller.
+#[derive(Debug, Default)]
+pub(super) struct Applies {
+    pub(super) rules: Vec<Rule>,
+    pub(super) limits: CallerLimits,
+    pub(super) calls: Option<Arc<Calls>>,
+}
+
+impl Applies {
+    fn is_nothing(&self) -> bool {
+        self.rules.is_empty() && self.limits.is_none() && self.calls.is_none()
+    }
 }
 
 /// Forgets a link when it is closed.
@@ -84,10 +102,9 @@ impl Access {
     pub(super) fn applied(self: &Arc<Self>, link: Link, caller: &Caller, is_own: bool) -> Applied {
         // Whoever changes the rules holds this too: the link is found, or the new rules are seen here.
         let mut policy = lock(&self.policy);
-        let (rules, limits) = policy.of(caller, is_own);
-        if !rules.is_empty() || !limits.is_none() {
-            let version = self.version.now();
-            return Applied::These(link, rules, limits, version);
+        let applies = policy.of(caller, is_own);
+        if !applies.is_nothing() {
+            return Applied::These(link, applies, self.version.now());
         }
         policy.next += 1;
         let number = policy.next;
@@ -120,12 +137,28 @@ impl Access {
         let mut policy = lock(&self.policy);
         policy.rules = rules;
         policy.limits = limits;
+        self.look_again(policy, place, owner, tasks);
+    }
+
+    /// The network's policy has changed: open links feel it from their next message on.
+    pub(in crate::host) fn network_changed(self: &Arc<Self>, place: &Place, owner: &Owner, tasks: &TaskTracker) {
+        let policy = lock(&self.policy);
+        self.look_again(policy, place, owner, tasks);
+    }
+
+    fn look_again(
+        self: &Arc<Self>,
+        mut policy: MutexGuard<'_, Policy>,
+        place: &Place,
+        owner: &Owner,
+        tasks: &TaskTracker,
+    ) {
         let version = self.version.0.fetch_add(1, Ordering::AcqRel) + 1;
         let open = std::mem::take(&mut policy.open);
         let mut ended = Vec::new();
         for (number, open) in open {
-            let (rules, limits) = policy.of(&open.caller, open.is_own);
-            if rules.is_empty() && limits.is_none() {
+            let applies = policy.of(&open.caller, open.is_own);
+            if applies.is_nothing() {
                 policy.open.insert(number, open);
                 continue;
             }
@@ -134,19 +167,11 @@ impl Access {
             if let Some(diverted) = switch.throw(QUEUE) {
                 let share = {
                     let counted = open.caller.counted(open.is_own);
-                    Share::of_open(self, counted.unwrap_or(Counted::Node(open.caller.node)), limits)
+                    let counted = counted.unwrap_or(Counted::Node(open.caller.node));
+                    Share::of_open(self, counted, applies.limits)
                 };
-                let guard = Guard {
-                    access: Arc::clone(self),
-                    is_own: open.is_own,
-                    version,
-                    caller: open.caller,
-                    place: place.clone(),
-                    rules,
-                    share,
-                    owner: owner.clone(),
-                    waiting: HashMap::new(),
-                };
+                let version = (open.is_own, version);
+                let guard = Guard::new(self, &open.caller, place, version, owner.clone(), applies, share);
                 tasks.spawn(guard.run_diverted(diverted));
             }
             ended.push(switch);
@@ -164,10 +189,13 @@ impl Policy {
     }
 
     /// What applies to a caller.
-    pub(super) fn of(&self, caller: &Caller, is_own: bool) -> (Vec<Rule>, CallerLimits) {
-        let rules = self.rules_for(caller, is_own);
-        let limits = caller.counted(is_own).map(|_| self.limits).unwrap_or_default();
-        (rules, limits)
+    pub(super) fn of(&self, caller: &Caller, is_own: bool) -> Applies {
+        let network = self.network.as_ref();
+        Applies {
+            rules: self.rules_for(caller, is_own),
+            limits: caller.counted(is_own).map(|_| self.limits).unwrap_or_default(),
+            calls: network.and_then(|asked| asked.policy.calls(caller, is_own, &asked.agent)),
+        }
     }
 }
 

@@ -1,0 +1,5 @@
+//! What policies and their signed versions promise.
+
+mod deciding;
+mod reading;
+mod versions;
