@@ -92,6 +92,7 @@ enum Command {
     Mcp(bridge::McpArgs),
     Policy(policy::PolicyArgs),
     Registry(registry::RegistryArgs),
+    Relay(relay::RelayArgs),
     /// Follow what happens in the network; --json prints a line for each event
     Events,
     /// Check everything, and say what to do about what fails
@@ -159,6 +160,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Mcp(args) => bridge::run(context, &args),
         Command::Policy(args) => policy::run(context, args),
         Command::Registry(args) => registry::run(context, args),
+        Command::Relay(args) => relay::run(context, args),
         Command::Events => events::run(context),
         Command::Doctor => doctor::run(context),
         Command::Control(args) => control::run(context, args),

@@ -21,10 +21,12 @@ mod punch;
 mod quic;
 mod stream;
 mod swarm;
+mod transport;
 
 pub use apart::Neighbours;
 pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
+pub use dawn_relay::token::to_text as relay_token_text;
 pub use error::{AcceptError, OpenError, StartError};
 pub use forward::{ForwardConfig, Forwarding};
 pub use handle::{Inbound, Incoming, Mesh, Protocol};
@@ -34,3 +36,4 @@ pub use pubsub::Published;
 pub use punch::PunchOutcome;
 pub use stream::MeshStream;
 pub use swarm::check_address;
+pub use transport::relay_transport;

@@ -18,7 +18,8 @@ use bytes::Bytes;
 use dawn_channel::StaticPublic;
 use dawn_identity::{
     Added, Authority, CertificateChain, CertificateError, Invite, InviteId, InviteSecret, Issuer, Keypair, Membership,
-    NetworkId, NetworkName, NodeId, NodeName, Request, Revocation, Revocations, Role, Roles, Serial, Ticket, UnixTime,
+    NetworkId, NetworkName, NodeId, NodeName, RelayQuota, RelayToken, Request, Revocation, Revocations, Role, Roles,
+    Serial, Ticket, UnixTime,
 };
 use dawn_mesh::{Gate, Mesh, Neighbours, Protocol, Refusal};
 use tokio::sync::{Notify, watch};
@@ -327,6 +328,16 @@ impl Members {
         let own = self.own();
         let half = own.expires.0.saturating_sub(own.issued_at.0) / 2;
         UnixTime(own.issued_at.0 + half)
+    }
+
+    /// A token by which a peer reserves at the network's relays.
+    ///
+    /// # Errors
+    /// This node may not admit members, or the times are beyond what a token can say.
+    pub fn relay_token(&self, peer: NodeId, quota: RelayQuota, expires: Duration) -> Result<RelayToken, NodeError> {
+        let authority = self.authority().ok_or(NodeError::NotAllowed("make relay tokens"))?;
+        let (now, serial) = (now(), Serial::from_bytes(rand::random()));
+        Ok(authority.relay_token(peer, quota, now + expires, serial, now)?)
     }
 
     fn authority(&self) -> Option<Authority> {

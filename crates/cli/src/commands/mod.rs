@@ -28,6 +28,7 @@ pub(crate) mod netcheck;
 pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod registry;
+pub(crate) mod relay;
 pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod up;

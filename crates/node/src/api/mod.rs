@@ -21,6 +21,7 @@ mod netcheck;
 mod peers;
 mod policy;
 mod registry;
+mod relay;
 mod status;
 
 use axum::Router;
@@ -60,6 +61,7 @@ pub fn routes(state: &NodeState, guarded: Guarded) -> Router {
         .route("/api/call", post(agents::call))
         .route("/api/invites", get(invites::list).post(invites::create))
         .route("/api/invites/{id}", delete(invites::revoke))
+        .route("/api/relay/tokens", post(relay::token))
         .route("/api/requests", get(invites::requests))
         .route("/api/requests/{id}/approve", post(invites::approve))
         .route("/api/requests/{id}/deny", post(invites::deny))

@@ -1,0 +1,189 @@
+//! `dawn relay`: a server that carries circuits of nodes which cannot be dialled, and tokens for it.
+
+mod serve;
+mod status;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use dawn_relay::config::{Config, ConfigError, hash};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::words;
+
+/// Run a relay for nodes that cannot be dialled, and make tokens for it
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dawn relay serve --config /etc/dawn/relay.toml\n  dawn relay check --config /etc/dawn/relay.toml\n  dawn relay token --for 12D3KooW… --expires 30d    for a peer that is no member\n  dawn relay secret --name ops                      for a relay without a network\n  dawn relay status --config /etc/dawn/relay.toml"
+)]
+pub(crate) struct RelayArgs {
+    #[command(subcommand)]
+    command: RelayCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RelayCommand {
+    /// Run the relay, until Ctrl-C or SIGTERM; SIGHUP reads the configuration again
+    Serve(FileArgs),
+    /// Check the configuration, and say what it gives to whom
+    Check(FileArgs),
+    /// What the running relay says of itself
+    Status(FileArgs),
+    /// Make a token by which one peer reserves at relays of this network
+    Token(TokenArgs),
+    /// Make a token of the operator's, and its entry for the configuration
+    Secret(SecretArgs),
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The relay's configuration, TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// The peer, by its id
+    #[arg(long = "for", value_name = "PEER")]
+    peer: String,
+    /// How long the token is good, such as 12h or 30d
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = super::duration)]
+    expires: Duration,
+    /// Circuits at once
+    #[arg(long, value_name = "N")]
+    relay_circuits: Option<u64>,
+    /// Bytes in a period of the relay, a day by default
+    #[arg(long, value_name = "BYTES")]
+    relay_bytes: Option<u64>,
+    /// Bytes a second
+    #[arg(long, value_name = "BYTES")]
+    relay_rate: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct SecretArgs {
+    /// What the relay calls it: whose quota it is
+    #[arg(long)]
+    name: String,
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Failed, "config", error.to_string()).next("`dawn relay check --config FILE` reads it again")
+    }
+}
+
+pub(crate) fn run(context: &Context, args: RelayArgs) -> Result<(), Failure> {
+    match args.command {
+        RelayCommand::Serve(args) => serve::run(context, &args.config),
+        RelayCommand::Check(args) => check(context, &args.config),
+        RelayCommand::Status(args) => status::run(context, &args.config),
+        RelayCommand::Token(args) => token(context, &args),
+        RelayCommand::Secret(args) => secret(context, &args.name),
+    }
+}
+
+fn check(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
+    let config = Config::read(file)?;
+    let networks: Vec<String> = config.networks.iter().map(ToString::to_string).collect();
+    let tokens: Vec<&str> = config.tokens.iter().map(|token| token.name.as_str()).collect();
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let external: Vec<String> = config.external.iter().map(ToString::to_string).collect();
+    if context.out.json {
+        return context.out.document(&json!({
+            "valid": true,
+            "listen": listen,
+            "external": external,
+            "networks": networks,
+            "tokens": tokens,
+            "quotas": config.quotas,
+            "drain_s": config.drain.as_secs(),
+        }));
+    }
+    let list = |what: &[String]| {
+        if what.is_empty() {
+            "none".to_owned()
+        } else {
+            what.join(", ")
+        }
+    };
+    let named: Vec<String> = tokens.iter().map(|name| words::clean(name).into_owned()).collect();
+    context.out.line(format!("{} is in order", file.display()))?;
+    context.out.line(format!("listens on    {}", list(&listen)))?;
+    context.out.line(format!("dialled at    {}", list(&external)))?;
+    context.out.line(format!("networks      {}", list(&networks)))?;
+    context.out.line(format!("tokens        {}", list(&named)))?;
+    if external.is_empty() {
+        context
+            .out
+            .note("Next: name under `external` where the relay is reached from outside, if it is behind a NAT");
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Made {
+    token: String,
+    expires: String,
+}
+
+fn token(context: &Context, args: &TokenArgs) -> Result<(), Failure> {
+    let client = context.client()?;
+    let wanted = json!({
+        "peer": args.peer,
+        "expires_s": args.expires.as_secs(),
+        "circuits": args.relay_circuits,
+        "bytes": args.relay_bytes,
+        "bytes_per_second": args.relay_rate,
+    });
+    context.wait(async {
+        let answer: Value = client.post("/api/relay/tokens", &wanted).await?;
+        if context.out.json {
+            return context.out.document(&answer);
+        }
+        let made: Made = serde_json::from_value(answer).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                "internal",
+                format!("the node's answer is not understood: {error}"),
+            )
+        })?;
+        context.out.line(&made.token)?;
+        context.out.note(format!(
+            "good until {} for this peer alone; the relay's file names the network under `networks`",
+            made.expires
+        ));
+        Ok(())
+    })
+}
+
+fn secret(context: &Context, name: &str) -> Result<(), Failure> {
+    let token = BASE64URL_NOPAD.encode(&rand_bytes()?);
+    let hash = HEXLOWER.encode(&hash(&token));
+    if context.out.json {
+        return context
+            .out
+            .document(&json!({ "name": name, "token": token, "sha256": hash }));
+    }
+    context.out.line(&token)?;
+    let name = toml::Value::String(name.to_owned());
+    context.out.note(format!(
+        "Next: this entry in the relay's file, then SIGHUP\n\n[[token]]\nname = {name}\nsha256 = \"{hash}\""
+    ));
+    Ok(())
+}
+
+/// Chance enough for a token.
+fn rand_bytes() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    let file = std::fs::File::open("/dev/urandom");
+    file.and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(|error| Failure::io("no random numbers could be read", &error))?;
+    Ok(bytes)
+}

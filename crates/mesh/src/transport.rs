@@ -1,0 +1,41 @@
+//! The transports of a mesh by themselves, for a relay's process, which only listens.
+
+use libp2p::Transport as _;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::upgrade::Version;
+use libp2p::{noise, tcp, websocket, yamux};
+use zeroize::Zeroizing;
+
+use crate::error::StartError;
+use crate::quic;
+
+/// Streams that one peer may have open at a relay.
+const STREAMS: u32 = 4096;
+
+/// QUIC, TCP and WebSocket for the key of a seed.
+///
+/// # Errors
+/// The key makes no transport.
+pub fn relay_transport(seed: &[u8; 32]) -> Result<dawn_relay::daemon::Transport, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Transport(error.to_string());
+    let mut seed = Zeroizing::new(*seed);
+    let keypair = libp2p::identity::Keypair::ed25519_from_bytes(&mut *seed)
+        .map_err(|error| StartError::Key(error.to_string()))?;
+    let noise = noise::Config::new(&keypair).map_err(|error| failed(&error))?;
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let plain = tcp()
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise.clone())
+        .multiplex(yamux::Config::default());
+    let web = websocket::Config::new(tcp())
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default());
+    let quic = quic::Transport::new(&keypair, quic::Settings::new(STREAMS)).map_err(|error| failed(&error))?;
+    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let streams = web.or_transport(plain).map(|either, _| match either {
+        futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+        futures::future::Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+    });
+    Ok(quic.or_transport(streams).map(|either, _| either.into_inner()).boxed())
+}

@@ -1,0 +1,217 @@
+//! The desk's rules, and that they hold whatever happens.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::quota;
+
+fn node(seed: u8) -> PeerId {
+    let mut seed = [seed; 32];
+    libp2p::identity::Keypair::ed25519_from_bytes(&mut seed)
+        .unwrap()
+        .public()
+        .to_peer_id()
+}
+
+fn connection(id: usize) -> ConnectionId {
+    ConnectionId::new_unchecked(id)
+}
+
+const TIME: UnixTime = UnixTime(1_800_000_000);
+
+fn now() -> Now {
+    Now {
+        instant: Instant::now(),
+        time: TIME,
+    }
+}
+
+fn grant(name: &str) -> Grant {
+    Grant {
+        holder: Holder::Static(name.into()),
+        quota: RelayQuota::default(),
+        issued_at: TIME,
+        expires: None,
+    }
+}
+
+fn desk(change: impl FnOnce(&mut Quotas)) -> Desk {
+    let mut quotas = Quotas::default();
+    change(&mut quotas);
+    Desk::new(quotas, Instant::now())
+}
+
+#[test]
+fn who_has_shown_nothing_reserves_nothing_and_cannot_be_reached() {
+    let (mut desk, now) = (desk(|_| {}), now());
+    assert_eq!(desk.reserve(node(1), connection(1), now), Err(Refusal::NoToken));
+    assert_eq!(desk.connect(node(2), node(1), now), Err(Refusal::NoReservation));
+    assert_eq!(Refusal::NoToken.status(), Status::PermissionDenied);
+}
+
+#[test]
+fn a_reservation_lasts_no_longer_than_its_token() {
+    let (mut desk, mut now) = (desk(|_| {}), now());
+    let expires = Some(TIME + Duration::from_secs(60));
+    desk.show(node(1), Grant { expires, ..grant("a") });
+    assert_eq!(desk.reserve(node(1), connection(1), now), Ok(Duration::from_secs(60)));
+    now.instant += Duration::from_secs(60);
+    now.time = TIME + Duration::from_secs(60);
+    assert_eq!(desk.connect(node(2), node(1), now), Err(Refusal::NoReservation));
+    assert_eq!(desk.reserve(node(1), connection(1), now), Err(Refusal::Expired));
+}
+
+#[test]
+fn a_peer_that_comes_anew_has_its_reservation_at_once() {
+    let (mut desk, now) = (desk(|quotas| quotas.total.reservations = 1), now());
+    desk.show(node(1), grant("a"));
+    desk.reserve(node(1), connection(1), now).unwrap();
+    desk.show(node(1), grant("a"));
+    desk.reserve(node(1), connection(2), now).unwrap();
+    assert_eq!(desk.connect(node(2), node(1), now).unwrap().connection, connection(2));
+    // The end of the dead connection takes nothing with it.
+    desk.gone(&node(1), connection(1), false);
+    assert!(desk.has_reserved(&node(1), connection(2)));
+}
+
+#[test]
+fn quotas_of_all_of_a_token_and_of_a_peer_are_kept_apart() {
+    let now = now();
+    let mut desk = desk(|quotas| {
+        quotas.total.reservations = 3;
+        quotas.token.reservations = 2;
+        quotas.peer.circuits = 1;
+    });
+    for (peer, token) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b")] {
+        desk.show(node(peer), grant(token));
+    }
+    let reserve = |desk: &mut Desk, peer| desk.reserve(node(peer), connection(peer.into()), now).map(|_| ());
+    assert_eq!([1, 2].map(|peer| reserve(&mut desk, peer)), [Ok(()); 2]);
+    assert_eq!(reserve(&mut desk, 3), Err(Refusal::TokenFull));
+    assert_eq!(reserve(&mut desk, 4), Ok(()));
+    assert_eq!(reserve(&mut desk, 5), Err(Refusal::Full));
+    let first = desk.connect(node(9), node(1), now).unwrap();
+    assert_eq!(desk.connect(node(8), node(1), now), Err(Refusal::Circuits));
+    assert_eq!(desk.connect(node(9), node(2), now), Err(Refusal::Circuits));
+    desk.end(first.id);
+    assert!(desk.connect(node(8), node(1), now).is_ok());
+}
+
+#[test]
+fn a_token_whose_bytes_are_used_up_gets_more_in_the_next_period() {
+    let mut now = now();
+    let mut desk = desk(|quotas| quotas.period_seconds = 60);
+    let quota = RelayQuota {
+        bytes: Some(1000),
+        ..RelayQuota::default()
+    };
+    desk.show(node(1), Grant { quota, ..grant("a") });
+    desk.reserve(node(1), connection(1), now).unwrap();
+    let circuit = desk.connect(node(2), node(1), now).unwrap();
+    assert_eq!(desk.carry(circuit.id, 0, 600, now.instant), Ok(Duration::ZERO));
+    assert_eq!(desk.carry(circuit.id, 1, 400, now.instant), Ok(Duration::ZERO));
+    assert_eq!(desk.carry(circuit.id, 0, 1, now.instant), Err(Refusal::Bytes));
+    assert_eq!(desk.connect(node(3), node(1), now), Err(Refusal::Bytes));
+    now.instant += Duration::from_secs(60);
+    assert!(desk.connect(node(3), node(1), now).is_ok());
+}
+
+#[test]
+fn a_revoked_peer_loses_its_reservation_and_its_circuits_and_others_keep_theirs() {
+    let (mut desk, now) = (desk(|_| {}), now());
+    for peer in [1, 2] {
+        desk.show(node(peer), grant("a"));
+        desk.reserve(node(peer), connection(peer.into()), now).unwrap();
+    }
+    let lost = desk.connect(node(3), node(1), now).unwrap().id;
+    let kept = desk.connect(node(3), node(2), now).unwrap().id;
+    let (peers, circuits) = desk.take_back(|peer, _| *peer != node(1));
+    assert_eq!((peers, circuits), (vec![node(1)], vec![lost]));
+    assert_eq!(desk.reserve(node(1), connection(1), now), Err(Refusal::NoToken));
+    assert!(desk.carry(kept, 0, 1, now.instant).is_ok());
+}
+
+#[test]
+fn a_draining_desk_takes_nothing_new() {
+    let (mut desk, now) = (desk(|_| {}), now());
+    desk.show(node(1), grant("a"));
+    desk.reserve(node(1), connection(1), now).unwrap();
+    let circuit = desk.connect(node(2), node(1), now).unwrap();
+    desk.drain();
+    assert_eq!(desk.reserve(node(1), connection(1), now), Err(Refusal::Draining));
+    assert!(desk.carry(circuit.id, 0, 1, now.instant).is_ok());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Show(u8, u8),
+    Reserve(u8, u8),
+    Gone(u8, u8),
+    Connect(u8, u8),
+    Carry(prop::sample::Index, bool, u64),
+    End(prop::sample::Index),
+    Later(u64),
+    TakeBack(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let peer = || 0u8..6;
+    prop_oneof![
+        (peer(), 0u8..3).prop_map(|(peer, token)| Step::Show(peer, token)),
+        (peer(), 0u8..3).prop_map(|(peer, connection)| Step::Reserve(peer, connection)),
+        (peer(), 0u8..3).prop_map(|(peer, connection)| Step::Gone(peer, connection)),
+        (peer(), peer()).prop_map(|(source, target)| Step::Connect(source, target)),
+        (any::<prop::sample::Index>(), any::<bool>(), 0u64..2000)
+            .prop_map(|(at, way, bytes)| Step::Carry(at, way, bytes)),
+        any::<prop::sample::Index>().prop_map(Step::End),
+        (0u64..100).prop_map(Step::Later),
+        peer().prop_map(Step::TakeBack),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_quota_is_ever_exceeded(steps in prop::collection::vec(step(), 0..120)) {
+        let mut desk = desk(|quotas| {
+            quotas.total = quota::Total { reservations: 4, circuits: 5, bytes_per_second: None };
+            quotas.token = quota::Token { reservations: 2, circuits: 3, bytes: Some(5000), bytes_per_second: None };
+            quotas.peer = quota::Peer { circuits: 2, bytes: Some(4000), bytes_per_second: None };
+            quotas.circuit = quota::Circuit { bytes: Some(3000), seconds: None, bytes_per_second: None };
+            quotas.period_seconds = 3600;
+        });
+        let mut now = now();
+        let mut open = Vec::new();
+        let mut of_circuit: HashMap<(CircuitId, usize), u64> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Show(peer, token) => desk.show(node(peer), grant(&token.to_string())),
+                Step::Reserve(peer, id) => drop(desk.reserve(node(peer), connection(id.into()), now)),
+                Step::Gone(peer, id) => desk.gone(&node(peer), connection(id.into()), false),
+                Step::Connect(source, target) => open.extend(desk.connect(node(source), node(target), now).ok().map(|made| made.id)),
+                Step::Carry(at, way, bytes) if !open.is_empty() => {
+                    let id = *at.get(&open);
+                    if desk.carry(id, usize::from(way), bytes, now.instant).is_ok() {
+                        *of_circuit.entry((id, usize::from(way))).or_default() += bytes;
+                    }
+                }
+                Step::End(at) if !open.is_empty() => desk.end(open.swap_remove(at.index(open.len()))),
+                Step::Later(seconds) => now.instant += Duration::from_secs(seconds),
+                Step::TakeBack(peer) => {
+                    let (_, circuits) = desk.take_back(|held, _| *held != node(peer));
+                    prop_assert!(circuits.iter().all(|id| open.contains(id)));
+                }
+                Step::Carry(..) | Step::End(_) => {}
+            }
+            prop_assert!(desk.reservations() <= 4 && desk.circuits() <= 5);
+            prop_assert_eq!(desk.circuits(), open.len());
+            for peer in 0..6 {
+                let of = |is: &dyn Fn(&Open) -> bool| desk.circuits.values().filter(|open| is(open)).count();
+                prop_assert!(of(&|open| open.source == node(peer)) <= 2 && of(&|open| open.target == node(peer)) <= 2);
+            }
+            prop_assert!(of_circuit.values().all(|bytes| *bytes <= 3000));
+        }
+        prop_assert!(desk.carried() <= 3 * 5000 * 4);
+        open.drain(..).for_each(|id| desk.end(id));
+        prop_assert_eq!(desk.circuits(), 0);
+    }
+}
