@@ -88,6 +88,7 @@ impl Roll {
         let mut binding = vec![0; BINDING];
         chance.fill(&mut binding[..]);
         let element = NodeElement {
+            relays: false,
             name,
             chain: chain.encode(),
             software: "dawn 0.1.0".to_owned(),

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::backoff::Backoff;
 use crate::forward::Forwarding;
+use crate::relaying::Relaying;
 
 /// Limits of a mesh.
 #[derive(Debug, Clone)]
@@ -99,6 +100,8 @@ pub struct MeshConfig {
     pub ping: Duration,
     /// What forwarded routes need; without it there are none, and the streams of others are not carried.
     pub forwarding: Option<Forwarding>,
+    /// Which relays are used, and how this node is one.
+    pub relaying: Relaying,
 }
 
 impl MeshConfig {
@@ -116,6 +119,7 @@ impl MeshConfig {
             backoff: Backoff::default(),
             ping: Duration::from_secs(3),
             forwarding: None,
+            relaying: Relaying::default(),
         }
     }
 }

@@ -699,6 +699,31 @@ impl Mesh {
         }
     }
 
+    /// The members that relay for their network, as multiaddresses that end in `/p2p/NODE`, in the place of those told
+    /// before: this node reserves at some of them, where the relays of its configuration are not enough.
+    pub fn set_relays(&self, addresses: Vec<String>) {
+        if let Backend::Swarm(control) = &self.backend {
+            control.set_relays(addresses);
+        }
+    }
+
+    /// Relays for members at these addresses from now on; with none it does no more.
+    pub fn relay_at(&self, addresses: &[String]) {
+        if let Backend::Swarm(control) = &self.backend {
+            let addresses = addresses.iter().filter_map(|address| address.parse().ok());
+            control.relay.serve_at(addresses.collect());
+        }
+    }
+
+    /// This node as a relay, where the mesh is a swarm.
+    #[must_use]
+    pub fn relay(&self) -> Option<&dawn_relay::Server> {
+        match &self.backend {
+            Backend::Swarm(control) => Some(&control.relay),
+            Backend::Memory(_) => None,
+        }
+    }
+
     /// Stops staying connected to a node, and knowing where it is.
     pub fn forget(&self, node: NodeId) {
         match &self.backend {

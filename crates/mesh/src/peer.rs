@@ -165,6 +165,11 @@ pub enum PeerEvent {
         /// Where.
         addresses: Vec<String>,
     },
+    /// A reservation at a relay is lost, or was not made: its addresses lead here no more.
+    Unreserved {
+        /// The relay.
+        relay: NodeId,
+    },
     /// This node listens on an address.
     Listening {
         /// The multiaddress.
@@ -179,6 +184,10 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Members that were told through whom this node is reached.
     pub turned_away: AtomicU64,
+    /// Of these, through relays.
+    pub relayed: AtomicU64,
+    /// Reservations that relays gave this node.
+    pub reservations: AtomicU64,
     /// Peers whose membership was refused.
     pub refused_members: AtomicU64,
     /// Streams of strangers to protocols of members.

@@ -7,6 +7,7 @@ use libp2p::{noise, tcp, websocket, yamux};
 use zeroize::Zeroizing;
 
 use crate::error::StartError;
+use crate::nat::sockets::Sockets;
 use crate::quic;
 
 /// Streams that one peer may have open at a relay.
@@ -31,7 +32,7 @@ pub fn relay_transport(seed: &[u8; 32]) -> Result<dawn_relay::daemon::Transport,
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux::Config::default());
-    let quic = quic::Transport::new(&keypair, quic::Settings::new(STREAMS)).map_err(|error| failed(&error))?;
+    let quic = quic::Transport::new(&keypair, quic::Settings::new(STREAMS), Sockets::default()).map_err(|error| failed(&error))?;
     let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let streams = web.or_transport(plain).map(|either, _| match either {
         futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),

@@ -276,6 +276,45 @@ pub struct MeshSection {
     pub port_mapping: bool,
     /// Whether holes are punched to members that are reached through others only.
     pub punching: bool,
+    /// Relays at which this node reserves, so that others reach it: multiaddresses that end in `/p2p/PEER`.
+    pub relays: Vec<String>,
+    /// What is shown to them in the place of the membership: a relay token, or one of their operators'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay_token: Option<String>,
+    /// Whether this node relays for members of its network: `true`, `false`, or `"auto"`, which is where it has a public
+    /// address.
+    pub relay: RelayChoice,
+}
+
+/// Whether a node relays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RelayChoice {
+    /// Yes or no.
+    Said(bool),
+    /// Where it has a public address.
+    #[default]
+    #[serde(with = "auto")]
+    Auto,
+}
+
+/// The word `auto`.
+mod auto {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("auto")
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "auto" => Ok(()),
+            other => Err(D::Error::custom(format!(
+                "{other:?} is neither true, false nor \"auto\""
+            ))),
+        }
+    }
 }
 
 impl Default for MeshSection {
@@ -292,6 +331,9 @@ impl Default for MeshSection {
             stun: Vec::new(),
             port_mapping: true,
             punching: true,
+            relays: Vec::new(),
+            relay_token: None,
+            relay: RelayChoice::Auto,
         }
     }
 }

@@ -16,6 +16,7 @@ mod journal;
 mod learnt;
 mod own;
 mod refusing;
+mod relaying;
 mod run;
 mod said;
 mod sessions;

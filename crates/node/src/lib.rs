@@ -27,6 +27,7 @@ pub mod node;
 pub mod party;
 pub mod pins;
 pub mod policy;
+mod relays;
 pub mod setup;
 mod shares;
 pub mod store;

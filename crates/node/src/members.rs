@@ -25,13 +25,17 @@ use dawn_mesh::{Gate, Mesh, Neighbours, Protocol, Refusal};
 use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
-use crate::config::Config;
+use crate::config::{Config, RelayChoice};
 use crate::error::{NodeError, SELF};
 use crate::lock::NetworkLock;
 use crate::pins::Pins;
 use crate::policy::Policies;
+use crate::relays;
 use crate::store::{RequestRow, Store, Verdict};
 use crate::sync::lock;
+
+/// Addresses through relays that are told.
+const CIRCUITS: usize = 4;
 
 /// Strangers are admitted over it, and members renewed.
 pub(crate) const ADMISSION: Protocol = Protocol("/dawn/admission/1");
@@ -140,6 +144,7 @@ struct Inner {
     lifetime: Duration,
     admissions_per_minute: u32,
     announce: Vec<String>,
+    relay: RelayChoice,
 }
 
 fn corrupt(error: impl std::fmt::Display) -> NodeError {
@@ -227,6 +232,7 @@ impl Members {
             lifetime: config.certificate.lifetime.0,
             admissions_per_minute: config.limits.admissions_per_minute,
             announce: config.mesh.announce.clone(),
+            relay: config.mesh.relay,
         };
         let members = Self(Arc::new(inner));
         members.look_at_standing();
@@ -494,12 +500,39 @@ impl Members {
         all.extend(self.mesh().map(Mesh::external_addresses).unwrap_or_default());
         all.extend(self.mesh().map(Mesh::listen_addresses).unwrap_or_default());
         let is_loopback = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
-        let mut reachable: Vec<String> = all.iter().filter(|address| !is_loopback(address)).cloned().collect();
-        if reachable.is_empty() {
-            reachable = all;
+        // What leads through relays is the last that is tried, and there is room for it.
+        let (circuits, mut direct): (Vec<String>, _) = all.into_iter().partition(|address| relays::is_circuit(address));
+        if direct.iter().any(|address| !is_loopback(address)) {
+            direct.retain(|address| !is_loopback(address));
         }
-        reachable.truncate(dawn_identity::MAX_TICKET_ADDRESSES);
-        reachable
+        direct.truncate(dawn_identity::MAX_TICKET_ADDRESSES - circuits.len().min(CIRCUITS));
+        direct.extend(circuits.into_iter().take(CIRCUITS));
+        direct
+    }
+
+    /// Relays for other members where this node is to, and can be dialled.
+    pub fn relay(&self) {
+        let addresses = match self.0.relay {
+            RelayChoice::Said(false) => Vec::new(),
+            RelayChoice::Said(true) => self.addresses(),
+            RelayChoice::Auto => self
+                .addresses()
+                .into_iter()
+                .filter(|at| relays::is_public(at))
+                .collect(),
+        };
+        let direct: Vec<String> = addresses.into_iter().filter(|at| !relays::is_circuit(at)).collect();
+        if let Some(mesh) = self.mesh() {
+            mesh.relay_at(&direct);
+        }
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn is_relay(&self) -> bool {
+        self.mesh()
+            .and_then(Mesh::relay)
+            .is_some_and(dawn_mesh::RelayServer::is_on)
     }
 
     /// Every invite of this node.

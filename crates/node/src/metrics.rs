@@ -102,6 +102,28 @@ impl NodeState {
         );
     }
 
+    /// What went through relays, and what this node carries as one.
+    fn relay_metrics(&self, registry: &mut Registry) {
+        let mesh = self.mesh.counters();
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let relayed = "Connections established through relays";
+        counter(registry, "mesh_relayed", relayed, load(&mesh.relayed));
+        let reserved = "Reservations that relays gave this node";
+        counter(registry, "mesh_reservations", reserved, load(&mesh.reservations));
+        let Some(relay) = self.mesh.relay() else { return };
+        let (reservations, circuits, bytes) = relay.usage();
+        gauge(
+            registry,
+            "relay_reservations",
+            "Reservations of members at this node",
+            reservations,
+        );
+        gauge(registry, "relay_circuits", "Circuits that this node carries", circuits);
+        counter(registry, "relay_carried_bytes", "Bytes of circuits carried", bytes);
+        let refused: u64 = relay.counters().refused().iter().map(|(_, count)| count).sum();
+        counter(registry, "relay_refused", "Reservations and circuits refused", refused);
+    }
+
     fn gossip_metrics(&self, registry: &mut Registry) {
         let linked = self.directory.linked();
         let size = linked.size;
@@ -182,6 +204,7 @@ impl NodeState {
             "Connections established",
             load(&mesh.connections),
         );
+        self.relay_metrics(&mut registry);
         counter(
             &mut registry,
             "mesh_members_refused",

@@ -44,6 +44,7 @@ use crate::modes::{self, Modes};
 use crate::netcheck::{self, NETCHECK};
 use crate::party::Keys;
 use crate::policy::Policies;
+use crate::relays;
 use crate::store::Store;
 use crate::sync::lock;
 use crate::vault::Credentials;
@@ -385,6 +386,7 @@ impl Node {
                     ..Forwarding::new(members.network(), Arc::new(move || keys.party()))
                 }
             }),
+            relaying: relays::relaying(&config.mesh, &members),
             ..MeshConfig::new(*key.seed())
         };
         let mesh = match Mesh::start(mesh_config.clone(), members.gate()).await {

@@ -28,6 +28,9 @@ pub struct NodeElement {
     /// Its binding: which static key is its own. Empty where it says nothing of that.
     #[serde(default, with = "bytes", skip_serializing_if = "Vec::is_empty")]
     pub binding: Vec<u8>,
+    /// Whether it relays for the members of its network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relays: bool,
 }
 
 impl NodeElement {
@@ -94,6 +97,7 @@ mod tests {
             software: "0.1.0".into(),
             addresses: vec!["/ip4/127.0.0.1/tcp/1".into()],
             binding: Vec::new(),
+            relays: true,
         };
         assert_eq!(NodeElement::decode(&node.encode()), Ok(node.clone()));
         assert!(NodeElement::decode(&[&node.encode()[..], &[0]].concat()).is_err());

@@ -32,7 +32,7 @@ pub mod quota;
 mod server;
 pub mod token;
 
-pub use behaviour::{Behaviour, Handler};
+pub use behaviour::{Accept, Asked, Behaviour, Handler};
 pub use gate::{Denied, Gate, Verdict};
 pub use quota::Quotas;
 pub use server::{Counters, Server};

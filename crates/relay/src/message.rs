@@ -260,8 +260,12 @@ mod tests {
             }),
             ..StopMessage::default()
         };
-        insta::assert_snapshot!(HEXLOWER.encode(&reserved.encode_length_delimited_to_vec()), @"");
-        insta::assert_snapshot!(HEXLOWER.encode(&connect.encode_length_delimited_to_vec()), @"");
+        let hex = |bytes: &[u8]| HEXLOWER.encode(bytes);
+        assert_eq!(
+            hex(&reserved.encode_length_delimited_to_vec()),
+            "1b08021a0d0880a4a7da061205047f00000122060878108080402864"
+        );
+        assert_eq!(hex(&connect.encode_length_delimited_to_vec()), "09080012050a03010203");
     }
 
     #[tokio::test]

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use dawn_identity::{NodeId, UnixTime};
-use libp2p::multiaddr::Protocol as Part;
 use libp2p::swarm::{ConnectionId, Stream};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -377,7 +376,7 @@ impl Server {
         self.0.counters.reserved.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%peer, seconds = lasts.as_secs(), "a reservation");
         let addresses = lock(&self.0.addresses).clone().into_iter();
-        let addresses = addresses.map(|address| address.with(Part::P2p(self.0.local)).to_vec());
+        let addresses = addresses.map(|address| address.with_p2p(self.0.local).unwrap_or_else(|named| named).to_vec());
         let answer = HopMessage {
             reservation: Some(Reservation {
                 expire: Some((now.time + lasts).as_secs()),

@@ -101,6 +101,7 @@ impl Member {
     #[must_use]
     pub fn element(&self) -> Vec<u8> {
         let element = NodeElement {
+            relays: false,
             name: self.membership.name.clone(),
             chain: self.members.chain().to_vec(),
             software: "a test".to_owned(),

@@ -72,6 +72,13 @@ impl Connections {
         relayed.map(|(node, _)| *node).collect()
     }
 
+    /// Whether a relay carries a connection.
+    pub(crate) fn lead_through(&self, relay: NodeId) -> bool {
+        let connections = lock(&self.0);
+        let mut all = connections.values().flatten();
+        all.any(|connection| connection.route == Route::Relayed { relay })
+    }
+
     /// Connections that nothing needs: through a relay for so long that there was another way beside it.
     pub(crate) fn surplus(&self, beside: Duration) -> Vec<ConnectionId> {
         let connections = lock(&self.0);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::{ip_and_port, is_circuit, moved, node_id};
 use super::connections::Connections;
+use super::reservations::Relays;
 use crate::error::{AcceptError, OpenError};
 use crate::handle::{Protocol, Shared, lock};
 use crate::inbound;
@@ -52,6 +53,10 @@ pub(super) enum Command {
     },
     /// Whatever failed to be dialled may be reached now.
     Anew,
+    /// The relays of members.
+    Relays(Vec<String>),
+    /// A relay was shown what lets this node reserve, or not.
+    Reserve(NodeId, Result<(), String>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -69,10 +74,13 @@ pub(crate) struct Control {
     pub(crate) keeper: Keeper,
     /// Holes that are punched.
     pub(crate) puncher: Puncher,
+    pub(super) relays: Relays,
+    /// This node as a relay.
+    pub(crate) relay: dawn_relay::Server,
 }
 
 impl Control {
-    fn command(&self, command: Command) {
+    pub(super) fn command(&self, command: Command) {
         // After a shutdown nothing is to be done.
         let _ = self.commands.send(command);
     }
@@ -232,6 +240,10 @@ impl Control {
 
     pub(crate) fn keep(&self, node: NodeId, addresses: Vec<String>) {
         self.command(Command::Keep { node, addresses });
+    }
+
+    pub(crate) fn set_relays(&self, addresses: Vec<String>) {
+        self.command(Command::Relays(addresses));
     }
 
     pub(crate) fn forget(&self, node: NodeId) {

@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::Actor;
-use super::address::{is_circuit, parse, peer_id, preference, relay_of};
+use super::address::{is_circuit, node_id, parse, peer_id, preference, relay_of};
 use crate::peer::Route;
 use crate::quic;
 
@@ -79,7 +79,7 @@ impl Actor {
             return;
         }
         let is_other = |address: &Multiaddr| {
-            let relay = relay_of(address).and_then(super::address::node_id);
+            let relay = relay_of(address).and_then(node_id);
             relay.is_none_or(|relay| {
                 let mut routes = connections.iter().map(|connection| &connection.route);
                 !routes.any(|route| *route == Route::Relayed { relay })
@@ -139,7 +139,12 @@ impl Actor {
         let circuits = std::mem::take(&mut dialling.circuits);
         dialling.circuits_at = None;
         match peer_id(node) {
-            Some(peer) if !circuits.is_empty() => self.try_at(node, peer, circuits),
+            Some(peer) if !circuits.is_empty() => {
+                for relay in circuits.iter().filter_map(relay_of).filter_map(node_id) {
+                    self.control.relays.insert(relay);
+                }
+                self.try_at(node, peer, circuits);
+            }
             _ if dialling.tries.is_empty() => self.dialled(node, &Err(why.to_owned())),
             _ => {}
         }

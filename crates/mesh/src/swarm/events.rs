@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, identify, mdns, ping};
 
 use dawn_identity::NodeId;
 
-use super::address::{ADDRESSES, is_circuit, node_id, transport_of, way};
+use super::address::{ADDRESSES, causes, is_circuit, node_id, transport_of, way};
 use super::connections::Connection;
 use super::{Actor, BESIDE, BehaviourEvent};
 use crate::handle::lock;
@@ -69,6 +69,9 @@ impl Actor {
             since: Instant::now(),
         };
         let is_relayed = connection.is_relayed();
+        if is_relayed {
+            Counters::count(&self.mesh.shared.counters.relayed);
+        }
         for stale in self.control.connections.add(node, connection, begun) {
             tracing::debug!(%peer, "a peer has dialled anew; the older connection is closed");
             self.swarm.close_connection(stale);
@@ -140,6 +143,7 @@ impl Actor {
                     .push(address.clone());
                 self.address_changed(&address);
                 self.mesh.shared.say(PeerEvent::Listening { address: text });
+                self.reserved(listener_id);
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
                 if let Some(addresses) = lock(&self.control.addresses).get_mut(&listener_id) {
@@ -147,8 +151,12 @@ impl Actor {
                 }
                 self.address_changed(&address);
             }
-            SwarmEvent::ListenerClosed { listener_id, .. } => {
+            SwarmEvent::ListenerClosed {
+                listener_id, reason, ..
+            } => {
                 lock(&self.control.addresses).remove(&listener_id);
+                let why = reason.err().map(|error| causes(&error));
+                self.reservation_ended(listener_id, why.as_deref().unwrap_or("the relay has ended it"));
             }
             SwarmEvent::IncomingConnection { connection_id, .. } => {
                 self.incoming.insert(connection_id, Instant::now());

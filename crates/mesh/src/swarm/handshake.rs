@@ -38,17 +38,23 @@ impl Control {
                     mesh.reach_through(node, Some(*host));
                 }
                 mesh.shared.shown(node, refusal);
-                shown.map_err(|error| error.to_string())
+                match shown {
+                    // A relay needs to be no member, and may not know what one is.
+                    Err(membership::HandshakeError::Io(_)) if control.relays.contains(node) => Ok(None),
+                    shown => shown.map(Some).map_err(|error| error.to_string()),
+                }
             };
             let shown = tokio::time::timeout(limits.handshake, shown)
                 .await
                 .unwrap_or_else(|_| Err("no answer in time".to_owned()));
             match shown {
-                Ok((membership, chain)) => {
+                Ok(Some((membership, chain))) => {
                     let (address, transport) = control.address_of(node);
                     mesh.member_shown(membership, chain, address, transport);
                 }
+                Ok(None) => {}
                 Err(_) if mesh.shared.apart.admits(node).is_err() => mesh.disconnect(node),
+                Err(error) if control.relays.contains(node) => tracing::debug!(%node, %error, "a relay is no member"),
                 Err(error) => {
                     Counters::count(&mesh.shared.counters.refused_members);
                     tracing::debug!(%node, %error, "no membership");

@@ -10,6 +10,7 @@ mod dialling;
 mod events;
 mod handshake;
 mod network;
+mod reservations;
 mod strangers;
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +24,7 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, relay, tcp, yamux};
 use tokio::sync::mpsc;
 
 use crate::apart;
@@ -39,10 +40,12 @@ use crate::outbound;
 use crate::peer::Gate;
 use crate::punch::Puncher;
 use crate::quic;
+use crate::relaying::Members;
 use address::{causes, node_id, peer_id};
 use connections::Connections;
 use control::Command;
 use dialling::{Dialling, Kept};
+use reservations::{Relays, Reservations};
 
 pub use address::check_address;
 pub(crate) use connections::Connection;
@@ -59,6 +62,8 @@ struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     inbound: inbound::Behaviour,
     outbound: outbound::Behaviour,
+    relay_client: relay::client::Behaviour,
+    relay: dawn_relay::Behaviour,
 }
 
 struct Actor {
@@ -72,6 +77,7 @@ struct Actor {
     /// Where they were found on the local network.
     known: HashMap<NodeId, Vec<Multiaddr>>,
     dialling: HashMap<NodeId, Dialling>,
+    reservations: Reservations,
     /// Nodes that are reached through relays only, and when their direct addresses are tried again.
     upgrades: HashMap<NodeId, Kept>,
     /// When relayed connections are closed that nothing needs any more.
@@ -111,6 +117,10 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let transport_sockets = sockets.clone();
     let opener = outbound::Opener::default();
     let behaviour_opener = opener.clone();
+    let shared = Shared::new(node, gate, config.limits.clone(), apart);
+    let members = Arc::new(Members(Arc::clone(&shared)));
+    let relay = dawn_relay::Behaviour::new(local, members, config.relaying.quotas.clone());
+    let server = relay.server().clone();
     let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(
@@ -126,7 +136,9 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         .with_websocket(noise::Config::new, yamux::Config::default)
         .await
         .map_err(|error| transport(&error))?
-        .with_behaviour(|key| {
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .map_err(|error| transport(&error))?
+        .with_behaviour(|key, relay_client| {
             let mdns = if use_mdns {
                 Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local)?)
             } else {
@@ -148,6 +160,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
                 mdns: mdns.into(),
                 inbound: inbound::Behaviour(behaviour_served),
                 outbound: outbound::Behaviour(behaviour_opener),
+                relay_client,
+                relay,
             })
         })
         .map_err(|error| transport(&error))?
@@ -171,8 +185,9 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         served,
         addresses: Arc::default(),
         connections: Connections::default(),
+        relays: Relays::default(),
+        relay: server,
     };
-    let shared = Shared::new(node, gate, config.limits.clone(), apart);
     let mesh = Mesh {
         shared,
         backend: Backend::Swarm(control.clone()),
@@ -186,6 +201,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         book: HashMap::new(),
         known: HashMap::new(),
         dialling: HashMap::new(),
+        reservations: Reservations::new(config.relaying.clone()),
         upgrades: HashMap::new(),
         tidy_at: None,
         strangers: HashMap::new(),
@@ -249,7 +265,11 @@ impl Actor {
     async fn run(mut self) {
         loop {
             let strangers = self.strangers.values().copied();
-            let next = strangers.chain(self.next_dial()).chain(self.tidy_at).min();
+            let next = strangers
+                .chain(self.next_dial())
+                .chain(self.tidy_at)
+                .chain(self.next_reservation())
+                .min();
             let sleep = tokio::time::sleep_until(
                 next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
                     .into(),
@@ -310,6 +330,8 @@ impl Actor {
             Command::Apart(is_apart) => self.look_around(!is_apart),
             Command::Found { node, to } => self.dial_found(node, to),
             Command::Anew => self.dial_anew(),
+            Command::Relays(addresses) => self.set_relays(&addresses),
+            Command::Reserve(node, prepared) => self.reserve(node, prepared),
             Command::Shutdown(_) => {}
         }
     }
@@ -330,6 +352,8 @@ impl Actor {
         let now = Instant::now();
         self.dial_due(now);
         self.strangers_due(now);
+        self.reserve_due(now);
+        self.control.relay.tidy();
         if self.tidy_at.is_some_and(|at| at <= now) {
             self.tidy_at = None;
             for connection in self.control.connections.surplus(BESIDE) {

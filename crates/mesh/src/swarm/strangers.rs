@@ -20,7 +20,12 @@ impl Actor {
             .collect();
         for node in late {
             self.strangers.remove(&node);
-            if self.mesh.shared.peer(node).is_none() {
+            if self.mesh.shared.peer(node).is_some() {
+                continue;
+            }
+            if self.is_used_as_relay(node) {
+                self.strangers.insert(node, now + self.mesh.shared.limits.stranger);
+            } else {
                 self.command(Command::Disconnect(node));
             }
         }
@@ -34,6 +39,7 @@ impl Actor {
             let Some(first) = self
                 .strangers
                 .iter()
+                .filter(|(node, _)| !self.control.relays.contains(**node))
                 .min_by_key(|(_, end)| **end)
                 .map(|(node, _)| *node)
             else {

@@ -35,6 +35,7 @@ impl Config {
             ("listen", &self.mesh.listen),
             ("announce", &self.mesh.announce),
             ("bootstrap", &self.mesh.bootstrap),
+            ("relays", &self.mesh.relays),
         ] {
             for address in addresses {
                 if let Err(error) = dawn_mesh::check_address(address) {
@@ -52,6 +53,11 @@ impl Config {
                     "mesh.stun: {server:?} is no host and port, such as stun.example.org:3478"
                 )));
             }
+        }
+        if let Some(relay) = self.mesh.relays.iter().find(|relay| !relay.contains("/p2p/")) {
+            return Err(wrong(format!(
+                "mesh.relays: {relay:?} does not end in /p2p/PEER, the relay's peer id"
+            )));
         }
         if self.limits.message_bytes < LEAST_MESSAGE {
             return Err(wrong(format!(

@@ -304,6 +304,9 @@ impl Directory {
             telling.contacts.insert(node, said.addresses.clone());
             self.meet_member(node, said.addresses.clone());
         }
+        if said.relays || before.as_ref().is_some_and(|before| before.said.relays) {
+            self.tell_relays();
+        }
         // What it said itself, to who asked it, is not taken back by what is no news.
         let was = before.map(|before| before.said.place.behind(node));
         if is_other && was.unwrap_or_default() != said.place.behind(node) {

@@ -131,12 +131,14 @@ impl Directory {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             addresses,
             binding: self.0.keys.party().binding().encode(),
+            relays: self.0.members.is_relay(),
         };
         fitted(node.encode(), self.0.host.summaries(), &self.0.limits)
     }
 
     /// Says what this node is and has, where that is news.
     pub(super) async fn announce(&self) {
+        self.0.members.relay();
         let (own, key) = (self.0.key.node_id(), &self.0.key);
         let chain = self.0.members.chain();
         if self.said(own).is_none_or(|said| said.chain != *chain) {

@@ -31,6 +31,8 @@ pub struct Said {
     pub(crate) chain: Vec<u8>,
     /// Its binding, encoded; empty where it says nothing of that.
     pub(crate) binding: Vec<u8>,
+    /// Whether it relays for the network.
+    pub(crate) relays: bool,
 }
 
 /// A node as it is known now.
@@ -68,6 +70,7 @@ impl Said {
             membership: view.membership.clone(),
             chain: own.chain,
             binding: own.binding,
+            relays: own.relays,
         })
     }
 
@@ -78,6 +81,7 @@ impl Said {
             ("software", self.software != before.software),
             ("addresses", self.addresses != before.addresses),
             ("mode", self.place != before.place),
+            ("relays", self.relays != before.relays),
             ("certificate", self.chain != before.chain),
             ("binding", self.binding != before.binding),
         ];

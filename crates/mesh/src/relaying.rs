@@ -1,0 +1,89 @@
+//! What a mesh needs to reserve at relays, and to be one for its own network.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dawn_identity::{NodeId, RelayQuota, UnixTime};
+use dawn_relay::desk::{Grant, Holder};
+use dawn_relay::token::Shown;
+use dawn_relay::{Denied, Quotas, Verdict};
+
+use crate::handle::Shared;
+
+/// Gives revocations that relays are to know of, encoded, the newest first.
+pub type RevocationSource = Arc<dyn Fn() -> Vec<Bytes> + Send + Sync>;
+
+/// How a mesh uses relays.
+#[derive(Clone)]
+pub struct Relaying {
+    /// Relays to reserve at: multiaddresses that end in `/p2p/PEER`. Those of members are told later
+    /// ([`Mesh::set_relays`](crate::Mesh::set_relays)).
+    pub relays: Vec<String>,
+    /// Reservations that are kept, where so many relays are known.
+    pub wanted: usize,
+    /// What is shown to relays in the place of the membership chain: a relay token, or a token of their operators'.
+    pub token: Option<String>,
+    /// What is shown after that.
+    pub revocations: RevocationSource,
+    /// Quotas of this node as a relay for its network.
+    pub quotas: Quotas,
+}
+
+impl Default for Relaying {
+    fn default() -> Self {
+        Self {
+            relays: Vec::new(),
+            wanted: 2,
+            token: None,
+            revocations: Arc::new(Vec::new),
+            quotas: Quotas::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Relaying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relaying")
+            .field("relays", &self.relays)
+            .field("wanted", &self.wanted)
+            .field("has_token", &self.token.is_some())
+            .field("quotas", &self.quotas)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A member as a relay: it carries circuits to members, and asks the mesh who is one.
+pub(crate) struct Members(pub(crate) Arc<Shared>);
+
+impl Members {
+    fn grant(&self, peer: NodeId) -> Option<Grant> {
+        self.0.with_members(|members| {
+            let membership = &members.get(&peer)?.membership;
+            Some(Grant {
+                holder: Holder::Member(membership.network, peer),
+                quota: RelayQuota::default(),
+                issued_at: membership.admitted_at,
+                expires: Some(membership.expires),
+            })
+        })
+    }
+}
+
+impl dawn_relay::Gate for Members {
+    fn shown(&self, peer: NodeId, _: Shown, _: UnixTime) -> Result<Verdict, Denied> {
+        // The handshake of the mesh has shown everything that counts here.
+        self.grant(peer).map(Verdict::Granted).ok_or(Denied {
+            code: "membership",
+            reason: "this node relays for members of its network only".into(),
+        })
+    }
+
+    fn known(&self, peer: NodeId, _: UnixTime) -> Option<Grant> {
+        self.grant(peer)
+    }
+
+    fn holds(&self, peer: NodeId, _: &Grant, _: UnixTime) -> bool {
+        self.grant(peer).is_some()
+    }
+}
