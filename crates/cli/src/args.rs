@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, audit, bridge, call, calls, config, control, doctor, down, events, find, init, invite, join, keys, leave,
-    lock, migrate, netcheck, peers, policy, registry, shell, status, up,
+    lock, migrate, netcheck, peers, policy, registry, relay, shell, status, up,
 };
 use crate::context::Context;
 use crate::failure::{Exit, Failure};

@@ -32,7 +32,8 @@ pub fn relay_transport(seed: &[u8; 32]) -> Result<dawn_relay::daemon::Transport,
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux::Config::default());
-    let quic = quic::Transport::new(&keypair, quic::Settings::new(STREAMS), Sockets::default()).map_err(|error| failed(&error))?;
+    let quic = quic::Transport::new(&keypair, quic::Settings::new(STREAMS), Sockets::default())
+        .map_err(|error| failed(&error))?;
     let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let streams = web.or_transport(plain).map(|either, _| match either {
         futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
