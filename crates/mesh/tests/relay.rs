@@ -160,7 +160,7 @@ async fn when_a_relay_dies_in_the_middle_of_a_stream_nothing_is_lost() {
                 .iter()
                 .position(|known| known.daemon.peer() == relay.to_string())
                 .unwrap();
-            drop(relays.remove(at).daemon.end().await);
+            let _is_done = relays.remove(at).daemon.end().await;
             dead = Some(relay);
         }
     })

@@ -204,8 +204,12 @@ impl Config {
         }
         let mut names: Vec<&str> = config.tokens.iter().map(|token| token.name.as_str()).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()) {
-            return Err(ConfigError::invalid(path, format!("token: {:?} is there twice", twice)));
+        let twice = names.windows(2).find_map(|pair| match pair {
+            [a, b] if a == b => Some(a),
+            _ => None,
+        });
+        if let Some(twice) = twice {
+            return Err(ConfigError::invalid(path, format!("token: {twice:?} is there twice")));
         }
         Ok(config)
     }

@@ -35,7 +35,7 @@ struct Rules {
     refused_serials: Vec<String>,
 }
 
-fn denied(code: &'static str, reason: impl ToString) -> Denied {
+fn denied(code: &'static str, reason: &(impl ToString + ?Sized)) -> Denied {
     Denied {
         code,
         reason: reason.to_string(),
@@ -65,7 +65,7 @@ impl Operator {
             refused_serials: config.refused_serials.clone(),
         };
         for revocation in kept {
-            rules.revoke(revocation, now);
+            rules.revoke(&revocation, now);
         }
         *self.rules.write().unwrap_or_else(std::sync::PoisonError::into_inner) = rules;
         (*lock(&self.keeping)).clone_from(&config.revocations);
@@ -79,7 +79,7 @@ impl Operator {
     fn take_revocation(&self, revocation: &Revocation, now: UnixTime) -> Result<Verdict, Denied> {
         let added = {
             let mut rules = self.rules.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            rules.revoke(revocation.clone(), now)
+            rules.revoke(revocation, now)
         };
         match added {
             None => Err(denied(
@@ -108,7 +108,7 @@ impl Operator {
 
 impl Rules {
     /// Whether a revocation was new; `None` where no network stands behind it.
-    fn revoke(&mut self, revocation: Revocation, now: UnixTime) -> Option<bool> {
+    fn revoke(&mut self, revocation: &Revocation, now: UnixTime) -> Option<bool> {
         for (network, revocations) in &mut self.networks {
             if let Ok(verified) = revocation.clone().verify(network, now, SKEW) {
                 return Some(matches!(revocations.add(verified), Added::New));
@@ -153,7 +153,7 @@ impl Gate for Operator {
             Shown::Chain(chain) => {
                 let network = chain.leaf.claims().network;
                 let verified = chain.verify(&network, now, SKEW, revocations(&network)?);
-                let membership = verified.map_err(|error| denied("membership", error))?;
+                let membership = verified.map_err(|error| denied("membership", &error))?;
                 if membership.node != peer {
                     return Err(denied("membership", "the membership is of another node"));
                 }
@@ -167,7 +167,7 @@ impl Gate for Operator {
             Shown::Token(token) => {
                 let network = token.claims().network;
                 let verified = token.verify(&network, &peer, now, SKEW, revocations(&network)?);
-                let claims = verified.map_err(|error| denied("token", error))?;
+                let claims = verified.map_err(|error| denied("token", &error))?;
                 let serial = HEXLOWER.encode(claims.serial.as_bytes());
                 if rules.refused_serials.contains(&serial) {
                     return Err(denied("token", "this relay refuses the token"));
