@@ -49,6 +49,7 @@ lint: tools ## clippy and rustdoc without warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 unit: tools build ## unit and property tests
+	@scripts/tools postgres || true
 	@echo "== unit and property tests"
 	cargo nextest run --locked --workspace -E 'not package(dawn-e2e)'
 

@@ -16,6 +16,7 @@
 mod call;
 mod catalogue;
 mod channel;
+mod control;
 mod forward;
 mod network;
 mod peers;
@@ -62,7 +63,7 @@ struct Run {
     /// Does everything for a short time only: what a build with a profile learns from. The figures mean nothing.
     #[arg(long)]
     train: bool,
-    /// Runs one benchmark: calls, catalogue, channel, daemon, forward, registry, websocket.
+    /// Runs one benchmark: calls, catalogue, channel, control, daemon, forward, registry, websocket.
     #[arg(long)]
     only: Option<String>,
     /// Of the calls, measures only the cases whose name contains this, as in "TCP, 1 MiB, 128 in flight".
@@ -106,6 +107,9 @@ fn main() {
         if wanted("calls") {
             let programs = peers::Programs::find(run.peers.as_deref());
             call::measure(&run.dawn, &run.agent, &programs, &run.case, &mut report).await;
+        }
+        if wanted("control") {
+            control::measure(&run.dawn, run.train, &mut report).await;
         }
         if wanted("forward") {
             forward::measure(&run.dawn, &run.agent, &mut report).await;

@@ -1,7 +1,9 @@
-//! `dawn control`: the control plane, as seen from a node.
+//! `dawn control`: the control plane, as seen from a node, and the control plane itself.
 
 mod authorize;
 mod join;
+mod operate;
+mod serve;
 mod status;
 
 use std::path::PathBuf;
@@ -29,6 +31,15 @@ enum ControlCommand {
     /// How this node stands with its control plane, and who is there by what that says
     Status,
     Authorize(authorize::AuthorizeArgs),
+    Serve(serve::ServeArgs),
+    Init(serve::InitArgs),
+    Backup(serve::BackupArgs),
+    Restore(serve::RestoreArgs),
+    Token(operate::TokenArgs),
+    Network(operate::NetworkArgs),
+    Device(operate::DeviceArgs),
+    Invite(operate::InviteArgs),
+    Audit(operate::AuditArgs),
 }
 
 pub(crate) fn run(context: &Context, args: ControlArgs) -> Result<(), Failure> {
@@ -37,6 +48,15 @@ pub(crate) fn run(context: &Context, args: ControlArgs) -> Result<(), Failure> {
         ControlCommand::Leave => join::leave(context),
         ControlCommand::Status => status::run(context),
         ControlCommand::Authorize(args) => authorize::run(context, args),
+        ControlCommand::Serve(args) => serve::serve(context, args),
+        ControlCommand::Init(args) => serve::init(context, &args),
+        ControlCommand::Backup(args) => serve::backup(context, &args),
+        ControlCommand::Restore(args) => serve::restore(context, &args),
+        ControlCommand::Token(args) => operate::token(context, args),
+        ControlCommand::Network(args) => operate::network(context, args),
+        ControlCommand::Device(args) => operate::device(context, args),
+        ControlCommand::Invite(args) => operate::invite(context, args),
+        ControlCommand::Audit(args) => operate::audit(context, &args),
     }
 }
 

@@ -1,0 +1,230 @@
+//! What a control plane is told: where it listens, which database, and its limits. All limits have their home here, with
+//! their defaults.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use crate::error::ControlError;
+
+/// The configuration of a control plane: a TOML file, or flags.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where it listens for requests.
+    pub listen: SocketAddr,
+    /// The address under which devices reach it, and for which they sign: `https://control.example`. Without, what it
+    /// listens on.
+    pub url: Option<String>,
+    /// `sqlite:PATH` or `postgres://…`. Without, SQLite in the data folder.
+    pub database: Option<String>,
+    /// The data folder: its key, its socket for the operator, and SQLite's file.
+    pub data: PathBuf,
+    /// The chain of certificates for TLS, a PEM file. Without one it has to listen on loopback, behind a proxy.
+    pub tls_certificate: Option<PathBuf>,
+    /// The key of the first of them, a PEM file.
+    pub tls_key: Option<PathBuf>,
+    /// Whether it may listen without TLS on an address that is not loopback.
+    pub plain: bool,
+    /// What is bounded.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7440)),
+            url: None,
+            database: None,
+            data: PathBuf::from("dawn-control"),
+            tls_certificate: None,
+            tls_key: None,
+            plain: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// So many at once, and so many a second after that.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// At once.
+    pub burst: u32,
+    /// A second.
+    pub per_second: f64,
+}
+
+/// What is bounded. Times are written as `30s`, `7d`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// How long a certificate lasts.
+    #[serde(deserialize_with = "duration")]
+    pub certificate: Duration,
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a connection may take for the head of its next request. A device that beats keeps its connection when
+    /// this is longer than the time between two beats.
+    #[serde(deserialize_with = "duration")]
+    pub head: Duration,
+    /// How long a request may take for its body.
+    #[serde(deserialize_with = "duration")]
+    pub body: Duration,
+    /// How long requests that are being answered are waited for at the end.
+    #[serde(deserialize_with = "duration")]
+    pub drain: Duration,
+    /// Writes that wait, at most.
+    pub waiting_writes: usize,
+    /// Connections to the database that read.
+    pub readers: u32,
+    /// Challenges that wait to be answered, at most.
+    pub challenges: usize,
+    /// Nonces that are remembered, at most; about 150 bytes each.
+    pub nonces: usize,
+    /// Nonces of one device that are remembered, at most.
+    pub nonces_per_device: u32,
+    /// Requests that wait for a change, at most.
+    pub waiting_readers: usize,
+    /// How often it is looked for devices that came or went, and written down when they were heard.
+    #[serde(deserialize_with = "duration")]
+    pub sweep: Duration,
+    /// Requests of an address that are not signed and carry no token, or whose signature or token is refused.
+    pub per_address: Rate,
+    /// Requests of a device.
+    pub per_device: Rate,
+    /// Requests with a token.
+    pub per_token: Rate,
+    /// Addresses, devices and tokens whose requests are counted, at most of each.
+    pub counted: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        Self {
+            certificate: Duration::from_secs(7 * DAY),
+            connections: 32_768,
+            head: Duration::from_secs(45),
+            body: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            waiting_writes: 4_096,
+            readers: 8,
+            challenges: 65_536,
+            nonces: 1_000_000,
+            nonces_per_device: 2_048,
+            waiting_readers: 32_768,
+            sweep: Duration::from_secs(5),
+            per_address: Rate {
+                burst: 100,
+                per_second: 20.0,
+            },
+            per_device: Rate {
+                burst: 60,
+                per_second: 5.0,
+            },
+            per_token: Rate {
+                burst: 400,
+                per_second: 100.0,
+            },
+            counted: 100_000,
+        }
+    }
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match humantime::parse_duration(&text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(serde::de::Error::custom("expected a time such as 30s or 7d")),
+    }
+}
+
+impl Config {
+    /// Reads a configuration from its file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says what is not understood.
+    pub fn read(path: &Path) -> Result<Self, ControlError> {
+        let text = std::fs::read_to_string(path).map_err(ControlError::file(path))?;
+        toml::from_str(&text).map_err(|error| ControlError::Config(format!("{}: {error}", path.display())))
+    }
+
+    /// The address under which devices reach it, without a slash at its end, and the authority in it. `bound` is where
+    /// it listens.
+    ///
+    /// # Errors
+    /// It is no URL of a server, or has more than scheme, host and port.
+    pub fn url(&self, bound: SocketAddr) -> Result<(String, String), ControlError> {
+        let scheme = if self.tls_certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let text = self.url.clone().unwrap_or_else(|| format!("{scheme}://{bound}"));
+        let wrong = || ControlError::Config(format!("{text} is no address such as https://control.example"));
+        let url: Url = text.parse().map_err(|_| wrong())?;
+        let host = url.host_str().ok_or_else(wrong)?;
+        let bare = matches!(url.scheme(), "http" | "https")
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if !bare {
+            return Err(wrong());
+        }
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Ok((format!("{}://{authority}", url.scheme()), authority))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 7440))
+    }
+
+    #[test]
+    fn the_address_is_an_origin_and_nothing_more() {
+        let with = |url: &str| Config {
+            url: Some(url.to_owned()),
+            ..Config::default()
+        };
+        let (url, authority) = with("https://Control.Example/").url(bound()).unwrap();
+        assert_eq!(
+            (url.as_str(), authority.as_str()),
+            ("https://control.example", "control.example")
+        );
+        let (url, authority) = Config::default().url(bound()).unwrap();
+        assert_eq!(
+            (url.as_str(), authority.as_str()),
+            ("http://127.0.0.1:7440", "127.0.0.1:7440")
+        );
+        for wrong in [
+            "control.example",
+            "ftp://x",
+            "https://x/path",
+            "https://u:p@x",
+            "https://x/?q",
+        ] {
+            assert!(with(wrong).url(bound()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        assert!(toml::from_str::<Config>("listen = \"127.0.0.1:1\"\n[limits]\nbody = \"5s\"").is_ok());
+        for wrong in ["lisen = 1", "[limits]\nbody = \"0s\"", "[limits]\nbodi = \"5s\""] {
+            assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

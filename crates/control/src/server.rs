@@ -1,0 +1,374 @@
+//! The server: it listens, with TLS or on loopback, and on a socket for the operator of this machine; it cuts off who is
+//! slow; it ends when it is told to, after what was asked was answered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use dawn_control_api::{Code, PROBLEM_JSON, Problem};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::config::Config;
+use crate::control::{Control, now};
+use crate::error::ControlError;
+use crate::http::gate::Origin;
+use crate::live::Live;
+use crate::store::{Ending, Listener, Place, Store};
+use crate::{http, key};
+
+/// The name of SQLite's file in the data folder.
+const DATABASE: &str = "control.db";
+/// The name of the operator's socket in the data folder.
+const SOCKET: &str = "control.sock";
+/// How long the handshake of TLS may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest head of a request, bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+/// How long certificates are listed after they have ended.
+const ENDED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Where the operator's socket is.
+#[must_use]
+pub fn socket(data: &Path) -> PathBuf {
+    data.join(SOCKET)
+}
+
+/// Which database a configuration names.
+///
+/// # Errors
+/// It is none.
+pub fn database(config: &Config) -> Result<Place, ControlError> {
+    crate::store::install_drivers();
+    match &config.database {
+        Some(text) => Place::parse(text),
+        None => Place::sqlite(&config.data.join(DATABASE)),
+    }
+}
+
+/// A control plane that listens.
+pub struct Server {
+    control: Control,
+    ending: Ending,
+    listener: TcpListener,
+    socket: UnixListener,
+    tls: Option<TlsAcceptor>,
+    bound: SocketAddr,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("bound", &self.bound)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Opens key and database, and listens.
+    ///
+    /// # Errors
+    /// Something of that fails, or the configuration would have it listen without TLS where others can read along.
+    pub async fn open(config: Config) -> Result<Self, ControlError> {
+        let tls = tls(&config)?;
+        if tls.is_none() && !config.listen.ip().is_loopback() && !config.plain {
+            let words = "it would listen without TLS on an address that is not loopback: name a certificate and its key, \
+                         or say `plain = true` where a proxy has them";
+            return Err(ControlError::Config(words.to_owned()));
+        }
+        let key = key::open(&config.data)?;
+        let live = Arc::new(Live::default());
+        let follower = Arc::clone(&live);
+        let follow: Listener = Arc::new(move |effect| follower.follow(effect));
+        let limits = &config.limits;
+        let place = database(&config)?;
+        let (store, ending) = Store::open(place, limits.waiting_writes, limits.readers, follow).await?;
+        live.load(&mut *store.read().await?).await?;
+        let told = |error| ControlError::Listen(config.listen.to_string(), error);
+        let listener = TcpListener::bind(config.listen).await.map_err(told)?;
+        let bound = listener.local_addr().map_err(told)?;
+        let socket = operator(&config.data)?;
+        let (url, authority) = config.url(bound)?;
+        let control = Control::new(store, live, key, config, url, authority);
+        Ok(Self {
+            control,
+            ending,
+            listener,
+            socket,
+            tls,
+            bound,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn bound(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Serves until `end` comes to its end, then answers what was asked and writes down what is in memory.
+    ///
+    /// # Errors
+    /// It cannot listen any more.
+    pub async fn serve(self, end: impl Future<Output = ()>) -> Result<(), ControlError> {
+        let Self {
+            control,
+            ending,
+            listener,
+            socket,
+            tls,
+            ..
+        } = self;
+        let router = http::router(control.clone());
+        let tracker = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(control.config.limits.connections));
+        let sweeping = tokio::spawn(sweep(control.clone()));
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                            control.metrics.connections_refused.inc();
+                            continue;
+                        };
+                        // Small answers go at once.
+                        let _ = stream.set_nodelay(true);
+                        let serving = Serving::new(&control, &router, Origin::Address(address.ip().to_canonical()));
+                        let tls = tls.clone();
+                        tracker.spawn(async move {
+                            match tls {
+                                Some(tls) => {
+                                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                                        serving.run(stream).await;
+                                    }
+                                }
+                                None => serving.run(stream).await,
+                            }
+                            drop(place);
+                        });
+                    }
+                    Err(error) => wait_after(&error).await,
+                },
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        tracker.spawn(Serving::new(&control, &router, Origin::Socket).run(stream));
+                    }
+                    Err(error) => wait_after(&error).await,
+                },
+            }
+        }
+        drop((listener, socket));
+        control.ending.send_replace(true);
+        tracker.close();
+        if tokio::time::timeout(control.config.limits.drain, tracker.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(open = tracker.len(), "connections were cut off at the end");
+        }
+        sweeping.abort();
+        write_down(&control, Duration::ZERO).await;
+        control.store.close().await;
+        drop((control, router));
+        // Tasks that were cut off may hold the last of it for a moment.
+        if tokio::time::timeout(Duration::from_secs(5), ending.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the database was still in use at the end");
+        }
+        Ok(())
+    }
+}
+
+/// No more files can be opened, say: trying again at once would only heat the room.
+async fn wait_after(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Reads certificate and key for TLS.
+fn tls(config: &Config) -> Result<Option<TlsAcceptor>, ControlError> {
+    let (certificate, key) = match (&config.tls_certificate, &config.tls_key) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        _ => return Err(ControlError::Tls("certificate and key belong together".to_owned())),
+    };
+    let told = |path: &Path, error: &dyn std::fmt::Display| ControlError::Tls(format!("{}: {error}", path.display()));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| told(certificate, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| told(key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut settings = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| told(certificate, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(|error| told(certificate, &error))?;
+    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(settings))))
+}
+
+/// Listens on the operator's socket, which nobody else on this machine may open.
+fn operator(data: &Path) -> Result<UnixListener, ControlError> {
+    let path = socket(data);
+    let bind = || -> io::Result<UnixListener> {
+        // Who has the database is the only one who serves; what is left of another is nobody's.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))?;
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    bind().map_err(|error| ControlError::Listen(path.display().to_string(), error))
+}
+
+/// One connection.
+struct Serving {
+    router: Router,
+    origin: Origin,
+    head: Duration,
+    ending: watch::Receiver<bool>,
+    control: Control,
+}
+
+/// Counts a connection as long as it is open.
+struct Open(Control);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+    }
+}
+
+impl Serving {
+    fn new(control: &Control, router: &Router, origin: Origin) -> Self {
+        Self {
+            router: router.clone(),
+            origin,
+            head: control.config.limits.head,
+            ending: control.ending.subscribe(),
+            control: control.clone(),
+        }
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(mut self, stream: S) {
+        self.control.metrics.connections.inc();
+        let _open = Open(self.control.clone());
+        let answered = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (router, origin, seen) = (self.router, self.origin, Arc::clone(&answered));
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            seen.store(true, std::sync::atomic::Ordering::Relaxed);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(origin);
+            let answer: futures::future::BoxFuture<'static, _> = Box::pin(router.clone().oneshot(request));
+            answer
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut told = false;
+        let outcome = loop {
+            let over = std::future::poll_fn(|context| connection.poll_without_shutdown(context));
+            tokio::select! {
+                outcome = over => break outcome,
+                _ = self.ending.wait_for(|ending| *ending), if !told => {
+                    told = true;
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                }
+            }
+        };
+        let is_first = !answered.load(std::sync::atomic::Ordering::Relaxed);
+        let mut stream = connection.into_parts().io.into_inner();
+        if let Err(error) = outcome
+            && error.is_timeout()
+            && is_first
+        {
+            // Nothing was asked, so nothing else is being said.
+            let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(&too_slow())).await;
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.shutdown()).await;
+    }
+}
+
+/// What is said to somebody whose request did not come.
+fn too_slow() -> Vec<u8> {
+    // A problem is made of texts and numbers: it can be written.
+    let body = serde_json::to_string(&Problem::new(Code::TooSlow)).unwrap_or_default();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Looks again and again for devices that came or went, and writes down when they were heard.
+async fn sweep(control: Control) {
+    let every = control.config.limits.sweep;
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut cleaned: Option<tokio::time::Instant> = None;
+    loop {
+        ticks.tick().await;
+        write_down(&control, Duration::from_secs(25)).await;
+        if cleaned.is_none_or(|at| at.elapsed() > Duration::from_secs(3_600)) {
+            cleaned = Some(tokio::time::Instant::now());
+            let before = now() - ENDED;
+            let work = control
+                .store
+                .write(move |tx| Box::pin(async move { tx.forget_certificates(before).await }));
+            if let Err(error) = work.await {
+                tracing::warn!(%error, "certificates that have ended were not forgotten");
+            }
+        }
+    }
+}
+
+/// Writes down who came or went, and who was heard at least `every` after what is written.
+async fn write_down(control: &Control, every: Duration) {
+    /// Devices in one write: others have their turn in between.
+    const TOGETHER: usize = 1_000;
+    for (id, network) in control.live.networks() {
+        for came in network.came(now()).chunks(TOGETHER) {
+            match control.store.came(id, came.to_vec()).await {
+                Ok(()) => network.told(came),
+                Err(error) => tracing::warn!(%error, "who came or went was not written down"),
+            }
+        }
+        for heard in network.heard(every).chunks(TOGETHER) {
+            match control.store.seen(id, heard.to_vec()).await {
+                Ok(()) => network.kept(heard),
+                Err(error) => tracing::warn!(%error, "when devices were heard was not written down"),
+            }
+        }
+    }
+}
