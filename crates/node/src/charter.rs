@@ -163,6 +163,36 @@ impl Charter {
         self.0.changed.notify_one();
     }
 
+    /// Takes a document that came another way than from a member, over a control plane say: it is verified as if it had,
+    /// and told on where it is new.
+    ///
+    /// # Errors
+    /// Why it is not taken; it is counted like that of a member. A kind that this node does not know is passed over.
+    pub async fn offer(&self, kind: &str, from: NodeId, bytes: Bytes) -> Result<bool, Refusal> {
+        let Some(document) = self.document(kind) else {
+            return Ok(false);
+        };
+        if bytes.len() > MAX_DOCUMENT_BYTES {
+            return Err(Refusal {
+                code: "too_large",
+                message: "the document is longer than one may be".to_owned(),
+            });
+        }
+        match document.take(from, bytes).await {
+            Ok(is_new) => {
+                self.0.counts.count(if is_new { "taken" } else { "known" });
+                if is_new {
+                    self.tell_on(None);
+                }
+                Ok(is_new)
+            }
+            Err(refusal) => {
+                self.refuse(from, document.kind(), &refusal);
+                Err(refusal)
+            }
+        }
+    }
+
     fn tell_on(&self, from: Option<NodeId>) {
         lock(&self.0.news).insert(from);
         self.0.changed.notify_one();

@@ -507,6 +507,7 @@ impl Node {
             store: store.clone(),
             members: members.clone(),
             directory: directory.clone(),
+            charter: charter.clone(),
             key: key.clone(),
             events: events.clone(),
             home: home.clone(),

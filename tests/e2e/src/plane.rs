@@ -189,6 +189,20 @@ impl Plane {
             .cloned()
     }
 
+    /// It is restored from a backup of its first day: it knows nobody.
+    pub fn forget(&self) {
+        let mut kept = lock(&self.kept);
+        kept.devices.clear();
+        kept.changes.clear();
+        self.changed.notify_waiters();
+    }
+
+    /// The number of its latest change.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        lock(&self.kept).changes.len() as u64
+    }
+
     /// A person approves a device.
     pub fn approve(&self, node: NodeId) {
         let mut kept = lock(&self.kept);

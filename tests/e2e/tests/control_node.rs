@@ -138,6 +138,27 @@ async fn calls_go_on_while_the_control_plane_is_away_and_beats_come_back_with_it
 }
 
 #[tokio::test]
+async fn a_control_plane_that_was_restored_is_registered_at_and_heard_anew() {
+    let (network, plane) = start().await;
+    let home = &network.nodes[0];
+    for number in 0..8 {
+        plane.tell(News::Removed {
+            node: Keypair::from_seed([number; 32]).node_id(),
+        });
+    }
+    eventually("it has heard", async || {
+        control(home).await["changes"].as_u64() >= Some(8)
+    })
+    .await;
+    plane.forget();
+    eventually("it is registered again, and hears what is there now", async || {
+        let control = control(home).await;
+        plane.device("home").is_some() && control["changes"] == plane.latest() && control["up_to_date"] == true
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_is_put_out_at_the_control_plane_is_cut_by_everybody() {
     let (network, plane) = start().await;
     let home = &network.nodes[0];

@@ -222,6 +222,26 @@ async fn what_is_refused_is_counted_and_told_with_who_gave_it_and_travels_no_fur
 }
 
 #[tokio::test]
+async fn what_is_offered_from_elsewhere_is_verified_like_a_members_and_told_on() {
+    let network = Network::new(9);
+    let [first, second] = [1, 2].map(|node| start(&network, node));
+    first.knows(&second);
+    let offer = |number: u64| {
+        first
+            .charter
+            .offer("greatest", id(7), Bytes::copy_from_slice(&number.to_be_bytes()))
+    };
+    assert_eq!(offer(6).await, Ok(true));
+    second.document.becomes(6).await;
+    assert_eq!(offer(4).await, Ok(false));
+    assert_eq!(offer(9).await.unwrap_err().code, "odd");
+    let long = Bytes::from(vec![0; MAX_DOCUMENT_BYTES + 1]);
+    let refused = first.charter.offer("greatest", id(7), long).await;
+    assert_eq!(refused.unwrap_err().code, "too_large");
+    assert_eq!(first.charter.offer("unknown", id(7), Bytes::new()).await, Ok(false));
+}
+
+#[tokio::test]
 async fn a_member_of_which_too_much_is_refused_is_not_heard_for_a_while() {
     let network = Network::new(4);
     let [first, second] = [1, 2].map(|node| start(&network, node));

@@ -19,6 +19,8 @@ use crate::sync::lock;
 const WAIT: Duration = Duration::from_secs(50);
 /// Relays and bootstrap nodes that are heeded.
 const MOST_LISTED: usize = dawn_control_api::limits::MAX_CONTACTS;
+/// The kind of the charter's document that a control plane passes on.
+const POLICY: &str = "policy";
 /// The key of the lists in the store.
 const LISTS: &str = "control-lists";
 
@@ -86,12 +88,15 @@ impl Control {
     }
 
     async fn take(&self, joined: &Joined, since: u64, changes: Changes) -> Result<u64, NodeError> {
+        if lock(&joined.standing).next != since {
+            // Meanwhile it turned out that all is to be heard anew.
+            return Ok(0);
+        }
         let count = u64::try_from(changes.changes.len()).unwrap_or(u64::MAX);
         let addresses = Addresses::of(&joined.config);
         let room = self.room().await?;
         let mut kept = ControlChange {
-            // A number that runs backwards is a control plane that was restored: what it says is heard anew.
-            next: if changes.next < since { 0 } else { changes.next },
+            next: changes.next.max(since),
             ..ControlChange::default()
         };
         let (mut has_lists, mut has_revocations, mut passed_over) = (false, false, 0_u64);
@@ -130,8 +135,15 @@ impl Control {
                     lock(&joined.standing).bootstrap = bootstrap;
                     has_lists = true;
                 }
-                // The policy travels between members, signed; what is not known is passed over.
-                News::Network { .. } | News::Policy { .. } | News::Unknown => {}
+                News::Policy { policy } => {
+                    // Signed like that of a member, and taken or refused like it.
+                    let issuer = joined.config.issuer.unwrap_or_else(|| joined.plane.node());
+                    let bytes = Bytes::from(policy.document.0);
+                    if let Err(refusal) = self.0.parts.charter.offer(POLICY, issuer, bytes).await {
+                        tracing::warn!(%refusal, "the policy that the control plane told of is refused");
+                    }
+                }
+                News::Network { .. } | News::Unknown => {}
             }
         }
         if has_lists {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Events;
+use crate::charter::Charter;
 use crate::config::{ControlConfig, edit};
 use crate::directory::Directory;
 use crate::error::NodeError;
@@ -85,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) members: Members,
     pub(crate) directory: Directory,
+    pub(crate) charter: Charter,
     pub(crate) key: Keypair,
     pub(crate) events: Events,
     pub(crate) home: Home,

@@ -128,6 +128,7 @@ impl Control {
             software: is_new.then(|| SOFTWARE.to_owned()),
             leaving: false,
         };
+        let known = lock(&joined.standing).next;
         let answer = joined
             .plane
             .post::<HeartbeatAnswer>(&self.beat_path(joined), &beat)
@@ -145,7 +146,11 @@ impl Control {
             let mut standing = lock(&joined.standing);
             standing.last_beat = Some(now());
             standing.error = None;
-            standing.state.get_or_insert(State::Approved);
+            standing.state = Some(State::Approved);
+            if answer.latest < known {
+                // It was restored from a backup: the same numbers stand for other changes now.
+                standing.next = 0;
+            }
             if answer.latest > standing.next {
                 standing.up_to_date = false;
             }
