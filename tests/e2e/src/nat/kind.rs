@@ -123,6 +123,14 @@ impl Kind {
     pub fn punches_simply(self, other: Self) -> bool {
         self.reaches(other) || other.reaches(self)
     }
+
+    /// Whether theory allows a hole between the two: simply, or where the one whose endpoint is known sends to many ports of
+    /// the other, or to the next ones. Of two whose ports depend on whom they send to neither knows where to send.
+    #[must_use]
+    pub fn punches(self, other: Self) -> bool {
+        let is_known = |kind: Self| kind.mapping() == Mapping::EndpointIndependent;
+        self.has_udp() && other.has_udp() && (is_known(self) || is_known(other))
+    }
 }
 
 /// Each pair once, also of a kind with itself.

@@ -36,8 +36,10 @@ pub fn ways(a: Kind, b: Kind) -> &'static [&'static str] {
     // Who is reachable from everywhere is dialled.
     if a == Kind::Open || b == Kind::Open {
         &["direct"]
+    } else if a.punches(b) {
+        &["direct", "punched"]
     } else {
-        &["direct", "punched", "relayed", "forwarded"]
+        &["relayed", "forwarded"]
     }
 }
 
