@@ -33,13 +33,12 @@ impl Way {
 /// The ways that are good enough for a pair of kinds, best first.
 #[must_use]
 pub fn ways(a: Kind, b: Kind) -> &'static [&'static str] {
-    // Who is reachable from everywhere is dialled.
-    if a == Kind::Open || b == Kind::Open {
-        &["direct"]
-    } else if a.punches(b) {
-        &["direct", "punched"]
-    } else {
-        &["relayed", "forwarded"]
+    match (a.punches(b), a == Kind::Open || b == Kind::Open) {
+        // Between the two it is all one which of them is first.
+        (true, _) => &["direct", "punched"],
+        // Who is reachable from everywhere is dialled.
+        (false, true) => &["direct"],
+        (false, false) => &["relayed", "forwarded"],
     }
 }
 
