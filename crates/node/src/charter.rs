@@ -141,7 +141,7 @@ impl Charter {
         }))
     }
 
-    /// Keeps a document in step from now on. To be called before [`Self::run`]; one kind once.
+    /// Keeps a document in step from now on. To be called before `run`; one kind once.
     pub fn add(&self, document: Arc<dyn Document>) {
         let kind = document.kind();
         let mut documents = lock(&self.0.documents);
