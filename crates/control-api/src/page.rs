@@ -21,7 +21,7 @@ impl Cursor {
     /// The cursor of these bytes, at most 192 of them.
     ///
     /// # Errors
-    /// [`ParseCursorError`] if there are more.
+    /// `ParseCursorError` if there are more.
     pub fn of(bytes: &[u8]) -> Result<Self, ParseCursorError> {
         data_encoding::BASE64URL_NOPAD.encode(bytes).parse()
     }

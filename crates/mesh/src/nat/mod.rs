@@ -1,11 +1,11 @@
 //! What is between this node and others: STUN over the node's own QUIC socket, and what follows from it.
 //!
-//! - [`stun`]: the messages.
-//! - [`kind`]: what kind of NAT it is, from what several see.
-//! - [`limit`]: how much is answered.
-//! - [`mapping`]: ports that the gateway maps.
-//! - [`sockets`]: asking and answering over the sockets that QUIC listens on.
-//! - [`watch`]: what is known at the moment.
+//! - `stun`: the messages.
+//! - `kind`: what kind of NAT it is, from what several see.
+//! - `limit`: how much is answered.
+//! - `mapping`: ports that the gateway maps.
+//! - `sockets`: asking and answering over the sockets that QUIC listens on.
+//! - `watch`: what is known at the moment.
 
 mod kind;
 mod limit;
