@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client_file::{self, Format};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::{GOOD, styled};
+use crate::output::{GOOD, ask, styled};
 
 /// MCP clients whose configuration is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -180,7 +180,7 @@ impl Change {
                 client_file::difference(before, after)
             ))?;
         }
-        if !self.yes && !agreed(out.json)? {
+        if !self.yes && !ask::agreed(out.json, "Write this?")? {
             return Err(Failure::new(Exit::Failed, "not_agreed", "nothing was changed")
                 .next("add --yes to change it without being asked"));
         }
@@ -190,23 +190,6 @@ impl Change {
         }
         out.line(format!("{} {done}; restart the client if it runs", styled(GOOD, "✓")))
     }
-}
-
-/// Whether the person at the terminal says yes.
-fn agreed(is_json: bool) -> Result<bool, Failure> {
-    use std::io::{BufRead as _, IsTerminal as _, Write as _};
-    if is_json || !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    let failed = |error: std::io::Error| Failure::io("the answer could not be read", &error);
-    let mut terminal = std::io::stderr();
-    terminal
-        .write_all(b"Write this? [y/N] ")
-        .and_then(|()| terminal.flush())
-        .map_err(failed)?;
-    let mut answer = String::new();
-    let _read = std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The arguments of the client's command.

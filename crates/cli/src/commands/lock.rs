@@ -4,7 +4,6 @@ mod begin;
 mod change;
 mod show;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -264,22 +263,6 @@ fn members(context: &Context, without: Option<&str>) -> Result<Vec<Member>, Fail
 fn post(context: &Context, path: &str, body: &Value) -> Result<Box<RawValue>, Failure> {
     let client = context.client()?;
     context.wait(async { Ok(client.post(path, body).await?) })
-}
-
-/// Whether the person at the terminal says yes; no where there is none.
-fn agreed(context: &Context, question: &str) -> Result<bool, Failure> {
-    if context.out.json || !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    let failed = |error: std::io::Error| Failure::io("the answer could not be read", &error);
-    let mut terminal = std::io::stderr();
-    terminal
-        .write_all(format!("{question} [y/N] ").as_bytes())
-        .and_then(|()| terminal.flush())
-        .map_err(failed)?;
-    let mut answer = String::new();
-    let _read = std::io::stdin().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn not_agreed() -> Failure {

@@ -1,5 +1,7 @@
 //! Questions to a person on a terminal: a line each, with editing, history and completion of whole answers.
 
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -9,6 +11,22 @@ use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::failure::Failure;
+
+/// Whether the person at the terminal says yes; nobody is asked without a terminal, nor for JSON.
+pub(crate) fn agreed(is_json: bool, question: &str) -> Result<bool, Failure> {
+    if is_json || !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let failed = |error: std::io::Error| Failure::io("the answer could not be read", &error);
+    let mut terminal = std::io::stderr();
+    terminal
+        .write_all(format!("{question} [y/N] ").as_bytes())
+        .and_then(|()| terminal.flush())
+        .map_err(failed)?;
+    let mut answer = String::new();
+    let _read = std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
 
 /// Asks one line after another.
 pub(crate) struct Lines(Editor<Answers, MemHistory>);

@@ -1,6 +1,5 @@
 //! `dawn control authorize`: the owner lets a control plane admit members.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Plane, Trust};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{GOOD, STRONG, styled, words};
+use crate::output::{GOOD, STRONG, ask, styled, words};
 
 /// Longest request that is read from a file, bytes.
 const MOST_BYTES: u64 = 64 * 1024;
@@ -98,7 +97,7 @@ fn at_url(context: &Context, client: &Client, args: AuthorizeArgs) -> Result<(),
             words::clean(&plane.url),
             shown.issuer
         ));
-        if !agreed(out.json)? {
+        if !ask::agreed(out.json, "Is that the key it shows where it runs?")? {
             return Err(Failure::usage("nobody has said that this key is the one that is meant")
                 .next(format!("add --issuer {}", shown.issuer)));
         }
@@ -158,20 +157,4 @@ fn request(path: &Path) -> Result<Request, Failure> {
         Failure::usage(format!("{} is no request of a control plane: {error}", path.display()))
             .next("it is what `GET /v1/networks/NETWORK/issuer` answers there")
     })
-}
-
-/// Whether the person at the terminal says yes.
-fn agreed(is_json: bool) -> Result<bool, Failure> {
-    if is_json || !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    let failed = |error: std::io::Error| Failure::io("the answer could not be read", &error);
-    let mut terminal = std::io::stderr();
-    terminal
-        .write_all(b"Is that the key it shows where it runs? [y/N] ")
-        .and_then(|()| terminal.flush())
-        .map_err(failed)?;
-    let mut answer = String::new();
-    let _read = std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{InitArgs, RecoverArgs, TermsArgs, agreed, members, not_agreed, post};
+use super::{InitArgs, RecoverArgs, TermsArgs, members, not_agreed, post};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{CAUTION, GOOD, STRONG, styled, words};
+use crate::output::{CAUTION, GOOD, STRONG, ask, styled, words};
 use crate::passphrase;
 
 /// Most bytes of a file of secrets.
@@ -49,7 +49,7 @@ fn signed_for(context: &Context, terms: &TermsArgs, question: &str) -> Result<Ve
             .note(format!("Members that this node signs for ({}):", meant.len()));
         meant.iter().for_each(|member| context.out.note(member.line()));
     }
-    if !terms.yes && !agreed(context, question)? {
+    if !terms.yes && !ask::agreed(context.out.json, question)? {
         return Err(not_agreed());
     }
     Ok(meant.iter().map(|member| member.id.clone()).collect())

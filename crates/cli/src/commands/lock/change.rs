@@ -4,10 +4,10 @@ use dawn_node::client::segment;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Proposal, SigningArgs, agreed, members, post};
+use super::{Proposal, SigningArgs, members, post};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{GOOD, STRONG, styled, words};
+use crate::output::{GOOD, STRONG, ask, styled, words};
 
 #[derive(Deserialize)]
 struct Outcome {
@@ -62,7 +62,7 @@ pub(super) fn without(context: &Context, mut body: Value, key: &str, signing: Si
         out.note(format!("Members that nobody but {key} stands for ({}):", lost.len()));
         lost.iter().for_each(|member| out.note(member.line()));
         let question = "Sign for all of them with this node's key? Not if the key that goes was stolen.";
-        if signing.sign_all || agreed(context, question)? {
+        if signing.sign_all || ask::agreed(context.out.json, question)? {
             sign = lost.iter().map(|member| member.id.clone()).collect();
         } else {
             out.note("They are kept out once the change is made, until somebody signs: dawn lock sign NODE");
