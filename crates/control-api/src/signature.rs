@@ -179,7 +179,7 @@ pub fn sign_for(
     Ok(Headers {
         content_digest,
         signature_input: format!("{LABEL}={input}"),
-        signature: format!("{LABEL}=:{}:", data_encoding::BASE64.encode(&signature)),
+        signature: base::written(LABEL, &signature),
     })
 }
 

@@ -224,17 +224,27 @@ pub(super) fn read(header: &str) -> Result<Read, SignatureError> {
     })
 }
 
-/// The signature of this label.
+/// The signature of this label. There is one way to write it, so that damage to any bit of the header is seen: structured
+/// fields leave it to the reader whether the bits at the end of a base64 text count.
 pub(super) fn signature(header: &str, label: &str) -> Result<[u8; 64], SignatureError> {
-    match only(header)? {
+    let bytes = match only(header)? {
         (found, ListEntry::Item(item)) if found.as_str() == label && item.params.is_empty() => match item.bare_item {
-            BareItem::ByteSequence(bytes) => bytes
-                .try_into()
-                .map_err(|_| SignatureError::Malformed("a signature of a wrong length")),
-            _ => Err(SignatureError::Malformed("a signature that is no byte sequence")),
+            BareItem::ByteSequence(bytes) => bytes,
+            _ => return Err(SignatureError::Malformed("a signature that is no byte sequence")),
         },
-        _ => Err(SignatureError::Malformed("no signature of that label")),
+        _ => return Err(SignatureError::Malformed("no signature of that label")),
+    };
+    if header.trim() != written(label, &bytes) {
+        return Err(SignatureError::Malformed("a signature that is written in another way"));
     }
+    bytes
+        .try_into()
+        .map_err(|_| SignatureError::Malformed("a signature of a wrong length"))
+}
+
+/// A `Signature` of this label.
+pub(super) fn written(label: &str, signature: &[u8]) -> String {
+    format!("{label}=:{}:", data_encoding::BASE64.encode(signature))
 }
 
 /// The covered components with their values, in the order in which they are named; all that there are have to be.

@@ -259,6 +259,27 @@ fn what_is_not_exactly_as_it_has_to_be_is_malformed() {
 }
 
 #[test]
+fn there_is_one_way_to_write_a_signature() {
+    let headers = signed();
+    // The last character before the padding carries four bits that decode to nothing.
+    let (text, padding) = headers.signature.split_at(headers.signature.len() - "==:".len());
+    let (text, last) = text.split_at(text.len() - 1);
+    let others = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for other in others.chars().filter(|other| !last.starts_with(*other)) {
+        let headers = Headers {
+            signature: format!("{text}{other}{padding}"),
+            ..headers.clone()
+        };
+        assert!(check(&parts(), &headers).is_err(), "{other}");
+    }
+    let unpadded = Headers {
+        signature: headers.signature.replace("==", ""),
+        ..headers
+    };
+    assert!(matches!(check(&parts(), &unpadded), Err(SignatureError::Malformed(_))));
+}
+
+#[test]
 fn what_is_no_part_of_a_request_is_neither_signed_nor_verified() {
     let is = parts();
     for changed in [
