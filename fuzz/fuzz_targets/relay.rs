@@ -18,7 +18,8 @@ fuzz_target!(|data: &[u8]| {
                 let again = Shown::decode(dawn_relay::token::to_text(&token).as_bytes());
                 assert_eq!(again, Ok(Shown::Token(token)));
             }
-            Ok(Shown::Chain(chain)) => assert_eq!(chain.encode(), rest),
+            // In CBOR there is one form; as text it may be any.
+            Ok(Shown::Chain(chain)) if rest[0] & 0xf0 == 0x80 => assert_eq!(chain.encode(), rest),
             Ok(_) => assert!(rest.len() <= MAX_SHOWN_BYTES),
             Err(_) => {}
         },

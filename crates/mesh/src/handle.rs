@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<PeerEvent>,
     pub(crate) stop: CancellationToken,
     pub(crate) changed: Notify,
+    /// The gate may answer otherwise than before.
+    pub(crate) rechecked: Notify,
     members: Mutex<HashMap<NodeId, Member>>,
     acceptors: Mutex<HashMap<&'static str, (Audience, mpsc::Sender<Inbound>)>>,
     pub(crate) topics: Mutex<HashMap<&'static str, broadcast::Sender<Published>>>,
@@ -129,6 +131,7 @@ impl Shared {
             events: broadcast::channel(EVENTS).0,
             stop: CancellationToken::new(),
             changed: Notify::new(),
+            rechecked: Notify::new(),
             members: Mutex::default(),
             acceptors: Mutex::default(),
             topics: Mutex::default(),
@@ -777,7 +780,8 @@ impl Mesh {
         Ok(rtt)
     }
 
-    /// Asks the gate again about every connected member, and cuts those that it refuses now.
+    /// Asks the gate again about every connected member, and cuts those that it refuses now, and what is carried for those
+    /// who may not relay.
     pub fn recheck(&self) {
         let shown: Vec<(NodeId, Bytes)> = self.shared.with_members(|members| {
             members
@@ -792,6 +796,10 @@ impl Mesh {
             }
         }
         self.recheck_tunnels();
+        self.shared.rechecked.notify_waiters();
+        if let Some(relay) = self.relay() {
+            relay.recheck();
+        }
     }
 
     /// Shows this node's chain to every connected member again, after it was renewed.
@@ -870,6 +878,13 @@ impl Mesh {
                     // Where it does not answer, nothing is known yet.
                     let _ = mesh.ping(node).await;
                 });
+            }
+            let member = peer.membership.as_ref();
+            if let Some(relay) = self.relay()
+                && member.is_some_and(|member| self.shared.gate.may_relay(member).is_err())
+            {
+                // It may have asked for circuits before it said who it is.
+                relay.recheck();
             }
             self.shared.say(PeerEvent::MemberUp(peer));
         }

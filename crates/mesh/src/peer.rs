@@ -46,7 +46,7 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     /// Why it may not: another one is pinned, say.
     fn verify_key(&self, peer: NodeId, key: &StaticPublic) -> Result<(), Refusal>;
-    /// Whether a member may have its streams carried on to others by this node.
+    /// Whether a member may have its streams carried on to others by this node, and reserve where it relays.
     ///
     /// # Errors
     /// Why it may not.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dawn_identity::{NodeId, RelayQuota, UnixTime};
+use dawn_identity::{Membership, NodeId, RelayQuota, UnixTime};
 use dawn_relay::desk::{Grant, Holder};
 use dawn_relay::token::Shown;
 use dawn_relay::{Denied, Quotas, Verdict};
@@ -57,15 +57,22 @@ impl fmt::Debug for Relaying {
 pub(crate) struct Members(pub(crate) Arc<Shared>);
 
 impl Members {
+    fn membership(&self, peer: NodeId) -> Option<Membership> {
+        self.0
+            .with_members(|members| Some(members.get(&peer)?.membership.clone()))
+    }
+
     fn grant(&self, peer: NodeId) -> Option<Grant> {
-        self.0.with_members(|members| {
-            let membership = &members.get(&peer)?.membership;
-            Some(Grant {
-                holder: Holder::Member(membership.network, peer),
-                quota: RelayQuota::default(),
-                issued_at: membership.admitted_at,
-                expires: Some(membership.expires),
-            })
+        let membership = self.membership(peer)?;
+        if let Err(refusal) = self.0.gate.may_relay(&membership) {
+            tracing::debug!(%peer, %refusal, "a member may not reserve here");
+            return None;
+        }
+        Some(Grant {
+            holder: Holder::Member(membership.network, peer),
+            quota: RelayQuota::default(),
+            issued_at: membership.admitted_at,
+            expires: Some(membership.expires),
         })
     }
 }
@@ -75,7 +82,7 @@ impl dawn_relay::Gate for Members {
         // The handshake of the mesh has shown everything that counts here.
         self.grant(peer).map(Verdict::Granted).ok_or(Denied {
             code: "membership",
-            reason: "this node relays for members of its network only".into(),
+            reason: "this node relays for members of its network only, as far as its policy lets them".into(),
         })
     }
 
@@ -85,5 +92,11 @@ impl dawn_relay::Gate for Members {
 
     fn holds(&self, peer: NodeId, _: &Grant, _: UnixTime) -> bool {
         self.grant(peer).is_some()
+    }
+
+    fn carries(&self, source: NodeId) -> bool {
+        // Who is no member, or not yet, comes to join: its target decides.
+        self.membership(source)
+            .is_none_or(|membership| self.0.gate.may_relay(&membership).is_ok())
     }
 }

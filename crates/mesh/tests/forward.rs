@@ -538,6 +538,27 @@ async fn who_is_put_out_loses_its_tunnels_and_learns_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_carrier_ends_when_its_neighbour_may_not_be_carried_any_more() {
+    let world = World::square().await;
+    let mut stream = world.mesh(1).open(id(4), ECHO).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    let used = world.via(1, 4).unwrap();
+    let (used, other) = if used == [id(2)] { (2, 3) } else { (3, 2) };
+    world.gates[usize::from(used) - 1]
+        .not_carried
+        .lock()
+        .unwrap()
+        .push(id(1));
+    world.mesh(used).recheck();
+    eventually("nothing is carried", || world.mesh(used).carriers() == 0).await;
+    // The stream goes on over another.
+    stream.write_all(b"y").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'y');
+    assert_eq!(world.via(1, 4).unwrap(), [id(other)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_signs_nothing_is_taken_only_by_who_does_not_either() {
     let config = |seed| ForwardConfig {
         signing: if seed == 1 {

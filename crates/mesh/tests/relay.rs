@@ -330,3 +330,66 @@ async fn a_member_with_an_address_relays_for_its_network_and_for_nobody_else() {
         .unwrap();
     assert!(matches!(event, PeerEvent::Unreserved { .. }), "{event:?}");
 }
+
+/// A member with an address, which relays; with its rules and its address.
+async fn relaying_member() -> (Mesh, Arc<Members>, Vec<String>) {
+    let config = MeshConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
+        ..MeshConfig::new([3; 32])
+    };
+    let policy = gate(9, 3);
+    let relay = Mesh::start(config, Arc::clone(&policy) as Arc<dyn dawn_mesh::Gate>)
+        .await
+        .unwrap();
+    relay.relay_at(&relay.listen_addresses());
+    let addresses = relay.listen_addresses().into_iter();
+    let addresses = addresses.map(|address| format!("{address}/p2p/{}", id(3))).collect();
+    (relay, policy, addresses)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whom_the_policy_does_not_let_relay_reserves_nothing_and_loses_what_it_had() {
+    let (relay, policy, addresses) = relaying_member().await;
+    let a = hidden(1, gate(9, 1), at(&[])).await;
+    a.set_relays(addresses);
+    reserved(&a, 1).await;
+    policy.not_carried.lock().unwrap().push(id(1));
+    relay.recheck();
+    reserved(&a, 0).await;
+    policy.not_carried.lock().unwrap().clear();
+    // It is tried again by itself.
+    reserved(&a, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whom_the_policy_does_not_let_relay_gets_no_circuits_to_others_and_loses_those_it_had() {
+    let (relay, policy, addresses) = relaying_member().await;
+    let a = hidden(1, gate(9, 1), at(&[])).await;
+    a.set_relays(addresses.clone());
+    reserved(&a, 1).await;
+    let b = hidden(2, gate(9, 2), at(&[])).await;
+    b.keep(id(3), addresses);
+    up(&b, id(3)).await;
+    b.know(id(1), a.listen_addresses());
+    echoes(&b, id(1), 64).await;
+    policy.not_carried.lock().unwrap().push(id(2));
+    relay.recheck();
+    eventually("the end of the circuit", || route(&b, id(1)).is_none()).await;
+    let again = b.clone();
+    let asking = tokio::spawn(async move { again.ping(id(1)).await });
+    let server = relay.relay().unwrap();
+    let is_refused = || {
+        server
+            .counters()
+            .refused()
+            .iter()
+            .any(|(code, _)| *code == "not_carried")
+    };
+    eventually("a circuit is refused", is_refused).await;
+    assert_eq!(server.usage().1, 0);
+    assert!(asking.await.unwrap().is_err());
+    // What others ask for is carried.
+    let c = hidden(4, gate(9, 4), at(&[])).await;
+    c.know(id(1), a.listen_addresses());
+    echoes(&c, id(1), 64).await;
+}

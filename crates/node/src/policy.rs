@@ -257,6 +257,8 @@ impl Policies {
         if let Some(host) = self.0.host.get() {
             host.policy_changed();
         }
+        // Reservations of who may not relay any more end.
+        self.0.members.recheck();
         tracing::info!(policy = ?told, "another policy is in force");
         self.0.events.say("policy.changed", &told);
         Ok(())

@@ -63,6 +63,9 @@ pub enum Refusal {
     /// The target has no reservation.
     #[error("the target has no reservation here")]
     NoReservation,
+    /// The peer that asks for a circuit may have none.
+    #[error("the peer may not have its streams carried here")]
+    NotCarried,
     /// A peer asks for a circuit to itself, or over a circuit.
     #[error("no circuit leads to where it begins")]
     Loop,
@@ -73,7 +76,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> Status {
         match self {
-            Self::NoToken | Self::Expired | Self::Loop => Status::PermissionDenied,
+            Self::NoToken | Self::Expired | Self::NotCarried | Self::Loop => Status::PermissionDenied,
             Self::Draining | Self::Full => Status::ReservationRefused,
             Self::TokenFull | Self::Circuits | Self::Bytes => Status::ResourceLimitExceeded,
             Self::NoReservation => Status::NoReservation,
@@ -92,6 +95,7 @@ impl Refusal {
             Self::Circuits => "circuits",
             Self::Bytes => "bytes",
             Self::NoReservation => "no_reservation",
+            Self::NotCarried => "not_carried",
             Self::Loop => "loop",
         }
     }
@@ -425,6 +429,12 @@ impl Desk {
             .map(|(id, _)| *id)
             .collect();
         (lost, circuits)
+    }
+
+    /// The circuits of the sources that this is said of.
+    pub fn asked_by(&self, is: impl Fn(&PeerId) -> bool) -> Vec<CircuitId> {
+        let circuits = self.circuits.iter().filter(|(_, open)| is(&open.source));
+        circuits.map(|(id, _)| *id).collect()
     }
 
     /// Forgets reservations whose time is over, and accounts that say nothing any more.

@@ -39,4 +39,9 @@ pub trait Gate: Send + Sync + 'static {
 
     /// Whether a peer still may.
     fn holds(&self, peer: NodeId, grant: &Grant, now: UnixTime) -> bool;
+
+    /// Whether circuits are carried that a peer asks for, to those who have reserved.
+    fn carries(&self, _source: NodeId) -> bool {
+        true
+    }
 }

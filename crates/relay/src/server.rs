@@ -214,7 +214,8 @@ impl Server {
         let holds = |peer: &PeerId, grant: &_| node_id(*peer).is_some_and(|node| self.0.gate.holds(node, grant, time));
         let reserved: HashMap<PeerId, ConnectionId> = self.desk().reserved().collect();
         let (peers, circuits) = self.desk().take_back(holds);
-        for id in circuits {
+        let uncarried = self.desk().asked_by(|source| !self.carries(*source));
+        for id in circuits.into_iter().chain(uncarried) {
             if let Some(cut) = lock(&self.0.cuts).get(&id) {
                 cut.cancel();
             }
@@ -264,6 +265,10 @@ impl Server {
             }
             ended.await;
         }
+    }
+
+    fn carries(&self, source: PeerId) -> bool {
+        node_id(source).is_none_or(|source| self.0.gate.carries(source))
     }
 
     fn close(&self, peer: PeerId, connection: ConnectionId) {
@@ -404,6 +409,8 @@ impl Server {
     ) -> io::Result<()> {
         let made = if self.is_relayed(connection) {
             Err(Refusal::Loop)
+        } else if !self.carries(source) {
+            Err(Refusal::NotCarried)
         } else {
             self.desk().connect(source, target, now())
         };

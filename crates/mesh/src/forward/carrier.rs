@@ -268,10 +268,26 @@ async fn carry(
     let opened = tokio::time::timeout(PATIENCE, opening).await;
     let mut onward = opened.ok().flatten().ok_or(Refused::NotConnected)?;
     Counters::count(&mesh.shared.counters.carriers);
-    let ended = copy_both(mesh, carriers, stream, &mut onward).await;
+    let ended = tokio::select! {
+        ended = copy_both(mesh, carriers, stream, &mut onward) => ended,
+        () = denied(mesh, neighbour.node) => Err(std::io::ErrorKind::PermissionDenied.into()),
+    };
     tracing::debug!(neighbour = %stream.peer(), %next, ?ended, "a carrier ended");
     drop(place);
     Ok(())
+}
+
+/// Waits until a neighbour may not have its streams carried any more.
+async fn denied(mesh: &Mesh, neighbour: NodeId) {
+    loop {
+        let rechecked = mesh.shared.rechecked.notified();
+        let member = mesh.shared.peer(neighbour).and_then(|(peer, _)| peer.membership);
+        // The streams of who has gone have ended.
+        if member.is_some_and(|member| mesh.shared.gate.may_relay(&member).is_err()) {
+            return;
+        }
+        rechecked.await;
+    }
 }
 
 /// Copies both ways until either direction ends: what goes over a carrier has an end of its own.

@@ -23,6 +23,8 @@ pub(crate) struct Members {
     pub(crate) network: NetworkId,
     pub(crate) chain: Vec<u8>,
     pub(crate) revoked: Mutex<Vec<NodeId>>,
+    /// Who may not have its streams carried.
+    pub(crate) not_carried: Mutex<Vec<NodeId>>,
     pub(crate) evidence: Mutex<Vec<u8>>,
     pub(crate) pinned: Mutex<Vec<(NodeId, StaticPublic)>>,
     /// Who is put out right after its key was looked at.
@@ -66,6 +68,17 @@ impl Gate for Members {
         Ok(())
     }
 
+    fn may_relay(&self, member: &Membership) -> Result<(), Refusal> {
+        if self.not_carried.lock().unwrap().contains(&member.node) {
+            return Err(Refusal {
+                code: "policy_denied".into(),
+                message: "the policy does not allow it".into(),
+                evidence: Bytes::new(),
+            });
+        }
+        Ok(())
+    }
+
     async fn refused(&self, _: NodeId, evidence: &[u8]) {
         self.evidence.lock().unwrap().extend_from_slice(evidence);
     }
@@ -89,6 +102,7 @@ pub(crate) fn gate(network_seed: u8, node_seed: u8) -> Arc<Members> {
         network: authority.network(),
         chain,
         revoked: Mutex::default(),
+        not_carried: Mutex::default(),
         evidence: Mutex::default(),
         pinned: Mutex::default(),
         slipping: Mutex::default(),
