@@ -4,7 +4,7 @@
 //! The one with the smaller id begins. Both tell each other where they are seen and what they are behind ([`exchange`],
 //! [`offer`]), decide alike what to do ([`plan`]), send probes at the same moment ([`attempt`]), and one dials QUIC over the
 //! pair of addresses that worked. Running streams move to the new connection by themselves (see `forward`). What fails is
-//! tried again ([`retry`]) after growing pauses, and at once when the network has changed.
+//! tried again ([`retry`]) after growing pauses, and at once when the network has changed or a relay leads to the peer anew.
 
 mod attempt;
 mod exchange;
@@ -195,6 +195,7 @@ impl Puncher {
         let mut changes = self.watch.changes();
         loop {
             let changed = mesh.shared.changed.notified();
+            lock(&self.state.retries).reached(control.connections.through_relays());
             let wanted = mesh.indirect().into_iter().filter(|peer| mesh.shared.local < *peer);
             for peer in wanted {
                 if !lock(&self.state.retries).is_due(peer, Instant::now()) {

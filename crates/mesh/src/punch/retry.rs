@@ -1,9 +1,11 @@
-//! When a hole is tried again: after growing pauses, and at once when the network has changed.
+//! When a hole is tried again: after growing pauses, and at once when the network has changed, or there is a new way to
+//! agree on it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
+use libp2p::swarm::ConnectionId;
 
 use crate::backoff::Backoff;
 
@@ -15,6 +17,8 @@ const PEERS: usize = 1024;
 pub(super) struct Retries {
     pauses: Backoff,
     peers: HashMap<NodeId, Peer>,
+    /// The connections of those that relays alone lead to, as they were seen last.
+    relayed: HashMap<NodeId, Vec<ConnectionId>>,
     /// Tries begun within the last minute, in all.
     recent: Vec<Instant>,
     most: usize,
@@ -32,6 +36,7 @@ impl Retries {
         Self {
             pauses,
             peers: HashMap::new(),
+            relayed: HashMap::new(),
             recent: Vec::new(),
             most,
         }
@@ -67,6 +72,18 @@ impl Retries {
     /// One succeeded.
     pub(super) fn succeeded(&mut self, peer: NodeId) {
         self.peers.remove(&peer);
+    }
+
+    /// Takes note of the connections of those that relays alone lead to. A new one is another way to agree on a hole: a relay
+    /// has come, or was started again.
+    pub(super) fn reached(&mut self, relayed: HashMap<NodeId, Vec<ConnectionId>>) {
+        for (peer, connections) in &relayed {
+            let before = self.relayed.get(peer).map(Vec::as_slice).unwrap_or_default();
+            if connections.iter().any(|connection| !before.contains(connection)) {
+                self.peers.remove(peer);
+            }
+        }
+        self.relayed = relayed;
     }
 
     /// The network has changed, the machine was asleep, or what is known of its NAT is new: what failed may succeed.
@@ -107,6 +124,31 @@ mod tests {
         assert!(retries.is_due(peer, now));
         retries.failed(peer, now, 1.0);
         retries.succeeded(peer);
+        assert!(retries.is_due(peer, now));
+    }
+
+    #[test]
+    fn a_pause_ends_when_a_relay_leads_to_the_peer_anew() {
+        let [peer, other] = [1, 2].map(|seed| Keypair::from_seed([seed; 32]).node_id());
+        let (mut retries, now) = (retries(9), Instant::now());
+        let over = |ids: &[usize]| {
+            let ids = ids.iter().map(|id| ConnectionId::new_unchecked(*id));
+            HashMap::from([(peer, ids.collect())])
+        };
+        retries.reached(over(&[1]));
+        for failed in [peer, other] {
+            retries.failed(failed, now, 1.0);
+        }
+        for same in [&[1][..], &[]] {
+            retries.reached(over(same));
+            assert!(!retries.is_due(peer, now));
+        }
+        retries.reached(over(&[2]));
+        assert!(retries.is_due(peer, now) && !retries.is_due(other, now));
+        retries.failed(peer, now, 1.0);
+        retries.reached(HashMap::new());
+        assert!(!retries.is_due(peer, now));
+        retries.reached(over(&[3]));
         assert!(retries.is_due(peer, now));
     }
 

@@ -72,6 +72,17 @@ impl Connections {
         relayed.map(|(node, _)| *node).collect()
     }
 
+    /// The connections with those nodes.
+    pub(crate) fn through_relays(&self) -> HashMap<NodeId, Vec<ConnectionId>> {
+        let connections = lock(&self.0);
+        let relayed = connections
+            .iter()
+            .filter(|(_, of)| of.first().is_some_and(Connection::is_relayed));
+        relayed
+            .map(|(node, of)| (*node, of.iter().map(|connection| connection.id).collect()))
+            .collect()
+    }
+
     /// Whether a relay carries a connection.
     pub(crate) fn lead_through(&self, relay: NodeId) -> bool {
         let connections = lock(&self.0);
