@@ -506,7 +506,7 @@ impl Members {
             direct.retain(|address| !is_loopback(address));
         }
         direct.truncate(dawn_identity::MAX_TICKET_ADDRESSES - circuits.len().min(CIRCUITS));
-        direct.extend(circuits.into_iter().take(CIRCUITS));
+        direct.extend(relays::told(circuits, CIRCUITS));
         direct
     }
 
@@ -521,8 +521,12 @@ impl Members {
                 .filter(|at| relays::is_public(at))
                 .collect(),
         };
-        let direct: Vec<String> = addresses.into_iter().filter(|at| !relays::is_circuit(at)).collect();
+        let mut direct: Vec<String> = addresses.into_iter().filter(|at| !relays::is_circuit(at)).collect();
         if let Some(mesh) = self.mesh() {
+            if mesh.neighbours() != Neighbours::All {
+                // Who is apart carries for nobody.
+                direct.clear();
+            }
             mesh.relay_at(&direct);
         }
     }

@@ -1,5 +1,6 @@
 //! Relays as the node sees them: which it uses, and where it may be one.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dawn_mesh::Relaying;
@@ -21,6 +22,29 @@ pub(crate) fn relaying(config: &MeshSection, members: &Members) -> Relaying {
 /// Whether a multiaddress leads through a relay.
 pub(crate) fn is_circuit(address: &str) -> bool {
     address.contains("/p2p-circuit")
+}
+
+/// The addresses through relays that are told, of all that there are: of each relay one over UDP and one over TCP before a
+/// second one of either, so that whichever relay is left is found by whoever can dial it.
+pub(crate) fn told(circuits: Vec<String>, most: usize) -> Vec<String> {
+    let mut times: HashMap<(String, u8), usize> = HashMap::new();
+    let mut ranked: Vec<(usize, u8, String)> = circuits
+        .into_iter()
+        .map(|address| {
+            let relay = address.split("/p2p-circuit").next().unwrap_or_default();
+            let transport = match relay {
+                relay if relay.contains("/udp/") => 0,
+                relay if relay.contains("/ws") => 2,
+                _ => 1,
+            };
+            let peer = relay.rsplit('/').next().unwrap_or_default().to_owned();
+            let time = times.entry((peer, transport)).or_default();
+            *time += 1;
+            (*time, transport, address)
+        })
+        .collect();
+    ranked.sort();
+    ranked.into_iter().map(|(.., address)| address).take(most).collect()
 }
 
 /// Whether a multiaddress is one that the whole Internet can dial: a name, or a global address.
@@ -62,6 +86,22 @@ fn is_global_v6(host: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_every_relay_something_is_told() {
+        let at = |relay: &str| {
+            let hosts = ["/ip4/8.8.8.8", "/ip6/2606:4700::1"];
+            let ports = ["udp/1/quic-v1", "tcp/1", "tcp/1/ws"];
+            let all = hosts.iter().flat_map(|host| ports.map(|port| format!("{host}/{port}")));
+            all.map(|address| format!("{address}/p2p/{relay}/p2p-circuit/p2p/ME"))
+                .collect::<Vec<_>>()
+        };
+        let told = told([at("A"), at("B")].concat(), 4);
+        for (relay, port) in [("A", "/udp/"), ("B", "/udp/"), ("A", "/tcp/1/p2p"), ("B", "/tcp/1/p2p")] {
+            let is_it = |address: &&String| address.contains(port) && address.contains(&format!("/p2p/{relay}/"));
+            assert_eq!(told.iter().filter(is_it).count(), 1, "{told:?}");
+        }
+    }
 
     #[test]
     fn only_what_the_whole_internet_can_dial_is_public() {
