@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dawn_mesh::Answering;
 use serde_json::value::RawValue;
 
 use crate::fault::{Fault, FaultCode};
@@ -17,11 +18,29 @@ use crate::wire::Mode;
 
 /// The requests that wait for a response.
 #[derive(Debug, Default)]
-pub struct InFlight(Mutex<HashMap<Id, Bytes>>);
+pub struct InFlight {
+    open: Mutex<HashMap<Id, Bytes>>,
+    /// Hears whether there are any.
+    answering: Option<Answering>,
+}
 
 impl InFlight {
+    /// The requests of a stream, which ends for nobody's sake while there are any.
+    #[must_use]
+    pub fn on(answering: Option<Answering>) -> Self {
+        Self {
+            answering,
+            ..Self::default()
+        }
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<Id, Bytes>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = act(&mut open);
+        if let Some(answering) = &self.answering {
+            answering.set(!open.is_empty());
+        }
+        done
     }
 
     fn begin(&self, id: &Id, raw: Option<&str>, most: usize) -> Result<(), Message> {
@@ -144,11 +163,13 @@ pub struct Pumping {
     pub in_flight: usize,
     /// How long the agent may go on after the client said that nothing more comes.
     pub linger: Duration,
+    /// Hears whether the client waits for an answer.
+    pub answering: Option<Answering>,
 }
 
 /// Carries frames both ways until either side ends, then closes both; the client is told why, where it was the agent's.
 pub async fn pump(client: Link, agent: Link, how: &Pumping) {
-    let open = InFlight::default();
+    let open = InFlight::on(how.answering.clone());
     let Link {
         sender: to_client,
         receiver: mut from_client,
@@ -269,6 +290,7 @@ mod tests {
             lost: lost.clone(),
             in_flight: 8,
             linger: Duration::from_secs(1),
+            answering: None,
         };
         let mut client = Link::from_stream(near, 4096).leading_to_host();
         let mut host = Link::from_stream(far, 4096);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dawn_identity::{AgentAddress, AgentName, NodeId, NodeName, NodeRef};
-use dawn_mesh::{Incoming, Mesh, OpenError, Protocol};
+use dawn_mesh::{Answering, Incoming, Mesh, OpenError, Protocol};
 use dawn_registry::{AgentState, AgentSummary};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -393,8 +393,10 @@ impl Router {
             };
             let router = self.clone();
             tasks.spawn(async move {
+                let answering = inbound.stream.answering();
                 let (read, write) = tokio::io::split(inbound.stream);
-                if let Err(error) = router.serve_stream(Box::new(read), Box::new(write), &caller).await {
+                let halves = (Box::new(read) as BoxRead, Box::new(write) as BoxWrite);
+                if let Err(error) = router.serve_stream(halves, answering, &caller).await {
                     tracing::debug!(%error, caller = %caller.name, "an agent stream ended early");
                 }
             });
@@ -403,7 +405,12 @@ impl Router {
         tasks.wait().await;
     }
 
-    async fn serve_stream(&self, read: BoxRead, write: BoxWrite, caller: &Caller) -> Result<(), Fault> {
+    async fn serve_stream(
+        &self,
+        (read, write): (BoxRead, BoxWrite),
+        answering: Option<Answering>,
+        caller: &Caller,
+    ) -> Result<(), Fault> {
         let mut reader = FrameReader::new(read, self.limits.header_bytes);
         let mut writer = FrameWriter::new(write);
         let broken =
@@ -443,6 +450,7 @@ impl Router {
             lost: self.host.lost(&header.agent),
             in_flight: self.limits.in_flight,
             linger: self.limits.kill_after,
+            answering,
         };
         pump(Link::from_framed(reader, writer), agent, &pumping).await;
         Ok(())

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
+use dawn_policy::{Person, Subject};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultCode};
@@ -188,6 +189,17 @@ pub(crate) enum Counted {
 }
 
 impl Caller {
+    /// As rules know it; `is_own` if it is the node that is asked.
+    #[must_use]
+    pub fn subject(&self, is_own: bool) -> Subject<'_> {
+        Subject {
+            node: self.node.to_string(),
+            name: self.name.as_str(),
+            roles: self.roles.iter().filter_map(|role| role.parse().ok()).collect(),
+            person: self.user.as_ref().map(|user| Person { name: &user.0, is_own }),
+        }
+    }
+
     /// Under what its usage is counted, if it is; a node's own is not.
     pub(crate) fn counted(&self, is_own: bool) -> Option<Counted> {
         match (&self.user, is_own) {

@@ -1,14 +1,17 @@
 //! Nodes that are *apart*: they have connections with one host and with nobody else; everybody else they reach, and are
 //! reached by, through the host.
 //!
-//! A node that becomes apart tells so to those it is connected with, over `/dawn/apart/1` (its host's id, answered by a
-//! byte), and opens new streams through the host from then on, as they do. What runs over the connections that there are
-//! goes on: a connection ends when no stream is left on it, when on none of them anything is expected that has not come for
-//! [`MeshLimits::drain_quiet`](crate::MeshLimits::drain_quiet), and after `drain_most` at the latest. Who dials it later is
-//! told in the membership handshake through whom it is reached, and takes that way at once.
+//! A node that becomes apart tells so to those it is connected with, over `/dawn/apart/1` (its host's id), and opens new
+//! streams through the host from then on, as they do. What runs over the connections that there are goes on: a connection
+//! ends when no stream is left on it, when nothing was said on any of them for
+//! [`MeshLimits::drain_quiet`](crate::MeshLimits::drain_quiet) and no answer is awaited, and after `drain_most` at the
+//! latest. Whether an answer is awaited knows who answers ([`Answering`]): of its own streams the node itself, of those that
+//! it opened the neighbour, which it asks over the same protocol: the byte that comes back is 1 where the neighbour still
+//! works on something, and 0 otherwise. Who dials it later is told in the membership handshake through whom it is reached,
+//! and takes that way at once.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -33,6 +36,10 @@ pub(crate) const APART: Protocol = Protocol("/dawn/apart/1");
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A connection that ends has been without a stream for so long: what was opened before its end was told has come.
 const GRACE: Duration = Duration::from_secs(2);
+/// The answer of a neighbour that still works on something.
+const OWES: u8 = 1;
+/// How long nobody is asked again whether it does.
+const ASKED: Duration = Duration::from_secs(2);
 /// How often it is looked whether connections can end.
 const LOOK: Duration = Duration::from_millis(250);
 /// For so long it is waited for a host that was lost just now.
@@ -62,8 +69,28 @@ pub(crate) struct Use {
     moved: AtomicU64,
     /// Whether what moved last was said by who opened the stream: then an answer is expected.
     awaits: AtomicBool,
+    /// What who answers on it says: whether an answer is to come. Zero where it never said so; then what moved last decides.
+    said: AtomicU8,
     is_opener: bool,
     begun: Instant,
+}
+
+/// Nothing is awaited.
+const ANSWERED: u8 = 1;
+/// An answer is to come.
+const ANSWERING: u8 = 2;
+
+/// How whoever answers on a stream says whether it owes an answer: bytes alone do not tell, since word of progress, a
+/// question back, and the answer to something else come before it.
+#[derive(Debug, Clone)]
+pub struct Answering(pub(crate) Arc<Use>);
+
+impl Answering {
+    /// Whether an answer is to come. What was never said is guessed by who wrote last.
+    pub fn set(&self, answering: bool) {
+        let said = if answering { ANSWERING } else { ANSWERED };
+        self.0.said.store(said, Ordering::Relaxed);
+    }
 }
 
 impl Use {
@@ -74,9 +101,22 @@ impl Use {
         self.awaits.store(is_written == self.is_opener, Ordering::Relaxed);
     }
 
+    fn awaits(&self) -> bool {
+        match self.said.load(Ordering::Relaxed) {
+            ANSWERED => false,
+            ANSWERING => true,
+            _ => self.awaits.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether this node owes an answer on a stream that the other one opened.
+    fn owes(&self) -> bool {
+        !self.is_opener && self.said.load(Ordering::Relaxed) == ANSWERING
+    }
+
     fn is_quiet(&self, quiet: Duration) -> bool {
         let moved = self.begun + Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        !self.awaits.load(Ordering::Relaxed) && moved.elapsed() >= quiet
+        !self.awaits() && moved.elapsed() >= quiet
     }
 }
 
@@ -174,6 +214,9 @@ impl State {
         if is_host {
             inner.lost.insert(node, Instant::now());
         }
+        drop(inner);
+        // Its streams end with it.
+        lock(&self.uses).remove(&node);
     }
 
     fn lost_at(&self, host: NodeId) -> Instant {
@@ -200,6 +243,7 @@ impl State {
         let used = Arc::new(Use {
             moved: AtomicU64::default(),
             awaits: AtomicBool::new(true),
+            said: AtomicU8::default(),
             is_opener,
             begun: Instant::now(),
         });
@@ -316,8 +360,8 @@ impl Mesh {
     }
 }
 
-/// Says to a neighbour that this node is apart from now on.
-async fn tell(mesh: &Mesh, node: NodeId, host: NodeId) {
+/// Says to a neighbour that this node is apart from now on; whether it still works on something that this node asked for.
+async fn tell(mesh: &Mesh, node: NodeId, host: NodeId) -> bool {
     let telling = async {
         let (_, cut) = mesh.shared.peer(node)?;
         let mut stream = mesh.backend_open(node, APART, cut).await.ok()?;
@@ -328,6 +372,7 @@ async fn tell(mesh: &Mesh, node: NodeId, host: NodeId) {
     // Who does not hear it is told when it dials.
     let told = tokio::time::timeout(PATIENCE, telling).await.ok().flatten();
     tracing::debug!(%node, heard = told.is_some(), "a neighbour is told that this node is apart");
+    told == Some(OWES)
 }
 
 /// Hears who is apart from now on.
@@ -339,7 +384,9 @@ pub(crate) async fn hear(mesh: Mesh, mut incoming: Incoming) {
                 let mut host = [0; 32];
                 let _ = inbound.stream.read_exact(&mut host).await?;
                 mesh.reach_through(inbound.peer.node, Some(NodeId::from_bytes(host)));
-                inbound.stream.write_u8(0).await?;
+                let mut uses = mesh.shared.apart.uses(inbound.peer.node).into_iter();
+                let owes = uses.any(|used| used.owes());
+                inbound.stream.write_u8(if owes { OWES } else { 0 }).await?;
                 inbound.stream.flush().await?;
                 // It ends when the other one has the answer.
                 let _ended = inbound.stream.read_u8().await;
@@ -356,6 +403,7 @@ async fn drain(mesh: Mesh, host: NodeId, change: u64) {
     let limits = &mesh.shared.limits;
     let mut told: HashMap<NodeId, Instant> = HashMap::new();
     let mut unused: HashMap<NodeId, Instant> = HashMap::new();
+    let mut owing: HashMap<NodeId, Instant> = HashMap::new();
     let stop = mesh.shared.stop.clone();
     while mesh.shared.apart.is_current(change) {
         let others: HashSet<NodeId> = mesh
@@ -363,6 +411,7 @@ async fn drain(mesh: Mesh, host: NodeId, change: u64) {
             .with_members(|members| members.keys().copied().filter(|node| *node != host).collect());
         told.retain(|node, _| others.contains(node));
         unused.retain(|node, _| others.contains(node));
+        owing.retain(|_, asked| asked.elapsed() < ASKED);
         for node in others {
             let since = told.entry(node).or_insert_with(|| {
                 let mesh = mesh.clone();
@@ -377,7 +426,15 @@ async fn drain(mesh: Mesh, host: NodeId, change: u64) {
                 unused.remove(&node);
                 uses.iter().all(|used| used.is_quiet(limits.drain_quiet))
             };
-            if is_over || since >= limits.drain_most {
+            let is_late = since >= limits.drain_most;
+            if is_over && !is_late && !uses.is_empty() {
+                // Who does not say so any more works on nothing of this node's.
+                if owing.contains_key(&node) || tell(&mesh, node, host).await {
+                    owing.entry(node).or_insert_with(Instant::now);
+                    continue;
+                }
+            }
+            if is_over || is_late {
                 tracing::debug!(%node, streams = uses.len(), "a connection ends: this node is apart");
                 mesh.disconnect(node);
             }
@@ -507,6 +564,24 @@ mod tests {
         state.met(apart);
         assert_eq!((state.way(apart), state.admits(apart)), (None, Ok(())));
         assert!(state.set_behind(apart, None) && !state.set_behind(apart, None));
+    }
+
+    #[test]
+    fn who_answers_says_whether_an_answer_is_to_come_whatever_moved_last() {
+        let [local, other] = nodes();
+        let state = State::new(local);
+        let theirs = state.used(other, false);
+        let answering = Answering(Arc::clone(&theirs));
+        theirs.moved(false);
+        answering.set(true);
+        // Word of progress.
+        theirs.moved(true);
+        assert!(!theirs.is_quiet(Duration::ZERO) && theirs.owes());
+        answering.set(false);
+        theirs.moved(false);
+        assert!(theirs.is_quiet(Duration::ZERO) && !theirs.owes());
+        state.gone(other);
+        assert!(lock(&state.uses).is_empty(), "a node that is gone is forgotten");
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Shared {
             }
         }
         let mut stream = make(cut, permits);
-        if audience != Audience::Neighbours {
+        // A stranger's connection ends with what it came for.
+        if audience != Audience::Neighbours && peer.membership.is_some() {
             stream = stream.used(self.apart.used(node, false));
         }
         if sender.send(Inbound { peer, stream }).await.is_err() {

@@ -24,7 +24,7 @@ mod stream;
 mod swarm;
 mod transport;
 
-pub use apart::Neighbours;
+pub use apart::{Answering, Neighbours};
 pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use dawn_relay::Server as RelayServer;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::apart::Use;
+use crate::apart::{Answering, Use};
 
 /// A byte stream to a node; what limits it is released when it is dropped.
 pub struct MeshStream {
@@ -107,6 +107,12 @@ impl MeshStream {
     pub(crate) fn used(mut self, used: Arc<Use>) -> Self {
         self.used = Some(used);
         self
+    }
+
+    /// How whoever answers on it says whether an answer is to come; nothing, where no connection waits for that.
+    #[must_use]
+    pub fn answering(&self) -> Option<Answering> {
+        self.used.clone().map(Answering)
     }
 
     /// The node at the other end.

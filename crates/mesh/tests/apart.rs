@@ -170,6 +170,41 @@ async fn a_stream_on_which_an_answer_is_awaited_keeps_its_connection_and_one_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_still_works_on_an_answer_keeps_the_connection_whatever_it_said_meanwhile() {
+    const WORK: dawn_mesh::Protocol = dawn_mesh::Protocol("/test/work/1");
+    let meshes = world(3, Duration::from_millis(200)).await;
+    let [_host, a, b] = &meshes[..] else { panic!("three") };
+    let mut word = [0; 4];
+    let mut asked = Vec::new();
+    // One that the node which becomes apart opened, and one that it answers on.
+    for (from, to, at) in [(a, b, id(3)), (b, a, id(2))] {
+        let mut open = to.accept(WORK, Audience::Members).unwrap();
+        let mut ours = from.open(at, WORK).await.unwrap();
+        ours.write_all(b"asks").await.unwrap();
+        ours.flush().await.unwrap();
+        let mut theirs = open.next().await.unwrap().stream;
+        let answering = theirs.answering().unwrap();
+        let _ = theirs.read_exact(&mut word).await.unwrap();
+        answering.set(true);
+        theirs.write_all(b"part").await.unwrap();
+        theirs.flush().await.unwrap();
+        let _ = ours.read_exact(&mut word).await.unwrap();
+        asked.push((ours, theirs, answering, open));
+    }
+    a.set_neighbours(Neighbours::Only(id(1)));
+    for (mut ours, mut theirs, answering, _open) in asked {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(connected(a).contains(&id(3)), "an answer is worked on");
+        theirs.write_all(b"rest").await.unwrap();
+        theirs.flush().await.unwrap();
+        answering.set(false);
+        let _ = ours.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"rest");
+    }
+    eventually("the connection ends", || connected(a) == [id(1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_dials_one_that_is_apart_is_told_the_way_and_is_no_failure() {
     let meshes = world(3, Duration::from_millis(200)).await;
     let [_host, a, b] = &meshes[..] else { panic!("three") };

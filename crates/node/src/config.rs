@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dawn_identity::AgentName;
-use dawn_mcp::gateway::{Disclosure, Pattern, View};
+use dawn_mcp::gateway::{Disclosure, View};
 use dawn_mcp::host::{CallerLimits, OauthClient, Rule, Verdict};
 use dawn_mcp::limits::McpLimits;
 use dawn_mesh::MeshLimits;
+use dawn_policy::{Pattern, Who};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -548,7 +549,7 @@ pub struct AccessRule {
     /// Callers: names or ids of nodes, `role:NAME`, `user:SUBJECT` of this node's exposed gateway, or
     /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub who: Vec<String>,
+    pub who: Vec<Who>,
     /// Tools and prompts by name, resources by address; none means everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub what: Vec<String>,
@@ -572,10 +573,9 @@ impl AccessRule {
     /// As the host takes it.
     #[must_use]
     pub fn rule(&self) -> Rule {
-        let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
         Rule {
-            who: patterns(&self.who),
-            what: patterns(&self.what),
+            who: self.who.clone(),
+            what: self.what.iter().map(Pattern::new).collect(),
             then: match self.then {
                 AccessVerdict::Allow => Verdict::Allow,
                 AccessVerdict::Ask => Verdict::Ask,

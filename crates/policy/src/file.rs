@@ -9,9 +9,9 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use crate::action::{Action, Actions, Administered, Target};
-use crate::pattern::Pattern;
 use crate::policy::{Defaults, Policy, Rule, Verdict};
 use crate::subject::{Person, Subject};
+use crate::who::Who;
 
 /// Longest policy, bytes.
 pub const MAX_POLICY_BYTES: usize = 64 << 10;
@@ -72,20 +72,20 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) line: usize,
     pub(crate) column: usize,
-    pub(crate) who: Who,
+    pub(crate) who: CaseSubject,
     pub(crate) what: What,
     pub(crate) expect: Verdict,
 }
 
 /// The subject of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Who {
+pub(crate) struct CaseSubject {
     node: String,
     roles: Roles,
     user: Option<(String, bool)>,
 }
 
-impl Who {
+impl CaseSubject {
     pub(crate) fn subject(&self) -> Subject<'_> {
         // A node of a test is known by one of both.
         let is_id = self.node.parse::<dawn_identity::NodeId>().is_ok();
@@ -210,7 +210,7 @@ struct CaseText {
 
 const WHO: &str =
     "write a node's name or id, role:NAME, group:NAME, user:SUBJECT or NODE/user:SUBJECT; * stands for any characters";
-const CASE_WHO: &str = "write a node's name (a member), role:NAME, user:SUBJECT, NODE/user:SUBJECT, or a table such as { node = \"den\", role = \"guest\", user = \"alice\" }";
+const CASE_SUBJECT: &str = "write a node's name (a member), role:NAME, user:SUBJECT, NODE/user:SUBJECT, or a table such as { node = \"den\", role = \"guest\", user = \"alice\" }";
 
 /// What reads a file: where lines begin, and what is wrong so far.
 struct Reader<'a> {
@@ -224,7 +224,7 @@ struct Reader<'a> {
 /// The subjects of a list, as its groups are resolved.
 #[derive(Default)]
 struct Subjects {
-    patterns: BTreeSet<Pattern>,
+    named: BTreeSet<Who>,
     /// Groups that were resolved, or are being.
     groups: BTreeSet<String>,
     /// Groups that are being resolved, each within the one before.
@@ -280,7 +280,7 @@ impl Reader<'_> {
 
     /// A subject of rules, with the groups resolved, each once.
     fn who(&mut self, text: &Spanned<String>, into: &mut Subjects) {
-        if into.patterns.len() >= MAX_ENTRIES {
+        if into.named.len() >= MAX_ENTRIES {
             let words = format!("more than {MAX_ENTRIES} subjects");
             return self.wrong(text.span(), words, "use patterns, or roles");
         }
@@ -288,44 +288,44 @@ impl Reader<'_> {
         if subject.is_empty() || subject.len() > MAX_TEXT {
             return self.wrong(text.span(), "a subject without a name, or with one too long", WHO);
         }
-        if let Some(role) = subject.strip_prefix("role:") {
-            let pattern = Pattern::new(role);
-            if !Role::ALL.iter().any(|known| pattern.fits(known.as_str())) {
-                let words = format!("there is no role {role:?}");
+        if let Some(group) = subject.strip_prefix("group:") {
+            return self.group(group, text, into);
+        }
+        match subject.parse() {
+            Ok(Who::Role(role)) if !Role::ALL.iter().any(|known| role.fits(known.as_str())) => {
+                let words = format!("there is no role {:?}", role.as_str());
                 self.wrong(text.span(), words, "owner, admin, member or guest");
             }
-        } else if let Some(group) = subject.strip_prefix("group:") {
-            let Some(members) = self.groups.get(group).cloned() else {
-                let words = format!("there is no group {group:?}");
-                let known: Vec<String> = self.groups.keys().cloned().collect();
-                let next = if known.is_empty() {
-                    "groups are lists under [groups]".to_owned()
-                } else {
-                    format!("known are {}", known.join(", "))
-                };
-                return self.wrong(text.span(), words, next);
-            };
-            if into.within.iter().any(|outer| outer == group) {
-                let words = format!("the group {group:?} holds itself");
-                return self.wrong(text.span(), words, "take it out of itself");
+            Ok(who) => {
+                into.named.insert(who);
             }
-            if into.groups.insert(group.to_owned()) {
-                into.within.push(group.to_owned());
-                for member in &members {
-                    self.who(member, into);
-                }
-                into.within.pop();
-            }
-            return;
-        } else if let Some((before, _)) = subject.split_once(':')
-            && before != "user"
-            && !before.ends_with("/user")
-        {
-            return self.wrong(text.span(), format!("{subject:?} is no subject"), WHO);
-        } else if subject.chars().any(|letter| letter.is_control()) {
-            return self.wrong(text.span(), format!("{subject:?} is no subject"), WHO);
+            Err(_) => self.wrong(text.span(), format!("{subject:?} is no subject"), WHO),
         }
-        into.patterns.insert(Pattern::new(subject));
+    }
+
+    /// What a group holds, as it is named in a list.
+    fn group(&mut self, group: &str, text: &Spanned<String>, into: &mut Subjects) {
+        let Some(members) = self.groups.get(group).cloned() else {
+            let words = format!("there is no group {group:?}");
+            let known: Vec<String> = self.groups.keys().cloned().collect();
+            let next = if known.is_empty() {
+                "groups are lists under [groups]".to_owned()
+            } else {
+                format!("known are {}", known.join(", "))
+            };
+            return self.wrong(text.span(), words, next);
+        };
+        if into.within.iter().any(|outer| outer == group) {
+            let words = format!("the group {group:?} holds itself");
+            return self.wrong(text.span(), words, "take it out of itself");
+        }
+        if into.groups.insert(group.to_owned()) {
+            into.within.push(group.to_owned());
+            for member in &members {
+                self.who(member, into);
+            }
+            into.within.pop();
+        }
     }
 
     fn rule(&mut self, text: &Spanned<RuleText>, number: usize, verdict: Verdict) -> Rule {
@@ -344,11 +344,11 @@ impl Reader<'_> {
         for subject in who.as_ref().iter().take(MAX_ENTRIES) {
             self.who(subject, &mut subjects);
         }
-        self.subjects += subjects.patterns.len();
+        self.subjects += subjects.named.len();
         if self.subjects > MAX_SUBJECTS {
             let words = format!("all rules together name more than {MAX_SUBJECTS} subjects");
             self.wrong(who.span(), words, "use patterns, or roles");
-            subjects.patterns.clear();
+            subjects.named.clear();
         }
         let mut actions = Vec::new();
         for action in what.as_ref().iter().take(MAX_ENTRIES) {
@@ -373,7 +373,7 @@ impl Reader<'_> {
         Rule {
             name: named.map_or_else(|| format!("{verdict} {number}"), str::to_owned),
             line,
-            who: subjects.patterns.into_iter().collect(),
+            who: subjects.named.into_iter().collect(),
             what: actions,
         }
     }
@@ -401,9 +401,9 @@ impl Reader<'_> {
         if name.as_ref().is_empty() || name.as_ref().len() > MAX_TEXT {
             self.wrong(name.span(), "the name of the test is empty or too long", "");
         }
-        let subject = case_who(who.as_ref());
+        let subject = case_subject(who.as_ref());
         if subject.is_none() {
-            self.wrong(who.span(), "this is nobody in particular", CASE_WHO);
+            self.wrong(who.span(), "this is nobody in particular", CASE_SUBJECT);
         }
         let wanted = What::parse(what.as_ref());
         if wanted.is_none() {
@@ -426,12 +426,12 @@ impl Reader<'_> {
     }
 }
 
-fn case_who(value: &Value) -> Option<Who> {
+fn case_subject(value: &Value) -> Option<CaseSubject> {
     let member = Roles::from(Role::Member);
     match value {
         Value::String(text) => {
             let bare = |node: &str, roles, user| {
-                Some(Who {
+                Some(CaseSubject {
                     node: node.to_owned(),
                     roles,
                     user,
@@ -467,7 +467,7 @@ fn case_who(value: &Value) -> Option<Who> {
             let node = text("node")?.unwrap_or_default();
             // Without a node it is at the gateway of the node that is asked.
             let user = text("user")?.map(|user| (user, node.is_empty()));
-            Some(Who { node, roles, user })
+            Some(CaseSubject { node, roles, user })
         }
         _ => None,
     }

@@ -35,11 +35,14 @@ mod signed;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod who;
 
 pub use action::{Action, Administered, Target};
 pub use check::{Failed, Findings, Shadowed};
 pub use file::{Errors, MAX_POLICY_BYTES, Problem};
 pub use log::{Log, LogError, MAX_LOG_BYTES, Taken};
+pub use pattern::Pattern;
 pub use policy::{Calls, Decision, Policy, Reason, Verdict};
 pub use signed::{Author, MAX_SIGNED_BYTES, SignedError, SignedPolicy};
 pub use subject::{Person, Subject};
+pub use who::{NoSubject, Who};

@@ -1,12 +1,28 @@
 //! Patterns: texts in which `*` stands for any characters, none included.
 
-/// A pattern.
+/// A text in which `*` stands for any characters, none included.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Pattern(String);
+pub struct Pattern(String);
 
 impl Pattern {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    /// A pattern; without `*` it is one text.
+    pub fn new(text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        // Several of them say what one says, and are compared as one.
+        while text.contains("**") {
+            text = text.replace("**", "*");
+        }
+        Self(text)
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is one text alone.
+    pub fn is_literal(&self) -> bool {
+        !self.0.contains('*')
     }
 
     pub(crate) fn any() -> Self {
@@ -18,7 +34,7 @@ impl Pattern {
     }
 
     /// Whether a text fits. Takes time in proportion to both lengths at most.
-    pub(crate) fn fits(&self, text: &str) -> bool {
+    pub fn fits(&self, text: &str) -> bool {
         let mut parts = self.0.split('*');
         let Some(first) = parts.next() else { return false };
         let Some(mut rest) = text.strip_prefix(first) else {
@@ -57,6 +73,9 @@ mod tests {
             ("a*c", "ac", true),
             ("a*c", "acb", false),
             ("a*a", "a", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "acb", false),
+            ("*__delete_*", "lab__files__delete_all", true),
             ("*b*", "abc", true),
             ("a**c", "abc", true),
             ("abc", "abcd", false),
@@ -67,7 +86,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn stars_beside_each_other_are_one() {
+        assert!(Pattern::new("***").is_any());
+        assert_eq!(Pattern::new("a**b*"), Pattern::new("a*b*"));
+    }
+
     proptest! {
+        #[test]
+        fn a_pattern_made_of_a_names_parts_fits_it(parts in prop::collection::vec("[a-z]{0,4}", 1..5), gap in "[a-z]{0,4}") {
+            let name: String = parts.iter().map(|part| format!("{part}{gap}")).collect();
+            let pattern = format!("{}*", parts.join("*"));
+            prop_assert!(Pattern::new(pattern).fits(&name));
+        }
+
         #[test]
         fn what_fits_a_covered_pattern_fits_the_one_that_covers_it(
             wide in "[ab*]{0,6}", narrow in "[ab*]{0,6}", fill in "[ab]{0,3}",

@@ -8,6 +8,7 @@ use crate::action::{Action, Actions, Administered, Target};
 use crate::file::{self, Case, Errors};
 use crate::pattern::Pattern;
 use crate::subject::Subject;
+use crate::who::Who;
 
 /// Whether something may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,19 +78,18 @@ pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) line: usize,
     /// Groups are resolved.
-    pub(crate) who: Vec<Pattern>,
+    pub(crate) who: Vec<Who>,
     pub(crate) what: Vec<Actions>,
 }
 
 impl Rule {
-    fn speaks_of(&self, known: &[String]) -> bool {
-        self.who
-            .iter()
-            .any(|pattern| known.iter().any(|name| pattern.fits(name)))
+    fn speaks_of(&self, subject: &Subject<'_>, verdict: Verdict) -> bool {
+        let allows = verdict == Verdict::Allow;
+        self.who.iter().any(|who| who.fits(subject, allows))
     }
 
-    fn fits(&self, known: &[String], action: &Action<'_>) -> bool {
-        self.what.iter().any(|actions| actions.fits(action)) && self.speaks_of(known)
+    fn fits(&self, subject: &Subject<'_>, action: &Action<'_>, verdict: Verdict) -> bool {
+        self.what.iter().any(|actions| actions.fits(action)) && self.speaks_of(subject, verdict)
     }
 }
 
@@ -153,8 +153,7 @@ impl Policy {
             };
         }
         for (rules, verdict) in [(&self.deny, Verdict::Deny), (&self.allow, Verdict::Allow)] {
-            let known = subject.known_as(verdict == Verdict::Allow);
-            if let Some(rule) = rules.iter().find(|rule| rule.fits(&known, action)) {
+            if let Some(rule) = rules.iter().find(|rule| rule.fits(subject, action, verdict)) {
                 return Decision {
                     verdict,
                     reason: Reason::Rule(rule.name.clone()),
@@ -199,8 +198,7 @@ impl Policy {
     /// What somebody may call of an agent.
     pub fn calls(&self, subject: &Subject<'_>, target: &Target<'_>) -> Calls {
         let of = |rules: &[Rule], verdict: Verdict| {
-            let known = subject.known_as(verdict == Verdict::Allow);
-            let theirs = rules.iter().filter(|rule| rule.speaks_of(&known));
+            let theirs = rules.iter().filter(|rule| rule.speaks_of(subject, verdict));
             let named = theirs.flat_map(|rule| {
                 let actions = rule.what.iter().filter(|actions| actions.fits_agent(target));
                 let names = actions.filter_map(Actions::names);

@@ -50,24 +50,6 @@ impl<'a> Subject<'a> {
         let more = [Role::Owner, Role::Admin, Role::Member];
         !more.iter().any(|role| self.roles.contains(*role))
     }
-
-    /// What it is known as to rules that allow, and to rules that deny. What names a node or a role speaks of the people
-    /// that the node asks for, too, but allows them nothing: they are not the node.
-    pub(crate) fn known_as(&self, allows: bool) -> Vec<String> {
-        let ids = || [self.name, self.node.as_str()].into_iter().filter(|id| !id.is_empty());
-        let mut known = Vec::new();
-        if self.person.is_none() || !allows {
-            known.extend(ids().map(str::to_owned));
-            known.extend(self.roles.iter().map(|role| format!("role:{role}")));
-        }
-        if let Some(person) = &self.person {
-            known.extend(ids().map(|node| format!("{node}/user:{}", person.name)));
-            if person.is_own {
-                known.push(format!("user:{}", person.name));
-            }
-        }
-        known
-    }
 }
 
 impl<'a> From<&'a Membership> for Subject<'a> {

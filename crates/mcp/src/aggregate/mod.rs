@@ -38,7 +38,7 @@ use names::Names;
 pub(crate) use names::Owned;
 pub(crate) use params::Called;
 use params::ParamLists;
-pub use view::{Disclosure, Pattern, View, Views};
+pub use view::{Disclosure, View, Views};
 
 /// Changes of the network within this time are told as one.
 const SETTLE: Duration = Duration::from_millis(30);

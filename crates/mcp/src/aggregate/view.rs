@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use dawn_identity::AgentAddress;
+use dawn_policy::Pattern;
 
 /// How tools are disclosed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -26,35 +27,6 @@ impl std::str::FromStr for Disclosure {
             "search" => Ok(Self::Search),
             other => Err(format!("{other:?} is neither \"full\" nor \"search\"")),
         }
-    }
-}
-
-/// A name in which `*` stands for any number of characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Pattern(String);
-
-impl Pattern {
-    /// A pattern; without `*` it is one name.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Whether a name fits.
-    #[must_use]
-    pub fn fits(&self, name: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let Some(first) = parts.next() else { return false };
-        let Some(mut rest) = name.strip_prefix(first) else {
-            return false;
-        };
-        let mut last = None;
-        for part in parts {
-            if let Some(middle) = last.replace(part) {
-                let Some(at) = rest.find(middle) else { return false };
-                rest = &rest[at + middle.len()..];
-            }
-        }
-        last.map_or(rest.is_empty(), |end| rest.ends_with(end))
     }
 }
 
@@ -157,34 +129,6 @@ impl Views {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn stars_stand_for_anything() {
-        for (pattern, name, fits) in [
-            ("lab:files", "lab:files", true),
-            ("lab:files", "lab:files2", false),
-            ("lab:*", "lab:files", true),
-            ("*:files", "lab:files", true),
-            ("*", "", true),
-            ("a*b*c", "aXbYc", true),
-            ("a*b*c", "abc", true),
-            ("a*b*c", "acb", false),
-            ("*__delete_*", "lab__files__delete_all", true),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(Pattern::new(pattern).fits(name), fits, "{pattern} {name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_pattern_made_of_a_names_parts_fits_it(parts in proptest::collection::vec("[a-z]{0,4}", 1..5), gaps in proptest::collection::vec("[a-z]{0,4}", 4)) {
-            let name: String = parts.iter().zip(gaps.iter().chain(std::iter::repeat(&gaps[0]))).map(|(part, gap)| format!("{part}{gap}")).collect();
-            let pattern = format!("{}*", parts.join("*"));
-            prop_assert!(Pattern::new(pattern).fits(&name));
-        }
-    }
 
     #[test]
     fn names_are_shown_hidden_and_found_again() {

@@ -28,7 +28,7 @@ pub use era::{Era, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS};
 pub use websocket::{Owner, asks_for_channel, bearer};
 
 use crate::aggregate::{Aggregate, Called, Owned};
-pub use crate::aggregate::{Disclosure, Pattern, View, Views};
+pub use crate::aggregate::{Disclosure, View, Views};
 use crate::fault::{Fault, FaultCode};
 use crate::jsonrpc::Peek;
 use crate::limits::McpLimits;

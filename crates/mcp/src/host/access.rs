@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dawn_identity::{AgentName, NodeId, NodeName};
-use dawn_policy::Calls;
+use dawn_policy::{Calls, Pattern, Who};
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ use self::reading::{Named, called, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
 use super::lock;
-use crate::aggregate::{CALL_TOOL, May, Pattern};
+use crate::aggregate::{CALL_TOOL, May};
 use crate::fault::{Fault, FaultCode};
 use crate::frame::Frame;
 use crate::jsonrpc::{Id, Kind, Members, Message, codes, text};
@@ -55,7 +55,7 @@ pub struct Rule {
     /// Callers: names or ids of nodes, `role:NAME`, `user:SUBJECT` of this node's exposed gateway, or
     /// `NODE/user:SUBJECT` of another's; none means every caller but this node itself. What names a node or a role
     /// speaks of the people that the node calls for, too, but allows them nothing: they are not the node.
-    pub who: Vec<Pattern>,
+    pub who: Vec<Who>,
     /// Tools and prompts by name, resources by address; none means everything.
     pub what: Vec<Pattern>,
     /// What becomes of the call.
@@ -132,20 +132,14 @@ pub(crate) struct Access {
 
 impl Policy {
     fn rules_for(&self, caller: &Caller, is_own: bool) -> Vec<Rule> {
+        let subject = caller.subject(is_own);
         let fits = |rule: &&Rule| {
             if rule.who.is_empty() {
                 return !is_own || caller.user.is_some();
             }
-            let names = [caller.name.to_string(), caller.node.to_string()];
-            let users = caller.user.iter().flat_map(|user| {
-                let vouched = names.iter().map(move |node| format!("{node}/user:{user}"));
-                vouched.chain(is_own.then(|| format!("user:{user}")))
-            });
-            let roles = caller.roles.iter().map(|role| format!("role:{role}"));
-            let nodes = names.iter().cloned().chain(roles);
-            let nodes = nodes.filter(|_| caller.user.is_none() || rule.then != Verdict::Allow);
-            let mut known = nodes.chain(users);
-            known.any(|known| rule.who.iter().any(|pattern| pattern.fits(&known)))
+            rule.who
+                .iter()
+                .any(|who| who.fits(&subject, rule.then == Verdict::Allow))
         };
         self.rules.iter().filter(fits).cloned().collect()
     }

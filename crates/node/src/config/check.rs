@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dawn_identity::Role;
+use dawn_policy::Who;
 
 use super::{AccessRule, AgentConfig, CallerLimitsConfig, Config};
 use crate::error::NodeError;
@@ -146,15 +147,16 @@ impl Config {
             .chain(endpoints);
         for (place, rules) in rules {
             let named = rules.iter().flat_map(|rule| &rule.who);
-            let is_unknown = |who: &&String| {
-                let node = who.split_once("/user:").map_or(who.as_str(), |(node, _)| node);
-                let is_node = !node.starts_with("role:") && !node.starts_with("user:") && !node.contains('*');
-                is_node && !nodes.iter().any(|known| known == node)
+            let is_unknown = |who: &&Who| match who {
+                Who::Node(node) | Who::PersonOf(node, _) => {
+                    node.is_literal() && !nodes.iter().any(|known| known == node.as_str())
+                }
+                Who::Everybody | Who::Role(_) | Who::Person(_) => false,
             };
             doubts.extend(
                 named
                     .filter(is_unknown)
-                    .map(|who| format!("{place}.access names {who:?}, and no node of that name or id is known")),
+                    .map(|who| format!("{place}.access names \"{who}\", and no node of that name or id is known")),
             );
         }
         for (name, group) in &self.groups {
@@ -232,14 +234,13 @@ fn check_limits(place: &str, limits: &CallerLimitsConfig) -> Result<(), NodeErro
 }
 
 fn check_rules(place: &str, rules: &[AccessRule]) -> Result<(), NodeError> {
-    let roles = rules
-        .iter()
-        .flat_map(|rule| &rule.who)
-        .filter_map(|who| who.strip_prefix("role:"));
-    for role in roles {
-        if !role.contains('*') && role.parse::<Role>().is_err() {
+    for who in rules.iter().flat_map(|rule| &rule.who) {
+        if let Who::Role(role) = who
+            && !Role::ALL.iter().any(|known| role.fits(known.as_str()))
+        {
             return Err(wrong(format!(
-                "{place}: there is no role {role:?}; there are owner, admin, member and guest"
+                "{place}: there is no role {:?}; there are owner, admin, member and guest",
+                role.as_str()
             )));
         }
     }

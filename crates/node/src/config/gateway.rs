@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dawn_mcp::gateway::Pattern;
 use dawn_mcp::gateway::resource::{Endpoint, Introspection, ResourceConfig, ResourceServer, Secret};
+use dawn_policy::Pattern;
 use serde::{Deserialize, Serialize};
 
 use super::{AccessRule, CallerLimitsConfig, Span};

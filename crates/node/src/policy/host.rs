@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dawn_identity::AgentName;
 use dawn_mcp::host::NetworkPolicy;
 use dawn_mcp::wire::Caller;
-use dawn_policy::{Calls, Person, Reason, Subject, Target};
+use dawn_policy::{Calls, Reason, Target};
 
 use super::{Denied, Policies};
 
@@ -15,13 +15,7 @@ impl NetworkPolicy for Policies {
         if is_own && caller.user.is_none() {
             return None;
         }
-        let user = caller.user.as_ref().map(ToString::to_string);
-        let subject = Subject {
-            node: caller.node.to_string(),
-            name: caller.name.as_str(),
-            roles: caller.roles.iter().filter_map(|role| role.parse().ok()).collect(),
-            person: user.as_deref().map(|name| Person { name, is_own }),
-        };
+        let subject = caller.subject(is_own);
         let own = self.0.members.own();
         let node_id = own.node.to_string();
         let target = Target {

@@ -3,7 +3,7 @@
 use dawn_identity::{Role, Roles};
 use proptest::prelude::*;
 
-use crate::{Action, Administered, Person, Policy, Subject, Target, Verdict};
+use crate::{Action, Administered, Person, Policy, Subject, Target, Verdict, Who};
 
 fn node(name: &str, role: Role) -> Subject<'_> {
     Subject {
@@ -136,6 +136,37 @@ fn people_are_not_the_node_that_lets_them_in_but_share_what_is_denied_to_it() {
         ..person(false)
     };
     assert_eq!(decide("", &of_guest, &call).0, Verdict::Deny, "no more than the guest");
+}
+
+#[test]
+fn patterns_of_nodes_fit_no_role_and_no_person_whatever_it_is_called() {
+    let call = Action::Call(NOTES, Some("read"));
+    let of_guest = |name| Subject {
+        person: Some(Person { name, is_own: false }),
+        ..node("g", Role::Guest)
+    };
+    for who in ["*-lab", "r*", "u*", "*t", "*b"] {
+        let policy = format!("[[allow]]\nwho = [{who:?}]\nwhat = [\"call home:notes\"]\n");
+        for subject in [of_guest("x-lab"), of_guest("b"), node("g", Role::Guest)] {
+            assert_eq!(decide(&policy, &subject, &call).0, Verdict::Deny, "{who} {subject:?}");
+        }
+    }
+    let policy = "[default]\nuser = \"deny\"\n[[allow]]\nwho = [\"den*\"]\nwhat = [\"*\"]\n";
+    let of_den = Subject {
+        person: Some(Person {
+            name: "x",
+            is_own: false,
+        }),
+        ..node("den", Role::Member)
+    };
+    assert_eq!(
+        decide(policy, &of_den, &call).0,
+        Verdict::Deny,
+        "the node, and none of its people"
+    );
+    for who in ["role:", "user:", "x/user:", "/user:x", "a:b", "a/b", "a:b/user:x", ""] {
+        assert!(who.parse::<Who>().is_err(), "{who}");
+    }
 }
 
 #[test]
@@ -283,6 +314,23 @@ proptest! {
             prop_assert!(!calls.is_open() || decided.is_allowed());
             prop_assert!(calls.closed().is_none() || !decided.is_allowed());
         }
+    }
+
+    #[test]
+    fn a_rule_about_nodes_decides_alike_whatever_the_person_is_called(
+        who in "[a-z*]{1,6}", allows in any::<bool>(), name in "[a-z:/*-]{1,12}", role in role(), is_own in any::<bool>(),
+    ) {
+        prop_assume!(!who.parse::<Who>().is_ok_and(|who| who == Who::Everybody));
+        let policy = file(&[(allows, who, "call home:*".into())], true);
+        let person = |name| Subject { person: Some(Person { name, is_own }), ..node("den", role) };
+        let call = Action::Call(NOTES, Some("read"));
+        prop_assert_eq!(decide(&policy, &person(&name), &call).0, decide(&policy, &person("alice"), &call).0);
+    }
+
+    #[test]
+    fn a_subject_is_written_as_it_was_read(text in "(role:|user:|[a-z*]{1,4}/user:)?[a-z*]{1,6}") {
+        let who: Who = text.parse().unwrap();
+        prop_assert_eq!(who.to_string().parse::<Who>(), Ok(who));
     }
 
     #[test]

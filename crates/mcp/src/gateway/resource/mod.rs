@@ -20,6 +20,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use dawn_policy::Pattern;
 use futures::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceExt as _;
@@ -32,7 +33,6 @@ use self::refusal::{Challenge, PROOF_ALGORITHMS, Refusal};
 use self::token::{Expected, Token};
 use super::era::header as text_header;
 use super::{Counters, Gateway, Guest};
-use crate::aggregate::Pattern;
 use crate::host::access::Access;
 use crate::host::{CallerLimits, Rule};
 
