@@ -89,6 +89,9 @@ pub struct Limits {
     pub nonces_per_device: u32,
     /// Requests that wait for a change, at most.
     pub waiting_readers: usize,
+    /// How many of those that wait are told in a second of devices that came, went or changed; of everything else all are
+    /// told at once.
+    pub told_per_second: u32,
     /// How often it is looked for devices that came or went, and written down when they were heard.
     #[serde(deserialize_with = "duration")]
     pub sweep: Duration,
@@ -117,6 +120,7 @@ impl Default for Limits {
             nonces: 1_000_000,
             nonces_per_device: 2_048,
             waiting_readers: 32_768,
+            told_per_second: 2_000,
             sweep: Duration::from_secs(5),
             per_address: Rate {
                 burst: 100,

@@ -19,6 +19,7 @@ pub mod challenges;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod feed;
 pub mod http;
 pub mod issue;
 pub mod key;

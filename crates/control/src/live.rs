@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use dawn_control_api::{Presence, State, limits};
 use dawn_identity::{NetworkId, NodeId, Revocation, Revocations, UnixTime};
-use tokio::sync::watch;
 
 use crate::error::ControlError;
+use crate::feed::Feed;
 use crate::store::changes::Came;
 use crate::store::devices::DeviceRow;
 use crate::store::writer::Known;
@@ -22,7 +22,7 @@ pub struct Live(RwLock<HashMap<NetworkId, Arc<LiveNetwork>>>);
 /// A network.
 #[derive(Debug)]
 pub struct LiveNetwork {
-    latest: watch::Sender<i64>,
+    feed: Feed,
     devices: Mutex<HashMap<NodeId, LiveDevice>>,
     revocations: Mutex<Revocations>,
 }
@@ -104,15 +104,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl LiveNetwork {
     fn new(latest: i64) -> Self {
         Self {
-            latest: watch::Sender::new(latest),
+            feed: Feed::new(latest),
             devices: Mutex::default(),
             revocations: Mutex::default(),
         }
     }
 
-    /// The number of its newest change, to wait for the next.
-    pub fn latest(&self) -> watch::Receiver<i64> {
-        self.latest.subscribe()
+    /// Its feed of changes.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// Where a device stands.
@@ -137,7 +137,7 @@ impl LiveNetwork {
         let is_news = addresses.is_some_and(|addresses| addresses != device.known.addresses)
             || software.is_some_and(|software| Some(software) != device.known.software.as_deref());
         Some(Beat {
-            latest: *self.latest.borrow(),
+            latest: self.feed.latest(),
             is_news,
         })
     }
@@ -321,13 +321,17 @@ impl Live {
     /// Follows what was written.
     pub fn follow(&self, effect: Effect) {
         match effect {
-            Effect::Changed(network, number) => {
+            Effect::Changed {
+                network,
+                number,
+                is_urgent,
+            } => {
                 let live = Arc::clone(
                     self.write()
                         .entry(network)
                         .or_insert_with(|| Arc::new(LiveNetwork::new(number))),
                 );
-                live.latest.send_replace(number);
+                live.feed.changed(number, is_urgent);
             }
             Effect::Gone(network) => {
                 self.write().remove(&network);

@@ -1,8 +1,12 @@
-//! The feed of changes: what is new since a number, or, where nothing is, waiting for it.
+//! The feed of changes: what is new since a number, or, where nothing is, waiting for it. What is asked alike by many is
+//! read once ([`Feed`](crate::feed::Feed)).
 
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
 use dawn_control_api::{Change, Changes, ChangesQuery, Code, News, PolicyDocument, Scope};
 use dawn_identity::NetworkId;
 
@@ -48,45 +52,53 @@ pub(super) async fn changes(
 ) -> Outcome {
     caller.may_read(Scope::DevicesRead, &id, &control.live)?;
     let live = control.live.network(&id).ok_or_else(|| Refusal::no("network"))?;
+    let feed = live.feed();
     let since = i64::try_from(query.since).unwrap_or(i64::MAX);
-    let mut latest = live.latest();
     // Who knows more than there is had it from before a restore: it begins anew.
-    let since = if since > *latest.borrow() { 0 } else { since };
-    if *latest.borrow() == since && !query.wait().is_zero() {
+    let since = if since > feed.latest() { 0 } else { since };
+    if feed.latest() == since && !query.wait().is_zero() {
         let _waiting = Waiting::begin(&control)?;
         let mut ending = control.ending.subscribe();
-        let change = tokio::time::timeout(query.wait(), latest.wait_for(|number| *number != since));
         tokio::select! {
-            _ = change => {}
+            () = feed.wait(since, query.wait(), control.config.limits.told_per_second) => {}
             _ = ending.wait_for(|is_ending| *is_ending) => {}
         }
         // It may have been put out while it waited.
         caller.may_read(Scope::DevicesRead, &id, &control.live)?;
     }
-    if *latest.borrow() == since {
+    if feed.latest() == since {
         return ok(&Changes {
             changes: Vec::new(),
             next: count(since),
             more: false,
         });
     }
-    let most = i64::from(query.items());
+    let most = query.items();
+    let body = feed.page(since, most, page(&control, id, since, most)).await?;
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Reads a page of changes, and writes it as JSON.
+async fn page(control: &Control, id: NetworkId, since: i64, most: u32) -> Result<Bytes, ControlError> {
+    let most = most as usize;
     let mut connection = control.store.read().await?;
-    let mut rows = changes::since(&mut connection, id, since, most + 1).await?;
-    let more = rows.len() as i64 > most;
-    rows.truncate(most as usize);
+    let mut rows = changes::since(&mut connection, id, since, most as i64 + 1).await?;
+    let more = rows.len() > most;
+    rows.truncate(most);
     let network = networks::get(&mut connection, id).await?;
     drop(connection);
     let next = rows.last().map_or(since, |row| row.number);
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
-        list.push(change(&control, &network, row)?);
+        list.push(change(control, &network, row)?);
     }
-    ok(&Changes {
+    let page = Changes {
         changes: list,
         next: count(next),
         more,
-    })
+    };
+    let text = serde_json::to_vec(&page).map_err(ControlError::corrupt)?;
+    Ok(text.into())
 }
 
 fn change(control: &Control, network: &networks::NetworkRow, row: ChangeRow) -> Result<Change, ControlError> {

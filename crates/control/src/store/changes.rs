@@ -38,6 +38,14 @@ impl Kind {
             Self::Document => "document",
         }
     }
+
+    /// Whether all are to hear of it at once: who was put out, and what holds for everybody. Devices are many.
+    fn is_urgent(self) -> bool {
+        match self {
+            Self::Network | Self::Revocation | Self::Document => true,
+            Self::Device | Self::Presence => false,
+        }
+    }
 }
 
 /// A change, with what the subject is now.
@@ -150,7 +158,7 @@ impl Tx<'_> {
     /// # Errors
     /// There is no such network, or the database failed.
     pub async fn change(&mut self, network: NetworkId, kind: Kind, subject: &str) -> Result<i64, ControlError> {
-        let number = self.latest(network, 1).await?;
+        let number = self.latest(network, 1, kind.is_urgent()).await?;
         sqlx::query(
             "INSERT INTO changes (network, kind, subject, number, at) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (network, kind, subject) DO UPDATE SET number = excluded.number, at = excluded.at",
@@ -189,7 +197,7 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let many = i64::try_from(came.len()).unwrap_or(i64::MAX);
-                let first = tx.latest(network, many).await? - many + 1;
+                let first = tx.latest(network, many, false).await? - many + 1;
                 let said: Vec<_> = came
                     .iter()
                     .map(|one| json!({ "node": one.node, "presence": one.presence, "since": seconds(one.since) }))

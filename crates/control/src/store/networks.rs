@@ -136,8 +136,8 @@ impl Tx<'_> {
     }
 
     /// Takes `many` numbers of changes; the last of them. They are given without gaps, in the order in which the changes
-    /// become visible.
-    pub(super) async fn latest(&mut self, network: NetworkId, many: i64) -> Result<i64, ControlError> {
+    /// become visible. What is urgent is told to all who wait at once.
+    pub(super) async fn latest(&mut self, network: NetworkId, many: i64, is_urgent: bool) -> Result<i64, ControlError> {
         let number: Option<i64> =
             sqlx::query_scalar("UPDATE networks SET latest = latest + $2 WHERE id = $1 RETURNING latest")
                 .bind(network.to_string())
@@ -145,7 +145,11 @@ impl Tx<'_> {
                 .fetch_optional(&mut *self.connection)
                 .await?;
         let number = number.ok_or_else(|| Refusal::no("network"))?;
-        self.effects.push(Effect::Changed(network, number));
+        self.effects.push(Effect::Changed {
+            network,
+            number,
+            is_urgent,
+        });
         Ok(number)
     }
 }

@@ -22,8 +22,15 @@ const TOGETHER: usize = 256;
 /// What a write means for what is kept in memory, told when it is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// A network has changed; the number of its newest change.
-    Changed(NetworkId, i64),
+    /// A network has changed.
+    Changed {
+        /// Which.
+        network: NetworkId,
+        /// The number of its newest change.
+        number: i64,
+        /// Whether everybody is to hear of it at once.
+        is_urgent: bool,
+    },
     /// A network is not served any more.
     Gone(NetworkId),
     /// A device stands so, and says this of itself.
