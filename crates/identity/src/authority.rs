@@ -126,7 +126,8 @@ impl Authority {
         }
     }
 
-    /// Lets a peer reserve at the network's relays.
+    /// Lets a peer reserve at the network's relays. What an admin or an issuer signs ends with its own certificate, whatever
+    /// was asked: [`RelayToken::claims`] says when.
     ///
     /// # Errors
     /// [`IssueError`] if this authority may not admit, or the token would never be valid.
@@ -141,7 +142,7 @@ impl Authority {
         if expires <= now {
             return Err(IssueError::Void);
         }
-        let claims = RelayClaims {
+        let mut claims = RelayClaims {
             network: self.network(),
             subject,
             issued_at: now,
@@ -154,6 +155,7 @@ impl Authority {
             Self::Root { key } => RelayToken::sign(claims, Issuer::Network(key.network_id()), key, None)?,
             Self::Delegated { key, chain } => {
                 let own = own_certificate(key, chain, now, Roles::may_admit)?.clone();
+                claims.expires = expires.min(own.claims().expires);
                 RelayToken::sign(claims, Issuer::Node(key.node_id()), key, Some(own))?
             }
         })

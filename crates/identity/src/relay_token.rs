@@ -2,8 +2,9 @@
 //!
 //! A token is a CWT (RFC 8392): `iss` the issuer, `sub` the peer, `aud` the network, `exp`, `nbf`, `iat`, and `cti` the
 //! serial number; a claim of the private range holds what the peer may use, where that is less than the relay allows. It is
-//! signed by the network key, or by an admin, whose certificate then goes with it. It names its peer: who steals it has
-//! nothing. A revocation of the peer voids the tokens of its time or before, and a relay may refuse single serials.
+//! signed by the network key, or by an admin, whose certificate then goes with it: it ends with that certificate, and with
+//! the admin's revocation. It names its peer: who steals it has nothing. A revocation of the peer voids the tokens of its
+//! time or before, and a relay may refuse single serials.
 
 use std::fmt;
 use std::time::Duration;
@@ -198,6 +199,11 @@ impl RelayToken {
         self.issuer
     }
 
+    /// The certificate of the admin that issued it; `None` for the network key.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
     /// CBOR of `[statement]` or `[statement, issuer's certificate]`, each a byte string.
     pub fn encode(&self) -> Vec<u8> {
         statement::encode_pair(self.signed.bytes(), self.certificate.as_ref().map(Certificate::bytes))
@@ -226,7 +232,8 @@ impl RelayToken {
         })
     }
 
-    /// What the token says, if `network` stands behind it for `peer` at `now`. Clocks may be up to `skew` apart.
+    /// What the token says, if `network` stands behind it for `peer` at `now`; `expires` is the earlier end of the token and
+    /// of its issuer's certificate. Clocks may be up to `skew` apart.
     ///
     /// # Errors
     /// [`RelayTokenError`] says why it does not.
@@ -238,7 +245,7 @@ impl RelayToken {
         skew: Duration,
         revocations: &Revocations,
     ) -> Result<RelayClaims, RelayTokenError> {
-        let claims = self.claims;
+        let mut claims = self.claims;
         if claims.network != *network {
             return Err(RelayTokenError::WrongNetwork(claims.network));
         }
@@ -248,6 +255,7 @@ impl RelayToken {
                 certificate
                     .verify_issuer(network, now, skew, revocations)
                     .map_err(RelayTokenError::Issuer)?;
+                claims.expires = claims.expires.min(certificate.claims().expires);
                 let admin = certificate.claims().subject;
                 (Issuer::Node(admin), *admin.as_bytes())
             }

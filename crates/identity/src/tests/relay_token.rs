@@ -54,6 +54,22 @@ fn a_member_that_is_no_admin_makes_no_relay_tokens() {
     assert_eq!(void, Err(IssueError::Void));
 }
 
+#[test]
+fn an_admins_token_ends_with_its_certificate_and_the_network_keys_when_it_says() {
+    let serial = Serial::from_bytes([1; 16]);
+    let asked = NOW + 30 * DAY;
+    let by = |authority: Authority| {
+        authority
+            .relay_token(node(1), RelayQuota::default(), asked, serial, NOW)
+            .unwrap()
+    };
+    assert_eq!(by(root()).claims().expires, asked);
+    let by_admin = by(admin(2));
+    assert_eq!(by_admin.claims().expires, NOW + DAY);
+    assert_eq!(verify(&by_admin, 1, NOW).unwrap().expires, NOW + DAY);
+    assert!(by_admin.certificate().is_some());
+}
+
 proptest! {
     #[test]
     fn an_altered_relay_token_is_refused(at: prop::sample::Index, bit in 0u8..8, admin: bool) {

@@ -28,7 +28,8 @@ fn month() -> u64 {
     30 * 86_400
 }
 
-/// Makes a token by which a peer reserves at the network's relays.
+/// Makes a token by which a peer reserves at the network's relays. One that an admin signs ends with its certificate:
+/// `is_shorter` says so.
 pub(super) async fn token(State(state): State<NodeState>, Json(wanted): Json<Wanted>) -> Result<Json<Value>, ApiError> {
     let peer: NodeId = wanted
         .peer
@@ -42,9 +43,8 @@ pub(super) async fn token(State(state): State<NodeState>, Json(wanted): Json<Wan
         bytes: wanted.bytes,
         bytes_per_second: wanted.bytes_per_second,
     };
-    let token = state
-        .members
-        .relay_token(peer, quota, Duration::from_secs(wanted.expires_s))?;
+    let wanted = Duration::from_secs(wanted.expires_s);
+    let token = state.members.relay_token(peer, quota, wanted)?;
     let claims = token.claims();
     Ok(Json(json!({
         "token": dawn_mesh::relay_token_text(&token),
@@ -52,5 +52,6 @@ pub(super) async fn token(State(state): State<NodeState>, Json(wanted): Json<Wan
         "network": claims.network,
         "serial": HEXLOWER.encode(claims.serial.as_bytes()),
         "expires": rfc3339(claims.expires),
+        "is_shorter": claims.expires.since(claims.issued_at) < wanted,
     })))
 }
