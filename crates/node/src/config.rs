@@ -16,6 +16,7 @@ use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::NodeError;
+use mistake::mistake;
 
 mod check;
 mod control;
@@ -24,6 +25,7 @@ mod forwarding;
 mod gateway;
 mod gossip;
 mod keys;
+mod mistake;
 mod network;
 mod registry;
 mod signing;
@@ -742,9 +744,7 @@ impl Config {
         let figment = Figment::from(Serialized::defaults(Self::default()))
             .merge(Toml::file(file))
             .merge(environment);
-        let mut config: Self = figment
-            .extract()
-            .map_err(|error| NodeError::Config(error.to_string().replace("default.", "")))?;
+        let mut config: Self = figment.extract().map_err(mistake)?;
         if let Some(api) = &overrides.api {
             config.api.listen.clone_from(api);
         }
