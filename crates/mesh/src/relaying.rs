@@ -69,9 +69,12 @@ impl Members {
             return None;
         }
         Some(Grant {
+            node: peer,
             holder: Holder::Member(membership.network, peer),
             quota: RelayQuota::default(),
-            issued_at: membership.admitted_at,
+            // The mesh itself closes the connections of who is revoked.
+            links: Vec::new(),
+            secret: None,
             expires: Some(membership.expires),
         })
     }
@@ -90,8 +93,8 @@ impl dawn_relay::Gate for Members {
         self.grant(peer)
     }
 
-    fn holds(&self, peer: NodeId, _: &Grant, _: UnixTime) -> bool {
-        self.grant(peer).is_some()
+    fn holds(&self, grant: &Grant, _: UnixTime) -> Option<RelayQuota> {
+        self.grant(grant.node).map(|grant| grant.quota)
     }
 
     fn carries(&self, source: NodeId) -> bool {

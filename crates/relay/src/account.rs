@@ -39,6 +39,11 @@ impl Account {
         quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.used))
     }
 
+    /// How many bytes were used in the period.
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
     /// Whether what was used says nothing any more.
     pub(crate) fn is_idle(&self, period: Duration, now: Instant) -> bool {
         self.used == 0 || now.saturating_duration_since(self.since) >= period

@@ -195,7 +195,7 @@ impl ConnectionHandler for Handler {
                     match asked {
                         Asked::Hop => server.hop(peer, id, stream, is_asked).await,
                         Asked::Token => {
-                            server.take_shown(peer, stream).await;
+                            server.take_shown(peer, id, stream).await;
                             drop(is_asked);
                         }
                     }

@@ -1,5 +1,7 @@
 //! The file of `dawn relay`, and those beside it.
 
+mod tokens;
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -7,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use dawn_identity::{NetworkId, NodeId, RelayQuota, UnixTime};
+use dawn_identity::NetworkId;
 use libp2p::Multiaddr;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
+
+pub use tokens::{StaticToken, hash};
 
 use crate::quota::Quotas;
+use tokens::{TokenEntry, token};
 
 /// Longest file that is read, bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -74,23 +78,10 @@ pub struct Config {
     pub drain: Duration,
     /// Quotas in force.
     pub quotas: Quotas,
-    /// Connections at once.
+    /// Connections at once; half of them at most of peers that have shown nothing.
     pub connections: u32,
-}
-
-/// A token of the operator's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StaticToken {
-    /// Its name: whose quota it is.
-    pub name: String,
-    /// SHA-256 of its text.
-    pub hash: [u8; 32],
-    /// Who may use it; nobody in particular if empty.
-    pub peers: Vec<NodeId>,
-    /// When it ends.
-    pub expires: Option<UnixTime>,
-    /// What it grants, where that is less than the relay's own quotas.
-    pub quota: RelayQuota,
+    /// Connections at once of one address (of IPv6: of one /64); loopback, where a proxy may be, is not counted.
+    pub connections_per_address: u32,
 }
 
 #[derive(Deserialize)]
@@ -107,16 +98,17 @@ struct File {
     drain: String,
     quotas: Quotas,
     connections: u32,
+    connections_per_address: u32,
 }
 
 impl Default for File {
     fn default() -> Self {
         Self {
             listen: [
-                "/ip4/0.0.0.0/udp/7440/quic-v1",
-                "/ip4/0.0.0.0/tcp/7440",
-                "/ip6/::/udp/7440/quic-v1",
-                "/ip6/::/tcp/7440",
+                "/ip4/0.0.0.0/udp/7442/quic-v1",
+                "/ip4/0.0.0.0/tcp/7442",
+                "/ip6/::/udp/7442/quic-v1",
+                "/ip6/::/tcp/7442",
             ]
             .iter()
             .filter_map(|address| address.parse().ok())
@@ -131,24 +123,9 @@ impl Default for File {
             drain: "30s".into(),
             quotas: Quotas::default(),
             connections: 16_384,
+            connections_per_address: 256,
         }
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenEntry {
-    name: String,
-    /// In hexadecimal.
-    sha256: Option<String>,
-    /// The token itself.
-    secret: Option<String>,
-    #[serde(default)]
-    peers: Vec<String>,
-    expires: Option<String>,
-    circuits: Option<u64>,
-    bytes: Option<u64>,
-    bytes_per_second: Option<u64>,
 }
 
 impl Config {
@@ -157,9 +134,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
+        let text = read(path, MAX_FILE_BYTES)?;
         let invalid = |reason: String| ConfigError::invalid(path, reason);
-        let file: File = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let file: File = toml::from_str(&text).map_err(|error| invalid(mistake(&text, &error)))?;
         if file.listen.is_empty() {
             return Err(invalid("listen: at least one address is needed".into()));
         }
@@ -174,6 +151,9 @@ impl Config {
                     path.display()
                 )));
             }
+        }
+        if file.connections < 2 || file.connections_per_address == 0 {
+            return Err(invalid("connections: at least two, and one of an address".into()));
         }
         let networks: Result<Vec<NetworkId>, _> = file.networks.iter().map(|text| text.parse()).collect();
         let tokens: Result<Vec<StaticToken>, String> = file.token.into_iter().map(token).collect();
@@ -195,7 +175,9 @@ impl Config {
             drain: humantime::parse_duration(&file.drain).map_err(|error| invalid(format!("drain: {error}")))?,
             quotas: file.quotas,
             connections: file.connections,
+            connections_per_address: file.connections_per_address,
         };
+        config.quotas.check().map_err(invalid)?;
         if config.networks.is_empty() && config.tokens.is_empty() {
             return Err(ConfigError::invalid(
                 path,
@@ -210,6 +192,11 @@ impl Config {
         });
         if let Some(twice) = twice {
             return Err(ConfigError::invalid(path, format!("token: {twice:?} is there twice")));
+        }
+        let mut hashes: Vec<[u8; 32]> = config.tokens.iter().map(|token| token.hash).collect();
+        hashes.sort_unstable();
+        if hashes.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(ConfigError::invalid(path, "token: two have the same secret"));
         }
         Ok(config)
     }
@@ -243,49 +230,13 @@ impl Config {
             }
             Ok(_) => {}
         }
-        let text = zeroize::Zeroizing::new(read(path)?);
+        let text = zeroize::Zeroizing::new(read(path, MAX_FILE_BYTES)?);
         let bytes = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).unwrap_or_default();
         let bytes = zeroize::Zeroizing::new(bytes);
         let seed = <[u8; 32]>::try_from(bytes.as_slice());
         seed.map(zeroize::Zeroizing::new)
             .map_err(|_| ConfigError::invalid(path, "this is no relay's key: 64 hexadecimal digits"))
     }
-}
-
-fn token(entry: TokenEntry) -> Result<StaticToken, String> {
-    let name = entry.name;
-    let refuse = |reason: &str| format!("token {name:?}: {reason}");
-    let hash = match (&entry.sha256, &entry.secret) {
-        (Some(hash), None) => HEXLOWER_PERMISSIVE
-            .decode(hash.as_bytes())
-            .ok()
-            .and_then(|hash| <[u8; 32]>::try_from(hash).ok())
-            .ok_or_else(|| refuse("sha256 has 64 hexadecimal digits"))?,
-        // Short ones could be guessed.
-        (None, Some(secret)) if secret.trim().len() < 16 => return Err(refuse("a secret has at least 16 characters")),
-        (None, Some(secret)) => hash(secret),
-        _ => return Err(refuse("either sha256 or secret is needed")),
-    };
-    let peers: Result<Vec<NodeId>, _> = entry.peers.iter().map(|peer| peer.parse()).collect();
-    let expires = entry.expires.map(|text| text.parse::<jiff::Timestamp>()).transpose();
-    let expires = expires.map_err(|error| refuse(&format!("expires: {error}")))?;
-    Ok(StaticToken {
-        hash,
-        peers: peers.map_err(|error| refuse(&format!("peers: {error}")))?,
-        expires: expires.map(|at| UnixTime(u64::try_from(at.as_second()).unwrap_or_default())),
-        quota: RelayQuota {
-            circuits: entry.circuits,
-            bytes: entry.bytes,
-            bytes_per_second: entry.bytes_per_second,
-        },
-        name,
-    })
-}
-
-/// The hash under which a static token is kept.
-#[must_use]
-pub fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.trim().as_bytes()).into()
 }
 
 fn file_error(path: &Path) -> impl Fn(io::Error) -> ConfigError + '_ {
@@ -295,13 +246,18 @@ fn file_error(path: &Path) -> impl Fn(io::Error) -> ConfigError + '_ {
     }
 }
 
-pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
+/// A mistake in the file by its line, without the line itself: a secret may be on it.
+fn mistake(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+    format!("{}{}", line.unwrap_or_default(), error.message())
+}
+
+/// The text of a file that is no longer than `most` bytes.
+pub(crate) fn read(path: &Path, most: u64) -> Result<String, ConfigError> {
     let length = fs::metadata(path).map_err(file_error(path))?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(ConfigError::invalid(
-            path,
-            format!("longer than {MAX_FILE_BYTES} bytes"),
-        ));
+    if length > most {
+        return Err(ConfigError::invalid(path, format!("longer than {most} bytes")));
     }
     fs::read_to_string(path).map_err(file_error(path))
 }
@@ -351,6 +307,51 @@ mod tests {
         }
         let entry = "[[token]]\nname = \"a\"\nsecret = \"sixteen characters\"\n";
         assert!(config(0o600, &entry.repeat(2)).is_err());
+    }
+
+    #[test]
+    fn a_mistake_is_named_without_the_secret_on_its_line() {
+        for line in [
+            "secrets = \"hunter2 hunter2 hunter2\"",
+            "secret = \"hunter2 hunter2 hunter2",
+            "secret = hunter2hunter2hunter2",
+            "secret = [\"hunter2 hunter2 hunter2\"]",
+            "secret = { a = \"hunter2 hunter2 hunter2\" }",
+            "secret = 4242424242424242",
+            "secret = 0.4242424242424242",
+            "secret = 42424242424242424242424242",
+            "\"hunter2 hunter2 hunter2\"",
+            "secret = \"hunter2 hunter2 hunter2\" x",
+            "secret = \"hunter2 hunter2 hunter2\"\nsecret = \"hunter2 hunter2 hunter2\"",
+            "sha256 = \"hunter2\"",
+        ] {
+            let text = format!("[[token]]\nname = \"a\"\n{line}\n");
+            let error = config(0o600, &text).unwrap_err().to_string();
+            assert!(!error.contains("hunter") && !error.contains("4242"), "{line}: {error}");
+            assert!(
+                error.contains("line ") || error.contains("token \"a\""),
+                "{line}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_that_cannot_be_counted_to_are_refused() {
+        let with = |text: &str| {
+            config(
+                0o600,
+                &format!("{text}[[token]]\nname = \"a\"\nsecret = \"sixteen characters\"\n"),
+            )
+        };
+        assert!(with("[quotas.circuit]\nseconds = 9223372036854775807\n").is_err());
+        assert!(with("[quotas]\nreservation_seconds = 9223372036854775807\n").is_err());
+        assert!(with("[quotas.circuit]\nseconds = 86400\n").is_ok());
+    }
+
+    #[test]
+    fn two_tokens_with_one_secret_are_refused() {
+        let entry = |name: &str| format!("[[token]]\nname = \"{name}\"\nsecret = \"sixteen characters\"\n");
+        assert!(config(0o600, &(entry("a") + &entry("b"))).is_err());
     }
 
     #[test]

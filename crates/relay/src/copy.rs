@@ -17,6 +17,11 @@ use tokio::time::{Instant, Sleep};
 const READ: usize = 256 << 10;
 /// What is read at once where there is a rate to keep to, bytes.
 const PIECE: usize = 16 << 10;
+/// A circuit that has carried nothing after this ends.
+const FIRST: Duration = Duration::from_secs(15);
+/// One on which nothing moves for this long ends where it cannot go on as it was: one way is over, or what was read is not
+/// taken at the other end.
+const STUCK: Duration = Duration::from_secs(60);
 /// Pieces that are moved one way before the other has its turn.
 const ROUNDS: usize = 16;
 
@@ -42,6 +47,8 @@ struct Way<A, B> {
     is_flushed: bool,
     is_read: bool,
     is_over: bool,
+    /// Bytes that were read, and bytes that were written after they had waited.
+    moved: u64,
     ends: std::marker::PhantomData<fn(A, B)>,
 }
 
@@ -55,6 +62,7 @@ impl<A: AsyncRead + Unpin, B: AsyncWrite + Unpin> Way<A, B> {
             is_flushed: true,
             is_read: false,
             is_over: false,
+            moved: 0,
             ends: std::marker::PhantomData,
         }
     }
@@ -72,10 +80,12 @@ impl<A: AsyncRead + Unpin, B: AsyncWrite + Unpin> Way<A, B> {
             }
             while self.written < self.waiting.len() {
                 let rest = self.waiting.get(self.written..).unwrap_or_default();
-                self.written += match ready!(Pin::new(&mut *to).poll_write(context, rest))? {
+                let written = match ready!(Pin::new(&mut *to).poll_write(context, rest))? {
                     0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     written => written,
                 };
+                self.written += written;
+                self.moved += written as u64;
             }
             if !self.waiting.is_empty() {
                 (self.waiting, self.written) = (Vec::new(), 0);
@@ -98,6 +108,11 @@ impl<A: AsyncRead + Unpin, B: AsyncWrite + Unpin> Way<A, B> {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether it is over, or waits until the other side takes something.
+    fn is_stuck(&self) -> bool {
+        self.is_read || !self.is_flushed || self.written < self.waiting.len()
     }
 
     /// What was written is on its way before anything is waited for.
@@ -129,6 +144,7 @@ impl<A: AsyncRead + Unpin, B: AsyncWrite + Unpin> Way<A, B> {
                 return Poll::Ready(Ok(()));
             }
             let wait = meter.carry(self.number, length as u64)?;
+            self.moved += length as u64;
             if !wait.is_zero() {
                 self.sleep = Some(Box::pin(tokio::time::sleep_until(Instant::now() + wait)));
             }
@@ -149,23 +165,56 @@ impl<A: AsyncRead + Unpin, B: AsyncWrite + Unpin> Way<A, B> {
     }
 }
 
+/// Ends a circuit on which nothing moves any more.
+#[derive(Default)]
+struct Watch {
+    /// What had moved when it began to wait.
+    waiting: Option<(Pin<Box<Sleep>>, u64)>,
+}
+
+impl Watch {
+    fn poll(&mut self, moved: u64, is_stuck: bool, context: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let patience = if moved == 0 { FIRST } else { STUCK };
+            let is_watched = moved == 0 || is_stuck;
+            let Some((sleep, before)) = &mut self.waiting else {
+                if !is_watched {
+                    return Poll::Pending;
+                }
+                self.waiting = Some((Box::pin(tokio::time::sleep(patience)), moved));
+                continue;
+            };
+            // It stays where something moves: to set it anew for each piece would cost more than the piece.
+            ready!(sleep.as_mut().poll(context));
+            if is_watched && *before == moved {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            self.waiting = None;
+        }
+    }
+}
+
 /// Copies both ways until both have ended.
 ///
 /// # Errors
-/// Either end broke, or the meter has ended the circuit.
+/// Either end broke, the meter has ended the circuit, or nothing moves on it any more.
 pub(crate) async fn both<A, B>(mut source: A, mut target: B, meter: &impl Meter) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut there, mut back) = (Way::new(0), Way::new(1));
+    let mut watch = Watch::default();
     std::future::poll_fn(|context| {
-        let there = there.poll(&mut source, &mut target, meter, context)?;
-        let back = back.poll(&mut target, &mut source, meter, context)?;
-        match (there, back) {
-            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
+        let is_there = there.poll(&mut source, &mut target, meter, context)?;
+        let is_back = back.poll(&mut target, &mut source, meter, context)?;
+        if is_there.is_ready() && is_back.is_ready() {
+            return Poll::Ready(Ok(()));
         }
+        // What a rate holds back is not stuck.
+        let is_held = there.sleep.is_some() || back.sleep.is_some();
+        let is_stuck = !is_held && (there.is_stuck() || back.is_stuck());
+        watch.poll(there.moved + back.moved, is_stuck, context).map(Err)
     })
     .await
 }
@@ -254,6 +303,49 @@ mod tests {
         let meter = Counted::new(1000, Duration::ZERO);
         let ended = both(a_relay.compat(), b_relay.compat(), &meter).await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::QuotaExceeded);
+    }
+
+    /// How long a circuit lasts on which the source has written so much and no more, and reads nothing.
+    async fn lasts(written: usize, ends: bool, is_read: bool) -> Duration {
+        let (mut a, a_relay) = tokio::io::duplex(1000);
+        let (b_relay, mut b) = tokio::io::duplex(1000);
+        let meter = Counted::new(u64::MAX, Duration::ZERO);
+        let begun = Instant::now();
+        let source = async {
+            a.write_all(&vec![0; written]).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let target = async {
+            if ends {
+                b.shutdown().await.unwrap();
+            }
+            let mut read = Vec::new();
+            while is_read && b.read_buf(&mut read).await.unwrap() > 0 {}
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = both(a_relay.compat(), b_relay.compat(), &meter) => {
+                assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            () = source => {}
+            () = target => {}
+            () = tokio::time::sleep(Duration::from_secs(3600)) => {}
+        }
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_circuit_that_cannot_go_on_ends_and_one_that_is_quiet_does_not() {
+        let hour = Duration::from_secs(3600);
+        // Nobody says anything.
+        assert_eq!(lasts(0, false, true).await, FIRST);
+        assert_eq!(lasts(0, true, true).await, FIRST);
+        // The target has ended, and the source does not.
+        assert!((STUCK..=2 * STUCK).contains(&lasts(10, true, true).await));
+        // The target takes nothing.
+        assert!((STUCK..=2 * STUCK).contains(&lasts(3000, false, false).await));
+        // Both are there and have nothing to say.
+        assert_eq!(lasts(10, false, true).await, hour);
     }
 
     #[tokio::test(start_paused = true)]

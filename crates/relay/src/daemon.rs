@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use dawn_identity::UnixTime;
 use futures::StreamExt as _;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::muxing::StreamMuxerBox;
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::behaviour::Behaviour as Relay;
 use crate::config::{Config, ConfigError};
+use crate::door::Door;
 use crate::observe;
 use crate::operator::Operator;
 use crate::server::Server;
@@ -54,6 +54,7 @@ pub enum DaemonError {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     limits: connection_limits::Behaviour,
+    door: Door,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     relay: Relay,
@@ -72,10 +73,6 @@ pub struct Daemon {
     running: tokio::task::JoinHandle<()>,
 }
 
-fn time() -> UnixTime {
-    UnixTime::from(SystemTime::now())
-}
-
 impl Daemon {
     /// Starts a relay over a transport that was made with the seed of the configuration.
     ///
@@ -86,7 +83,7 @@ impl Daemon {
         let keypair = libp2p::identity::Keypair::ed25519_from_bytes(&mut *seed);
         let keypair = keypair.map_err(|error| DaemonError::Key(error.to_string()))?;
         let peer = keypair.public().to_peer_id();
-        let operator = Arc::new(Operator::new(&config, time())?);
+        let operator = Arc::new(Operator::new(&config)?);
         let relay = Relay::new(peer, operator.clone(), config.quotas.clone());
         let server = relay.server().clone();
         let limits = ConnectionLimits::default()
@@ -98,6 +95,7 @@ impl Daemon {
             .with_hide_listen_addrs(true);
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(limits),
+            door: Door::new(server.clone(), config.connections, config.connections_per_address),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(15))),
             relay,
@@ -169,7 +167,7 @@ impl Daemon {
     /// [`ConfigError`]: nothing has changed.
     pub fn reload(&mut self) -> Result<(), ConfigError> {
         let config = Config::read(&self.config.path)?;
-        self.operator.reload(&config, time())?;
+        self.operator.reload(&config)?;
         self.server.set_quotas(config.quotas.clone());
         self.server.recheck();
         self.config = Config {
@@ -178,6 +176,7 @@ impl Daemon {
             identity: std::mem::take(&mut self.config.identity),
             observe: self.config.observe,
             connections: self.config.connections,
+            connections_per_address: self.config.connections_per_address,
             ..config
         };
         Ok(())

@@ -1,6 +1,6 @@
 //! Who lets peers reserve: the server's process by its configuration, a member by who is a member.
 
-use dawn_identity::{NodeId, UnixTime};
+use dawn_identity::{NodeId, RelayQuota, UnixTime};
 
 use crate::desk::Grant;
 use crate::token::Shown;
@@ -37,11 +37,33 @@ pub trait Gate: Send + Sync + 'static {
     /// What a peer may that has shown nothing here.
     fn known(&self, peer: NodeId, now: UnixTime) -> Option<Grant>;
 
-    /// Whether a peer still may.
-    fn holds(&self, peer: NodeId, grant: &Grant, now: UnixTime) -> bool;
+    /// What a peer may use now by what it has shown; `None` where it may not any more.
+    fn holds(&self, grant: &Grant, now: UnixTime) -> Option<RelayQuota>;
 
     /// Whether circuits are carried that a peer asks for, to those who have reserved.
     fn carries(&self, _source: NodeId) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Grants nothing by itself, and lets everybody keep what it has.
+    pub(crate) struct Nobody;
+
+    impl Gate for Nobody {
+        fn shown(&self, _: NodeId, _: Shown, _: UnixTime) -> Result<Verdict, Denied> {
+            Ok(Verdict::Known)
+        }
+
+        fn known(&self, _: NodeId, _: UnixTime) -> Option<Grant> {
+            None
+        }
+
+        fn holds(&self, grant: &Grant, _: UnixTime) -> Option<RelayQuota> {
+            Some(grant.quota)
+        }
     }
 }

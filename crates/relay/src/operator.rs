@@ -1,38 +1,65 @@
 //! The gate of a relay's process: its networks, its tokens, and the revocations that it has heard of.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use dawn_identity::{Added, NetworkId, NodeId, RelayQuota, Revocation, Revocations, Roles, UnixTime};
-use subtle::ConstantTimeEq as _;
+use data_encoding::HEXLOWER;
+use dawn_identity::{
+    Added, CertificateChain, NetworkId, NodeId, RelayQuota, RelayToken, Revocation, Revocations, Roles, UnixTime,
+    VerifiedRevocation,
+};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::{self, Config, ConfigError, StaticToken};
-use crate::desk::{Grant, Holder};
+use crate::desk::{Grant, Holder, Link};
 use crate::gate::{Denied, Gate, Verdict};
+use crate::kept::{self, Keeper};
 use crate::server::lock;
 use crate::token::Shown;
 
 /// How far clocks may be apart.
 const SKEW: Duration = Duration::from_secs(300);
+/// Kept revocations were in time when they came; a clock that is behind now makes them no less true.
+const WHENEVER: UnixTime = UnixTime(u64::MAX);
 
 /// The rules of a relay's process.
 #[derive(Debug)]
 pub(crate) struct Operator {
     rules: RwLock<Rules>,
-    /// Appends to the file of revocations, one at a time.
-    keeping: Mutex<PathBuf>,
+    /// Adds to the file of revocations, one at a time.
+    keeper: Mutex<Keeper>,
 }
 
 #[derive(Debug, Default)]
 struct Rules {
-    networks: Vec<(NetworkId, Revocations)>,
-    tokens: Vec<StaticToken>,
-    refused_serials: Vec<String>,
+    networks: HashMap<NetworkId, Known>,
+    /// By their hashes: who guesses a token does not choose what it is compared with.
+    tokens: HashMap<[u8; 32], StaticToken>,
+    refused_serials: HashSet<String>,
+}
+
+/// What is known of a network.
+#[derive(Debug, Default, Clone)]
+struct Known {
+    revocations: Revocations,
+    /// SHA-256 of each: one that comes again is not verified again.
+    digests: HashSet<[u8; 32]>,
+}
+
+impl Known {
+    fn add(&mut self, revocation: VerifiedRevocation) -> Added {
+        let digest = digest(revocation.as_revocation());
+        let added = self.revocations.add(revocation);
+        if added != Added::Full {
+            self.digests.insert(digest);
+        }
+        added
+    }
+}
+
+fn digest(revocation: &Revocation) -> [u8; 32] {
+    Sha256::digest(revocation.encode()).into()
 }
 
 fn denied(code: &'static str, reason: &(impl ToString + ?Sized)) -> Denied {
@@ -42,64 +69,89 @@ fn denied(code: &'static str, reason: &(impl ToString + ?Sized)) -> Denied {
     }
 }
 
+/// The first of these networks that stands behind a revocation, with what it stands behind.
+fn verify<'a>(
+    revocation: &Revocation,
+    networks: impl Iterator<Item = &'a NetworkId>,
+    now: UnixTime,
+) -> Option<(NetworkId, VerifiedRevocation)> {
+    let mut networks = networks;
+    networks.find_map(|network| Some((*network, revocation.clone().verify(network, now, SKEW).ok()?)))
+}
+
 impl Operator {
-    pub(crate) fn new(config: &Config, now: UnixTime) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
         let operator = Self {
             rules: RwLock::default(),
-            keeping: Mutex::new(config.revocations.clone()),
+            keeper: Mutex::new(Keeper::new(config.revocations.clone())),
         };
-        operator.reload(config, now)?;
+        operator.reload(config)?;
         Ok(operator)
     }
 
-    /// Takes the networks, tokens and revocations of a configuration in the place of those before.
-    pub(crate) fn reload(&self, config: &Config, now: UnixTime) -> Result<(), ConfigError> {
-        let kept = kept_revocations(&config.revocations)?;
-        let mut rules = Rules {
-            networks: config
-                .networks
-                .iter()
-                .map(|network| (*network, Revocations::new()))
-                .collect(),
-            tokens: config.tokens.clone(),
-            refused_serials: config.refused_serials.clone(),
-        };
-        for revocation in kept {
-            rules.revoke(&revocation, now);
+    /// Takes the networks and tokens of a configuration in the place of those before, and its revocations beside those that
+    /// are known of networks that stay.
+    pub(crate) fn reload(&self, config: &Config) -> Result<(), ConfigError> {
+        let kept = kept::read(&config.revocations)?;
+        if kept.is_cut_off {
+            tracing::warn!(path = %config.revocations.display(), "the last line was cut off and is left out");
         }
-        *self.rules.write().unwrap_or_else(std::sync::PoisonError::into_inner) = rules;
-        (*lock(&self.keeping)).clone_from(&config.revocations);
+        let verified = |revocation: &Revocation| verify(revocation, config.networks.iter(), WHENEVER);
+        let verified: Vec<_> = kept.revocations.iter().filter_map(verified).collect();
+        {
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            let mut before = std::mem::take(&mut rules.networks);
+            for network in &config.networks {
+                let known = before.remove(network).unwrap_or_default();
+                rules.networks.insert(*network, known);
+            }
+            for (network, revocation) in verified {
+                let known = rules.networks.get_mut(&network);
+                if known.is_some_and(|known| known.add(revocation) == Added::Full) {
+                    tracing::warn!(%network, "a kept revocation is one too many of its admin and does not hold");
+                }
+            }
+            let tokens = config.tokens.iter();
+            rules.tokens = tokens.map(|token| (token.hash, token.clone())).collect();
+            rules.refused_serials = config.refused_serials.iter().cloned().collect();
+        }
+        let mut keeper = lock(&self.keeper);
+        keeper.keep_at(&config.revocations);
+        keeper.write();
         Ok(())
     }
 
-    fn rules(&self) -> std::sync::RwLockReadGuard<'_, Rules> {
-        self.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a revocation, whoever brings it. What costs, costs before the rules are locked.
     fn take_revocation(&self, revocation: &Revocation, now: UnixTime) -> Result<Verdict, Denied> {
+        let digest = digest(revocation);
+        let networks: Vec<NetworkId> = {
+            let rules = self.rules();
+            if rules.networks.values().any(|known| known.digests.contains(&digest)) {
+                return Ok(Verdict::Known);
+            }
+            rules.networks.keys().copied().collect()
+        };
+        let foreign = || {
+            let reason = "no network that this relay serves stands behind the revocation";
+            denied("revocation", reason)
+        };
+        let (network, verified) = verify(revocation, networks.iter(), now).ok_or_else(foreign)?;
         let added = {
-            let mut rules = self.rules.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            rules.revoke(revocation, now)
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            rules.networks.get_mut(&network).ok_or_else(foreign)?.add(verified)
         };
         match added {
-            None => Err(denied(
+            Added::Known => Ok(Verdict::Known),
+            Added::Full => Err(denied(
                 "revocation",
-                "no network that this relay serves stands behind the revocation",
+                "there are as many revocations of its admin as are kept",
             )),
-            Some(false) => Ok(Verdict::Known),
-            Some(true) => {
-                let path = lock(&self.keeping);
-                let line = format!("{}\n", BASE64URL_NOPAD.encode(&revocation.encode()));
-                let mut options = fs::OpenOptions::new();
-                let appended = options
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(&*path)
-                    .and_then(|mut file| file.write_all(line.as_bytes()));
-                if let Err(error) = appended {
-                    tracing::error!(path = %path.display(), %error, "a revocation holds, but could not be kept");
-                }
+            Added::New => {
+                lock(&self.keeper).keep(revocation);
                 Ok(Verdict::Noted)
             }
         }
@@ -107,121 +159,127 @@ impl Operator {
 }
 
 impl Rules {
-    /// Whether a revocation was new; `None` where no network stands behind it.
-    fn revoke(&mut self, revocation: &Revocation, now: UnixTime) -> Option<bool> {
-        for (network, revocations) in &mut self.networks {
-            if let Ok(verified) = revocation.clone().verify(network, now, SKEW) {
-                return Some(matches!(revocations.add(verified), Added::New));
-            }
+    fn revocations(&self, network: &NetworkId) -> Result<&Revocations, Denied> {
+        let known = self.networks.get(network);
+        known
+            .map(|known| &known.revocations)
+            .ok_or_else(|| denied("network", "this relay does not serve the network"))
+    }
+
+    fn by_chain(&self, peer: NodeId, chain: &CertificateChain, now: UnixTime) -> Result<Grant, Denied> {
+        let network = chain.leaf.claims().network;
+        let verified = chain.verify(&network, now, SKEW, self.revocations(&network)?);
+        let membership = verified.map_err(|error| denied("membership", &error))?;
+        if membership.node != peer {
+            return Err(denied("membership", "the membership is of another node"));
         }
-        None
+        let certificates = chain.issuer.iter().chain([&chain.leaf]);
+        Ok(Grant {
+            node: peer,
+            holder: Holder::Member(network, peer),
+            quota: RelayQuota::default(),
+            links: certificates.map(|certificate| link(certificate.claims())).collect(),
+            secret: None,
+            expires: Some(membership.expires),
+        })
+    }
+
+    fn by_token(&self, peer: NodeId, token: &RelayToken, now: UnixTime) -> Result<Grant, Denied> {
+        let network = token.claims().network;
+        let verified = token.verify(&network, &peer, now, SKEW, self.revocations(&network)?);
+        let claims = verified.map_err(|error| denied("token", &error))?;
+        if self.refuses(claims.serial.as_bytes()) {
+            return Err(denied("token", "this relay refuses the token"));
+        }
+        // Who is no member has no role: whoever may revoke may revoke it.
+        let subject = Link {
+            node: peer,
+            roles: Roles::default(),
+            since: claims.issued_at,
+        };
+        let issuer = token.certificate().map(|certificate| link(certificate.claims()));
+        Ok(Grant {
+            node: peer,
+            holder: Holder::Signed(network, peer, claims.serial),
+            quota: claims.quota,
+            links: issuer.into_iter().chain([subject]).collect(),
+            secret: None,
+            expires: Some(claims.expires),
+        })
+    }
+
+    fn by_secret(&self, peer: NodeId, text: &str, now: UnixTime) -> Result<Grant, Denied> {
+        let hash = config::hash(text);
+        let token = self.tokens.get(&hash);
+        let token = token.ok_or_else(|| denied("unknown_token", "the token is not known here"))?;
+        if !token.is_for(&peer) {
+            return Err(denied("token", "the token is for other peers"));
+        }
+        if token.expires.is_some_and(|expires| expires <= now) {
+            return Err(denied("token", "the token has expired"));
+        }
+        Ok(Grant {
+            node: peer,
+            holder: Holder::Static(token.name.clone()),
+            quota: token.quota,
+            links: Vec::new(),
+            secret: Some(hash),
+            expires: token.expires,
+        })
+    }
+
+    fn refuses(&self, serial: &[u8; 16]) -> bool {
+        self.refused_serials.contains(&HEXLOWER.encode(serial))
+    }
+
+    /// Whether the network is served, and nobody on whom a grant rests was revoked.
+    fn stands(&self, network: &NetworkId, grant: &Grant) -> bool {
+        self.networks.get(network).is_some_and(|known| {
+            let is_revoked = |link: &Link| known.revocations.is_revoked(&link.node, link.roles, link.since);
+            !grant.links.iter().any(is_revoked)
+        })
     }
 }
 
-/// The revocations in a file, a line each; none where there is no file.
-fn kept_revocations(path: &Path) -> Result<Vec<Revocation>, ConfigError> {
-    if !path.exists() {
-        return Ok(Vec::new());
+fn link(claims: &dawn_identity::Claims) -> Link {
+    Link {
+        node: claims.subject,
+        roles: claims.roles,
+        since: claims.admitted_at,
     }
-    let text = config::read(path)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(number, line)| {
-            let bytes = BASE64URL_NOPAD.decode(line.trim().as_bytes()).ok();
-            let revocation = bytes.and_then(|bytes| Revocation::decode(&bytes).ok());
-            revocation.ok_or_else(|| ConfigError::Invalid {
-                path: path.to_owned(),
-                reason: format!("line {} is no revocation", number + 1),
-            })
-        })
-        .collect()
 }
 
 impl Gate for Operator {
     fn shown(&self, peer: NodeId, shown: Shown, now: UnixTime) -> Result<Verdict, Denied> {
-        let rules = self.rules();
-        let revocations = |network: &NetworkId| {
-            let known = rules.networks.iter().find(|(known, _)| known == network);
-            let foreign = || denied("network", "this relay does not serve the network");
-            known.map(|(_, revocations)| revocations).ok_or_else(foreign)
-        };
         let grant = match shown {
-            Shown::Revocation(revocation) => {
-                drop(rules);
-                return self.take_revocation(&revocation, now);
-            }
-            Shown::Chain(chain) => {
-                let network = chain.leaf.claims().network;
-                let verified = chain.verify(&network, now, SKEW, revocations(&network)?);
-                let membership = verified.map_err(|error| denied("membership", &error))?;
-                if membership.node != peer {
-                    return Err(denied("membership", "the membership is of another node"));
-                }
-                Grant {
-                    holder: Holder::Member(network, peer),
-                    quota: RelayQuota::default(),
-                    issued_at: membership.admitted_at,
-                    expires: Some(membership.expires),
-                }
-            }
-            Shown::Token(token) => {
-                let network = token.claims().network;
-                let verified = token.verify(&network, &peer, now, SKEW, revocations(&network)?);
-                let claims = verified.map_err(|error| denied("token", &error))?;
-                let serial = HEXLOWER.encode(claims.serial.as_bytes());
-                if rules.refused_serials.contains(&serial) {
-                    return Err(denied("token", "this relay refuses the token"));
-                }
-                Grant {
-                    holder: Holder::Signed(network, claims.serial),
-                    quota: claims.quota,
-                    issued_at: claims.issued_at,
-                    expires: Some(claims.expires),
-                }
-            }
-            Shown::Static(text) => {
-                let hash = config::hash(&text);
-                let known = rules.tokens.iter().find(|token| bool::from(token.hash.ct_eq(&hash)));
-                let token = known.ok_or_else(|| denied("unknown_token", "the token is not known here"))?;
-                if !token.is_for(&peer) {
-                    return Err(denied("token", "the token is for other peers"));
-                }
-                if token.expires.is_some_and(|expires| expires <= now) {
-                    return Err(denied("token", "the token has expired"));
-                }
-                Grant {
-                    holder: Holder::Static(token.name.clone()),
-                    quota: token.quota,
-                    issued_at: now,
-                    expires: token.expires,
-                }
-            }
+            Shown::Revocation(revocation) => return self.take_revocation(&revocation, now),
+            Shown::Chain(chain) => self.rules().by_chain(peer, &chain, now),
+            Shown::Token(token) => self.rules().by_token(peer, &token, now),
+            Shown::Static(text) => self.rules().by_secret(peer, &text, now),
         };
-        Ok(Verdict::Granted(grant))
+        grant.map(Verdict::Granted)
     }
 
     fn known(&self, _: NodeId, _: UnixTime) -> Option<Grant> {
         None
     }
 
-    fn holds(&self, peer: NodeId, grant: &Grant, now: UnixTime) -> bool {
-        let rules = self.rules();
-        let is_revoked = |network: &NetworkId| {
-            let known = rules.networks.iter().find(|(known, _)| known == network);
-            known.is_none_or(|(_, revocations)| revocations.is_revoked(&peer, Roles::default(), grant.issued_at))
-        };
+    fn holds(&self, grant: &Grant, now: UnixTime) -> Option<RelayQuota> {
         if grant.expires.is_some_and(|expires| expires + SKEW <= now) {
-            return false;
+            return None;
         }
+        let rules = self.rules();
         match &grant.holder {
-            Holder::Member(network, _) => !is_revoked(network),
-            Holder::Signed(network, serial) => {
-                let serial = HEXLOWER.encode(serial.as_bytes());
-                !is_revoked(network) && !rules.refused_serials.contains(&serial)
+            Holder::Member(network, _) => rules.stands(network, grant).then_some(grant.quota),
+            Holder::Signed(network, _, serial) => {
+                let stands = rules.stands(network, grant) && !rules.refuses(serial.as_bytes());
+                stands.then_some(grant.quota)
             }
             Holder::Static(name) => {
-                let token = rules.tokens.iter().find(|token| token.name == *name);
-                token.is_some_and(|token| token.is_for(&peer) && token.expires.is_none_or(|expires| expires > now))
+                // Another secret under the same name is another token.
+                let token = rules.tokens.get(&grant.secret?).filter(|token| token.name == *name)?;
+                let is_in_time = token.expires.is_none_or(|expires| expires > now);
+                (is_in_time && token.is_for(&grant.node)).then_some(token.quota)
             }
         }
     }
@@ -232,3 +290,6 @@ impl StaticToken {
         self.peers.is_empty() || self.peers.contains(peer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,8 +53,10 @@ pub struct Token {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Peer {
-    /// Circuits at once that it asks for, and circuits at once that lead to it.
+    /// Circuits at once that lead to it.
     pub circuits: usize,
+    /// Circuits at once that it asks for.
+    pub asked: usize,
     /// Bytes in a period, both ways, of the circuits that lead to it.
     pub bytes: Option<u64>,
     /// Bytes a second of these.
@@ -111,13 +113,33 @@ impl Default for Peer {
     fn default() -> Self {
         Self {
             circuits: 256,
+            asked: 128,
             bytes: None,
             bytes_per_second: None,
         }
     }
 }
 
+/// Longest time that a quota may name: what is further away cannot be counted to.
+const LONGEST: u64 = 366 * 86_400;
+
 impl Quotas {
+    /// # Errors
+    /// Which quota cannot be kept to, and what it may be.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let times = [
+            ("circuit.seconds", self.circuit.seconds.unwrap_or(1)),
+            ("reservation_seconds", self.reservation_seconds),
+            ("period_seconds", self.period_seconds),
+        ];
+        for (name, seconds) in times {
+            if seconds == 0 || seconds > LONGEST {
+                return Err(format!("quotas.{name}: between 1 and {LONGEST}, a year"));
+            }
+        }
+        Ok(())
+    }
+
     /// How long a reservation lasts.
     pub(crate) fn reservation(&self) -> Duration {
         // What a client renews at once would be asked for all the time.

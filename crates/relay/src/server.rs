@@ -1,6 +1,12 @@
 //! The relay's server: answers what clients ask on their streams, and keeps the desk.
 //!
 //! [`Behaviour`](crate::Behaviour) hands the streams in and opens those to targets, in whichever swarm it is.
+//!
+//! Locks are taken in the order desk, connections, cuts; none is held while something is waited for.
+
+mod circuits;
+mod hop;
+mod showing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -14,17 +20,13 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::copy::{self, Meter};
-use crate::desk::{Circuit, CircuitId, Desk, Now, Refusal};
-use crate::gate::{Gate, Verdict};
-use crate::message::{self, HopMessage, HopType, Peer, Reservation, Status, StopMessage, StopType};
+use crate::desk::{CircuitId, Desk, Grant, Now, Refusal};
+use crate::gate::Gate;
 use crate::quota::Quotas;
-use crate::token;
+use showing::Seldom;
 
 /// How long a peer may take for a message, and a target for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a peer may take to show something.
-const SHOWING: Duration = Duration::from_secs(10);
 
 /// A stream to a target that is wanted.
 pub(crate) type Wish = oneshot::Sender<io::Result<Stream>>;
@@ -85,8 +87,22 @@ struct Inner {
     cuts: Mutex<HashMap<CircuitId, CancellationToken>>,
     closing: mpsc::UnboundedSender<(PeerId, ConnectionId)>,
     counters: Counters,
+    /// Revocations that are shown by peers without a grant.
+    seldom: Mutex<Seldom>,
     /// A circuit has ended.
     ended: Notify,
+}
+
+/// What a peer is to the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has shown something that is accepted.
+    Granted,
+    /// It has not.
+    Strange {
+        /// Whether it is an end of a circuit.
+        has_circuits: bool,
+    },
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,7 +110,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub(crate) fn node_id(peer: PeerId) -> Option<NodeId> {
-    peer.to_string().parse().ok()
+    let key = libp2p::identity::PublicKey::try_decode_protobuf(peer.as_ref().digest()).ok()?;
+    let key = key.try_into_ed25519().ok()?;
+    Some(NodeId::from_bytes(key.to_bytes()))
 }
 
 fn now() -> Now {
@@ -109,37 +127,6 @@ impl std::fmt::Debug for Server {
         f.debug_struct("Server")
             .field("local", &self.0.local)
             .finish_non_exhaustive()
-    }
-}
-
-/// A circuit's share of the desk.
-struct OfCircuit<'a> {
-    server: &'a Server,
-    id: CircuitId,
-    is_limited: bool,
-}
-
-impl Meter for OfCircuit<'_> {
-    fn carry(&self, way: usize, bytes: u64) -> io::Result<Duration> {
-        self.server
-            .desk()
-            .carry(self.id, way, bytes, Instant::now())
-            .map_err(|refusal| {
-                self.server.0.counters.refuse(refusal.code());
-                io::Error::new(io::ErrorKind::QuotaExceeded, refusal)
-            })
-    }
-
-    fn is_limited(&self) -> bool {
-        self.is_limited
-    }
-}
-
-impl Drop for OfCircuit<'_> {
-    fn drop(&mut self) {
-        self.server.desk().end(self.id);
-        lock(&self.server.0.cuts).remove(&self.id);
-        self.server.0.ended.notify_waiters();
     }
 }
 
@@ -161,6 +148,7 @@ impl Server {
             cuts: Mutex::default(),
             closing,
             counters: Counters::default(),
+            seldom: Mutex::new(Seldom::new(Instant::now())),
             ended: Notify::new(),
         }));
         (server, closings)
@@ -211,19 +199,23 @@ impl Server {
     /// Asks the gate again about everybody, and cuts reservations and circuits of those who may not any more.
     pub fn recheck(&self) {
         let time = now().time;
-        let holds = |peer: &PeerId, grant: &_| node_id(*peer).is_some_and(|node| self.0.gate.holds(node, grant, time));
-        let reserved: HashMap<PeerId, ConnectionId> = self.desk().reserved().collect();
-        let (peers, circuits) = self.desk().take_back(holds);
-        let uncarried = self.desk().asked_by(|source| !self.carries(*source));
-        for id in circuits.into_iter().chain(uncarried) {
+        let (peers, cut) = {
+            let mut desk = self.desk();
+            let reserved: HashMap<PeerId, ConnectionId> = desk.reserved().collect();
+            let (peers, mut cut) = desk.take_back(|grant| self.0.gate.holds(grant, time));
+            cut.extend(desk.asked_by(|source| !self.carries(*source)));
+            let peers = peers.into_iter().map(|peer| (peer, reserved.get(&peer).copied()));
+            (peers.collect::<Vec<_>>(), cut)
+        };
+        for id in cut {
             if let Some(cut) = lock(&self.0.cuts).get(&id) {
                 cut.cancel();
             }
         }
-        for peer in peers {
+        for (peer, connection) in peers {
             tracing::info!(%peer, "a peer may not reserve any more");
-            if let Some(connection) = reserved.get(&peer) {
-                self.close(peer, *connection);
+            if let Some(connection) = connection {
+                self.close(peer, connection);
             }
         }
     }
@@ -267,10 +259,6 @@ impl Server {
         }
     }
 
-    fn carries(&self, source: PeerId) -> bool {
-        node_id(source).is_none_or(|source| self.0.gate.carries(source))
-    }
-
     fn close(&self, peer: PeerId, connection: ConnectionId) {
         if let Some(known) = lock(&self.0.connections).get(&connection) {
             known.is_kept.store(false, Ordering::Relaxed);
@@ -279,8 +267,39 @@ impl Server {
         let _ = self.0.closing.send((peer, connection));
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {
         lock(&self.0.desk)
+    }
+
+    /// The desk, if a connection is there on which it may be asked: what is done for it is undone when it ends.
+    fn desk_for(&self, connection: ConnectionId) -> Result<MutexGuard<'_, Desk>, Refusal> {
+        let desk = self.desk();
+        match lock(&self.0.connections).get(&connection) {
+            None => Err(Refusal::Gone),
+            Some(known) if known.is_relayed => Err(Refusal::Loop),
+            Some(_) => Ok(desk),
+        }
+    }
+
+    /// What the gate knows of a peer by itself. It is asked before the desk is.
+    fn known(&self, peer: PeerId, now: Now) -> Option<Grant> {
+        self.0.gate.known(node_id(peer)?, now.time)
+    }
+
+    /// Whether circuits are carried that a peer asks for.
+    fn carries(&self, source: PeerId) -> bool {
+        node_id(source).is_none_or(|source| self.0.gate.carries(source))
+    }
+
+    /// What a peer is to the relay.
+    pub(crate) fn standing(&self, peer: &PeerId) -> Standing {
+        let desk = self.desk();
+        match desk.grant(peer) {
+            Some(_) => Standing::Granted,
+            None => Standing::Strange {
+                has_circuits: desk.has_circuits(peer),
+            },
+        }
     }
 
     pub(crate) fn connected(&self, id: ConnectionId, connection: Connected) {
@@ -291,214 +310,4 @@ impl Server {
         lock(&self.0.connections).remove(&id);
         self.desk().gone(&peer, id, is_last);
     }
-
-    /// Serves a stream on which something is shown.
-    pub(crate) async fn take_shown(self, peer: PeerId, mut stream: Stream) {
-        let serving = async {
-            let verdict = match (token::read(&mut stream).await?, node_id(peer)) {
-                (Ok(shown), Some(node)) => {
-                    let verdict = self.0.gate.shown(node, shown, now().time);
-                    verdict.map_err(|denied| (denied.code, denied.reason))
-                }
-                (Err(error), _) => Err(("malformed", error.to_string())),
-                (_, None) => Err(("key", "only peers with an Ed25519 key may show something".to_owned())),
-            };
-            let refused = match verdict {
-                Ok(verdict) => {
-                    self.0.counters.accepted.fetch_add(1, Ordering::Relaxed);
-                    match verdict {
-                        Verdict::Granted(grant) => self.desk().show(peer, grant),
-                        Verdict::Noted => self.recheck(),
-                        Verdict::Known => {}
-                    }
-                    None
-                }
-                Err((code, reason)) => {
-                    tracing::debug!(%peer, code, %reason, "what a peer has shown is refused");
-                    self.0.counters.refuse(code);
-                    Some(reason)
-                }
-            };
-            token::answer(&mut stream, refused.as_deref()).await
-        };
-        if let Ok(Err(error)) = tokio::time::timeout(SHOWING, serving).await {
-            tracing::debug!(%peer, %error, "a peer has shown nothing");
-        }
-    }
-
-    /// Serves a stream of the hop protocol. `is_asked` is dropped once it is known what is asked.
-    pub(crate) async fn hop<P>(self, peer: PeerId, connection: ConnectionId, mut stream: Stream, is_asked: P) {
-        let asked = tokio::time::timeout(PATIENCE, message::read::<HopMessage>(&mut stream)).await;
-        let served = match asked {
-            Ok(Ok(asked)) => match asked.kind.and_then(|kind| HopType::try_from(kind).ok()) {
-                Some(HopType::Reserve) => self.reserve(peer, connection, &mut stream).await,
-                Some(HopType::Connect) => {
-                    let target = asked.peer.and_then(|peer| PeerId::from_bytes(&peer.id?).ok());
-                    match target {
-                        Some(target) => self.connect(peer, connection, target, stream, is_asked).await,
-                        None => say(&mut stream, Status::MalformedMessage).await,
-                    }
-                }
-                Some(HopType::Status) | None => say(&mut stream, Status::UnexpectedMessage).await,
-            },
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                self.0.counters.refuse("malformed");
-                say(&mut stream, Status::MalformedMessage).await
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(()),
-        };
-        if let Err(error) = served {
-            tracing::debug!(%peer, %error, "a stream of the hop protocol ended");
-        }
-    }
-
-    fn is_relayed(&self, connection: ConnectionId) -> bool {
-        lock(&self.0.connections)
-            .get(&connection)
-            .is_none_or(|known| known.is_relayed)
-    }
-
-    async fn reserve(&self, peer: PeerId, connection: ConnectionId, stream: &mut Stream) -> io::Result<()> {
-        let now = now();
-        let reserved = if self.is_relayed(connection) {
-            Err(Refusal::Loop)
-        } else {
-            let known = node_id(peer).and_then(|node| self.0.gate.known(node, now.time));
-            let mut desk = self.desk();
-            if let Some(grant) = known.filter(|_| desk.grant(&peer).is_none()) {
-                desk.show(peer, grant);
-            }
-            desk.reserve(peer, connection, now)
-        };
-        let lasts = match reserved {
-            Ok(lasts) => lasts,
-            Err(refusal) => return self.refuse(peer, stream, refusal).await,
-        };
-        if let Some(known) = lock(&self.0.connections).get(&connection) {
-            known.is_kept.store(true, Ordering::Relaxed);
-        }
-        self.0.counters.reserved.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, seconds = lasts.as_secs(), "a reservation");
-        let addresses = lock(&self.0.addresses).clone().into_iter();
-        let addresses = addresses.map(|address| address.with_p2p(self.0.local).unwrap_or_else(|named| named).to_vec());
-        let answer = HopMessage {
-            reservation: Some(Reservation {
-                expire: Some((now.time + lasts).as_secs()),
-                addresses: addresses.collect(),
-                voucher: None,
-            }),
-            ..HopMessage::answer(Status::Ok)
-        };
-        finish(stream, &answer).await
-    }
-
-    async fn refuse(&self, peer: PeerId, stream: &mut Stream, refusal: Refusal) -> io::Result<()> {
-        tracing::debug!(%peer, %refusal, "refused");
-        self.0.counters.refuse(refusal.code());
-        say(stream, refusal.status()).await
-    }
-
-    async fn connect<P>(
-        &self,
-        source: PeerId,
-        connection: ConnectionId,
-        target: PeerId,
-        mut stream: Stream,
-        is_asked: P,
-    ) -> io::Result<()> {
-        let made = if self.is_relayed(connection) {
-            Err(Refusal::Loop)
-        } else if !self.carries(source) {
-            Err(Refusal::NotCarried)
-        } else {
-            self.desk().connect(source, target, now())
-        };
-        let circuit = match made {
-            Ok(circuit) => circuit,
-            Err(refusal) => return self.refuse(source, &mut stream, refusal).await,
-        };
-        let cut = CancellationToken::new();
-        let meter = OfCircuit {
-            server: self,
-            id: circuit.id,
-            is_limited: self.desk().has_rates(),
-        };
-        lock(&self.0.cuts).insert(circuit.id, cut.clone());
-        let stopping = tokio::time::timeout(PATIENCE, self.stop(source, target, &circuit)).await;
-        let onward = match stopping.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(onward) => onward,
-            Err(error) => {
-                tracing::debug!(%source, %target, %error, "a target has not taken a circuit");
-                self.0.counters.failed.fetch_add(1, Ordering::Relaxed);
-                return say(&mut stream, Status::ConnectionFailed).await;
-            }
-        };
-        let answer = HopMessage {
-            limit: circuit.limit,
-            ..HopMessage::answer(Status::Ok)
-        };
-        message::write(&mut stream, &answer).await?;
-        self.0.counters.circuits.fetch_add(1, Ordering::Relaxed);
-        drop(is_asked);
-        let over = async {
-            match circuit.ends {
-                Some(ends) => tokio::time::sleep_until(ends.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let ended = tokio::select! {
-            copied = copy::both(stream, onward, &meter) => copied,
-            () = cut.cancelled() => Err(io::Error::other("the target or the source may not any more")),
-            () = over => Err(io::ErrorKind::TimedOut.into()),
-        };
-        tracing::debug!(%source, %target, ?ended, "a circuit has ended");
-        Ok(())
-    }
-
-    /// Asks a target to take a circuit.
-    async fn stop(&self, source: PeerId, target: PeerId, circuit: &Circuit) -> io::Result<Stream> {
-        let gone = || io::Error::from(io::ErrorKind::NotConnected);
-        let mut onward = {
-            let (reply, opened) = oneshot::channel();
-            let wishes = {
-                let connections = lock(&self.0.connections);
-                let known = connections
-                    .get(&circuit.connection)
-                    .filter(|known| known.peer == target);
-                known.ok_or_else(gone)?.wishes.clone()
-            };
-            wishes.send(reply).map_err(|_closed| gone())?;
-            opened.await.map_err(|_| gone())??
-        };
-        let asked = StopMessage {
-            kind: Some(StopType::Connect as i32),
-            peer: Some(Peer {
-                id: Some(source.to_bytes()),
-                addresses: Vec::new(),
-            }),
-            limit: circuit.limit,
-            status: None,
-        };
-        message::write(&mut onward, &asked).await?;
-        let answer: StopMessage = message::read(&mut onward).await?;
-        if answer.kind == Some(StopType::Status as i32) && answer.status() == Status::Ok {
-            return Ok(onward);
-        }
-        Err(io::Error::other(format!("it answers {:?}", answer.status())))
-    }
-}
-
-async fn say(stream: &mut Stream, status: Status) -> io::Result<()> {
-    finish(stream, &HopMessage::answer(status)).await
-}
-
-/// Writes the last message of a stream.
-async fn finish(stream: &mut Stream, message: &HopMessage) -> io::Result<()> {
-    use futures::AsyncWriteExt as _;
-    let writing = async {
-        message::write(stream, message).await?;
-        stream.close().await
-    };
-    tokio::time::timeout(PATIENCE, writing).await?
 }

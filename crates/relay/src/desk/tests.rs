@@ -1,8 +1,10 @@
 //! The desk's rules, and that they hold whatever happens.
 
+use dawn_identity::UnixTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::Status;
 use crate::quota;
 
 fn node(seed: u8) -> PeerId {
@@ -28,11 +30,19 @@ fn now() -> Now {
 
 fn grant(name: &str) -> Grant {
     Grant {
+        node: dawn_identity::Keypair::from_seed([1; 32]).node_id(),
         holder: Holder::Static(name.into()),
         quota: RelayQuota::default(),
-        issued_at: TIME,
+        links: Vec::new(),
+        secret: None,
         expires: None,
     }
+}
+
+/// One whose peer is `node(seed)`.
+fn grant_of(seed: u8, name: &str) -> Grant {
+    let node = dawn_identity::Keypair::from_seed([seed; 32]).node_id();
+    Grant { node, ..grant(name) }
 }
 
 fn desk(change: impl FnOnce(&mut Quotas)) -> Desk {
@@ -81,6 +91,7 @@ fn quotas_of_all_of_a_token_and_of_a_peer_are_kept_apart() {
         quotas.total.reservations = 3;
         quotas.token.reservations = 2;
         quotas.peer.circuits = 1;
+        quotas.peer.asked = 1;
     });
     for (peer, token) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b")] {
         desk.show(node(peer), grant(token));
@@ -119,13 +130,14 @@ fn a_token_whose_bytes_are_used_up_gets_more_in_the_next_period() {
 #[test]
 fn a_revoked_peer_loses_its_reservation_and_its_circuits_and_others_keep_theirs() {
     let (mut desk, now) = (desk(|_| {}), now());
+    let revoked = grant_of(1, "a").node;
     for peer in [1, 2] {
-        desk.show(node(peer), grant("a"));
+        desk.show(node(peer), grant_of(peer, "a"));
         desk.reserve(node(peer), connection(peer.into()), now).unwrap();
     }
     let lost = desk.connect(node(3), node(1), now).unwrap().id;
     let kept = desk.connect(node(3), node(2), now).unwrap().id;
-    let (peers, circuits) = desk.take_back(|peer, _| *peer != node(1));
+    let (peers, circuits) = desk.take_back(|grant| (grant.node != revoked).then_some(grant.quota));
     assert_eq!((peers, circuits), (vec![node(1)], vec![lost]));
     assert_eq!(desk.reserve(node(1), connection(1), now), Err(Refusal::NoToken));
     assert!(desk.carry(kept, 0, 1, now.instant).is_ok());
@@ -140,6 +152,88 @@ fn a_draining_desk_takes_nothing_new() {
     desk.drain();
     assert_eq!(desk.reserve(node(1), connection(1), now), Err(Refusal::Draining));
     assert!(desk.carry(circuit.id, 0, 1, now.instant).is_ok());
+}
+
+#[test]
+fn strangers_take_no_circuits_away_from_those_who_have_shown_something() {
+    let now = now();
+    let mut desk = desk(|quotas| quotas.peer.circuits = 64);
+    for peer in [1, 2, 3] {
+        desk.show(node(peer), grant_of(peer, &peer.to_string()));
+        desk.reserve(node(peer), connection(peer.into()), now).unwrap();
+    }
+    let strange = |desk: &mut Desk, source: u8, target| {
+        let made = (0..100).map(|_| desk.connect(node(source), node(target), now));
+        made.filter(Result::is_ok).count()
+    };
+    // An eighth of the target's; and eight of each source.
+    assert_eq!(strange(&mut desk, 10, 1), 8);
+    assert_eq!(desk.connect(node(11), node(1), now), Err(Refusal::Strangers));
+    assert_eq!(desk.connect(node(10), node(2), now), Err(Refusal::Strangers));
+    assert_eq!(strange(&mut desk, 11, 2), 8);
+    assert_eq!(desk.connect(node(2), node(1), now).map(|_| ()), Ok(()));
+    assert_eq!(desk.connect(node(3), node(1), now).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn a_source_that_has_shown_something_fills_no_target_alone() {
+    let (mut desk, now) = (desk(|_| {}), now());
+    for peer in [1, 2, 3] {
+        desk.show(node(peer), grant_of(peer, &peer.to_string()));
+        desk.reserve(node(peer), connection(peer.into()), now).unwrap();
+    }
+    let made = (0..1000).map(|_| desk.connect(node(2), node(1), now));
+    assert_eq!(made.filter(Result::is_ok).count(), 128);
+    assert!(desk.connect(node(3), node(1), now).is_ok());
+}
+
+#[test]
+fn the_quota_is_that_of_the_token_that_was_reserved_with() {
+    let (mut desk, now) = (desk(|_| {}), now());
+    let quota = RelayQuota {
+        bytes: Some(1000),
+        ..RelayQuota::default()
+    };
+    desk.show(node(1), Grant { quota, ..grant("a") });
+    desk.reserve(node(1), connection(1), now).unwrap();
+    desk.show(node(1), grant("b"));
+    let circuit = desk.connect(node(2), node(1), now).unwrap();
+    assert_eq!(desk.carry(circuit.id, 0, 1001, now.instant), Err(Refusal::Bytes));
+    // From the next reservation on it is the other's.
+    desk.reserve(node(1), connection(1), now).unwrap();
+    let circuit = desk.connect(node(2), node(1), now).unwrap();
+    assert!(desk.carry(circuit.id, 0, 1001, now.instant).is_ok());
+}
+
+#[test]
+fn what_a_token_may_is_what_the_gate_says_of_it_now() {
+    let (mut desk, now) = (desk(|_| {}), now());
+    desk.show(node(1), grant("a"));
+    desk.reserve(node(1), connection(1), now).unwrap();
+    let quota = RelayQuota {
+        circuits: Some(0),
+        ..RelayQuota::default()
+    };
+    assert_eq!(desk.take_back(|_| Some(quota)), (vec![], vec![]));
+    assert_eq!(desk.connect(node(2), node(1), now), Err(Refusal::Circuits));
+}
+
+#[test]
+fn accounts_of_peers_that_are_gone_are_bounded_and_those_in_use_stay() {
+    let now = Instant::now();
+    let mut tabs: Tabs<u32> = Tabs::new();
+    let period = Duration::from_secs(60);
+    for key in 0..10_000 {
+        let tab = tabs.at(&key, 1000, period, now);
+        tab.account.take(u64::from(key) + 1, None, now);
+        tab.circuits = usize::from(key < 5);
+        assert!(tabs.len() <= 1000);
+    }
+    assert!((0..5).all(|key| tabs.get(&key).is_some()));
+    // The least used went.
+    assert!(tabs.get(&9_999).is_some() && tabs.get(&5).is_none());
+    tabs.sweep(period, now + period);
+    assert_eq!(tabs.len(), 5);
 }
 
 #[derive(Debug, Clone)]
@@ -175,7 +269,7 @@ proptest! {
         let mut desk = desk(|quotas| {
             quotas.total = quota::Total { reservations: 4, circuits: 5, bytes_per_second: None };
             quotas.token = quota::Token { reservations: 2, circuits: 3, bytes: Some(5000), bytes_per_second: None };
-            quotas.peer = quota::Peer { circuits: 2, bytes: Some(4000), bytes_per_second: None };
+            quotas.peer = quota::Peer { circuits: 2, asked: 2, bytes: Some(4000), bytes_per_second: None };
             quotas.circuit = quota::Circuit { bytes: Some(3000), seconds: None, bytes_per_second: None };
             quotas.period_seconds = 3600;
         });
@@ -184,7 +278,7 @@ proptest! {
         let mut of_circuit: HashMap<(CircuitId, usize), u64> = HashMap::new();
         for step in steps {
             match step {
-                Step::Show(peer, token) => desk.show(node(peer), grant(&token.to_string())),
+                Step::Show(peer, token) => desk.show(node(peer), grant_of(peer, &token.to_string())),
                 Step::Reserve(peer, id) => {
                     // What is refused is looked at in other tests.
                     let _ = desk.reserve(node(peer), connection(id.into()), now);
@@ -200,7 +294,8 @@ proptest! {
                 Step::End(at) if !open.is_empty() => desk.end(open.swap_remove(at.index(open.len()))),
                 Step::Later(seconds) => now.instant += Duration::from_secs(seconds),
                 Step::TakeBack(peer) => {
-                    let (_, circuits) = desk.take_back(|held, _| *held != node(peer));
+                    let lost = grant_of(peer, "").node;
+                    let (_, circuits) = desk.take_back(|grant| (grant.node != lost).then_some(grant.quota));
                     prop_assert!(circuits.iter().all(|id| open.contains(id)));
                 }
                 Step::Carry(..) | Step::End(_) => {}
@@ -209,7 +304,16 @@ proptest! {
             prop_assert_eq!(desk.circuits(), open.len());
             for peer in 0..6 {
                 let of = |is: &dyn Fn(&Open) -> bool| desk.circuits.values().filter(|open| is(open)).count();
-                prop_assert!(of(&|open| open.source == node(peer)) <= 2 && of(&|open| open.target == node(peer)) <= 2);
+                let (asked, circuits) = (of(&|open| open.source == node(peer)), of(&|open| open.target == node(peer)));
+                prop_assert!(asked <= 2 && circuits <= 2);
+                let tab = desk.peers.get(&node(peer));
+                prop_assert_eq!(tab.map_or((0, 0), |tab| (tab.asked, tab.circuits)), (asked, circuits));
+            }
+            prop_assert_eq!(desk.circuits.values().filter(|open| open.is_strange).count(), desk.strangers);
+            for token in 0..3u8 {
+                let holder = grant(&token.to_string()).holder;
+                let reserved = desk.reserved.values().filter(|reserved| reserved.holder == holder).count();
+                prop_assert_eq!(desk.holders.get(&holder).map_or(0, |tab| tab.reservations), reserved);
             }
             prop_assert!(of_circuit.values().all(|bytes| *bytes <= 3000));
         }
