@@ -1,5 +1,7 @@
 //! The transports of a mesh by themselves, for a relay's process, which only listens.
 
+use std::time::Duration;
+
 use libp2p::Transport as _;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
@@ -12,6 +14,11 @@ use crate::quic;
 
 /// Streams that one peer may have open at a relay.
 const STREAMS: u32 = 4096;
+/// How long a handshake over TCP or WebSocket may take; QUIC has a limit of its own.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes of one stream, and of all streams of a connection, that a relay holds until they are read: it has thousands of
+/// connections, and most of them of peers that it does not know.
+const WINDOWS: [u32; 2] = [1 << 20, 2 << 20];
 
 /// QUIC, TCP and WebSocket for the key of a seed.
 ///
@@ -27,13 +34,20 @@ pub fn relay_transport(seed: &[u8; 32]) -> Result<dawn_relay::daemon::Transport,
     let plain = tcp()
         .upgrade(Version::V1Lazy)
         .authenticate(noise.clone())
-        .multiplex(yamux::Config::default());
+        .multiplex(yamux::Config::default())
+        .timeout(HANDSHAKE);
     let web = websocket::Config::new(tcp())
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux::Config::default());
-    let quic = quic::Transport::new(&keypair, quic::Settings::new(STREAMS), Sockets::default())
-        .map_err(|error| failed(&error))?;
+        .multiplex(yamux::Config::default())
+        .timeout(HANDSHAKE);
+    let [stream_window, window] = WINDOWS;
+    let settings = quic::Settings {
+        stream_window,
+        window,
+        ..quic::Settings::new(STREAMS)
+    };
+    let quic = quic::Transport::new(&keypair, settings, Sockets::default()).map_err(|error| failed(&error))?;
     let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let streams = web.or_transport(plain).map(|either, _| match either {
         futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),

@@ -302,6 +302,19 @@ async fn a_node_that_was_started_again_has_its_reservation_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_do_not_shut_a_relays_door() {
+    let relay = Relay::start("/ip4/127.0.0.1/tcp/0", "").await;
+    let port: u16 = relay.address().split('/').nth(4).unwrap().parse().unwrap();
+    let mut silent = Vec::new();
+    // As many as there are handshakes at once, and one more.
+    for _ in 0..513 {
+        silent.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    let a = hidden(1, gate(9, 1), at(&[&relay])).await;
+    reserved(&a, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_with_an_address_relays_for_its_network_and_for_nobody_else() {
     let config = MeshConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
