@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use dawn_relay::config::{Config, ConfigError, hash};
+use dawn_relay::kept;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,7 +53,7 @@ struct TokenArgs {
     /// The peer, by its id
     #[arg(long = "for", value_name = "PEER")]
     peer: String,
-    /// How long the token is good, such as 12h or 30d
+    /// How long the token is good, such as 12h or 30d; one that an admin signs ends with the admin's certificate
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = super::duration)]
     expires: Duration,
     /// Circuits at once
@@ -91,6 +92,7 @@ pub(crate) fn run(context: &Context, args: RelayArgs) -> Result<(), Failure> {
 
 fn check(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::read(file)?;
+    let kept = kept::read(&config.revocations)?;
     let networks: Vec<String> = config.networks.iter().map(ToString::to_string).collect();
     let tokens: Vec<&str> = config.tokens.iter().map(|token| token.name.as_str()).collect();
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
@@ -102,6 +104,7 @@ fn check(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
             "external": external,
             "networks": networks,
             "tokens": tokens,
+            "revocations": kept.revocations.len(),
             "quotas": config.quotas,
             "drain_s": config.drain.as_secs(),
         }));
@@ -119,6 +122,13 @@ fn check(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
     context.out.line(format!("dialled at    {}", list(&external)))?;
     context.out.line(format!("networks      {}", list(&networks)))?;
     context.out.line(format!("tokens        {}", list(&named)))?;
+    context.out.line(format!("revocations   {}", kept.revocations.len()))?;
+    if kept.is_cut_off {
+        let file = config.revocations.display();
+        context.out.note(format!(
+            "the last line of {file} was cut off; it is left out and overwritten"
+        ));
+    }
     if external.is_empty() {
         context
             .out
@@ -131,6 +141,7 @@ fn check(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
 struct Made {
     token: String,
     expires: String,
+    is_shorter: bool,
 }
 
 fn token(context: &Context, args: &TokenArgs) -> Result<(), Failure> {
@@ -159,6 +170,11 @@ fn token(context: &Context, args: &TokenArgs) -> Result<(), Failure> {
             "good until {} for this peer alone; the relay's file names the network under `networks`",
             made.expires
         ));
+        if made.is_shorter {
+            context.out.note(
+                "That is sooner than was asked: it ends with the certificate of this node. Next: on the owner's node, which has the network's key, a token lasts as long as you say",
+            );
+        }
         Ok(())
     })
 }
