@@ -49,6 +49,8 @@ pub struct MeshLimits {
     pub drain_most: Duration,
     /// Tries to punch a hole, begun here or by peers, within a minute.
     pub punches_per_minute: usize,
+    /// Addresses of other members that are dialled at their wish, to see whether they lead to them, within a minute.
+    pub dial_backs_per_minute: usize,
 }
 
 impl Default for MeshLimits {
@@ -73,6 +75,7 @@ impl Default for MeshLimits {
             drain_quiet: Duration::from_secs(30),
             drain_most: Duration::from_secs(3600),
             punches_per_minute: 30,
+            dial_backs_per_minute: 30,
         }
     }
 }

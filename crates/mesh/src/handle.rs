@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apart::{self, APART};
 use crate::config::{MeshConfig, MeshLimits};
+use crate::dial_back::Reach;
 use crate::error::{AcceptError, OpenError, StartError};
 use crate::forward::{Forward, Forwarding, Tunnel};
 use crate::memory;
@@ -630,7 +631,17 @@ impl Mesh {
         }
     }
 
-    /// Addresses beside those at which this node is reached from far away: what its gateway maps.
+    /// What is known of the public addresses of this node: whether members that dialled them have come here.
+    #[must_use]
+    pub fn public_addresses(&self) -> Vec<Reach> {
+        match &self.backend {
+            Backend::Swarm(control) => control.dial_backs.all(),
+            Backend::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// Addresses beside those it listens on at which this node is reached from far away: what its gateway maps, unless
+    /// members have dialled that in vain, and where others see it, if members have reached it there.
     #[must_use]
     pub fn external_addresses(&self) -> Vec<String> {
         match &self.backend {

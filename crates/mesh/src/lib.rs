@@ -6,6 +6,7 @@
 mod apart;
 mod backoff;
 mod config;
+mod dial_back;
 mod error;
 pub mod forward;
 mod handle;
@@ -29,6 +30,7 @@ pub use backoff::Backoff;
 pub use config::{MeshConfig, MeshLimits};
 pub use dawn_relay::Server as RelayServer;
 pub use dawn_relay::token::to_text as relay_token_text;
+pub use dial_back::{AddressSource, Reach, ReachVerdict};
 pub use error::{AcceptError, OpenError, StartError};
 pub use forward::{ForwardConfig, Forwarding};
 pub use handle::{Inbound, Incoming, Mesh, Protocol};

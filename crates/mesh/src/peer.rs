@@ -170,6 +170,8 @@ pub enum PeerEvent {
         /// The relay.
         relay: NodeId,
     },
+    /// What is known of the addresses at which this node is reached has changed.
+    ReachChanged,
     /// This node listens on an address.
     Listening {
         /// The multiaddress.
@@ -200,6 +202,10 @@ pub struct Counters {
     pub tunnels: AtomicU64,
     /// Times that a tunnel went on over another path.
     pub resumed: AtomicU64,
+    /// Addresses of members that were dialled at their wish.
+    pub dial_backs: AtomicU64,
+    /// Such wishes that were refused: for the address, or since there were too many.
+    pub refused_dial_backs: AtomicU64,
     /// Holes through NATs that became connections.
     pub punched: AtomicU64,
     /// Tries to punch a hole that found no way.

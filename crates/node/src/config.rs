@@ -417,6 +417,8 @@ pub struct LimitsConfig {
     pub streams_per_peer: usize,
     /// Tries to punch a hole to a member, begun here or there, per minute.
     pub punches_per_minute: usize,
+    /// Addresses of other members that are dialled at their wish, to see whether they lead to them, per minute.
+    pub dial_backs_per_minute: usize,
     /// Attempts to be admitted, per minute.
     pub admissions_per_minute: u32,
     /// Requests of one member for keys, per minute.
@@ -445,6 +447,7 @@ impl Default for LimitsConfig {
             connection_idle: Span(mesh.idle),
             streams_per_peer: mesh.streams_per_peer,
             punches_per_minute: mesh.punches_per_minute,
+            dial_backs_per_minute: mesh.dial_backs_per_minute,
             admissions_per_minute: 60,
             key_requests_per_minute: 30,
             mailbox_messages: 1024,
@@ -478,6 +481,7 @@ impl LimitsConfig {
             idle: self.connection_idle.0,
             streams_per_peer: self.streams_per_peer,
             punches_per_minute: self.punches_per_minute,
+            dial_backs_per_minute: self.dial_backs_per_minute,
             ..MeshLimits::default()
         }
     }

@@ -21,7 +21,7 @@ use dawn_identity::{
     NetworkId, NetworkName, NodeId, NodeName, RelayQuota, RelayToken, Request, Revocation, Revocations, Role, Roles,
     Serial, Ticket, UnixTime,
 };
-use dawn_mesh::{Gate, Mesh, Neighbours, Protocol, Refusal};
+use dawn_mesh::{Gate, Mesh, Neighbours, Protocol, ReachVerdict, Refusal};
 use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
@@ -493,7 +493,8 @@ impl Members {
     }
 
     /// The addresses under which others can dial this node: announced ones first, then those that the gateway maps or
-    /// that are known to be reached from far away, loopback only when there is nothing else.
+    /// that members have reached from far away, then those that are listened on. Loopback, and what members have dialled
+    /// in vain, only when there is nothing else.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         let mut all = self.0.announce.clone();
@@ -505,9 +506,23 @@ impl Members {
         if direct.iter().any(|address| !is_loopback(address)) {
             direct.retain(|address| !is_loopback(address));
         }
+        let in_vain = self.dialled_in_vain();
+        let is_told = |address: &String| self.0.announce.contains(address) || !in_vain.contains(address);
+        if !circuits.is_empty() || direct.iter().any(is_told) {
+            direct.retain(is_told);
+        }
         direct.truncate(dawn_identity::MAX_TICKET_ADDRESSES - circuits.len().min(CIRCUITS));
         direct.extend(relays::told(circuits, CIRCUITS));
         direct
+    }
+
+    /// The addresses of this node that members have dialled, and did not find it there.
+    fn dialled_in_vain(&self) -> Vec<String> {
+        let known = self.mesh().map(Mesh::public_addresses).unwrap_or_default();
+        let in_vain = known
+            .into_iter()
+            .filter(|reach| reach.verdict == ReachVerdict::NotReached);
+        in_vain.map(|reach| reach.address).collect()
     }
 
     /// Relays for other members where this node is to, and can be dialled.
@@ -515,11 +530,12 @@ impl Members {
         let addresses = match self.0.relay {
             RelayChoice::Said(false) => Vec::new(),
             RelayChoice::Said(true) => self.addresses(),
-            RelayChoice::Auto => self
-                .addresses()
-                .into_iter()
-                .filter(|at| relays::is_public(at))
-                .collect(),
+            RelayChoice::Auto => {
+                let in_vain = self.dialled_in_vain();
+                let mut addresses = self.addresses();
+                addresses.retain(|at| relays::is_public(at) && !in_vain.contains(at));
+                addresses
+            }
         };
         let mut direct: Vec<String> = addresses.into_iter().filter(|at| !relays::is_circuit(at)).collect();
         if let Some(mesh) = self.mesh() {

@@ -57,6 +57,16 @@ impl NodeState {
                 "Holes that peers wanted while too many were under way",
                 &mesh.refused_punches,
             ),
+            (
+                "mesh_dial_backs",
+                "Addresses of members that were dialled at their wish",
+                &mesh.dial_backs,
+            ),
+            (
+                "mesh_dial_backs_refused",
+                "Such wishes that were refused: for the address, or since there were too many",
+                &mesh.refused_dial_backs,
+            ),
         ] {
             counter(registry, name, help, of.load(Ordering::Relaxed));
         }

@@ -33,6 +33,9 @@ struct Netcheck {
     observed: Vec<Observed>,
     lookup: Lookup,
     reachable: Option<bool>,
+    /// Public addresses that may lead here.
+    #[serde(default)]
+    reach: Vec<Reach>,
     clock: Clock,
     nat: Nat,
     /// Whether holes are punched.
@@ -91,6 +94,37 @@ struct Gossip {
     /// Members that are known, this node included.
     members: u64,
     neighbours: u64,
+}
+
+/// A public address, and whether members that dialled it came here.
+#[derive(Deserialize)]
+struct Reach {
+    address: String,
+    source: String,
+    verdict: String,
+    by: Option<Node>,
+}
+
+impl Reach {
+    fn is_in_vain(&self) -> bool {
+        self.verdict == "not_reached"
+    }
+
+    /// What it is, in a person's words.
+    fn words(&self) -> String {
+        let by = self
+            .by
+            .as_ref()
+            .map_or_else(String::new, |by| format!(" {}", by.name.as_ref().unwrap_or(&by.id)));
+        let at = &self.address;
+        match (self.verdict.as_str(), self.source.as_str()) {
+            ("reached", _) => format!("{at}: dialled by{by}, and it leads here"),
+            ("not_reached", "observed") => format!("{at}: dialled by{by} in vain, as behind most NATs; nobody is told"),
+            ("not_reached", _) => format!("{at}: dialled by members, last by{by}, in vain; nobody is told"),
+            (_, "observed") => format!("{at}: not dialled by anybody yet; nobody is told"),
+            _ => format!("{at}: not dialled by anybody yet"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -255,6 +289,7 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
         None => "not known: no member has dialled this node",
     };
     lines.push(("reachable", reachable.to_owned()));
+    lines.extend(netcheck.reach.iter().map(|reach| ("dialled at", reach.words())));
     lines.push(("NAT", format!("{}; {}", netcheck.nat.words(), netcheck.nat.because)));
     if netcheck.nat.double || netcheck.nat.shared {
         let words = match netcheck.nat.shared {
@@ -424,6 +459,26 @@ fn advice(netcheck: &Netcheck) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if netcheck
+        .reach
+        .iter()
+        .any(|reach| reach.source == "own" && reach.is_in_vain())
+    {
+        advice.push(
+            "others cannot dial this node at its public address: let its port in at the firewall; until then punching, relays and members carry"
+                .to_owned(),
+        );
+    }
+    if netcheck
+        .reach
+        .iter()
+        .any(|reach| reach.source == "mapped" && reach.is_in_vain())
+    {
+        advice.push(
+            "the gateway says that it maps a port, and nobody gets through: there may be a second NAT or a firewall before it"
+                .to_owned(),
+        );
+    }
     if netcheck.nat.guess == "udp_blocked" {
         advice.push(
             "UDP is blocked on the way: let it out at the firewall; until then TCP, relays and members carry"
@@ -532,6 +587,34 @@ mod tests {
     }
 
     #[test]
+    fn which_addresses_members_have_dialled_is_said_and_who_it_was() {
+        let reach = |source: &str, verdict: &str| {
+            let by = json!({ "id": "12D3", "name": "lab" });
+            let by = if verdict == "untested" { json!(null) } else { by };
+            json!({ "address": "/ip4/203.0.113.9/tcp/1", "source": source, "verdict": verdict, "by": by })
+        };
+        for (source, verdict, words) in [
+            ("observed", "reached", "dialled by lab, and it leads here"),
+            ("observed", "not_reached", "dialled by lab in vain"),
+            ("own", "not_reached", "last by lab, in vain"),
+            ("observed", "untested", "nobody is told"),
+            ("own", "untested", "not dialled by anybody yet"),
+        ] {
+            let lines = lines(&netcheck(&json!({ "reach": [reach(source, verdict)] })));
+            let said = lines.iter().find(|(name, _)| *name == "dialled at");
+            assert!(
+                said.is_some_and(|(_, text)| text.contains(words)),
+                "{source} {verdict}: {lines:?}"
+            );
+        }
+        // Nothing is to be done about an ordinary NAT.
+        assert_eq!(
+            advice(&netcheck(&json!({ "reach": [reach("observed", "not_reached")] }))),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
     fn what_the_gateway_maps_and_what_punching_can_do_is_said() {
         let mapped = json!({ "transport": "udp", "local": "10.0.0.2:7401", "external": "9.9.9.9:7401", "by": "upnp" });
         let symmetric = netcheck(&json!({
@@ -568,6 +651,14 @@ mod tests {
                 "two routers",
             ),
             (json!({ "nat": { "guess": "udp_blocked", "because": "" } }), "firewall"),
+            (
+                json!({ "reach": [{ "address": "/ip4/203.0.113.9/tcp/1", "source": "own", "verdict": "not_reached", "by": null }] }),
+                "let its port in at the firewall",
+            ),
+            (
+                json!({ "reach": [{ "address": "/ip4/203.0.113.9/tcp/1", "source": "mapped", "verdict": "not_reached", "by": null }] }),
+                "second NAT",
+            ),
             (json!({ "members": [] }), "no member is connected"),
             (
                 json!({ "not_member_because": "it was put out", "listen": [], "udp": false }),

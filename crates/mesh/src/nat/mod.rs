@@ -35,6 +35,12 @@ pub mod wire {
         crate::punch::is_offer(bytes)
     }
 
+    /// Whether bytes are an address that a member may ask about.
+    #[must_use]
+    pub fn decode_dial_back(bytes: &[u8]) -> bool {
+        crate::dial_back::is_request(bytes)
+    }
+
     /// Whether any of the protocols of gateways takes bytes for an answer.
     #[must_use]
     pub fn decode_gateway(answer: &[u8]) -> bool {

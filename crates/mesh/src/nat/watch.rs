@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,7 +53,7 @@ struct Inner {
     /// Public addresses of QUIC that members name.
     named: Mutex<BTreeMap<NodeId, SocketAddr>>,
     /// Whether this node has to do with one host alone.
-    is_apart: AtomicBool,
+    apart: watch::Sender<bool>,
     /// Something is to be asked anew.
     wake: Notify,
     /// Counts changes of the network.
@@ -73,7 +72,7 @@ impl Watch {
             seen: Mutex::default(),
             peers: Mutex::default(),
             named: Mutex::default(),
-            is_apart: AtomicBool::new(false),
+            apart: watch::Sender::new(false),
             wake: Notify::new(),
             network: watch::Sender::new(0),
             changes: watch::Sender::new(0),
@@ -131,17 +130,27 @@ impl Watch {
         }
     }
 
-    /// While this node is apart no members are asked but those that it is connected with.
+    /// While this node is apart nobody is asked: what its host says by `identify` is all that counts then.
     pub(crate) fn set_apart(&self, is_apart: bool) {
-        self.0.is_apart.store(is_apart, Ordering::Relaxed);
+        if self.0.apart.send_replace(is_apart) != is_apart {
+            self.0.changes.send_modify(|changes| *changes += 1);
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Whether this node is apart, and when that changes.
+    pub(crate) fn apart(&self) -> watch::Receiver<bool> {
+        self.0.apart.subscribe()
+    }
+
+    /// Whether this node has to do with one host alone.
+    pub(crate) fn is_apart(&self) -> bool {
+        *self.0.apart.borrow()
     }
 
     /// Whom to ask besides peers and servers: members at other addresses, where those are too few.
     fn others(&self, asked: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
         let ips: BTreeSet<IpAddr> = asked.iter().map(SocketAddr::ip).collect();
-        if self.0.is_apart.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
         let missing = ENOUGH.saturating_sub(ips.len());
         let named = lock(&self.0.named);
         let mut others: BTreeMap<IpAddr, SocketAddr> = named.values().map(|at| (at.ip(), *at)).collect();
@@ -204,6 +213,12 @@ impl Watch {
     }
 
     async fn round(&self, own: &BTreeSet<IpAddr>) {
+        if self.is_apart() {
+            let peers = lock(&self.0.peers);
+            lock(&self.0.seen).retain(|by, _| peers.contains_key(by));
+            drop(peers);
+            return self.update(own, false);
+        }
         let mut servers = Vec::new();
         for name in &self.0.servers {
             match tokio::net::lookup_host(name).await {
@@ -334,8 +349,24 @@ mod tests {
         assert_eq!(others(&["6.6.6.6:1", "5.5.5.5:1", "4.4.4.4:1"]), 0);
         watch.names(dawn_identity::Keypair::from_seed([5; 32]).node_id(), &[]);
         assert_eq!(others(&[]), 2);
+    }
+
+    #[tokio::test]
+    async fn who_is_apart_asks_nobody_and_goes_by_what_its_host_sees() {
+        let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = stranger.local_addr().unwrap();
+        let watch = Watch::new(Sockets::default(), vec![server.to_string()]);
+        let [host, seen] = ["9.9.9.9:1", "198.51.100.1:7"].map(|text| text.parse().unwrap());
+        watch.names(dawn_identity::Keypair::from_seed([1; 32]).node_id(), &[server]);
+        watch.dialled(host);
+        watch.observed(host, seen);
+        lock(&watch.0.seen).insert(server, seen);
         watch.set_apart(true);
-        assert_eq!(others(&[]), 0);
+        watch.round(&BTreeSet::new()).await;
+        assert_eq!(watch.nat().seen, [seen]);
+        assert_eq!(lock(&watch.0.seen).keys().collect::<Vec<_>>(), [&host]);
+        let mut buffer = [0; 64];
+        assert!(stranger.try_recv(&mut buffer).is_err());
     }
 
     #[test]

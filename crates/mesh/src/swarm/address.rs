@@ -79,7 +79,7 @@ pub(super) fn way(endpoint: &ConnectedPoint, sockets: &Sockets) -> (Multiaddr, R
 }
 
 /// The address and the port of a multiaddress, and of which protocol the port is.
-pub(super) fn ip_and_port(address: &Multiaddr) -> Option<(IpAddr, u16, Mapped)> {
+pub(crate) fn ip_and_port(address: &Multiaddr) -> Option<(IpAddr, u16, Mapped)> {
     let mut parts = address.iter();
     let ip = match parts.next()? {
         Part::Ip4(ip) => ip.into(),
@@ -94,7 +94,7 @@ pub(super) fn ip_and_port(address: &Multiaddr) -> Option<(IpAddr, u16, Mapped)> 
 }
 
 /// The same address at another place.
-pub(super) fn moved(address: &Multiaddr, to: SocketAddr) -> Multiaddr {
+pub(crate) fn moved(address: &Multiaddr, to: SocketAddr) -> Multiaddr {
     let parts = address.iter().map(|part| match part {
         Part::Ip4(_) | Part::Ip6(_) => Part::from(to.ip()),
         Part::Udp(_) => Part::Udp(to.port()),

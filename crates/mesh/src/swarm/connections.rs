@@ -53,6 +53,13 @@ impl Connections {
         lock(&self.0).contains_key(&node)
     }
 
+    /// Whether there is a connection over a transport, with whomever, that leads through nobody.
+    pub(crate) fn has(&self, transport: Transport) -> bool {
+        let connections = lock(&self.0);
+        let mut all = connections.values().flatten();
+        all.any(|connection| connection.transport == transport && !connection.is_relayed())
+    }
+
     /// Whether there is a connection with a node that leads through nobody.
     pub(crate) fn is_direct(&self, node: NodeId) -> bool {
         self.best(node).is_some_and(|best| !best.is_relayed())

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::{ip_and_port, is_circuit, moved, node_id};
 use super::connections::Connections;
 use super::reservations::Relays;
+use crate::dial_back::{AddressSource, Candidate, DialBacks, ReachVerdict, Seen, candidates};
 use crate::error::{AcceptError, OpenError};
 use crate::handle::{Protocol, Shared, lock};
 use crate::inbound;
@@ -72,6 +73,8 @@ pub(crate) struct Control {
     pub(crate) watch: Watch,
     /// Ports that the gateway maps.
     pub(crate) keeper: Keeper,
+    /// Which addresses lead here.
+    pub(crate) dial_backs: DialBacks,
     /// Holes that are punched.
     pub(crate) puncher: Puncher,
     pub(super) relays: Relays,
@@ -205,8 +208,8 @@ impl Control {
         ports.collect()
     }
 
-    /// Where gateways say that this node is reached, if that is far away.
-    pub(crate) fn external_addresses(&self) -> Vec<String> {
+    /// What gateways map, if that is far away: this node's addresses at other places.
+    fn mapped_addresses(&self) -> Vec<Multiaddr> {
         let own = self.own_addresses();
         let external = self.keeper.mappings().into_iter().filter_map(|mapping| {
             if scope(mapping.external.ip()) != Scope::Public {
@@ -219,9 +222,40 @@ impl Control {
             };
             own.iter()
                 .find(is_mapped)
-                .map(|address| moved(address, mapping.external).to_string())
+                .map(|address| moved(address, mapping.external))
         });
         external.collect()
+    }
+
+    /// Where this node may be reached from far away; nowhere while it is apart, since nobody is to dial it then.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        if self.watch.is_apart() {
+            return Vec::new();
+        }
+        let seen = Seen {
+            udp: self.watch.nat().seen,
+            tcp: Vec::new(),
+        };
+        candidates(&self.own_addresses(), &self.mapped_addresses(), &seen)
+    }
+
+    /// Where this node is reached beside where it listens: what gateways map, unless members have dialled it in vain, and
+    /// where it is seen, if members have reached it there.
+    pub(crate) fn external_addresses(&self) -> Vec<String> {
+        let known = self.dial_backs.all();
+        let is = |address: &str, verdict| {
+            let mut known = known.iter();
+            known.any(|reach| reach.address == address && reach.verdict == verdict)
+        };
+        let mapped = self.mapped_addresses().into_iter().map(|address| address.to_string());
+        let mut external: Vec<String> = mapped.filter(|at| !is(at, ReachVerdict::NotReached)).collect();
+        let seen = known.iter().filter(|reach| reach.source == AddressSource::Observed);
+        for reach in seen.filter(|reach| reach.verdict == ReachVerdict::Reached) {
+            if !external.contains(&reach.address) {
+                external.push(reach.address.clone());
+            }
+        }
+        external
     }
 
     /// Dials a node over a hole that was found.

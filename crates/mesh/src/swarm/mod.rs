@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use crate::apart;
 use crate::backoff::Backoff;
 use crate::config::MeshConfig;
+use crate::dial_back::DialBacks;
 use crate::error::{AcceptError, StartError};
 use crate::handle::{Backend, Mesh, Shared, lock};
 use crate::inbound;
@@ -41,13 +42,14 @@ use crate::peer::Gate;
 use crate::punch::Puncher;
 use crate::quic;
 use crate::relaying::Members;
-use address::{causes, node_id, peer_id};
+use address::{causes, node_id};
 use connections::Connections;
 use control::Command;
 use dialling::{Dialling, Kept};
 use reservations::{Relays, Reservations};
 
 pub use address::check_address;
+pub(crate) use address::{ip_and_port, moved, peer_id};
 pub(crate) use connections::Connection;
 pub(crate) use control::Control;
 
@@ -179,6 +181,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let control = Control {
         keeper: Keeper::new(Ways::default()),
         puncher: Puncher::new(watch.clone(), limits.punches_per_minute),
+        dial_backs: DialBacks::default(),
         watch,
         commands: sender,
         opener,
@@ -227,8 +230,9 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     mesh.begin(config.forwarding);
     let (punching, port_mapping) = (config.punching, config.port_mapping);
     network::begin(&mesh, &control, port_mapping);
+    let taken = |error: AcceptError| StartError::Transport(error.to_string());
+    control.dial_backs.begin(&mesh, &control).map_err(taken)?;
     if punching {
-        let taken = |error: AcceptError| StartError::Transport(error.to_string());
         control.puncher.begin(&mesh, &control).map_err(taken)?;
     }
     tokio::spawn(actor.run());

@@ -27,19 +27,40 @@ pub(super) fn begin(mesh: &Mesh, control: &Control, port_mapping: bool) {
     let changes = control.watch.network();
     tokio::spawn(async move { stop.run_until_cancelled(recover(mesh_changed, watched, changes)).await });
     if port_mapping {
-        let (ports, told, shared) = (control.clone(), control.clone(), mesh.shared.clone());
-        let tell = move || {
-            for address in told.external_addresses() {
-                shared.say(PeerEvent::Listening { address });
-            }
-        };
+        tokio::spawn(keep_ports(mesh.clone(), control.clone()));
+    }
+}
+
+/// Waits until a node is apart, or is not.
+async fn becomes(apart: &mut watch::Receiver<bool>, wanted: bool) {
+    if apart.wait_for(|is_apart| *is_apart == wanted).await.is_err() {
+        // It never does any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Has the gateway map the ports of this node, unless it is apart: then nobody is to dial it.
+async fn keep_ports(mesh: Mesh, control: Control) {
+    let stop = &mesh.shared.stop;
+    let mut apart = control.watch.apart();
+    while stop.run_until_cancelled(becomes(&mut apart, false)).await.is_some() {
+        let (ports, shared) = (control.clone(), mesh.shared.clone());
+        let tell = move || shared.say(PeerEvent::ReachChanged);
+        let until = stop.child_token();
         let keeping = control.keeper.clone().run(
             move || ports.private_ports(),
             control.watch.network(),
             tell,
-            mesh.shared.stop.clone(),
+            until.clone(),
         );
-        tokio::spawn(keeping);
+        tokio::pin!(keeping);
+        tokio::select! {
+            () = &mut keeping => {}
+            () = becomes(&mut apart, true) => {
+                until.cancel();
+                keeping.await;
+            }
+        }
     }
 }
 

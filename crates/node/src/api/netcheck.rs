@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use dawn_identity::NodeId;
 use dawn_mesh::nat::{Nat, Ports};
-use dawn_mesh::{PeerInfo, PunchOutcome, Transport};
+use dawn_mesh::{PeerInfo, PunchOutcome, Reach, ReachVerdict, Route, Transport};
 use serde_json::{Value, json};
 
 use super::peers::{Way, ago, transport_name};
@@ -72,6 +72,27 @@ fn nat_value(nat: &Nat, kind: &Kind) -> Value {
         "shared": nat.is_shared,
         "udp": nat.udp,
     })
+}
+
+/// What is known of a public address of this node.
+fn reach_value(state: &NodeState, reach: &Reach) -> Value {
+    json!({
+        "address": reach.address,
+        "source": reach.source.word(),
+        "verdict": reach.verdict.word(),
+        "by": reach.by.map(|by| json!({ "id": by, "name": state.directory.name_of(by) })),
+    })
+}
+
+/// Whether others can dial this node: a member has, or they have tried every public address in vain.
+fn is_reachable(reach: &[Reach], peers: &[PeerInfo]) -> Option<bool> {
+    let is = |verdict| move |reach: &Reach| reach.verdict == verdict;
+    let is_dialled = |peer: &PeerInfo| peer.dialled == Some(false) && peer.route == Route::Direct;
+    match () {
+        () if reach.iter().any(is(ReachVerdict::Reached)) || peers.iter().any(is_dialled) => Some(true),
+        () if !reach.is_empty() && reach.iter().all(is(ReachVerdict::NotReached)) => Some(false),
+        () => None,
+    }
 }
 
 /// An address without whose it is.
@@ -186,6 +207,7 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
             })
         })
         .collect();
+    let reach = state.mesh.public_addresses();
     Json(json!({
         "node": { "id": state.node_id(), "name": state.node_name() },
         "listen": addresses,
@@ -199,7 +221,8 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "gossip": gossip,
         "observed": observed,
         "lookup": super::status::lookup(&state),
-        "reachable": peers.iter().any(|peer| peer.dialled == Some(false)).then_some(true),
+        "reachable": is_reachable(&reach, &peers),
+        "reach": reach.iter().map(|reach| reach_value(&state, reach)).collect::<Vec<Value>>(),
         "clock": { "worst_ms": worst, "ok": worst.is_none_or(|worst| worst <= CLOCK_MS) },
         "nat": nat_value(&nat, &kind),
         "punching": state.uses_punching(),

@@ -64,7 +64,7 @@ impl Directory {
                 Ok(()) = party.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = place.changed() => say_at = say_at.or_else(soon),
                 event = peers.recv() => match event {
-                    Ok(PeerEvent::Listening { .. } | PeerEvent::Unreserved { .. }) => say_at = say_at.or_else(soon),
+                    Ok(PeerEvent::Listening { .. } | PeerEvent::Unreserved { .. } | PeerEvent::ReachChanged) => say_at = say_at.or_else(soon),
                     Ok(event) => self.peer_event(event),
                     Err(broadcast::error::RecvError::Lagged(_)) => self.meet_all(),
                     Err(broadcast::error::RecvError::Closed) => break,
@@ -115,7 +115,10 @@ impl Directory {
             // The gossip hears of its own links.
             PeerEvent::MemberDown { node, .. } => lock(&self.0.told).has_gone(&node, Instant::now()),
             PeerEvent::Apart { node, host } => self.set_apart(node, host),
-            PeerEvent::Listening { .. } | PeerEvent::Unreserved { .. } | PeerEvent::RouteChanged { .. } => {}
+            PeerEvent::Listening { .. }
+            | PeerEvent::Unreserved { .. }
+            | PeerEvent::RouteChanged { .. }
+            | PeerEvent::ReachChanged => {}
         }
     }
 

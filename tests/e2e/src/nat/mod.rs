@@ -67,6 +67,7 @@ fn rules(masquerade: &str, refused: &str) -> String {
                 type filter hook forward priority filter; policy drop;
                 {refused};
                 ct state established,related accept
+                ct status dnat accept
                 iifname "lan" accept
             }}
             chain own {{
@@ -141,6 +142,22 @@ impl Internet {
         let default = ["route", "add", "default", "via", &self.site(name).gateway];
         self.lab.ip(name, &default).expect("a route");
         self.lab.settle();
+    }
+
+    /// Forwards a port of the router that a host is behind to the host, as people do by hand. For the routers that the
+    /// kernel's rules make.
+    pub fn forward_port(&self, name: &str, port: u16) {
+        let number = self.site(name).number;
+        let rules = format!(
+            r#"table ip forwarded {{
+                chain pre {{
+                    type nat hook prerouting priority dstnat;
+                    iifname "wan" meta l4proto {{ tcp, udp }} th dport {port} dnat to 192.168.1.{}
+                }}
+            }}"#,
+            10 + number
+        );
+        self.lab.rules(&format!("r{number}"), &rules).expect("rules");
     }
 
     fn device(&self, name: &str, state: &str) {
