@@ -21,7 +21,7 @@ use dawn_identity::{
     NetworkId, NetworkName, NodeId, NodeName, RelayQuota, RelayToken, Request, Revocation, Revocations, Role, Roles,
     Serial, Ticket, UnixTime,
 };
-use dawn_mesh::{Gate, Mesh, Neighbours, Protocol, ReachVerdict, Refusal};
+use dawn_mesh::{AddressSource, Gate, Mesh, Neighbours, Protocol, ReachVerdict, Refusal};
 use tokio::sync::{Notify, watch};
 
 use crate::api::Events;
@@ -531,9 +531,16 @@ impl Members {
             RelayChoice::Said(false) => Vec::new(),
             RelayChoice::Said(true) => self.addresses(),
             RelayChoice::Auto => {
-                let in_vain = self.dialled_in_vain();
+                // Where this node is only seen, a NAT may let in those alone whom it has written to.
+                let known = self.mesh().map(Mesh::public_addresses).unwrap_or_default();
+                let is_doubtful = |at: &String| {
+                    let mut known = known.iter().filter(|reach| reach.address == *at);
+                    known.any(|reach| {
+                        reach.verdict == ReachVerdict::NotReached || reach.source == AddressSource::Observed
+                    })
+                };
                 let mut addresses = self.addresses();
-                addresses.retain(|at| relays::is_public(at) && !in_vain.contains(at));
+                addresses.retain(|at| relays::is_public(at) && !is_doubtful(at));
                 addresses
             }
         };

@@ -62,6 +62,12 @@ impl Row {
         let good = ways(self.a, self.b);
         assert!(good.contains(&self.route.as_str()), "{self:?}");
         assert!(good.contains(&self.after.as_str()), "{self:?}");
+        // Where there is no UDP, the hole is one of TCP.
+        let is_over_tcp = !self.a.has_udp() || !self.b.has_udp();
+        assert!(
+            self.route != "punched" || !is_over_tcp || self.transport == "tcp",
+            "{self:?}"
+        );
     }
 }
 
@@ -137,6 +143,21 @@ async fn members_behind_symmetric_nats_reach_each_other() {
 #[tokio::test]
 async fn a_member_behind_two_nats_reaches_one_without_udp() {
     check(Kind::Double, Kind::UdpBlocked).await;
+}
+
+#[tokio::test]
+async fn members_without_udp_reach_each_other() {
+    check(Kind::UdpBlocked, Kind::UdpBlocked).await;
+}
+
+#[tokio::test]
+async fn a_member_without_udp_reaches_one_behind_an_ordinary_nat() {
+    check(Kind::UdpBlocked, Kind::PortRestricted).await;
+}
+
+#[tokio::test]
+async fn a_member_without_udp_reaches_one_behind_a_symmetric_nat() {
+    check(Kind::UdpBlocked, Kind::Symmetric).await;
 }
 
 #[tokio::test]

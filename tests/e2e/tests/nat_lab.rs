@@ -9,11 +9,14 @@
 )]
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use dawn_e2e::Internet;
 use dawn_e2e::nat::{Filtering, Kind, Mapping, STEP, pairs};
+use socket2::{Domain, Socket, Type};
 
 /// How often something is said that may get lost, and how long is waited in between.
 const TRIES: u32 = 12;
@@ -193,6 +196,88 @@ fn simple_hole_punching_works_where_theory_says_so_and_nowhere_else() {
     }
     for ((a, b), (theory, here)) in outcome {
         assert_eq!(theory, here, "{a:?} and {b:?}");
+    }
+}
+
+/// A socket of TCP inside, at a port that others may be at, too.
+fn tcp_socket(internet: &Internet, name: &str, port: u16) -> Socket {
+    let socket = internet
+        .lab
+        .within(name, || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket
+        .bind(&SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port)).into())
+        .unwrap();
+    socket
+}
+
+/// Whether two hosts get a connection that both dial at the same moment to where a server saw the other's port
+/// (simultaneous open, RFC 5128 section 3.4).
+fn opens(internet: &Internet, server: (&TcpListener, SocketAddr), names: [&str; 2]) -> bool {
+    let mut kept = Vec::new();
+    let seen = names.map(|name| {
+        let near = tcp_socket(internet, name, 0);
+        near.connect(&server.1.into()).unwrap();
+        let port = near.local_addr().unwrap().as_socket().unwrap().port();
+        let (_far, from) = server.0.accept().unwrap();
+        kept.push((near, _far));
+        (port, from)
+    });
+    let together = Barrier::new(2);
+    std::thread::scope(|scope| {
+        let dial = |own: usize| {
+            let (together, other) = (&together, seen[1 - own].1);
+            scope.spawn(move || {
+                together.wait();
+                // Whoever comes too early is turned down by who stands open.
+                (0..TRIES).any(|_| {
+                    let socket = tcp_socket(internet, names[own], seen[own].0);
+                    let dialled = socket.connect_timeout(&other.into(), Duration::from_secs(3));
+                    let is_refused = matches!(&dialled, Err(error) if error.kind() == ErrorKind::ConnectionRefused);
+                    if dialled.is_err() && !is_refused {
+                        return false;
+                    }
+                    dialled.is_ok()
+                })
+            })
+        };
+        let dialled = [dial(0), dial(1)];
+        dialled.map(|dialled| dialled.join().unwrap()) == [true, true]
+    })
+}
+
+#[test]
+fn a_connection_that_both_dial_at_once_comes_to_be_where_theory_says_so() {
+    let kinds = [
+        Kind::FullCone,
+        Kind::Restricted,
+        Kind::PortRestricted,
+        Kind::Firewall,
+        Kind::Double,
+        Kind::UdpBlocked,
+        Kind::Symmetric,
+    ];
+    let named = |side: &str, kind: Kind| format!("{side}-{}", kind.name().replace(' ', "-"));
+    let sites: Vec<_> = ["a", "b"]
+        .into_iter()
+        .flat_map(|side| kinds.map(|kind| (named(side, kind), kind)))
+        .collect();
+    let mut all = vec![("s", Kind::Open)];
+    all.extend(sites.iter().map(|(name, kind)| (name.as_str(), *kind)));
+    let Some(internet) = Internet::open(&all) else { return };
+    let listener = internet.lab.within("s", || TcpListener::bind(("0.0.0.0", 80)).unwrap());
+    let at = SocketAddr::from((internet.public("s"), 80));
+    for (number, a) in kinds.into_iter().enumerate() {
+        for b in kinds.into_iter().skip(number) {
+            let theory = [a, b].iter().all(|kind| kind.mapping() == Mapping::EndpointIndependent);
+            let (near, far) = (named("a", a), named("b", b));
+            assert_eq!(
+                opens(&internet, (&listener, at), [&near, &far]),
+                theory,
+                "{a:?} and {b:?}"
+            );
+        }
     }
 }
 

@@ -329,25 +329,29 @@ fn punching(netcheck: &Netcheck) -> String {
     let words = match netcheck.nat.guess.as_str() {
         _ if !netcheck.punching => "switched off (mesh.punching in config.toml)",
         "none" => "not needed here: who cannot be dialled dials this node",
-        "cone" => "works with everybody, also behind a symmetric NAT, but for UDP that is blocked",
+        "cone" => "works with everybody, also behind a symmetric NAT; over TCP where UDP is blocked there",
         "symmetric" | "address_dependent" => {
             "works with members behind a cone or without a NAT, not with those behind another symmetric NAT"
         }
-        "udp_blocked" => "does not work: it needs UDP",
+        "udp_blocked" => "works over TCP, with members whose NAT is no symmetric one",
         _ => "is tried; how well it works is known when two members far away have seen this node",
     };
     let count = |what: &str| {
         let members = netcheck.members.iter();
         members.filter(|member| member.punch.as_deref() == Some(what)).count()
     };
-    let both = count("both_symmetric");
-    match both {
-        0 => words.to_owned(),
-        _ => format!(
-            "{words}; not tried with {}: both symmetric",
-            words::count(both as u64, "member")
-        ),
+    let mut said = words.to_owned();
+    for (outcome, why) in [
+        ("both_symmetric", "both symmetric"),
+        ("tcp_symmetric", "no UDP, and symmetric over TCP"),
+    ] {
+        let not_tried = count(outcome);
+        if not_tried > 0 {
+            let members = words::count(not_tried as u64, "member");
+            said = format!("{said}; not tried with {members}: {why}");
+        }
     }
+    said
 }
 
 /// What the gateway maps.
@@ -481,7 +485,7 @@ fn advice(netcheck: &Netcheck) -> Vec<String> {
     }
     if netcheck.nat.guess == "udp_blocked" {
         advice.push(
-            "UDP is blocked on the way: let it out at the firewall; until then TCP, relays and members carry"
+            "UDP is blocked on the way: let it out at the firewall; until then TCP (also punched), relays and members carry"
                 .to_owned(),
         );
     }
@@ -630,6 +634,12 @@ mod tests {
             "{lines:?}"
         );
         assert!(line("punching", "not tried with 1 member: both symmetric"), "{lines:?}");
+        let blocked = netcheck(&json!({
+            "nat": { "guess": "udp_blocked", "because": "" },
+            "members": [{ "node": { "id": "12D3", "name": "lab" }, "route": "relayed", "punch": "tcp_symmetric" }],
+        }));
+        assert!(punching(&blocked).starts_with("works over TCP"));
+        assert!(punching(&blocked).ends_with("not tried with 1 member: no UDP, and symmetric over TCP"));
     }
 
     #[test]

@@ -56,7 +56,12 @@ pub(crate) fn candidates(own: &[Multiaddr], mapped: &[Multiaddr], seen: &Seen) -
         if scope(ip) != Scope::Private {
             continue;
         }
-        let ports = if protocol == Protocol::Udp { &udp } else { &tcp };
+        // Others see the port of plain TCP, which is dialled from.
+        let ports: &[SocketAddr] = match (protocol, address.iter().count()) {
+            (Protocol::Udp, _) => &udp,
+            (Protocol::Tcp, 2) => &tcp,
+            _ => &[],
+        };
         // A port that was forwarded by hand mostly has the same number outside.
         let same = udp.iter().chain(&tcp).map(|at| SocketAddr::new(at.ip(), port));
         for at in ports

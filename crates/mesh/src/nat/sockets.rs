@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::limit::Limiter;
+use super::mapping::Protocol;
 use super::stun::{self, Class, Message, TransactionId};
 use crate::handle::lock;
 use crate::quic::Socket;
@@ -69,7 +70,7 @@ struct Inner {
     /// Sockets to dial certain addresses from.
     kept: Mutex<HashMap<SocketAddr, Arc<Socket>>>,
     /// Where a hole leads to, and since when.
-    opened: Mutex<HashMap<SocketAddr, Instant>>,
+    opened: Mutex<HashMap<(Protocol, SocketAddr), Instant>>,
     limiter: Mutex<Limiter>,
 }
 
@@ -177,16 +178,16 @@ impl Sockets {
     }
 
     /// A hole leads to this address.
-    pub(crate) fn opened(&self, to: SocketAddr) {
+    pub(crate) fn opened(&self, protocol: Protocol, to: SocketAddr) {
         let mut opened = lock(&self.0.opened);
         opened.retain(|_, since| since.elapsed() < OPEN);
-        opened.insert(to, Instant::now());
+        opened.insert((protocol, to), Instant::now());
     }
 
     /// Whether a connection that begins now with this address goes through a hole.
-    pub(crate) fn is_open(&self, to: SocketAddr) -> bool {
+    pub(crate) fn is_open(&self, protocol: Protocol, to: SocketAddr) -> bool {
         lock(&self.0.opened)
-            .get(&to)
+            .get(&(protocol, to))
             .is_some_and(|since| since.elapsed() < OPEN)
     }
 

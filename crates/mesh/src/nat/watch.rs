@@ -50,6 +50,8 @@ struct Inner {
     seen: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
     /// Peers that this node has dialled over QUIC, and how many connections there are to each.
     peers: Mutex<BTreeMap<SocketAddr, usize>>,
+    /// Where peers that this node has dialled over TCP see it, from the port that it listens on.
+    tcp: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
     /// Public addresses of QUIC that members name.
     named: Mutex<BTreeMap<NodeId, SocketAddr>>,
     /// Whether this node has to do with one host alone.
@@ -71,6 +73,7 @@ impl Watch {
             nat: Mutex::default(),
             seen: Mutex::default(),
             peers: Mutex::default(),
+            tcp: Mutex::default(),
             named: Mutex::default(),
             apart: watch::Sender::new(false),
             wake: Notify::new(),
@@ -179,9 +182,38 @@ impl Watch {
         }
     }
 
+    /// A peer that this node has dialled over TCP says where it sees it.
+    pub(crate) fn observed_tcp(&self, by: SocketAddr, seen: SocketAddr) {
+        let mut tcp = lock(&self.0.tcp);
+        let is_new = tcp.values().all(|known| *known != seen);
+        if tcp.len() < NAMED || tcp.contains_key(&by) {
+            tcp.insert(by, seen);
+            if is_new {
+                self.0.changes.send_modify(|changes| *changes += 1);
+            }
+        }
+    }
+
+    /// That connection has ended.
+    pub(crate) fn ended_tcp(&self, by: SocketAddr) {
+        lock(&self.0.tcp).remove(&by);
+    }
+
+    /// What is known over TCP; `own` are the addresses of this machine.
+    pub(crate) fn over_tcp(&self, own: &BTreeSet<IpAddr>) -> Nat {
+        let tcp = lock(&self.0.tcp);
+        let observations: Vec<Observation> = tcp
+            .iter()
+            .filter(|(by, seen)| by.is_ipv4() && seen.is_ipv4())
+            .map(|(by, seen)| Observation { by: *by, seen: *seen })
+            .collect();
+        classify(own, 0, &observations)
+    }
+
     /// An address of this machine came or went, or it was asleep.
     pub(crate) fn network_changed(&self) {
         lock(&self.0.seen).clear();
+        lock(&self.0.tcp).clear();
         self.0.network.send_modify(|changes| *changes += 1);
         self.0.changes.send_modify(|changes| *changes += 1);
         self.0.wake.notify_one();
@@ -367,6 +399,26 @@ mod tests {
         assert_eq!(lock(&watch.0.seen).keys().collect::<Vec<_>>(), [&host]);
         let mut buffer = [0; 64];
         assert!(stranger.try_recv(&mut buffer).is_err());
+    }
+
+    #[test]
+    fn what_peers_see_over_tcp_is_told_apart_from_what_they_see_over_udp() {
+        let watch = Watch::new(Sockets::default(), Vec::new());
+        let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let changes = watch.changes();
+        let kind = || watch.over_tcp(&BTreeSet::new()).mapping;
+        assert_eq!(kind(), Mapping::Unknown);
+        watch.observed_tcp(address("9.9.9.9:1"), address("198.51.100.1:7"));
+        watch.observed_tcp(address("8.8.8.8:1"), address("198.51.100.1:7"));
+        assert_eq!(kind(), Mapping::EndpointIndependent);
+        watch.observed_tcp(address("8.8.8.8:1"), address("198.51.100.1:8"));
+        assert_eq!(kind(), Mapping::AddressAndPortDependent);
+        assert!(changes.has_changed().unwrap());
+        watch.ended_tcp(address("8.8.8.8:1"));
+        assert_eq!(watch.over_tcp(&BTreeSet::new()).seen, [address("198.51.100.1:7")]);
+        assert_eq!(watch.nat().seen, []);
+        watch.network_changed();
+        assert_eq!(watch.over_tcp(&BTreeSet::new()).seen, []);
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //!
 //! The one with the smaller id begins. Both tell each other where they are seen and what they are behind ([`exchange`],
 //! [`offer`]), decide alike what to do ([`plan`]), send probes at the same moment ([`attempt`]), and one dials QUIC over the
-//! pair of addresses that worked. Running streams move to the new connection by themselves (see `forward`). What fails is
-//! tried again ([`retry`]) after growing pauses, and at once when the network has changed or a relay leads to the peer anew.
+//! pair of addresses that worked. Where datagrams do not come through, or did not, both dial over TCP at the same moment
+//! ([`tcp`]). Running streams move to the new connection by themselves (see `forward`). What fails is tried again ([`retry`])
+//! after growing pauses, and at once when the network has changed or a relay leads to the peer anew.
 
 mod attempt;
 mod exchange;
 mod offer;
 mod plan;
 mod retry;
+mod tcp;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,11 +27,13 @@ use tokio::time::timeout;
 use self::attempt::{Attempt, Secrets, Send};
 use self::exchange::ExchangeError;
 use self::offer::Offer;
-use self::plan::{Hopeless, Plan, Side};
+use self::plan::{Hopeless, Means, Plan, Side};
 use self::retry::Retries;
+use self::tcp::Tcp;
 use crate::backoff::Backoff;
 use crate::error::{AcceptError, OpenError};
 use crate::handle::{Inbound, Incoming, Mesh, Protocol, lock};
+use crate::nat::mapping::Protocol as Over;
 use crate::nat::sockets::Sockets;
 use crate::nat::stun::Message;
 use crate::nat::watch::Watch;
@@ -44,6 +48,14 @@ const PUNCH: Protocol = Protocol("/dawn/punch/1");
 const AGREEMENT: Duration = Duration::from_secs(5);
 /// How long the connection may take over the pair that was found.
 const DIAL: Duration = Duration::from_secs(6);
+/// How long a try over TCP may take: a packet that was lost, since it came before the other side had sent one, is repeated
+/// by the system after a second.
+const TCP: Duration = Duration::from_secs(4);
+/// So much later begins who has the part of the listener, so that the other's socket waits for its packet.
+const LATER: Duration = Duration::from_millis(50);
+/// Dials within a try over TCP, where what is in between turns one down, and how long after the one before.
+const DIALS: usize = 4;
+const AFTER: Duration = Duration::from_millis(200);
 /// Tries under way at once.
 const AT_ONCE: usize = 8;
 /// Between two looks at who is reached through others only.
@@ -65,6 +77,8 @@ pub enum PunchOutcome {
     Failed,
     /// Both are behind a symmetric NAT: it was not tried.
     BothSymmetric,
+    /// UDP does not come through at one of the two, and over TCP one is behind a symmetric NAT: it was not tried.
+    TcpSymmetric,
     /// Nobody has told one of the two where it is: it was not tried.
     NoAddress,
 }
@@ -77,6 +91,7 @@ impl PunchOutcome {
             Self::Punched => "punched",
             Self::Failed => "failed",
             Self::BothSymmetric => "both_symmetric",
+            Self::TcpSymmetric => "tcp_symmetric",
             Self::NoAddress => "no_address",
         }
     }
@@ -91,6 +106,9 @@ enum PunchError {
     /// No agreement.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// The dials met nobody.
+    #[error("nobody was met over TCP")]
+    NotMet,
     /// Not in time.
     #[error("the peer took too long to agree")]
     Late,
@@ -230,6 +248,7 @@ impl Puncher {
         let outcome = match tried {
             Ok(()) => PunchOutcome::Punched,
             Err(PunchError::Hopeless(Hopeless::BothSymmetric)) => PunchOutcome::BothSymmetric,
+            Err(PunchError::Hopeless(Hopeless::TcpSymmetric)) => PunchOutcome::TcpSymmetric,
             Err(PunchError::Hopeless(Hopeless::NoAddress)) => PunchOutcome::NoAddress,
             Err(_) => PunchOutcome::Failed,
         };
@@ -277,14 +296,18 @@ impl Puncher {
     }
 
     fn offer(&self, control: &Control) -> Offer {
-        let local: Vec<SocketAddr> = control.quic_addresses();
-        Offer::new(rand::random(), &self.watch.nat(), self.watch.latest(), &local)
+        let (local, nat) = (control.quic_addresses(), self.watch.nat());
+        let over_tcp = self.watch.over_tcp(&control.own_ips());
+        let mut offer = Offer::new(rand::random(), &nat, self.watch.latest(), &local);
+        offer.tcp = Tcp::of(&control.tcp_addresses(), &over_tcp, &nat);
+        offer
     }
 
     async fn initiate(&self, mesh: &Mesh, control: &Control, peer: NodeId) -> Result<(), PunchError> {
         let agreement = async {
             let mut stream = mesh.open(peer, PUNCH).await?;
-            let own = self.offer(control);
+            let mut own = self.offer(control);
+            own.is_other = lock(&self.state.retries).failures(peer) % 2 == 1;
             let theirs = exchange::ask(&mut stream, &own).await?;
             let plan = Plan::of(&own, &theirs)?;
             exchange::begin(&mut stream).await?;
@@ -340,6 +363,9 @@ impl Try<'_> {
     }
 
     async fn run(&self, plan: Plan, own: &Offer, theirs: &Offer, secrets: Secrets) -> Result<(), PunchError> {
+        if plan.means == Means::Tcp {
+            return self.over_tcp(plan, own, theirs).await;
+        }
         let name = secrets.name;
         let ips: Vec<IpAddr> = own.local.iter().chain(&own.mapped).map(SocketAddr::ip).collect();
         let mut rng: StdRng = rand::make_rng();
@@ -362,7 +388,7 @@ impl Try<'_> {
                     let Ok(message) = Message::decode(&one.bytes) else { continue };
                     let sends = attempt.received(Instant::now(), one.socket, one.from, &message, &mut rng);
                     if !sends.is_empty() && !theirs.local.contains(&one.from) {
-                        self.sockets().opened(one.from);
+                        self.sockets().opened(Over::Udp, one.from);
                     }
                     for send in sends {
                         self.send(&burst, &send).await;
@@ -399,11 +425,46 @@ impl Try<'_> {
             self.sockets().keep(to, socket);
         }
         if !theirs.local.contains(&to) {
-            self.sockets().opened(to);
+            self.sockets().opened(Over::Udp, to);
         }
         tracing::debug!(peer = %self.peer, %to, "a way through was found");
         self.control.dial_found(self.peer, to);
         self.wait().await
+    }
+
+    /// Dials over TCP while the other does, from the ports that are listened on. One of the two has the part of the
+    /// listener in what is spoken then.
+    async fn over_tcp(&self, plan: Plan, own: &Offer, theirs: &Offer) -> Result<(), PunchError> {
+        let targets = plan::tcp_targets(own, theirs);
+        let near = theirs.tcp.iter().flat_map(|tcp| &tcp.local);
+        let near: HashSet<SocketAddr> = near.copied().collect();
+        for at in targets.iter().filter(|at| !near.contains(at)) {
+            self.sockets().opened(Over::Tcp, *at);
+        }
+        let is_listener = plan.dialler != self.side;
+        let dialling = async {
+            if is_listener {
+                tokio::time::sleep(LATER).await;
+            }
+            for _ in 0..DIALS {
+                if targets.is_empty() || self.is_done() {
+                    break;
+                }
+                if self.control.dial_both(self.peer, &targets, is_listener).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(AFTER.mul_f64(0.5 + rand::random::<f64>())).await;
+            }
+            // The other's may still come.
+            std::future::pending::<()>().await;
+        };
+        let met = async {
+            tokio::select! {
+                () = dialling => self.wait().await,
+                met = self.wait() => met,
+            }
+        };
+        timeout(TCP, met).await.map_err(|_| PunchError::NotMet)?
     }
 
     /// Waits until there is a connection that leads through nobody.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::tcp::Tcp;
 use crate::nat::{Mapping, Nat, Ports};
 
 /// Longest offer on the wire, bytes.
@@ -26,6 +27,15 @@ pub(super) struct Offer {
     pub(super) latest: Option<SocketAddr>,
     /// Its own addresses, for who is on the same network.
     pub(super) local: Vec<SocketAddr>,
+    /// Whether datagrams come through, as far as it is known.
+    #[serde(default)]
+    pub(super) udp: Option<bool>,
+    /// The same over TCP, where it listens for that.
+    #[serde(default)]
+    pub(super) tcp: Option<Tcp>,
+    /// Said by who begins: the last try has failed, and where there are two means it is the turn of the other.
+    #[serde(default)]
+    pub(super) is_other: bool,
 }
 
 /// Why an offer is not taken.
@@ -49,6 +59,9 @@ impl Offer {
             mapped: first(&nat.seen),
             latest,
             local: first(local),
+            udp: nat.udp,
+            tcp: None,
+            is_other: false,
         }
     }
 
@@ -61,7 +74,12 @@ impl Offer {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, OfferError> {
         let offer: Self = ciborium::from_reader(bytes).map_err(|_| OfferError::Malformed)?;
-        if offer.mapped.len() > ADDRESSES || offer.local.len() > ADDRESSES {
+        let tcp = offer.tcp.iter().flat_map(|tcp| [&tcp.mapped, &tcp.local]);
+        if [&offer.mapped, &offer.local]
+            .into_iter()
+            .chain(tcp)
+            .any(|addresses| addresses.len() > ADDRESSES)
+        {
             return Err(OfferError::TooMany);
         }
         Ok(offer)
@@ -83,6 +101,14 @@ mod tests {
             mapped: vec![address; addresses],
             latest: Some(address),
             local: vec![address; addresses],
+            udp: Some(false),
+            tcp: Some(Tcp {
+                mapping: Mapping::AddressAndPortDependent,
+                mapped: vec![address; addresses],
+                is_seen: true,
+                local: vec![address; addresses],
+            }),
+            is_other: true,
         }
     }
 
@@ -95,11 +121,39 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_of_an_older_node_says_nothing_of_tcp() {
+        #[derive(Serialize)]
+        struct Older {
+            nonce: [u8; 16],
+            mapping: Mapping,
+            ports: Ports,
+            mapped: Vec<SocketAddr>,
+            latest: Option<SocketAddr>,
+            local: Vec<SocketAddr>,
+        }
+        let older = Older {
+            nonce: [1; 16],
+            mapping: Mapping::Unknown,
+            ports: Ports::Unknown,
+            mapped: Vec::new(),
+            latest: None,
+            local: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&older, &mut bytes).unwrap();
+        let offer = Offer::decode(&bytes).unwrap();
+        assert_eq!((offer.udp, offer.tcp, offer.is_other), (None, None, false));
+    }
+
+    #[test]
     fn an_offer_with_too_much_or_of_another_form_is_refused() {
         assert!(matches!(
             Offer::decode(&offer(ADDRESSES + 1).encode()),
             Err(OfferError::TooMany)
         ));
+        let mut offer = offer(ADDRESSES);
+        offer.tcp.as_mut().unwrap().local.push("192.0.2.1:1".parse().unwrap());
+        assert!(matches!(Offer::decode(&offer.encode()), Err(OfferError::TooMany)));
         assert!(matches!(Offer::decode(b"\xff"), Err(OfferError::Malformed)));
         assert!(matches!(Offer::decode(b""), Err(OfferError::Malformed)));
     }

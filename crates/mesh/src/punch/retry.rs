@@ -47,6 +47,11 @@ impl Retries {
         self.peers.get(&peer).is_none_or(|known| known.next <= now)
     }
 
+    /// How many tries with a peer have failed since one succeeded, or the network changed.
+    pub(super) fn failures(&self, peer: NodeId) -> u32 {
+        self.peers.get(&peer).map_or(0, |known| known.failures)
+    }
+
     /// Takes one of the tries of this minute; `false` when there is none left.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         const MINUTE: Duration = Duration::from_secs(60);
@@ -112,7 +117,8 @@ mod tests {
         let (mut retries, now) = (retries(9), Instant::now());
         assert!(retries.is_due(peer, now));
         let mut last = Duration::ZERO;
-        for _ in 0..12 {
+        for failed in 0..12 {
+            assert_eq!(retries.failures(peer), failed);
             retries.failed(peer, now, 1.0);
             let pause = retries.peers[&peer].next - now;
             assert!(pause >= last && pause <= Duration::from_secs(600));
@@ -121,7 +127,7 @@ mod tests {
         }
         assert_eq!(last, Duration::from_secs(600));
         retries.forget();
-        assert!(retries.is_due(peer, now));
+        assert!(retries.is_due(peer, now) && retries.failures(peer) == 0);
         retries.failed(peer, now, 1.0);
         retries.succeeded(peer);
         assert!(retries.is_due(peer, now));

@@ -69,7 +69,11 @@ pub(super) fn way(endpoint: &ConnectedPoint, sockets: &Sockets) -> (Multiaddr, R
         ConnectedPoint::Listener { local_addr, .. } if is_circuit(local_addr) => local_addr,
         _ => endpoint.get_remote_address(),
     };
-    let leads_through_hole = || quic::socket_address(address).is_some_and(|at| sockets.is_open(at));
+    let leads_through_hole = || match (quic::socket_address(address), tcp_address(address)) {
+        (Some(at), _) => sockets.is_open(Mapped::Udp, at),
+        (_, Some(at)) => sockets.is_open(Mapped::Tcp, at),
+        _ => false,
+    };
     let route = match relay_of(address).and_then(node_id) {
         Some(relay) => Route::Relayed { relay },
         None if leads_through_hole() => Route::Punched,
@@ -91,6 +95,13 @@ pub(crate) fn ip_and_port(address: &Multiaddr) -> Option<(IpAddr, u16, Mapped)> 
         Part::Tcp(port) => Some((ip, port, Mapped::Tcp)),
         _ => None,
     }
+}
+
+/// Where an address of TCP leads to, and of nothing over it.
+pub(super) fn tcp_address(address: &Multiaddr) -> Option<SocketAddr> {
+    let (ip, port, protocol) = ip_and_port(address)?;
+    let is_plain = !is_circuit(address) && transport_of(address) == Transport::Tcp;
+    (protocol == Mapped::Tcp && is_plain).then(|| SocketAddr::new(ip, port))
 }
 
 /// The same address at another place.
@@ -171,8 +182,19 @@ mod tests {
             port_use: libp2p::core::transport::PortUse::Reuse,
         };
         assert_eq!(way(&dialled, &sockets).1, Route::Direct);
-        sockets.opened("192.0.2.2:5".parse().unwrap());
+        sockets.opened(Mapped::Udp, "192.0.2.2:5".parse().unwrap());
         assert_eq!(way(&dialled, &sockets).1, Route::Punched);
+        let over_tcp = listener("/ip4/192.0.2.2/tcp/1".parse().unwrap());
+        let from = |mut listener: ConnectedPoint| {
+            if let ConnectedPoint::Listener { send_back_addr, .. } = &mut listener {
+                *send_back_addr = "/ip4/192.0.2.2/tcp/5".parse().unwrap();
+            }
+            listener
+        };
+        let over_tcp = from(over_tcp);
+        assert_eq!(way(&over_tcp, &sockets).1, Route::Direct);
+        sockets.opened(Mapped::Tcp, "192.0.2.2:5".parse().unwrap());
+        assert_eq!(way(&over_tcp, &sockets).1, Route::Punched);
     }
 
     #[test]

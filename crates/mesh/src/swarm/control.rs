@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, StreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::address::{ip_and_port, is_circuit, moved, node_id};
+use super::address::{ip_and_port, is_circuit, moved, node_id, tcp_address};
 use super::connections::Connections;
 use super::reservations::Relays;
 use crate::dial_back::{AddressSource, Candidate, DialBacks, ReachVerdict, Seen, candidates};
@@ -51,6 +51,13 @@ pub(super) enum Command {
     Found {
         node: NodeId,
         to: SocketAddr,
+    },
+    /// A node is dialled at these addresses of TCP, while it dials this one there.
+    Both {
+        node: NodeId,
+        to: Vec<SocketAddr>,
+        is_listener: bool,
+        reply: oneshot::Sender<Result<(), String>>,
     },
     /// Whatever failed to be dialled may be reached now.
     Anew,
@@ -185,6 +192,14 @@ impl Control {
         self.own_addresses().iter().filter_map(quic::socket_address).collect()
     }
 
+    /// Those of TCP.
+    pub(crate) fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses: Vec<SocketAddr> = self.own_addresses().iter().filter_map(tcp_address).collect();
+        // With several ports it is the same one each time that others are told; loopback is of no use.
+        addresses.sort_by_key(|at| (scope(at.ip()) == Scope::Loopback, at.port()));
+        addresses
+    }
+
     /// The addresses of this machine.
     pub(crate) fn own_ips(&self) -> BTreeSet<IpAddr> {
         self.own_addresses()
@@ -234,7 +249,7 @@ impl Control {
         }
         let seen = Seen {
             udp: self.watch.nat().seen,
-            tcp: Vec::new(),
+            tcp: self.watch.over_tcp(&self.own_ips()).seen,
         };
         candidates(&self.own_addresses(), &self.mapped_addresses(), &seen)
     }
@@ -261,6 +276,19 @@ impl Control {
     /// Dials a node over a hole that was found.
     pub(crate) fn dial_found(&self, node: NodeId, to: SocketAddr) {
         self.command(Command::Found { node, to });
+    }
+
+    /// Dials a node over TCP while it dials this one, from the port that is listened on. Who is the listener has its part
+    /// in what is spoken over the connection.
+    pub(crate) async fn dial_both(&self, node: NodeId, to: &[SocketAddr], is_listener: bool) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Both {
+            node,
+            to: to.to_vec(),
+            is_listener,
+            reply,
+        });
+        answer.await.unwrap_or_else(|_| Err("the mesh has ended".to_owned()))
     }
 
     /// Dials whoever is to be connected, without a pause.

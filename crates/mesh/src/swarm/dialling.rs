@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
+use libp2p::core::Endpoint;
+use libp2p::multiaddr::Protocol as Part;
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
@@ -114,16 +116,19 @@ impl Actor {
         if direct.is_empty() {
             self.dial_circuits(node, "no address is known");
         } else {
-            self.try_at(node, peer, direct);
+            self.try_at(node, peer, direct, Endpoint::Dialer);
         }
     }
 
-    /// Dials a node at these addresses, whatever else is under way.
-    fn try_at(&mut self, node: NodeId, peer: PeerId, addresses: Vec<Multiaddr>) {
+    /// Dials a node at these addresses, whatever else is under way, with this part in what is spoken then.
+    fn try_at(&mut self, node: NodeId, peer: PeerId, addresses: Vec<Multiaddr>, part: Endpoint) {
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::Always)
-            .addresses(addresses)
-            .build();
+            .addresses(addresses);
+        let options = match part {
+            Endpoint::Dialer => options.build(),
+            Endpoint::Listener => options.override_role().build(),
+        };
         let id = options.connection_id();
         self.dialling.entry(node).or_default().tries.insert(id);
         if let Err(error) = self.swarm.dial(options) {
@@ -143,7 +148,7 @@ impl Actor {
                 for relay in circuits.iter().filter_map(relay_of).filter_map(node_id) {
                     self.control.relays.insert(relay);
                 }
-                self.try_at(node, peer, circuits);
+                self.try_at(node, peer, circuits, Endpoint::Dialer);
             }
             _ if dialling.tries.is_empty() => self.dialled(node, &Err(why.to_owned())),
             _ => {}
@@ -153,8 +158,27 @@ impl Actor {
     /// Dials a node over a hole that was found.
     pub(super) fn dial_found(&mut self, node: NodeId, to: SocketAddr) {
         if let Some(peer) = peer_id(node) {
-            self.try_at(node, peer, vec![quic::multiaddr(to)]);
+            self.try_at(node, peer, vec![quic::multiaddr(to)], Endpoint::Dialer);
         }
+    }
+
+    /// Dials a node over TCP while it dials this one.
+    pub(super) fn dial_both(
+        &mut self,
+        node: NodeId,
+        to: &[SocketAddr],
+        is_listener: bool,
+        reply: oneshot::Sender<Result<(), String>>,
+    ) {
+        let Some(peer) = peer_id(node) else { return };
+        let address = |at: &SocketAddr| Multiaddr::from(at.ip()).with(Part::Tcp(at.port()));
+        let part = if is_listener {
+            Endpoint::Listener
+        } else {
+            Endpoint::Dialer
+        };
+        self.dialling.entry(node).or_default().replies.push(reply);
+        self.try_at(node, peer, to.iter().map(address).collect(), part);
     }
 
     /// The network has changed: whatever waits to be dialled again is dialled now.

@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, identify, mdns, ping};
 
 use dawn_identity::NodeId;
 
-use super::address::{ADDRESSES, causes, is_circuit, node_id, transport_of, way};
+use super::address::{ADDRESSES, causes, is_circuit, node_id, tcp_address, transport_of, way};
 use super::connections::Connection;
 use super::{Actor, BESIDE, BehaviourEvent};
 use crate::handle::lock;
@@ -19,16 +19,21 @@ use crate::quic;
 /// Nodes of the local network that are remembered.
 const DISCOVERED: usize = 1024;
 
-/// The address of a peer that this node has dialled over QUIC.
-fn dialled_over_quic(endpoint: &ConnectedPoint) -> Option<SocketAddr> {
+/// The address of a peer that this node has dialled, and leads through no relay.
+fn dialled(endpoint: &ConnectedPoint) -> Option<&Multiaddr> {
     match endpoint {
-        ConnectedPoint::Dialer { address, .. } if !is_circuit(address) => quic::socket_address(address),
+        ConnectedPoint::Dialer { address, .. } if !is_circuit(address) => Some(address),
         _ => None,
     }
 }
 
+/// The same over QUIC.
+fn dialled_over_quic(endpoint: &ConnectedPoint) -> Option<SocketAddr> {
+    dialled(endpoint).and_then(quic::socket_address)
+}
+
 impl Actor {
-    /// A peer says where it sees this node: that says something where this node has dialled it over QUIC.
+    /// A peer says where it sees this node: that says something where this node has dialled it from where it listens.
     fn identified(&self, peer: PeerId, connection: ConnectionId, seen: &Multiaddr) {
         let connections = node_id(peer)
             .map(|node| self.control.connections.of(node))
@@ -37,6 +42,9 @@ impl Actor {
         let by = known
             .filter(|known| known.is_dialled)
             .and_then(|known| known.address.parse().ok());
+        if let (Some(by), Some(seen)) = (by.as_ref().and_then(tcp_address), tcp_address(seen)) {
+            self.control.watch.observed_tcp(by, seen);
+        }
         if let Some(by) = by.as_ref().and_then(quic::socket_address)
             && let Some(seen) = quic::socket_address(seen)
         {
@@ -180,6 +188,9 @@ impl Actor {
             } => {
                 if let Some(at) = dialled_over_quic(&endpoint) {
                     self.control.watch.ended(at);
+                }
+                if let Some(at) = dialled(&endpoint).and_then(tcp_address) {
+                    self.control.watch.ended_tcp(at);
                 }
                 self.closed(peer_id, connection_id, num_established == 0);
             }

@@ -333,6 +333,12 @@ impl Actor {
             }
             Command::Apart(is_apart) => self.look_around(!is_apart),
             Command::Found { node, to } => self.dial_found(node, to),
+            Command::Both {
+                node,
+                to,
+                is_listener,
+                reply,
+            } => self.dial_both(node, &to, is_listener, reply),
             Command::Anew => self.dial_anew(),
             Command::Relays(addresses) => self.set_relays(&addresses),
             Command::Reserve(node, prepared) => self.reserve(node, prepared),

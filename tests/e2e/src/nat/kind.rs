@@ -124,12 +124,16 @@ impl Kind {
         self.reaches(other) || other.reaches(self)
     }
 
-    /// Whether theory allows a hole between the two: simply, or where the one whose endpoint is known sends to many ports of
-    /// the other, or to the next ones. Of two whose ports depend on whom they send to neither knows where to send.
+    /// Whether theory allows a hole between the two. Over UDP: simply, or where the one whose endpoint is known sends to many
+    /// ports of the other, or to the next ones. Of two whose ports depend on whom they send to neither knows where to send.
+    /// Over TCP, where UDP is blocked: if both endpoints are known (RFC 5128, section 3.4).
     #[must_use]
     pub fn punches(self, other: Self) -> bool {
         let is_known = |kind: Self| kind.mapping() == Mapping::EndpointIndependent;
-        self.has_udp() && other.has_udp() && (is_known(self) || is_known(other))
+        match self.has_udp() && other.has_udp() {
+            true => is_known(self) || is_known(other),
+            false => is_known(self) && is_known(other),
+        }
     }
 }
 

@@ -67,6 +67,9 @@ impl Nat {
             mapped: vec![seen],
             latest: Some(seen),
             local: vec![],
+            udp: None,
+            tcp: None,
+            is_other: false,
         }
     }
 }
