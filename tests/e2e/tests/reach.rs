@@ -138,7 +138,7 @@ async fn a_member_whose_port_was_forwarded_by_hand_tells_its_public_address_once
     // Nobody was taken for the member that dialled, and no connection was lost by it.
     let peers = network.host.get("/api/peers").await;
     let peers = peers["peers"].as_array().expect("a list");
-    assert_eq!(peers.len(), 2, "{peers:?}");
+    assert_eq!(peers.len(), 3, "{peers:?}");
 }
 
 #[tokio::test]

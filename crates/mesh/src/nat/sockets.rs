@@ -27,6 +27,8 @@ const TRIES: [Duration; 4] = [
 const WAITING: usize = 256;
 /// How long after a hole was found a connection is taken for one that leads through it.
 const OPEN: Duration = Duration::from_secs(30);
+/// Holes that are remembered so.
+const HOLES: usize = 64;
 /// Sockets that wait for their dial.
 const KEPT: usize = 64;
 
@@ -181,6 +183,11 @@ impl Sockets {
     pub(crate) fn opened(&self, protocol: Protocol, to: SocketAddr) {
         let mut opened = lock(&self.0.opened);
         opened.retain(|_, since| since.elapsed() < OPEN);
+        if opened.len() >= HOLES
+            && let Some(oldest) = opened.iter().min_by_key(|(_, since)| **since).map(|(at, _)| *at)
+        {
+            opened.remove(&oldest);
+        }
         opened.insert((protocol, to), Instant::now());
     }
 

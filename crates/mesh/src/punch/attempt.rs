@@ -9,8 +9,8 @@
 //! other, and the other to many ports of the one address of the first: with 256 sockets and 2,048 ports some pair meets
 //! in nearly every case (1 - (1 - 256/64512)^2048 = 0.9997).
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
@@ -19,6 +19,7 @@ use rand::{Rng, RngExt as _};
 use super::offer::Offer;
 use super::plan::{self, Plan, Side};
 use crate::nat::stun::{self, Class, Message, TransactionId};
+use crate::nat::{Scope, scope};
 
 /// Sockets that the end behind a symmetric NAT sends from, besides the one that is listened on.
 pub(super) const SOCKETS: usize = 256;
@@ -35,7 +36,9 @@ const LONG: Duration = Duration::from_secs(8);
 /// Between probes to one address: at first, and at most.
 const PROBES: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
 /// Addresses that probes came from and that are probed in turn.
-const FOUND: usize = 32;
+const FOUND: usize = 8;
+/// Probes that are answered.
+const ANSWERS: usize = 256;
 /// Ports below are never given by a NAT that gives them by chance.
 const FIRST_PORT: u16 = 1024;
 
@@ -104,7 +107,7 @@ enum Burst {
     },
     /// From one socket to many ports of one address.
     Ports {
-        to: std::net::IpAddr,
+        to: IpAddr,
         ports: Vec<u16>,
     },
 }
@@ -114,6 +117,10 @@ enum Burst {
 pub(super) struct Attempt {
     secrets: Secrets,
     targets: Vec<Target>,
+    /// Where the peer may be, of which ports nothing is known. Where a datagram says that it comes from is only said.
+    ips: HashSet<IpAddr>,
+    found_at: usize,
+    answered: usize,
     burst: Burst,
     next_burst: Instant,
     asked: HashMap<TransactionId, (Socket, SocketAddr)>,
@@ -127,7 +134,7 @@ impl Attempt {
     pub(super) fn new(
         plan: Plan,
         side: Side,
-        own: &[std::net::IpAddr],
+        own: &[IpAddr],
         peer: &Offer,
         secrets: Secrets,
         now: Instant,
@@ -140,8 +147,9 @@ impl Attempt {
             Side::Responder => Side::Initiator,
         };
         let mut addresses = fit.clone();
-        // What lies far away is where the peer is seen, not where it is.
-        let seen = peer.mapped.iter().copied().find(|mapped| fit.contains(mapped));
+        // What lies far away is where the peer is seen, not where it is; and nobody is to send a burst into this network.
+        let is_far = |mapped: &SocketAddr| fit.contains(mapped) && scope(mapped.ip()) == Scope::Public;
+        let seen = peer.mapped.iter().copied().find(is_far);
         let burst = match seen {
             Some(to) if is_hard(side) => Burst::Sockets { to, sent: 0 },
             Some(to) if is_hard(other) => {
@@ -154,6 +162,7 @@ impl Attempt {
             }
             _ => Burst::None,
         };
+        let ips = addresses.iter().map(SocketAddr::ip).collect();
         let targets = addresses
             .into_iter()
             .map(|to| Target {
@@ -166,6 +175,9 @@ impl Attempt {
         Self {
             secrets,
             targets,
+            ips,
+            found_at: 0,
+            answered: 0,
             end: now + if plan.hard.is_some() { LONG } else { PLAIN },
             next_burst: now + HEAD_START,
             burst,
@@ -259,6 +271,11 @@ impl Attempt {
         sends
     }
 
+    /// Whether the peer may be there, as far as it has said.
+    pub(super) fn may_be_at(&self, ip: IpAddr) -> bool {
+        self.ips.contains(&ip)
+    }
+
     /// A message for this try came to one of its sockets; returns what is sent in turn.
     pub(super) fn received(
         &mut self,
@@ -273,6 +290,10 @@ impl Attempt {
         }
         match message.class {
             Class::Request => {
+                if self.answered >= ANSWERS || !self.may_be_at(from.ip()) {
+                    return Vec::new();
+                }
+                self.answered += 1;
                 self.met = true;
                 let mut sends = vec![Send {
                     socket,
@@ -283,7 +304,8 @@ impl Attempt {
                     .targets
                     .iter()
                     .any(|target| (target.socket, target.to) == (socket, from));
-                if !is_known && self.targets.len() < FOUND + plan_most() && now < self.end {
+                if !is_known && self.found_at < FOUND && now < self.end {
+                    self.found_at += 1;
                     self.targets.push(Target {
                         socket,
                         to: from,
@@ -306,11 +328,6 @@ impl Attempt {
             Class::Failure => Vec::new(),
         }
     }
-}
-
-/// Targets that a try has from the offer alone, at most.
-const fn plan_most() -> usize {
-    2 * super::offer::ADDRESSES + 24
 }
 
 /// Ports by chance, none twice.

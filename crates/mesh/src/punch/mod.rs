@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use dawn_identity::NodeId;
 use rand::rngs::StdRng;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -56,6 +57,8 @@ const LATER: Duration = Duration::from_millis(50);
 /// Dials within a try over TCP, where what is in between turns one down, and how long after the one before.
 const DIALS: usize = 4;
 const AFTER: Duration = Duration::from_millis(200);
+/// How long a try waits for the burst of another to end: the peer has begun, and goes on for a while.
+const TURN: Duration = Duration::from_secs(3);
 /// Tries under way at once.
 const AT_ONCE: usize = 8;
 /// Between two looks at who is reached through others only.
@@ -142,6 +145,8 @@ struct State {
     retries: Mutex<Retries>,
     under_way: Mutex<HashSet<NodeId>>,
     outcomes: Mutex<HashMap<NodeId, PunchOutcome>>,
+    /// The sockets of one burst are open at a time: the system gives a process so many.
+    bursts: Semaphore,
 }
 
 /// A try that is under way with a peer, until it is dropped.
@@ -161,6 +166,7 @@ struct Try<'a> {
     mesh: &'a Mesh,
     control: &'a Control,
     watch: &'a Watch,
+    bursts: &'a Semaphore,
     peer: NodeId,
     side: Side,
 }
@@ -172,6 +178,7 @@ impl Puncher {
             retries: Mutex::new(Retries::new(PAUSES, tries)),
             under_way: Mutex::default(),
             outcomes: Mutex::default(),
+            bursts: Semaphore::new(1),
         };
         Self {
             state: Arc::new(state),
@@ -198,7 +205,10 @@ impl Puncher {
 
     fn take(&self, peer: NodeId) -> Result<UnderWay, PunchError> {
         let mut under_way = lock(&self.state.under_way);
-        if under_way.len() >= AT_ONCE || under_way.contains(&peer) || !lock(&self.state.retries).begin(Instant::now()) {
+        if under_way.len() >= AT_ONCE
+            || under_way.contains(&peer)
+            || !lock(&self.state.retries).begin(peer, Instant::now())
+        {
             return Err(PunchError::Busy);
         }
         under_way.insert(peer);
@@ -347,6 +357,7 @@ impl Puncher {
             mesh,
             control,
             watch: &self.watch,
+            bursts: &self.state.bursts,
             peer,
             side,
         }
@@ -370,6 +381,14 @@ impl Try<'_> {
         let ips: Vec<IpAddr> = own.local.iter().chain(&own.mapped).map(SocketAddr::ip).collect();
         let mut rng: StdRng = rand::make_rng();
         let mut attempt = Attempt::new(plan, self.side, &ips, theirs, secrets, Instant::now(), &mut rng);
+        let _turn = match attempt.sockets() {
+            0 => None,
+            _ => Some(
+                timeout(TURN, self.bursts.acquire())
+                    .await
+                    .map_err(|_| PunchError::Busy)?,
+            ),
+        };
         let burst = Burst::open(self.sockets(), attempt.sockets(), theirs);
         let mut arrived = self.sockets().attend(name);
         let dials = plan.dialler == self.side;
@@ -387,7 +406,8 @@ impl Try<'_> {
                 Some(one) = arrived.recv() => {
                     let Ok(message) = Message::decode(&one.bytes) else { continue };
                     let sends = attempt.received(Instant::now(), one.socket, one.from, &message, &mut rng);
-                    if !sends.is_empty() && !theirs.local.contains(&one.from) {
+                    let is_far = attempt.may_be_at(one.from.ip()) && !theirs.local.contains(&one.from);
+                    if !sends.is_empty() && is_far {
                         self.sockets().opened(Over::Udp, one.from);
                     }
                     for send in sends {

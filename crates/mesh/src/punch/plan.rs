@@ -323,7 +323,9 @@ mod tests {
         assert_eq!(Plan::of(&one, &other).unwrap().means, Means::Tcp);
         // What the other says of it is nothing: who begins decides.
         assert_eq!(Plan::of(&other, &one).unwrap().means, Means::Quic);
-        assert_eq!(tcp_targets(&one, &other), ["203.0.113.1:7401".parse().unwrap()]);
+        // Where it is seen first, and in a network that has the name of this one.
+        let targets: Vec<String> = tcp_targets(&one, &other).iter().map(ToString::to_string).collect();
+        assert_eq!(targets, ["203.0.113.1:7401", "192.168.1.2:1"]);
     }
 
     proptest! {

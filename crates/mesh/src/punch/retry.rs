@@ -9,6 +9,8 @@ use libp2p::swarm::ConnectionId;
 
 use crate::backoff::Backoff;
 
+/// Tries with one peer within a minute, whoever begins them: one that asks for more leaves some for others.
+const EACH: usize = 8;
 /// Peers of which failures are remembered.
 const PEERS: usize = 1024;
 
@@ -20,7 +22,7 @@ pub(super) struct Retries {
     /// The connections of those that relays alone lead to, as they were seen last.
     relayed: HashMap<NodeId, Vec<ConnectionId>>,
     /// Tries begun within the last minute, in all.
-    recent: Vec<Instant>,
+    recent: Vec<(Instant, NodeId)>,
     most: usize,
 }
 
@@ -52,14 +54,15 @@ impl Retries {
         self.peers.get(&peer).map_or(0, |known| known.failures)
     }
 
-    /// Takes one of the tries of this minute; `false` when there is none left.
-    pub(super) fn begin(&mut self, now: Instant) -> bool {
+    /// Takes one of the tries of this minute; `false` when there is none left, or none with this peer.
+    pub(super) fn begin(&mut self, peer: NodeId, now: Instant) -> bool {
         const MINUTE: Duration = Duration::from_secs(60);
         self.recent
-            .retain(|begun| now.saturating_duration_since(*begun) < MINUTE);
-        let has_room = self.recent.len() < self.most;
+            .retain(|(begun, _)| now.saturating_duration_since(*begun) < MINUTE);
+        let its = self.recent.iter().filter(|(_, with)| *with == peer).count();
+        let has_room = self.recent.len() < self.most && its < EACH;
         if has_room {
-            self.recent.push(now);
+            self.recent.push((now, peer));
         }
         has_room
     }
@@ -160,9 +163,14 @@ mod tests {
 
     #[test]
     fn there_are_only_so_many_tries_a_minute() {
-        let (mut retries, now) = (retries(2), Instant::now());
-        assert!(retries.begin(now) && retries.begin(now) && !retries.begin(now));
-        assert!(!retries.begin(now + Duration::from_secs(59)));
-        assert!(retries.begin(now + Duration::from_secs(61)));
+        let [one, other] = [1, 2].map(|seed| Keypair::from_seed([seed; 32]).node_id());
+        let (mut few, now) = (retries(2), Instant::now());
+        assert!(few.begin(one, now) && few.begin(one, now) && !few.begin(one, now));
+        assert!(!few.begin(other, now + Duration::from_secs(59)));
+        assert!(few.begin(other, now + Duration::from_secs(61)));
+        // Who asks as often as it can leaves some for others.
+        let mut many = retries(30);
+        assert_eq!((0..30).filter(|_| many.begin(one, now)).count(), EACH);
+        assert!(many.begin(other, now) && many.begin(one, now + Duration::from_secs(61)));
     }
 }

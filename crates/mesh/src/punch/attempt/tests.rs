@@ -179,6 +179,45 @@ fn a_try_without_an_answer_ends_and_stops_sending() {
     assert!(end.found().is_none() && !end.has_met());
 }
 
+#[test]
+fn a_peer_that_says_it_writes_from_elsewhere_is_not_answered_there_and_only_so_often_at_all() {
+    let mut rng = StdRng::seed_from_u64(4);
+    let now = Instant::now();
+    let offers = [cone("1.1.1.1").offer(1, &mut rng), cone("2.2.2.2").offer(2, &mut rng)];
+    let plan = Plan::of(&offers[0], &offers[1]).unwrap();
+    let secrets = Secrets::new(&offers[0], &offers[1], Side::Initiator);
+    let (name, key) = (secrets.name, secrets.peer.clone());
+    let mut end = Attempt::new(plan, Side::Initiator, &[], &offers[1], secrets, now, &mut rng);
+    let mut sent = |ip: [u8; 4], port: u16| {
+        let probe = stun::probe(TransactionId(rng.random()), &name, &key);
+        let from = SocketAddr::new(ip.into(), port);
+        end.received(now, 0, from, &Message::decode(&probe).unwrap(), &mut rng)
+            .len()
+    };
+    assert_eq!(sent([9, 9, 9, 9], 53), 0);
+    let all: usize = (1..2000).map(|port| sent([2, 2, 2, 2], port)).sum();
+    assert_eq!(all, ANSWERS + FOUND);
+}
+
+#[test]
+fn no_burst_goes_to_a_private_address() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let now = Instant::now();
+    let mut liar = Nat::new("2.2.2.2", Mapping::AddressAndPortDependent, None).offer(2, &mut rng);
+    liar.mapped = vec!["192.168.0.1:1".parse().unwrap()];
+    let own = cone("1.1.1.1").offer(1, &mut rng);
+    let plan = Plan::of(&own, &liar).unwrap();
+    let secrets = Secrets::new(&own, &liar, Side::Initiator);
+    let here = ["192.168.0.2".parse().unwrap()];
+    let mut end = Attempt::new(plan, Side::Initiator, &here, &liar, secrets, now, &mut rng);
+    let (mut at, mut sent) = (now, 0);
+    while !end.is_over(at) {
+        sent += end.poll(at, &mut rng).len();
+        at = end.next().max(at + Duration::from_micros(1));
+    }
+    assert!(sent < 60, "{sent}");
+}
+
 proptest! {
     #[test]
     fn what_the_peer_did_not_make_changes_nothing(bytes: [u8; 12], port: u16, own: bool, success: bool) {
