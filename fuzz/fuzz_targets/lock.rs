@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dawn_identity::{Keypair, NodeId, UnixTime};
 use dawn_lock::{
-    Change, Endorsement, Lock, MAX_KEYS, MAX_LOCK_BYTES, Opening, Statement, StatementId, Subject, Terms, Vote,
+    Beginning, Change, Endorsement, Lock, MAX_KEYS, MAX_LOCK_BYTES, Opening, Statement, StatementId, Subject, Terms, Vote,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -24,6 +24,7 @@ fn genesis() -> Opening {
         parent: None,
         keys: KEYS[..3].iter().map(Keypair::node_id).collect(),
         quorum: 2,
+        signatures: 1,
         recovery: [KEYS[4].node_id()].into(),
         at: NOW,
     };
@@ -39,7 +40,7 @@ fn signed(lock: &Lock, bytes: &[u8]) -> Option<Vec<u8>> {
     let node = |byte: u8| NodeId::from_bytes(KEYS.get(usize::from(byte)).map_or([byte; 32], Keypair::public));
     let log = lock.log();
     let parent: StatementId = log.get(usize::from(behind) % log.len().max(1))?.id;
-    let change = match what % 6 {
+    let change = match what % 8 {
         0 => Change::Add(node(about)),
         1 => Change::Remove(node(about)),
         2 => Change::Rotate {
@@ -48,11 +49,22 @@ fn signed(lock: &Lock, bytes: &[u8]) -> Option<Vec<u8>> {
         },
         3 => Change::Quorum(about),
         4 => {
-            let terms = lock.next_terms([node(about)].into(), about % 2, [node(number)].into(), NOW)?;
+            let beginning = Beginning {
+                keys: [node(about)].into(),
+                quorum: about % 2,
+                signatures: about % 2,
+                recovery: [node(number)].into(),
+            };
+            let behind = lock.recoverable(&[key.node_id()].into())?.parent;
+            let terms = lock.next_terms(behind, beginning, NOW)?;
             return Some(Opening::sign(terms, key).ok()?.bytes().to_vec());
         }
-        _ => {
-            let subject = Subject::Issuer(node(about));
+        5 => Change::Signatures(about),
+        what => {
+            let subject = match what {
+                6 => Subject::Issuer(node(about)),
+                _ => Subject::NoIssuer(node(about)),
+            };
             return Some(
                 Endorsement::sign(key, lock.network(), subject, NOW)
                     .ok()?
@@ -88,7 +100,8 @@ fuzz_target!(|data: &[u8]| {
             assert!(!outcome.new.is_empty() || lock.head() == before);
         }
         let state = lock.state().expect("a lock that began goes on");
-        assert!(state.keys.len() <= MAX_KEYS && usize::from(state.quorum) <= state.keys.len());
+        let keys = state.keys.len();
+        assert!(keys <= MAX_KEYS && usize::from(state.quorum.max(state.signatures)) <= keys);
     }
     let kept = lock.statements();
     assert!(kept.iter().map(|bytes| bytes.len()).sum::<usize>() <= MAX_LOCK_BYTES);

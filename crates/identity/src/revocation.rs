@@ -344,6 +344,13 @@ impl Revocations {
         self.all.values().map(VerifiedRevocation::as_revocation)
     }
 
+    /// Those of them that pass a test, as if the others had never been made.
+    #[must_use]
+    pub fn filtered(&self, passes: impl Fn(&Revocation) -> bool) -> Self {
+        let passing = self.all.values().filter(|known| passes(known.as_revocation()));
+        passing.cloned().collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.all.len()

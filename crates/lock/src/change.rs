@@ -26,6 +26,8 @@ pub enum Change {
     },
     /// From now on so many keys have to agree.
     Quorum(u8),
+    /// From now on so many keys have to stand behind a member.
+    Signatures(u8),
 }
 
 /// Why a change cannot be made where it is to be made.
@@ -51,6 +53,22 @@ pub enum ChangeError {
         /// How many keys there are.
         keys: u8,
     },
+    /// Fewer keys would be left than have to stand behind a member.
+    #[error(
+        "with fewer than {0} keys nobody could get the {0} signatures that a member needs; lower that number first"
+    )]
+    TooFewToSign(u8),
+    /// A number of signatures of none, or of more than there are keys.
+    #[error("a member needs the signatures of at least one key and at most of all {keys}, not of {wanted}")]
+    NoSignatures {
+        /// What was asked for.
+        wanted: u8,
+        /// How many keys there are.
+        keys: u8,
+    },
+    /// So many signatures are needed already.
+    #[error("a member needs {0} of the keys already")]
+    IsSignatures(u8),
     /// The quorum is that already.
     #[error("the quorum is {0} already")]
     IsQuorum(u8),
@@ -67,6 +85,7 @@ impl Change {
             Self::Remove(_) => "remove",
             Self::Rotate { .. } => "rotate",
             Self::Quorum(_) => "quorum",
+            Self::Signatures(_) => "signatures",
         }
     }
 
@@ -82,6 +101,7 @@ impl Change {
             Self::Remove(key) => [&[2], &key.as_bytes()[..]].concat(),
             Self::Rotate { from, to } => [&[3], &from.as_bytes()[..], &to.as_bytes()[..]].concat(),
             Self::Quorum(quorum) => vec![4, *quorum],
+            Self::Signatures(signatures) => vec![5, *signatures],
         }
     }
 
@@ -92,6 +112,7 @@ impl Change {
             Self::Remove(removed) => vec![2.into(), key(removed)],
             Self::Rotate { from, to } => vec![3.into(), key(from), key(to)],
             Self::Quorum(quorum) => vec![4.into(), quorum.into()],
+            Self::Signatures(signatures) => vec![5.into(), signatures.into()],
         })
     }
 
@@ -107,6 +128,7 @@ impl Change {
                 to: key(to)?,
             }),
             (4, [quorum]) => number(Some(quorum)).map(Self::Quorum),
+            (5, [signatures]) => number(Some(signatures)).map(Self::Signatures),
             _ => None,
         }
     }
@@ -123,6 +145,8 @@ pub struct State {
     pub keys: BTreeSet<NodeId>,
     /// How many of them have to agree on a change.
     pub quorum: u8,
+    /// How many of them have to stand behind a member.
+    pub signatures: u8,
 }
 
 impl State {
@@ -149,6 +173,7 @@ impl State {
         }
         let mut next = self.clone();
         next.height = self.height.saturating_add(1);
+        let keys = u8::try_from(self.keys.len()).unwrap_or(u8::MAX);
         match *change {
             Change::Add(key) => {
                 if !next.keys.insert(key) {
@@ -165,6 +190,9 @@ impl State {
                 if next.keys.len() < usize::from(next.quorum) {
                     return Err(ChangeError::TooFewKeys(next.quorum));
                 }
+                if next.keys.len() < usize::from(next.signatures) {
+                    return Err(ChangeError::TooFewToSign(next.signatures));
+                }
             }
             Change::Rotate { from, to } => {
                 if !next.keys.remove(&from) {
@@ -175,7 +203,6 @@ impl State {
                 }
             }
             Change::Quorum(wanted) => {
-                let keys = u8::try_from(next.keys.len()).unwrap_or(u8::MAX);
                 if wanted == 0 || wanted > keys {
                     return Err(ChangeError::NoQuorum { wanted, keys });
                 }
@@ -183,6 +210,15 @@ impl State {
                     return Err(ChangeError::IsQuorum(wanted));
                 }
                 next.quorum = wanted;
+            }
+            Change::Signatures(wanted) => {
+                if wanted == 0 || wanted > keys {
+                    return Err(ChangeError::NoSignatures { wanted, keys });
+                }
+                if wanted == next.signatures {
+                    return Err(ChangeError::IsSignatures(wanted));
+                }
+                next.signatures = wanted;
             }
         }
         Ok(next)

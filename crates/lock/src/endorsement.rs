@@ -1,7 +1,7 @@
 //! Endorsements: a lock key's signature that stands behind a member, or behind an admin and whom it admits.
 //!
 //! An endorsement is a CWT (RFC 8392): `iss` the lock key, `aud` the network, `sub` the node, `iat`; that of a member has
-//! its name and roles in private claims. It covers memberships that began when it was signed or before, so that nobody who
+//! its name and roles in private claims, and one that takes an admin's back no roles and no name. It covers memberships that began when it was signed or before, so that nobody who
 //! was put out comes back by it.
 
 use ciborium::Value;
@@ -28,19 +28,21 @@ pub enum Subject {
     },
     /// An admin: every membership that it issues counts.
     Issuer(NodeId),
+    /// An admin behind whom the key stands no more.
+    NoIssuer(NodeId),
 }
 
 impl Subject {
     /// The node it is about.
     pub fn node(&self) -> NodeId {
         match self {
-            Self::Member { node, .. } | Self::Issuer(node) => *node,
+            Self::Member { node, .. } | Self::Issuer(node) | Self::NoIssuer(node) => *node,
         }
     }
 
     /// Whether it is about an admin, and not about a member.
     pub fn is_issuer(&self) -> bool {
-        matches!(self, Self::Issuer(_))
+        matches!(self, Self::Issuer(_) | Self::NoIssuer(_))
     }
 }
 
@@ -74,6 +76,8 @@ impl Endorsement {
             builder = builder
                 .private_claim(claim::NAME, Value::Text(name.to_string()))
                 .private_claim(claim::ROLES, Value::Array(roles));
+        } else if matches!(subject, Subject::NoIssuer(_)) {
+            builder = builder.private_claim(claim::ROLES, Value::Array(Vec::new()));
         }
         Ok(Self {
             key: key.node_id(),
@@ -88,12 +92,14 @@ impl Endorsement {
         KIND.begins(bytes)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+    /// Reads an endorsement; its signature is not checked yet.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let (signed, claims) = Signed::parse(KIND, bytes)?;
         let (name, roles) = (private(&claims, claim::NAME), private(&claims, claim::ROLES));
         let node: NodeId = statement::parsed(claims.subject.clone(), "no valid sub")?;
         let subject = match (name, roles) {
             (None, None) => Subject::Issuer(node),
+            (None, Some(Value::Array(roles))) if roles.is_empty() => Subject::NoIssuer(node),
             (Some(name), Some(roles)) => {
                 let roles = roles.as_array().ok_or(Malformed("no valid roles"))?;
                 let known = roles.iter().filter_map(|role| role.as_text()?.parse::<Role>().ok());
@@ -105,24 +111,25 @@ impl Endorsement {
             }
             _ => return Err(Malformed("a name without roles, or roles without a name").into()),
         };
-        let endorsement = Self {
+        Ok(Self {
             key: statement::parsed(claims.issuer, "no valid iss")?,
             network: statement::parsed(claims.audience, "no valid aud")?,
             at: statement::time(claims.issued_at.as_ref(), "no valid iat")?,
             subject,
             signed,
-        };
-        if endorsement.signed.is_signed_by(endorsement.key.as_bytes()) {
-            Ok(endorsement)
-        } else {
-            Err(Refused::BadSignature)
-        }
+        })
+    }
+
+    /// Whether the key that it names has signed it.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signed.is_signed_by(self.key.as_bytes())
     }
 
     /// Whether it stands behind this membership of the node it is about.
     pub fn covers(&self, membership: &Membership) -> bool {
         match &self.subject {
             Subject::Issuer(issuer) => membership.issuer == Some(*issuer),
+            Subject::NoIssuer(_) => false,
             Subject::Member { node, name, roles } => {
                 *node == membership.node
                     && *name == membership.name

@@ -28,6 +28,9 @@
 //! complete an old proposal of an honest one, but not win: the honest keys have voted further on. Behind
 //! [`SETTLED`] statements nothing is taken any more.
 //!
+//! Two openings behind one are a fork, too: the one that more recovery keys signed counts. What stands on the other one is
+//! not kept, so that a thief of one recovery secret takes no room by it, however far it goes from there.
+//!
 //! Floor 1: no clock, no randomness, no I/O.
 #![deny(
     unsafe_code,
@@ -56,11 +59,11 @@ mod vote;
 pub use change::{Change, ChangeError, MAX_KEYS, State};
 pub use endorsement::{Endorsement, Subject};
 pub use lock::{
-    Entry, Fork, Lock, MAX_ENDORSEMENTS_OF_KEY, MAX_LOCK_BYTES, MAX_LOG, MAX_VOTES_OF_KEY, Outcome, Proposal, SETTLED,
-    Why,
+    Beginning, Entry, Fork, Lock, MAX_ENDORSEMENTS_OF_KEY, MAX_LOCK_BYTES, MAX_LOG, MAX_VOTES_OF_KEY, Outcome,
+    Proposal, Recoverable, SETTLED, Why,
 };
 pub use opening::{MAX_GENERATIONS, MAX_RECOVERY, Opening, Terms};
 pub use refused::Refused;
 pub use secret::{ParseSecretError, RecoverySecret};
-pub use statement::{MAX_STATEMENT_BYTES, Statement, StatementId};
+pub use statement::{MAX_SHORT_BYTES, MAX_STATEMENT_BYTES, Statement, StatementId};
 pub use vote::Vote;

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use dawn_identity::{NetworkId, NodeId, UnixTime};
 
 pub use admit::Why;
-pub use view::{Entry, Fork, Proposal};
+pub use view::{Beginning, Entry, Fork, Proposal, Recoverable};
 
 use crate::lock::tree::Made;
 use crate::opening::Terms;
-use crate::{Endorsement, MAX_GENERATIONS, Opening, Refused, State, Statement, StatementId, Vote};
+use crate::{Endorsement, Opening, Refused, State, Statement, StatementId, Vote};
 
 /// A statement with this many others of its branch behind it is settled: no fork before it is taken any more.
 pub const SETTLED: usize = 16;
@@ -28,15 +28,34 @@ pub const MAX_ENDORSEMENTS_OF_KEY: usize = 4096;
 /// Most bytes of all statements together, so that they travel in one piece.
 pub const MAX_LOCK_BYTES: usize = 960 << 10;
 /// So many of them may be endorsements: who endorses without end keeps nobody from voting it out.
-const MAX_ENDORSEMENT_BYTES: usize = MAX_LOCK_BYTES / 4 * 3;
-/// Most openings that one recovery key may sign behind one opening.
+const MAX_ENDORSEMENT_BYTES: usize = 576 << 10;
+/// So many of them may be openings of a generation and those before it. What comes behind it does not count: who has stolen
+/// a recovery secret, and goes on and on from there, keeps nobody from beginning anew with more of them.
+const MAX_OPENING_BYTES: usize = 128 << 10;
+/// Most different openings that one recovery key may sign behind one opening.
 const MAX_OPENINGS_OF_KEY: usize = 4;
+/// So many statements of a batch may be what no honest node passes on before the rest is not read.
+const MAX_FAULTS: usize = 16;
 /// Numbers of votes are smaller.
 const MAX_NUMBER: u32 = 1 << 16;
 /// Passes over a batch in which each statement may be the parent of one before it.
 const PASSES: usize = 64;
 /// Batches that are remembered, so that who lacks the last ones gets them alone.
 const REMEMBERED: usize = 64;
+
+/// Bytes of what is kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    openings: usize,
+    votes: usize,
+    endorsements: usize,
+}
+
+impl Sizes {
+    fn all(&self) -> usize {
+        self.openings + self.votes + self.endorsements
+    }
+}
 
 /// Terms, with everybody who signed them.
 #[derive(Clone, Debug)]
@@ -54,6 +73,15 @@ pub struct Outcome {
     pub has_changed: bool,
     /// Why others were not taken; what was known is not among them.
     pub refused: Vec<Refused>,
+    /// How many of them no honest node passes on.
+    faults: usize,
+}
+
+impl Outcome {
+    fn refuse(&mut self, refused: Refused) {
+        self.faults += usize::from(!refused.is_innocent());
+        self.refused.push(refused);
+    }
 }
 
 /// The lock of a network, as far as it is known here.
@@ -68,8 +96,7 @@ pub struct Lock {
     /// The generation that counts: its opening, then the changes that were made.
     line: Vec<StatementId>,
     state: Option<State>,
-    /// Bytes of votes and openings, and of endorsements.
-    sizes: (usize, usize),
+    sizes: Sizes,
     /// What was news, with the head before.
     batches: VecDeque<([u8; 32], Vec<Bytes>)>,
 }
@@ -103,7 +130,7 @@ impl Lock {
             endorsements: BTreeMap::new(),
             line: Vec::new(),
             state: None,
-            sizes: (0, 0),
+            sizes: Sizes::default(),
             batches: VecDeque::new(),
         }
     }
@@ -125,9 +152,12 @@ impl Lock {
         let mut outcome = Outcome::default();
         let mut waiting = Vec::new();
         for bytes in offered {
-            match Statement::decode(bytes) {
+            match Statement::parse(bytes) {
                 Ok(statement) => waiting.push(statement),
-                Err(refused) => outcome.refused.push(refused),
+                Err(refused) => outcome.refuse(refused),
+            }
+            if outcome.faults > MAX_FAULTS {
+                break;
             }
         }
         let before = self.head();
@@ -135,21 +165,27 @@ impl Lock {
         for _ in 0..PASSES {
             let mut progress = false;
             for statement in std::mem::take(&mut waiting) {
-                let bytes = Bytes::copy_from_slice(statement.bytes());
+                if outcome.faults > MAX_FAULTS {
+                    break;
+                }
                 match self.insert(&statement, from) {
                     Ok(Inserted::Known) => {}
                     Ok(inserted) => {
                         if inserted == Inserted::Decides {
                             self.decide();
                         }
-                        outcome.new.push(bytes);
+                        outcome.new.push(Bytes::copy_from_slice(statement.bytes()));
                         progress = true;
                     }
-                    Err(refused) if refused.may_come() => {
+                    // There is always room for who signs what another recovery key has signed.
+                    Err(refused)
+                        if refused.may_come()
+                            || matches!((&statement, &refused), (Statement::Opening(_), Refused::Full)) =>
+                    {
                         due.push(refused);
                         waiting.push(statement);
                     }
-                    Err(refused) => outcome.refused.push(refused),
+                    Err(refused) => outcome.refuse(refused),
                 }
             }
             if !progress || waiting.is_empty() {
@@ -161,12 +197,18 @@ impl Lock {
         if !outcome.new.is_empty() {
             outcome.has_changed = true;
             self.prune();
-            if self.batches.len() >= REMEMBERED {
+            self.batches.push_back((before, outcome.new.clone()));
+            while self.batches.len() > REMEMBERED || self.remembered() > MAX_LOCK_BYTES {
                 self.batches.pop_front();
             }
-            self.batches.push_back((before, outcome.new.clone()));
         }
         outcome
+    }
+
+    /// Bytes of the batches that are remembered.
+    fn remembered(&self) -> usize {
+        let statements = self.batches.iter().flat_map(|(_, batch)| batch);
+        statements.map(Bytes::len).sum()
     }
 
     fn insert(&mut self, statement: &Statement, from: Source) -> Result<Inserted, Refused> {
@@ -197,11 +239,13 @@ impl Lock {
                         Err(Refused::OtherGenesis(id))
                     };
                 }
-                self.genesis = Some(id);
                 NodeId::from_bytes(*self.network.as_bytes())
             }
             (Some(parent), dawn_identity::Issuer::Node(signer)) => {
                 let before = self.openings.get(&parent).ok_or(Refused::UnknownParent(parent))?;
+                if !self.generations().contains(&parent) {
+                    return Err(Refused::FormerGeneration);
+                }
                 if before.terms.generation.checked_add(1) != Some(terms.generation) {
                     return Err(Refused::Malformed("a generation that does not follow its parent's"));
                 }
@@ -216,35 +260,42 @@ impl Lock {
                 ));
             }
         };
-        if self
-            .openings
-            .get(&id)
-            .is_some_and(|begun| begun.signed.contains_key(&signer))
-        {
+        let begun = self.openings.get(&id);
+        if begun.is_some_and(|begun| begun.signed.contains_key(&signer)) {
             return Ok(Inserted::Known);
         }
-        let siblings = self
-            .openings
-            .values()
-            .filter(|begun| begun.terms.parent == terms.parent);
-        let of_signer = siblings.filter(|begun| begun.signed.contains_key(&signer)).count();
-        let most = usize::try_from(MAX_GENERATIONS).unwrap_or(usize::MAX);
-        if of_signer >= MAX_OPENINGS_OF_KEY || (self.openings.len() >= most && !self.openings.contains_key(&id)) {
+        if !self.openings.contains_key(&id) {
+            let siblings = self
+                .openings
+                .values()
+                .filter(|begun| begun.terms.parent == terms.parent);
+            let of_signer = siblings.filter(|begun| begun.signed.contains_key(&signer)).count();
+            if of_signer >= MAX_OPENINGS_OF_KEY {
+                return Err(Refused::Full);
+            }
+        }
+        if self.opening_bytes(terms.generation) + opening.bytes().len() > MAX_OPENING_BYTES {
             return Err(Refused::Full);
+        }
+        if !opening.is_signed() {
+            return Err(Refused::BadSignature);
+        }
+        if terms.parent.is_none() {
+            self.genesis = Some(id);
         }
         let begun = self.openings.entry(id).or_insert_with(|| Begun {
             terms: terms.clone(),
             signed: BTreeMap::new(),
         });
         begun.signed.insert(signer, opening.clone());
-        self.sizes.0 += opening.bytes().len();
+        self.sizes.openings += opening.bytes().len();
         Ok(Inserted::Decides)
     }
 
     fn insert_vote(&mut self, vote: &Vote, from: Source) -> Result<Inserted, Refused> {
         let (id, parent) = (vote.statement(), vote.parent);
         let (root, state) = self.at(&parent).ok_or(Refused::UnknownParent(parent))?;
-        if self.is_over(&root) {
+        if self.line.first() != Some(&root) {
             return Err(Refused::FormerGeneration);
         }
         if !state.keys.contains(&vote.key) {
@@ -262,10 +313,10 @@ impl Lock {
             return Ok(Inserted::Known);
         }
         if matches!(from, Source::Anybody(..)) {
-            if self.sizes.0 + self.sizes.1 + vote.bytes().len() > MAX_LOCK_BYTES {
+            if self.sizes.all() + vote.bytes().len() > MAX_LOCK_BYTES {
                 return Err(Refused::Full);
             }
-            if !self.is_open(&parent, &root) {
+            if !self.is_open(&parent) {
                 return Err(Refused::Settled);
             }
             let is_first = self
@@ -276,13 +327,16 @@ impl Lock {
                 return Err(Refused::Full);
             }
         }
+        if !vote.is_signed() {
+            return Err(Refused::BadSignature);
+        }
         let made = self.changes.entry(id).or_insert_with(|| Made::new(vote, root));
         let former = made.votes.insert(vote.key, vote.clone());
         if made.votes.len() >= needed && made.state.is_none() {
             made.state = Some(next);
         }
-        self.sizes.0 += vote.bytes().len();
-        self.sizes.0 -= former.map_or(0, |former| former.bytes().len());
+        self.sizes.votes += vote.bytes().len();
+        self.sizes.votes -= former.map_or(0, |former| former.bytes().len());
         // Which branch counts may depend on any vote.
         Ok(Inserted::Decides)
     }
@@ -299,22 +353,50 @@ impl Lock {
         }
         let subject = &endorsement.subject;
         let place = (subject.node(), subject.is_issuer(), key);
-        match self.endorsements.get(&place) {
-            Some(known) if (known.at, known.bytes()) >= (endorsement.at, endorsement.bytes()) => {
-                return Ok(Inserted::Known);
-            }
-            Some(_) => {}
-            None => {
-                let of_key = self.endorsements.keys().filter(|(_, _, by)| *by == key).count();
-                let bytes = self.sizes.1 + endorsement.bytes().len();
-                if of_key >= MAX_ENDORSEMENTS_OF_KEY || bytes > MAX_ENDORSEMENT_BYTES {
-                    return Err(Refused::Full);
-                }
+        let known = self.endorsements.get(&place);
+        if known.is_some_and(|known| (known.at, known.bytes()) >= (endorsement.at, endorsement.bytes())) {
+            return Ok(Inserted::Known);
+        }
+        let former = known.map_or(0, |known| known.bytes().len());
+        if !endorsement.is_signed() {
+            return Err(Refused::BadSignature);
+        }
+        let more = endorsement.bytes().len();
+        if matches!(from, Source::Anybody(..)) && !self.has_room_for(endorsement, former) {
+            self.forget_untrusted(&key);
+            if !self.has_room_for(endorsement, former) {
+                return Err(Refused::Full);
             }
         }
-        let former = self.endorsements.insert(place, endorsement.clone());
-        self.sizes.1 += endorsement.bytes().len();
-        self.sizes.1 -= former.map_or(0, |former| former.bytes().len());
+        self.endorsements.insert(place, endorsement.clone());
+        self.sizes.endorsements = self.sizes.endorsements - former + more;
         Ok(Inserted::New)
+    }
+
+    /// Whether there is room for an endorsement, where one of so many bytes goes for it. Fewer keys than the quorum never
+    /// take all of it: each has so much that a quorum of them would.
+    fn has_room_for(&self, endorsement: &Endorsement, former: usize) -> bool {
+        let theirs = self.endorsements.values().filter(|known| known.key == endorsement.key);
+        let (count, bytes) = theirs.fold((0, 0), |(count, bytes), known| (count + 1, bytes + known.bytes().len()));
+        let quorum = self.state.as_ref().map_or(1, |state| usize::from(state.quorum.max(1)));
+        let more = endorsement.bytes().len();
+        (former > 0 || count < MAX_ENDORSEMENTS_OF_KEY)
+            && bytes - former + more <= MAX_ENDORSEMENT_BYTES / quorum
+            && self.sizes.endorsements - former + more <= MAX_ENDORSEMENT_BYTES
+            && self.sizes.all() - former + more <= MAX_LOCK_BYTES
+    }
+
+    /// Makes room for the endorsements of a key that is trusted now: those of keys that are not go.
+    fn forget_untrusted(&mut self, key: &NodeId) {
+        let Some(keys) = self
+            .state
+            .as_ref()
+            .map(|state| &state.keys)
+            .filter(|keys| keys.contains(key))
+        else {
+            return;
+        };
+        self.endorsements.retain(|(_, _, by), _| keys.contains(by));
+        self.sizes.endorsements = self.endorsements.values().map(|known| known.bytes().len()).sum();
     }
 }

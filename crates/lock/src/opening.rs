@@ -1,7 +1,7 @@
 //! Openings: with what a generation of the lock begins.
 //!
 //! An opening is a CWT (RFC 8392): `iss` the network, or a recovery key; `aud` the network, `iat`, and in private claims the
-//! generation, the opening before, the keys, the quorum and the recovery keys. Several recovery keys may sign the same.
+//! generation, the opening before, the keys, the quorum, the number of signatures and the recovery keys. Several recovery keys may sign the same.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const KIND: Kind = Kind::new("application/dawn-lock-opening+cwt");
 
 /// Most recovery keys of an opening.
 pub const MAX_RECOVERY: usize = 16;
-/// Most generations of a lock.
+/// Most generations of a lock, one behind the other.
 pub const MAX_GENERATIONS: u32 = 256;
 
 /// With what a generation begins.
@@ -33,6 +33,8 @@ pub struct Terms {
     pub keys: BTreeSet<NodeId>,
     /// How many of them have to agree on a change; 0 where there are none.
     pub quorum: u8,
+    /// How many of them have to stand behind a member; 0 where there are none.
+    pub signatures: u8,
     /// The recovery keys, one of which begins the next generation.
     pub recovery: BTreeSet<NodeId>,
     /// When, as its signer says.
@@ -48,12 +50,13 @@ impl Terms {
             bytes
         };
         let parent = self.parent.map_or([0; 32], |parent| *parent.as_bytes());
-        let parts: [&[u8]; 7] = [
+        let parts: [&[u8]; 8] = [
             self.network.as_bytes(),
             &self.generation.to_be_bytes(),
             &parent,
             &self.at.0.to_be_bytes(),
             &[self.quorum],
+            &[self.signatures],
             &list(&self.keys),
             &list(&self.recovery),
         ];
@@ -67,11 +70,12 @@ impl Terms {
             height: 0,
             keys: self.keys.clone(),
             quorum: self.quorum,
+            signatures: self.signatures,
         }
     }
 
     fn check(&self) -> Result<(), Malformed> {
-        let quorum = usize::from(self.quorum);
+        let (quorum, signatures) = (usize::from(self.quorum), usize::from(self.signatures));
         let is_first = self.generation == 0;
         if self.keys.len() > MAX_KEYS || self.recovery.len() > MAX_RECOVERY {
             Err(Malformed("too many keys"))
@@ -79,6 +83,8 @@ impl Terms {
             Err(Malformed("no recovery key: nothing would mend a loss"))
         } else if quorum > self.keys.len() || (quorum == 0) != self.keys.is_empty() {
             Err(Malformed("a quorum that the keys cannot reach"))
+        } else if signatures > self.keys.len() || (signatures == 0) != self.keys.is_empty() {
+            Err(Malformed("a number of signatures that the keys cannot reach"))
         } else if is_first && self.keys.is_empty() {
             Err(Malformed("a first generation without keys"))
         } else if is_first != self.parent.is_none() || self.generation >= MAX_GENERATIONS {
@@ -126,6 +132,7 @@ impl Opening {
         let claims = builder
             .private_claim(claim::KEYS, keys_value(terms.keys.iter()))
             .private_claim(claim::QUORUM, Value::Integer(terms.quorum.into()))
+            .private_claim(claim::SIGNATURES, Value::Integer(terms.signatures.into()))
             .private_claim(claim::RECOVERY, keys_value(terms.recovery.iter()))
             .build();
         Ok(Self {
@@ -135,7 +142,8 @@ impl Opening {
         })
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+    /// Reads an opening; its signature is not checked yet.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let (signed, claims) = Signed::parse(KIND, bytes)?;
         let parent = match private(&claims, claim::PARENT) {
             None => None,
@@ -153,6 +161,8 @@ impl Opening {
                 .into_iter()
                 .collect(),
             quorum: number(private(&claims, claim::QUORUM)).ok_or(Malformed("no valid quorum"))?,
+            signatures: number(private(&claims, claim::SIGNATURES))
+                .ok_or(Malformed("no valid number of signatures"))?,
             recovery: keys(private(&claims, claim::RECOVERY), MAX_RECOVERY)
                 .ok_or(Malformed("no valid recovery keys"))?
                 .into_iter()
@@ -162,21 +172,25 @@ impl Opening {
         };
         terms.check()?;
         let issuer = claims.issuer.as_deref().unwrap_or_default();
-        let (signer, key) = if terms.generation == 0 {
+        let signer = if terms.generation == 0 {
             let network: NetworkId = issuer.parse().map_err(|_| Malformed("no valid iss"))?;
             if network != terms.network {
                 return Err(Malformed("signed by another network").into());
             }
-            (Issuer::Network(network), *network.as_bytes())
+            Issuer::Network(network)
         } else {
             let key: NodeId = issuer.parse().map_err(|_| Malformed("no valid iss"))?;
-            (Issuer::Node(key), *key.as_bytes())
+            Issuer::Node(key)
         };
-        if signed.is_signed_by(&key) {
-            Ok(Self { terms, signer, signed })
-        } else {
-            Err(Refused::BadSignature)
-        }
+        Ok(Self { terms, signer, signed })
+    }
+
+    /// Whether the key that it names has signed it.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signed.is_signed_by(match &self.signer {
+            Issuer::Network(network) => network.as_bytes(),
+            Issuer::Node(key) => key.as_bytes(),
+        })
     }
 
     /// The opening, CBOR.

@@ -3,13 +3,13 @@
 use dawn_identity::statement::Malformed;
 use dawn_identity::{NetworkId, NodeId, UnixTime};
 
-use crate::{ChangeError, MAX_STATEMENT_BYTES, StatementId};
+use crate::{ChangeError, StatementId};
 
 /// Why a statement is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Longer than [`MAX_STATEMENT_BYTES`].
-    #[error("the statement is longer than {MAX_STATEMENT_BYTES} bytes")]
+    /// Longer than a statement of its kind may be.
+    #[error("the statement is longer than one of its kind may be")]
     TooLarge,
     /// No statement of a lock, or a damaged one.
     #[error("the statement is malformed: {0}")]
@@ -71,16 +71,12 @@ impl Refused {
 
     /// Whether it may be taken once something else is known.
     pub const fn may_come(&self) -> bool {
-        matches!(self, Self::UnknownParent(_) | Self::NotAKey(_))
+        matches!(self, Self::UnknownParent(_) | Self::NotAKey(_) | Self::FormerGeneration)
     }
 
     /// Whether an honest node may have passed it on: it may know what is not known here, or not know what is.
     pub const fn is_innocent(&self) -> bool {
-        self.may_come()
-            || matches!(
-                self,
-                Self::FormerGeneration | Self::Settled | Self::FromTheFuture(_) | Self::Full
-            )
+        self.may_come() || matches!(self, Self::Settled | Self::FromTheFuture(_) | Self::Full)
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{Endorsement, Opening, Refused, Vote};
 
 /// Longest statement that is read, bytes: an opening with all its keys.
 pub const MAX_STATEMENT_BYTES: usize = 4096;
+/// Longest vote or endorsement that is read, bytes: one with all its roles, keys and the longest name is shorter. What a key
+/// may have kept is counted, so it must not be long.
+pub const MAX_SHORT_BYTES: usize = 512;
 
 /// Names an opening or a change: a hash of what it says, whoever signed it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,15 +86,37 @@ impl Statement {
     /// # Errors
     /// [`Refused`]: it is too long, none, or not signed by the key that it names.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+        let statement = Self::parse(bytes)?;
+        if statement.is_signed() {
+            Ok(statement)
+        } else {
+            Err(Refused::BadSignature)
+        }
+    }
+
+    /// Reads a statement; its signature is not checked yet.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         if bytes.len() > MAX_STATEMENT_BYTES {
             return Err(Refused::TooLarge);
         }
+        let is_short = Vote::is_kind(bytes) || Endorsement::is_kind(bytes);
+        if is_short && bytes.len() > MAX_SHORT_BYTES {
+            return Err(Refused::TooLarge);
+        }
         if Vote::is_kind(bytes) {
-            Vote::decode(bytes).map(Self::Vote)
+            Vote::parse(bytes).map(Self::Vote)
         } else if Endorsement::is_kind(bytes) {
-            Endorsement::decode(bytes).map(Self::Endorsement)
+            Endorsement::parse(bytes).map(Self::Endorsement)
         } else {
-            Opening::decode(bytes).map(Self::Opening)
+            Opening::parse(bytes).map(Self::Opening)
+        }
+    }
+
+    fn is_signed(&self) -> bool {
+        match self {
+            Self::Opening(opening) => opening.is_signed(),
+            Self::Vote(vote) => vote.is_signed(),
+            Self::Endorsement(endorsement) => endorsement.is_signed(),
         }
     }
 
@@ -114,6 +139,7 @@ pub(crate) mod claim {
     pub(crate) const KEYS: i64 = -65_544;
     pub(crate) const QUORUM: i64 = -65_545;
     pub(crate) const RECOVERY: i64 = -65_546;
+    pub(crate) const SIGNATURES: i64 = -65_547;
     pub(crate) const NAME: i64 = -65_537;
     pub(crate) const ROLES: i64 = -65_538;
 }

@@ -73,9 +73,10 @@ impl Vote {
         KIND.begins(bytes)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+    /// Reads a vote; its signature is not checked yet.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let (signed, claims) = Signed::parse(KIND, bytes)?;
-        let vote = Self {
+        Ok(Self {
             parent: private(&claims, claim::PARENT)
                 .and_then(bytes32)
                 .map(StatementId::from_bytes)
@@ -88,12 +89,12 @@ impl Vote {
             key: statement::parsed(claims.issuer, "no valid iss")?,
             network: statement::parsed(claims.audience, "no valid aud")?,
             signed,
-        };
-        if vote.signed.is_signed_by(vote.key.as_bytes()) {
-            Ok(vote)
-        } else {
-            Err(Refused::BadSignature)
-        }
+        })
+    }
+
+    /// Whether the key that it names has signed it.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signed.is_signed_by(self.key.as_bytes())
     }
 
     /// The id of the change that it is for: the same for all its votes.

@@ -35,6 +35,8 @@ pub struct MeshLimits {
     pub stranger_streams: usize,
     /// Longest certificate chain, bytes.
     pub chain_bytes: usize,
+    /// Longest that is said and heard of why a refusal is not right, bytes.
+    pub objection_bytes: usize,
     /// How long the membership handshake may take.
     pub handshake: Duration,
     /// How long opening a stream or dialling may take.
@@ -68,6 +70,7 @@ impl Default for MeshLimits {
             strangers: 128,
             stranger_streams: 512,
             chain_bytes: 4 << 10,
+            objection_bytes: 64 << 10,
             handshake: Duration::from_secs(10),
             open: Duration::from_secs(10),
             stranger: Duration::from_secs(300),

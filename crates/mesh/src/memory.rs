@@ -293,7 +293,7 @@ impl Port {
             return Ok(());
         }
         let (mut here, mut there) = self.network.pipe(self.local, node);
-        let (local, limit) = (self.local, near.shared.limits.chain_bytes);
+        let (local, limit) = (self.local, membership::Limits::from(&near.shared.limits));
         tokio::spawn(async move {
             let shown = membership::show(&mut here, &*near.shared.gate, node, limit);
             let host = far.shared.apart.turns_away(local);

@@ -55,6 +55,13 @@ pub trait Gate: Send + Sync + 'static {
     }
     /// Takes note that a peer refused this node, with its evidence, if any.
     async fn refused(&self, by: NodeId, evidence: &[u8]);
+    /// What a node has to say to a refusal with this evidence, or to what the other one has to say; nothing where it was
+    /// refused for good. At most [`MeshLimits::objection_bytes`](crate::MeshLimits::objection_bytes).
+    fn objection(&self, _evidence: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+    /// Takes note of what a peer that was refused, or that refused this node, has to say to it.
+    async fn objected(&self, _by: NodeId, _objection: &[u8]) {}
 }
 
 /// A peer as a stream's acceptor sees it.

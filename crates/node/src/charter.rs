@@ -47,6 +47,10 @@ const RETRY: (Duration, u32) = (Duration::from_millis(500), 6);
 const REFUSED: u32 = 30;
 /// Exchanges that one member may begin within [`SPAN`].
 const PACE: u32 = 240;
+/// KiB of documents of one member within [`SPAN`] in which nothing was new before nothing more is taken of it.
+const USELESS_KIB: u32 = 4 << 10;
+/// KiB of documents that one member is given within [`SPAN`], whatever heads it shows.
+const GIVEN_KIB: u32 = 8 << 10;
 const SPAN: Duration = Duration::from_secs(60);
 /// Members that are not connected and are compared with because somebody asks.
 const ASKED: usize = 64;
@@ -103,6 +107,8 @@ struct Inner {
     counts: Counts,
     refused: Counts,
     blamed: Pace,
+    useless: Pace,
+    given: Pace,
     pace: Pace,
     told: Seldom<(NodeId, &'static str)>,
     answering: Shares,
@@ -133,6 +139,8 @@ impl Charter {
             counts: Counts::default(),
             refused: Counts::default(),
             blamed: Pace::new(REFUSED, SPAN),
+            useless: Pace::new(USELESS_KIB, SPAN),
+            given: Pace::new(GIVEN_KIB, SPAN),
             pace: Pace::new(PACE, SPAN),
             told: Seldom::default(),
             answering: Shares::new(ANSWERED.0, ANSWERED.1),
@@ -281,7 +289,7 @@ impl Charter {
 
     /// Compares with a member that is there; once more, where it is being compared with now.
     fn meet(&self, peer: NodeId, stop: &CancellationToken) {
-        if lock(&self.0.documents).is_empty() || self.0.blamed.is_spent(peer) {
+        if lock(&self.0.documents).is_empty() || self.is_unheard(peer) {
             return;
         }
         if let Some(again) = lock(&self.0.busy).get_mut(&peer) {
@@ -341,7 +349,7 @@ impl Charter {
         let theirs = read_heads(&mut stream).await?;
         self.take_all(&mut stream, peer).await?;
         send_heads(&mut stream, &self.heads()).await?;
-        self.give(&mut stream, &theirs).await?;
+        self.give(&mut stream, peer, &theirs).await?;
         let theirs = read_heads(&mut stream).await?;
         self.note(peer, theirs);
         // Everything was said.
@@ -353,7 +361,7 @@ impl Charter {
     pub(crate) async fn serve(self, mut incoming: Incoming) {
         while let Some(Inbound { peer, mut stream }) = incoming.next().await {
             let share = self.0.answering.take(peer.node);
-            let Some(share) = share.filter(|_| !self.0.blamed.is_spent(peer.node) && self.0.pace.may(peer.node)) else {
+            let Some(share) = share.filter(|_| !self.is_unheard(peer.node) && self.0.pace.may(peer.node)) else {
                 self.0.counts.count("busy");
                 continue;
             };
@@ -374,7 +382,7 @@ impl Charter {
     async fn answer(&self, stream: &mut MeshStream, peer: NodeId) -> Result<(), StreamFailure> {
         let theirs = read_heads(stream).await?;
         send_heads(stream, &self.heads()).await?;
-        self.give(stream, &theirs).await?;
+        self.give(stream, peer, &theirs).await?;
         let theirs = read_heads(stream).await?;
         self.note(peer, theirs);
         self.take_all(stream, peer).await?;
@@ -385,17 +393,23 @@ impl Charter {
     }
 
     /// Sends what a member with those heads lacks, of the kinds that it knows.
-    async fn give(&self, stream: &mut MeshStream, theirs: &Heads) -> Result<(), StreamFailure> {
+    async fn give(&self, stream: &mut MeshStream, peer: NodeId, theirs: &Heads) -> Result<(), StreamFailure> {
         for (kind, head) in theirs {
             let Some(document) = self.document(kind) else { continue };
             if document.head() == *head {
                 continue;
+            }
+            // Who shows the same old head again and again waits for the next span.
+            if self.0.given.is_spent(peer) {
+                self.0.counts.count("given_enough");
+                break;
             }
             let Some(bytes) = document.since(head) else { continue };
             if bytes.len() > MAX_DOCUMENT_BYTES {
                 tracing::error!(%kind, length = bytes.len(), "a document has become too long to be passed on");
                 continue;
             }
+            self.0.given.add(peer, kib(&bytes));
             send_document(stream, kind, &bytes).await?;
             self.0.counts.count("given");
         }
@@ -405,26 +419,42 @@ impl Charter {
     /// Takes what a member gives, until its end.
     async fn take_all(&self, stream: &mut MeshStream, from: NodeId) -> Result<(), StreamFailure> {
         let mut is_new = false;
-        let mut count = 0;
+        let taken = self.take_each(stream, from, &mut is_new).await;
+        if is_new {
+            self.tell_on(Some(from));
+        }
+        taken
+    }
+
+    async fn take_each(&self, stream: &mut MeshStream, from: NodeId, is_new: &mut bool) -> Result<(), StreamFailure> {
+        let mut kinds = BTreeSet::new();
         while let Some((kind, bytes)) = read_document(stream).await? {
-            count += 1;
-            if count > MAX_KINDS {
+            // Each kind once, known here or not.
+            if kinds.len() >= MAX_KINDS || !kinds.insert(kind.clone()) {
                 return Err(StreamFailure::NotUnderstood);
             }
             let Some(document) = self.document(&kind) else { continue };
+            let length = kib(&bytes);
             match document.take(from, bytes).await {
                 Ok(true) => {
                     self.0.counts.count("taken");
-                    is_new = true;
+                    *is_new = true;
+                    continue;
                 }
                 Ok(false) => self.0.counts.count("known"),
                 Err(refusal) => self.refuse(from, document.kind(), &refusal),
             }
-        }
-        if is_new {
-            self.tell_on(Some(from));
+            self.0.useless.add(from, length);
+            if self.is_unheard(from) {
+                return Err(StreamFailure::Unheard);
+            }
         }
         Ok(())
+    }
+
+    /// Whether nothing more is taken of a member for a while.
+    fn is_unheard(&self, member: NodeId) -> bool {
+        self.0.blamed.is_spent(member) || self.0.useless.is_spent(member)
     }
 
     fn refuse(&self, from: NodeId, kind: &'static str, refusal: &Refusal) {
@@ -449,6 +479,11 @@ impl Charter {
             known.insert(peer, heads);
         }
     }
+}
+
+/// The length of a document, begun KiB.
+fn kib(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len() / 1024).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// Why a comparison that this node began did not end.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dawn_identity::{Issuer, Keypair, Membership, NetworkId, NodeId};
-use dawn_lock::{Lock, Outcome, Refused, Statement, Why};
+use dawn_lock::{Lock, Opening, Outcome, Refused, Statement, Why};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,10 @@ use crate::members::{Members, SKEW, now};
 use crate::shares::Seldom;
 use crate::store::Store;
 use crate::sync::{Counts, lock};
+
+/// Most bytes of the lock that are shown with a refusal, and said to one: what the mesh carries of each by itself.
+const EVIDENCE_BYTES: usize = 4 << 10;
+const MAX_OBJECTION_BYTES: usize = 64 << 10;
 
 /// The lock of the network, as this node knows it. Clones share it.
 #[derive(Clone)]
@@ -80,12 +84,17 @@ impl NetworkLock {
         root: Option<Keypair>,
     ) -> Result<Self, NodeError> {
         let kept = store.document(KIND).await?.unwrap_or_default();
+        let has_begun = !kept.is_empty();
         let (kept, refused) = match document::split(&kept) {
             Some(statements) => Lock::load(network, statements),
             None => return Err(NodeError::Corrupt("the network lock is not as it was kept".into())),
         };
         for refused in refused {
             tracing::error!(%refused, "a kept statement of the network lock is left out");
+        }
+        // Without its beginning nothing would be left of it, and everybody would be let in.
+        if has_begun && kept.genesis().is_none() {
+            return Err(NodeError::Corrupt("the network lock is not as it was kept".into()));
         }
         Ok(Self(Arc::new(Inner {
             store,
@@ -161,26 +170,60 @@ impl NetworkLock {
         })
     }
 
-    /// What is shown to whom the lock keeps out: its beginning, which tells that there is one.
+    /// What is shown to whom the lock keeps out: with what it begins, which tells that there is one.
     pub(crate) fn evidence(&self) -> Bytes {
-        self.read(|lock| {
-            let genesis = lock.statements().into_iter().next();
-            genesis.filter(|_| lock.genesis().is_some()).unwrap_or_default()
-        })
+        self.decisive(EVIDENCE_BYTES)
+    }
+
+    /// What is said to a refusal by a lock: what decided here who counts. Nothing where the refusal is none by a lock, or there
+    /// is no lock here.
+    pub(crate) fn objection(&self, evidence: &[u8]) -> Bytes {
+        match self.beginning_in(evidence) {
+            Some(_) => self.decisive(MAX_OBJECTION_BYTES),
+            None => Bytes::new(),
+        }
+    }
+
+    fn decisive(&self, most: usize) -> Bytes {
+        let statements = self.read(|lock| lock.decisive(most));
+        document::join(statements.iter().map(AsRef::as_ref)).into()
+    }
+
+    /// The beginning of a lock of this network that these bytes show first.
+    fn beginning_in(&self, bytes: &[u8]) -> Option<Opening> {
+        let first = document::split(bytes)?.into_iter().next()?;
+        match Statement::decode(first) {
+            Ok(Statement::Opening(opening)) if opening.signer == Issuer::Network(self.0.network) => Some(opening),
+            _ => None,
+        }
     }
 
     /// Takes note that a member refused this node, if what it shows is the beginning of a lock; whether it was.
-    pub(crate) fn refused_by(&self, by: NodeId, evidence: &[u8]) -> bool {
-        let Ok(Statement::Opening(opening)) = Statement::decode(evidence) else {
+    pub(crate) async fn refused_by(&self, by: NodeId, evidence: &[u8]) -> bool {
+        let Some(opening) = self.beginning_in(evidence) else {
             return false;
         };
-        let is_ours = opening.signer == Issuer::Network(self.0.network);
-        if is_ours && self.0.waiting.locked_out(by, now()) {
+        if self.0.waiting.locked_out(by, now()) {
             let keys: Vec<NodeId> = opening.terms.keys.iter().copied().collect();
             tracing::error!(%by, node = %self.0.key.node_id(), "the network lock keeps this node out; on a node with a lock key: dawn lock sign NODE");
             self.0.events.say("lock.locked_out", &json!({ "by": by, "keys": keys }));
         }
-        is_ours
+        self.hear(by, evidence).await;
+        true
+    }
+
+    /// Takes what somebody shows of the lock who need not be admitted by it: openings and votes say themselves whether they
+    /// count. A node that knows no lock takes none so; members alone give it the whole.
+    pub(crate) async fn hear(&self, from: NodeId, shown: &[u8]) {
+        let Some(statements) = document::split(shown) else {
+            return;
+        };
+        if self.read(|lock| lock.genesis().is_none()) {
+            return;
+        }
+        if let Err(error) = self.take(Some(from), &statements).await {
+            tracing::error!(%error, "what a peer showed of the network lock could not be kept");
+        }
     }
 
     /// Who said last that the lock keeps this node out, where nobody has let it in since.
@@ -210,8 +253,17 @@ impl NetworkLock {
     /// Takes statements from another member, or made here, and keeps them before anything is done with them.
     async fn take(&self, from: Option<NodeId>, statements: &[&[u8]]) -> Result<Outcome, NodeError> {
         let _one = self.0.keeping.lock().await;
-        let mut next = self.read(Clone::clone);
-        let outcome = next.take(statements.iter().copied(), now(), SKEW);
+        let (next, outcome) = {
+            let mut next = self.read(Clone::clone);
+            let statements: Vec<Bytes> = statements.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
+            let taking = move || {
+                let outcome = next.take(statements.iter().map(AsRef::as_ref), now(), SKEW);
+                (next, outcome)
+            };
+            // Thousands of signatures may have to be looked at.
+            let taken = tokio::task::spawn_blocking(taking).await;
+            taken.map_err(|error| NodeError::Corrupt(error.to_string()))?
+        };
         for refused in &outcome.refused {
             self.refuse(from, refused);
         }

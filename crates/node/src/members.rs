@@ -123,6 +123,9 @@ struct Inner {
     root: Option<Keypair>,
     key: Keypair,
     own: Mutex<(CertificateChain, Membership)>,
+    /// Every revocation that is validly signed.
+    signed_revocations: Mutex<Revocations>,
+    /// Those of them that the policy let their authors make: they count.
     revocations: Mutex<Revocations>,
     pins: Pins,
     network_lock: NetworkLock,
@@ -216,6 +219,7 @@ impl Members {
             root,
             key,
             own: Mutex::new((chain, membership)),
+            signed_revocations: Mutex::new(revocations.clone()),
             revocations: Mutex::new(revocations),
             pins,
             network_lock,
@@ -258,9 +262,30 @@ impl Members {
         if self.0.policies.set(policies).is_err() {
             tracing::error!("the membership service has a policy already");
         }
+        self.policy_changed();
     }
 
-    fn policies(&self) -> Option<&Policies> {
+    /// Looks again at which revocations count: those whose authors might make them by the policy that was in force then. So it
+    /// does not matter what a node heard of first, the revocation or the policy.
+    pub(crate) fn policy_changed(&self) {
+        let Some(policies) = self.policies() else { return };
+        let is_changed = {
+            let signed = lock(&self.0.signed_revocations);
+            let counting = signed.filtered(|revocation| policies.might_revoke(revocation).is_ok());
+            let mut revocations = lock(&self.0.revocations);
+            let is_changed = !revocations.iter().eq(counting.iter());
+            *revocations = counting;
+            is_changed
+        };
+        if is_changed {
+            tracing::info!("by the policy in force other revocations count");
+            self.look_at_standing();
+            self.recheck();
+        }
+    }
+
+    /// The network's policy; none before it was read.
+    pub(crate) fn policies(&self) -> Option<&Policies> {
         self.0.policies.get()
     }
 
@@ -764,10 +789,7 @@ impl Members {
         let node = revocation.node();
         let issuer = revocation.issuer();
         let verified = revocation.verify(&self.0.network, now(), SKEW).map_err(corrupt)?;
-        if let (Some(policies), Some(certificate)) = (self.policies(), verified.as_revocation().certificate()) {
-            policies.might_revoke(certificate.claims(), verified.as_revocation().at())?;
-        }
-        let outcome = lock(&self.0.revocations).look(&verified);
+        let outcome = lock(&self.0.signed_revocations).look(&verified);
         match outcome {
             Added::New => {}
             Added::Known => return Ok(false),
@@ -775,8 +797,17 @@ impl Members {
         }
         // It is kept before it counts: what is known is not taken again.
         self.0.store.add_revocation(node, bytes).await?;
-        if lock(&self.0.revocations).add(verified) != Added::New {
-            return Ok(false);
+        {
+            // The one that is locked first is the same everywhere.
+            let mut signed = lock(&self.0.signed_revocations);
+            if signed.add(verified.clone()) != Added::New {
+                return Ok(false);
+            }
+            // One that does not count now may by a policy that is heard of later.
+            if let Some(policies) = self.policies() {
+                policies.look_at_revocation(verified.as_revocation())?;
+            }
+            let _is_new = lock(&self.0.revocations).add(verified);
         }
         self.look_at_standing();
         let (name, by) = (self.name_of(node), self.put_out_by(node));
@@ -969,8 +1000,16 @@ impl Gate for Members {
         })
     }
 
+    fn objection(&self, evidence: &[u8]) -> Bytes {
+        self.0.network_lock.objection(evidence)
+    }
+
+    async fn objected(&self, by: NodeId, objection: &[u8]) {
+        self.0.network_lock.hear(by, objection).await;
+    }
+
     async fn refused(&self, by: NodeId, evidence: &[u8]) {
-        if evidence.is_empty() || self.0.network_lock.refused_by(by, evidence) {
+        if evidence.is_empty() || self.0.network_lock.refused_by(by, evidence).await {
             return;
         }
         // Of others than this node and who issued its certificate a refusal has nothing to tell.

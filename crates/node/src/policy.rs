@@ -6,10 +6,12 @@
 
 mod document;
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use dawn_identity::{Claims, Issuer, NodeId, Role, Roles, UnixTime};
+use dawn_identity::{Issuer, Membership, NodeId, Revocation, Role, Roles};
 use dawn_mcp::host::Host;
 use dawn_policy::{Action, Administered, Author, Log, LogError, Reason, SignedPolicy, Subject};
 use serde_json::json;
@@ -175,6 +177,23 @@ impl Policies {
         self.may_itself(&Action::Administer(Administered::Members))
     }
 
+    /// Whether this node may order where nodes go.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub(crate) fn may_order_itself(&self) -> Result<(), Denied> {
+        self.may_itself(&Action::Administer(Administered::Nodes))
+    }
+
+    /// Whether a member may order where nodes go, this one too.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub(crate) fn may_order(&self, member: &Membership) -> Result<(), Denied> {
+        let subject = Subject::member(member.node, member.name.as_str(), member.roles);
+        self.may(member.node, &subject, &Action::Administer(Administered::Nodes))
+    }
+
     /// Who holds the network's key is its owner, whatever its certificate says.
     fn may_itself(&self, action: &Action<'_>) -> Result<(), Denied> {
         let own = self.0.members.own();
@@ -186,27 +205,42 @@ impl Policies {
         self.may(own.node, &Subject::member(own.node, own.name.as_str(), roles), action)
     }
 
-    /// Whether the policy that was in force at a time let somebody put members out. Where that is not known any more, it
-    /// did: the same revocations have to count everywhere.
+    /// Whether the policy that was in force when a revocation was made, as it says itself, let its author put members out.
+    /// Where that is not known any more, it did: the same revocations have to count everywhere.
     ///
     /// # Errors
     /// It did not, and why.
-    pub(crate) fn might_revoke(&self, issuer: &Claims, at: UnixTime) -> Result<(), Denied> {
+    pub(crate) fn might_revoke(&self, revocation: &Revocation) -> Result<(), Denied> {
+        let Some(certificate) = revocation.certificate() else {
+            return Ok(());
+        };
+        let issuer = certificate.claims();
         let subject = Subject::member(issuer.subject, issuer.name.as_str(), issuer.roles);
         let action = Action::Administer(Administered::Members);
-        let decision = self.log().policy_at(at).map(|policy| policy.decide(&subject, &action));
+        let log = self.log();
+        let decision = log
+            .policy_at(revocation.at())
+            .map(|policy| policy.decide(&subject, &action));
         match decision {
-            Some(decision) if !decision.is_allowed() => {
-                let denied = Denied {
-                    who: issuer.name.to_string(),
-                    what: action.to_string(),
-                    reason: decision.reason,
-                };
-                self.note(issuer.subject, kind(&action), &denied);
-                Err(denied)
-            }
+            Some(decision) if !decision.is_allowed() => Err(Denied {
+                who: issuer.name.to_string(),
+                what: action.to_string(),
+                reason: decision.reason,
+            }),
             _ => Ok(()),
         }
+    }
+
+    /// The same of a revocation that has just come: where it does not count, that is counted and told.
+    ///
+    /// # Errors
+    /// It does not, and why.
+    pub(crate) fn look_at_revocation(&self, revocation: &Revocation) -> Result<(), Denied> {
+        let might = self.might_revoke(revocation);
+        if let (Err(denied), Issuer::Node(issuer)) = (&might, revocation.issuer()) {
+            self.note(issuer, kind(&Action::Administer(Administered::Members)), denied);
+        }
+        might
     }
 
     /// Signs a text as the next version with what authority this node has, puts it in force, and tells the others.
@@ -254,6 +288,7 @@ impl Policies {
             })
         });
         *self.log() = log;
+        self.0.members.policy_changed();
         if let Some(host) = self.0.host.get() {
             host.policy_changed();
         }

@@ -107,11 +107,16 @@ impl Pace {
 
     /// Counts one thing of a member; how many that makes in its span.
     pub(crate) fn count(&self, node: NodeId) -> u32 {
+        self.add(node, 1)
+    }
+
+    /// Counts so many things of a member; how many that makes in its span.
+    pub(crate) fn add(&self, node: NodeId, many: u32) -> u32 {
         let now = Instant::now();
         let mut done = lock(&self.done);
         done.retain(|_, (since, _)| now.duration_since(*since) < self.span);
         let (_, count) = done.entry(node).or_insert((now, 0));
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(many);
         *count
     }
 
@@ -156,6 +161,8 @@ mod tests {
         assert!(pace.may(node(1)) && !pace.is_spent(node(1)));
         assert!(pace.may(node(1)) && pace.is_spent(node(1)));
         assert!(!pace.may(node(1)) && pace.may(node(2)));
+        assert_eq!(pace.add(node(3), 7), 7);
+        assert!(pace.is_spent(node(3)));
         let over = Pace::new(1, Duration::ZERO);
         assert!(over.may(node(1)) && over.may(node(1)) && !over.is_spent(node(1)));
     }

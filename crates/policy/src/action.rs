@@ -24,17 +24,20 @@ pub enum Administered {
     Policy,
     /// Who is a member: revocations.
     Members,
+    /// Where nodes go: orders of a migration.
+    Nodes,
 }
 
 impl Administered {
     /// Everything that is administered.
-    pub const ALL: [Self; 2] = [Self::Policy, Self::Members];
+    pub const ALL: [Self; 3] = [Self::Policy, Self::Members, Self::Nodes];
 
     /// Its word in the file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Policy => "policy",
             Self::Members => "members",
+            Self::Nodes => "nodes",
         }
     }
 }
@@ -69,7 +72,7 @@ impl fmt::Display for Action<'_> {
 }
 
 /// Of which actions a rule speaks. In the file `call NODE:AGENT/NAME`, `submit WORKLOAD`, `relay`, `invite ROLE`,
-/// `administer policy|members`, with `*` for any characters; what is left out means anything; `*` alone is everything.
+/// `administer policy|members|nodes`, with `*` for any characters; what is left out means anything; `*` alone is everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Actions {
     Everything,
@@ -140,7 +143,7 @@ impl Actions {
                 .map_err(|(why, _)| (why, "invite guest, member or admin")),
             "administer" => one_of(&Administered::ALL.map(Administered::as_str))
                 .map(Self::Administer)
-                .map_err(|(why, _)| (why, "administer policy or members")),
+                .map_err(|(why, _)| (why, "administer policy, members or nodes")),
             _ => Err((format!("{verb:?} is nothing that anybody does"), VERBS)),
         }
     }

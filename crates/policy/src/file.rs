@@ -411,7 +411,7 @@ impl Reader<'_> {
             self.wrong(
                 what.span(),
                 words,
-                "write call NODE:AGENT/NAME, submit WORKLOAD, relay, invite ROLE, administer policy or administer members",
+                "write call NODE:AGENT/NAME, submit WORKLOAD, relay, invite ROLE, or administer policy, members or nodes",
             );
         }
         let expect = self.verdict(expect);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dawn_e2e::member::Member;
-use dawn_e2e::{Network, Node, Transport, eventually};
+use dawn_e2e::{Network, Node, Plane, Transport, eventually};
 use dawn_identity::{Authority, Keypair, NodeId, Request, Role, Roles, Serial};
 use dawn_lock::{Change, Opening, StatementId, Terms, Vote};
 use dawn_mesh::{MeshStream, Protocol};
@@ -144,7 +144,7 @@ async fn whom_the_network_key_alone_lets_in_is_kept_out_by_all_until_a_lock_key_
         (waiting["code"].as_str(), waiting["roles"][0].as_str()),
         (Some("not_signed"), Some("admin"))
     );
-    let _signed = home.dawn(&["lock", "sign", "thief"]).await.success();
+    let _signed = home.dawn(&["lock", "sign", "--yes", "thief"]).await.success();
     for node in [home, lab, desk] {
         node.knows("thief").await;
     }
@@ -170,7 +170,7 @@ async fn a_newcomer_of_an_admin_without_a_lock_key_waits_and_one_of_a_lock_key_d
         .success();
     late.up().await;
     eventually("the admin itself keeps it out", async || waits_at(&admin, "late").await).await;
-    let not_here = admin.dawn(&["lock", "sign", "late"]).await;
+    let not_here = admin.dawn(&["lock", "sign", "--yes", "late"]).await;
     assert_eq!(not_here.json()["error"]["code"], "no_lock_key", "{not_here:?}");
     // The lock key lets its own newcomer in by the same deed.
     network.join(Node::new("early", Transport::Tcp)).await;
@@ -180,7 +180,7 @@ async fn a_newcomer_of_an_admin_without_a_lock_key_waits_and_one_of_a_lock_key_d
         waits_at(home, "late").await || !home.peer("late").await.is_null()
     })
     .await;
-    let _signed = home.dawn(&["lock", "sign", &id]).await.success();
+    let _signed = home.dawn(&["lock", "sign", "--yes", &id]).await.success();
     home.knows("late").await;
     admin.knows("late").await;
 }
@@ -259,8 +259,8 @@ async fn a_member_whose_only_key_goes_is_cut_until_somebody_signs_for_it() {
         })
         .await;
     }
-    let _signed = desk.dawn(&["lock", "sign", "guest"]).await.success();
-    let _signed = desk.dawn(&["lock", "sign", &home.id().await]).await.success();
+    let _signed = desk.dawn(&["lock", "sign", "--yes", "guest"]).await.success();
+    let _signed = desk.dawn(&["lock", "sign", "--yes", &home.id().await]).await.success();
     desk.knows("guest").await;
     desk.knows("home").await;
     guest.knows("desk").await;
@@ -292,7 +292,7 @@ async fn a_recovery_secret_begins_the_lock_anew_when_the_keys_are_lost_and_who_w
     assert_eq!(keys(home).await, ["desk"]);
     assert_eq!(status(home).await["generation"], 1);
     let spent = desk.dawn(&recover).await;
-    assert_eq!(spent.json()["error"]["code"], "lock_other_secret", "{spent:?}");
+    assert_eq!(spent.json()["error"]["code"], "lock_too_few_secrets", "{spent:?}");
     network.nodes[3].up().await;
     let [home, _, desk, away] = &network.nodes[..] else {
         unreachable!()
@@ -300,6 +300,73 @@ async fn a_recovery_secret_begins_the_lock_anew_when_the_keys_are_lost_and_who_w
     agree(&[desk, away]).await;
     home.knows("away").await;
     desk.knows("away").await;
+}
+
+#[tokio::test]
+async fn who_has_more_recovery_secrets_than_a_thief_gets_everybody_back_though_they_keep_each_other_out() {
+    let network = Network::start(Transport::Tcp, &["home", "lab", "desk"]).await;
+    let secrets = begin(&network, &["lab"], "2").await;
+    let [home, lab, desk] = &network.nodes[..] else {
+        unreachable!()
+    };
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().to_str().unwrap();
+    // The thief of one secret begins anew with the key of desk, and keeps lab.
+    std::fs::write(file.path(), &secrets[0]).expect("written");
+    let theirs = ["lock", "recover", "--yes", "--key", "desk", "--secret-file", path];
+    let _stolen = desk.dawn(&[&theirs[..], &["--sign", "lab"]].concat()).await.success();
+    for node in [lab, home] {
+        eventually("the thief's lock is everywhere", async || keys(node).await == ["desk"]).await;
+    }
+    eventually("lab keeps home out", async || lab.peer("home").await.is_null()).await;
+    std::fs::write(file.path(), secrets[1..].join("\n")).expect("written");
+    let ours = ["lock", "recover", "--yes", "--key", "home", "--secret-file", path];
+    let _begun = home.dawn(&[&ours[..], &["--sign-none"]].concat()).await.success();
+    for node in [lab, desk] {
+        eventually("the owner's lock is everywhere", async || keys(node).await == ["home"]).await;
+    }
+    // Whom the owner signs for is back; the thief's node waits.
+    eventually("lab waits", async || waits_at(home, "lab").await).await;
+    let _signed = home.dawn(&["lock", "sign", "--yes", "lab"]).await.success();
+    home.knows("lab").await;
+    lab.knows("home").await;
+    assert!(home.peer("desk").await.is_null());
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_broken_into_adds_nobody_where_there_is_a_lock() {
+    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
+    let [home, lab] = &network.nodes[..] else {
+        unreachable!()
+    };
+    let id = home.get("/api/status").await["network"]["id"].clone();
+    let plane = Plane::start(id.as_str().unwrap().parse().unwrap());
+    let (url, issuer) = (plane.url(), plane.issuer().to_string());
+    let authorised = home.dawn(&["control", "authorize", &url, "--issuer", &issuer]).await;
+    let _authorised = authorised.success();
+    let _joined = home
+        .dawn(&["control", "join", &url, "--issuer", &issuer])
+        .await
+        .success();
+    begin(&network, &["lab"], "2").await;
+    let mut phone = Node::new("phone", Transport::Quic);
+    let _joined = phone
+        .dawn(&["join", "--control", &url, "--name", "phone"])
+        .await
+        .success();
+    phone.up().await;
+    eventually("home keeps it out", async || waits_at(home, "phone").await).await;
+    let waiting = status(home).await["waiting"][0].clone();
+    assert_eq!(
+        (&waiting["code"], &waiting["issuer"]),
+        (&"not_signed".into(), &issuer.as_str().into())
+    );
+    assert!(home.peer("phone").await.is_null() && lab.peer("phone").await.is_null());
+    let asked = home.dawn(&["lock", "sign", "phone"]).await;
+    assert_eq!(asked.json()["error"]["code"], "not_agreed", "{asked:?}");
+    let _signed = home.dawn(&["lock", "sign", "--yes", "phone"]).await.success();
+    home.knows("phone").await;
+    lab.knows("phone").await;
 }
 
 /// Reads a frame of the charter.
@@ -377,6 +444,7 @@ async fn a_forged_log_is_refused_and_counted_and_a_stolen_key_cannot_turn_a_deci
         parent: None,
         keys: [stolen.node_id()].into(),
         quorum: 1,
+        signatures: 1,
         recovery: [stolen.node_id()].into(),
         at: now,
     };

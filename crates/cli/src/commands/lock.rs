@@ -3,6 +3,7 @@
 mod begin;
 mod change;
 mod show;
+mod sign;
 
 use std::path::PathBuf;
 
@@ -14,12 +15,12 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::{FAINT, GOOD, STRONG, styled, words};
+use crate::output::{FAINT, STRONG, styled, words};
 
 /// The network lock: which keys may admit members, whoever holds the network key
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn lock init --key lab --key desk --quorum 2   begin it, on the owner's node; signs for all members\n  dawn lock status                                 keys, who waits, what is proposed\n  dawn lock sign phone                             let a node in that waits\n  dawn lock add NODE                               propose one more key\n  dawn lock approve ID                             vote for a proposal, on another node with a key\n  dawn lock recover --key THIS --secret-file FILE  begin anew when keys are lost or stolen"
+    after_help = "Examples:\n  dawn lock init --key lab --key desk --quorum 2   begin it, on the owner's node; signs for all members\n  dawn lock status                                 keys, who waits, what is proposed\n  dawn lock sign phone                             let a node in that waits, after a look at what it is\n  dawn lock add NODE                               propose one more key\n  dawn lock approve ID                             vote for a proposal, on another node with a key\n  dawn lock recover --key THIS --secret-file FILE  begin anew when keys are lost or stolen"
 )]
 pub(crate) struct LockArgs {
     #[command(subcommand)]
@@ -33,13 +34,7 @@ enum LockCommand {
     /// Keys, quorum, who is kept out and waits, what is proposed
     Status,
     /// Sign for a node that waits, or for an admin and whomever it admits
-    Sign {
-        /// The node's name or id
-        node: String,
-        /// Sign for whomever this admin admits, not for itself
-        #[arg(long)]
-        issuer: bool,
-    },
+    Sign(SignArgs),
     /// Propose that the key of a node becomes a lock key
     Add {
         /// The node's name or id
@@ -71,6 +66,12 @@ enum LockCommand {
         #[arg(value_name = "N")]
         quorum: u8,
     },
+    /// Propose how many keys have to stand behind a member
+    Signatures {
+        /// How many
+        #[arg(value_name = "N")]
+        signatures: u8,
+    },
     /// Changes that lack votes
     Proposals,
     /// Vote for a proposal with this node's key
@@ -98,6 +99,9 @@ struct TermsArgs {
     /// How many lock keys have to agree on a change [default: more than half]
     #[arg(long, value_name = "N")]
     quorum: Option<u8>,
+    /// How many lock keys have to stand behind a member [default: 1]
+    #[arg(long, value_name = "N")]
+    signatures: Option<u8>,
     /// How many recovery secrets are made
     #[arg(long, value_name = "N", default_value_t = 3)]
     secrets: usize,
@@ -107,6 +111,21 @@ struct TermsArgs {
     /// Sign for nobody
     #[arg(long)]
     sign_none: bool,
+    /// Do it without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct SignArgs {
+    /// The node's name or id
+    node: String,
+    /// Sign for whomever this admin admits, not for itself
+    #[arg(long)]
+    issuer: bool,
+    /// Take back what was signed for whomever this admin admits
+    #[arg(long, requires = "issuer")]
+    withdraw: bool,
     /// Do it without asking
     #[arg(long, short)]
     yes: bool,
@@ -141,7 +160,7 @@ pub(crate) fn run(context: &Context, args: LockArgs) -> Result<(), Failure> {
     match args.command {
         None | Some(LockCommand::Status) => show::status(context),
         Some(LockCommand::Init(args)) => begin::init(context, args),
-        Some(LockCommand::Sign { node, issuer }) => sign(context, &node, issuer),
+        Some(LockCommand::Sign(args)) => sign::run(context, args),
         Some(LockCommand::Add { key }) => change::propose(context, &json!({ "verb": "add", "key": key })),
         Some(LockCommand::Remove { key, signing }) => {
             change::without(context, json!({ "verb": "remove", "key": key }), &key, signing)
@@ -154,6 +173,9 @@ pub(crate) fn run(context: &Context, args: LockArgs) -> Result<(), Failure> {
         ),
         Some(LockCommand::Quorum { quorum }) => {
             change::propose(context, &json!({ "verb": "quorum", "quorum": quorum }))
+        }
+        Some(LockCommand::Signatures { signatures }) => {
+            change::propose(context, &json!({ "verb": "signatures", "signatures": signatures }))
         }
         Some(LockCommand::Proposals) => show::proposals(context),
         Some(LockCommand::Approve { id }) => change::approve(context, &id),
@@ -183,6 +205,7 @@ struct Change {
     key: Option<Named>,
     to: Option<Named>,
     quorum: Option<u8>,
+    signatures: Option<u8>,
 }
 
 impl Change {
@@ -191,6 +214,7 @@ impl Change {
         match (self.verb.as_str(), self.quorum) {
             ("rotate", _) => format!("rotate {} to {}", named(&self.key), named(&self.to)),
             ("quorum", Some(quorum)) => format!("quorum {quorum}"),
+            ("signatures", _) => format!("signatures {}", self.signatures.unwrap_or_default()),
             (verb, _) => format!("{} {}", words::clean(verb), named(&self.key)),
         }
     }
@@ -226,6 +250,8 @@ struct Member {
     id: String,
     name: String,
     roles: Vec<String>,
+    /// Who admitted it; none where that is the network key.
+    issuer: Option<String>,
     #[serde(default)]
     admitted_now: bool,
     #[serde(default)]
@@ -267,21 +293,4 @@ fn post(context: &Context, path: &str, body: &Value) -> Result<Box<RawValue>, Fa
 
 fn not_agreed() -> Failure {
     Failure::new(Exit::Failed, "not_agreed", "nothing was changed").next("add --yes to do it without being asked")
-}
-
-fn sign(context: &Context, node: &str, issuer: bool) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Signed {
-        node: Member,
-    }
-    let signed = post(context, "/api/lock/sign", &json!({ "node": node, "issuer": issuer }))?;
-    let out = context.out;
-    out.answer(&signed, |Signed { node }: Signed| {
-        let name = styled(STRONG, words::clean(&node.name));
-        out.line(if issuer {
-            format!("{} whomever {name} admits is let in", styled(GOOD, "✓"))
-        } else {
-            format!("{} {name} is let in", styled(GOOD, "✓"))
-        })
-    })
 }

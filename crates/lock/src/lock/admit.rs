@@ -1,5 +1,7 @@
 //! Who is admitted: whether a lock key stands behind a membership.
 
+use std::collections::BTreeSet;
+
 use dawn_identity::{Membership, NodeId};
 
 use super::Lock;
@@ -17,6 +19,14 @@ pub enum Why {
     /// A lock key stands behind another membership of this node: another name, fewer roles, or one that began earlier.
     #[error("{0} signed for it under another name, with fewer roles, or before it was admitted anew")]
     OtherTerms(NodeId),
+    /// Lock keys stand behind it, and it takes more of them.
+    #[error("{have} of the {needed} lock keys that it takes have signed for it")]
+    TooFew {
+        /// How many do.
+        have: u8,
+        /// How many it takes.
+        needed: u8,
+    },
 }
 
 impl Why {
@@ -26,6 +36,7 @@ impl Why {
             Self::NotSigned => "not_signed",
             Self::KeyGone(_) => "key_gone",
             Self::OtherTerms(_) => "other_terms",
+            Self::TooFew { .. } => "too_few_signatures",
         }
     }
 }
@@ -40,18 +51,25 @@ impl Lock {
         let Some(state) = self.state.as_ref().filter(|state| state.is_on()) else {
             return Ok(());
         };
-        let is_key = |node: &NodeId| state.keys.contains(node);
-        if is_key(&membership.node) || membership.issuer.as_ref().is_some_and(is_key) {
+        if state.keys.contains(&membership.node) {
             return Ok(());
+        }
+        let have = self.behind(state, membership).len();
+        if have >= usize::from(state.signatures) {
+            return Ok(());
+        }
+        if have > 0 {
+            let have = u8::try_from(have).unwrap_or(u8::MAX);
+            let needed = state.signatures;
+            return Err(Why::TooFew { have, needed });
         }
         let mut why = Why::NotSigned;
         for endorsement in self.about(membership) {
-            let counts = is_key(&endorsement.key);
-            match (endorsement.covers(membership), counts) {
-                (true, true) => return Ok(()),
-                (true, false) => why = Why::KeyGone(endorsement.key),
-                (false, true) if why == Why::NotSigned => why = Why::OtherTerms(endorsement.key),
-                _ => {}
+            let counts = state.keys.contains(&endorsement.key);
+            match endorsement.covers(membership) {
+                true => why = Why::KeyGone(endorsement.key),
+                false if counts && why == Why::NotSigned => why = Why::OtherTerms(endorsement.key),
+                false => {}
             }
         }
         Err(why)
@@ -59,13 +77,22 @@ impl Lock {
 
     /// Whether a membership would still count with another state of the lock: after a removal, say.
     pub fn admits_at(&self, state: &State, membership: &Membership) -> bool {
-        let is_key = |node: &NodeId| state.keys.contains(node);
         !state.is_on()
-            || is_key(&membership.node)
-            || membership.issuer.as_ref().is_some_and(is_key)
-            || self
-                .about(membership)
-                .any(|endorsement| is_key(&endorsement.key) && endorsement.covers(membership))
+            || state.keys.contains(&membership.node)
+            || self.behind(state, membership).len() >= usize::from(state.signatures)
+    }
+
+    /// The lock keys that stand behind a membership, each once: one that issued it, those that signed for it, and those that
+    /// signed for whomever its issuer admits.
+    fn behind(&self, state: &State, membership: &Membership) -> BTreeSet<NodeId> {
+        let signed = self
+            .about(membership)
+            .filter(|endorsement| endorsement.covers(membership));
+        let keys = membership
+            .issuer
+            .into_iter()
+            .chain(signed.map(|endorsement| endorsement.key));
+        keys.filter(|key| state.keys.contains(key)).collect()
     }
 
     /// The endorsements of a member, and of the admin that issued its certificate.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dawn_identity::NodeId;
 
-use super::{Lock, SETTLED};
-use crate::{Change, State, StatementId, Vote};
+use super::{Lock, SETTLED, Sizes};
+use crate::{Change, MAX_GENERATIONS, State, StatementId, Vote};
 
 /// A change with its votes.
 #[derive(Clone, Debug)]
@@ -58,11 +58,6 @@ impl Lock {
             path.push(*id);
         }
         path
-    }
-
-    /// Whether a generation has a successor that counts, so that nothing of it matters any more.
-    pub(super) fn is_over(&self, opening: &StatementId) -> bool {
-        self.openings.values().any(|begun| begun.terms.parent == Some(*opening))
     }
 
     /// Finds the line and the state anew.
@@ -144,14 +139,11 @@ impl Lock {
         self.line.get(self.line.len().saturating_sub(1 + SETTLED)).copied()
     }
 
-    /// Whether what is behind a statement can still be voted on.
-    pub(super) fn is_open(&self, parent: &StatementId, root: &StatementId) -> bool {
-        let (Some(settled), Some(current)) = (self.settled(), self.line.first()) else {
+    /// Whether what is behind a statement of the present generation can still be voted on.
+    pub(super) fn is_open(&self, parent: &StatementId) -> bool {
+        let Some(settled) = self.settled() else {
             return true;
         };
-        if root != current {
-            return true;
-        }
         let mut at = *parent;
         loop {
             if at == settled {
@@ -190,26 +182,22 @@ impl Lock {
         let in_change = |(id, made): (&StatementId, &Made)| {
             !dead.contains(id) && made.state.as_ref().is_some_and(|state| state.keys.contains(key))
         };
-        let over: BTreeSet<StatementId> = self.openings.values().filter_map(|begun| begun.terms.parent).collect();
-        let current = self.line.first();
-        let mut rivals = self
-            .openings
-            .iter()
-            .filter(|(id, _)| !over.contains(*id) && Some(*id) != current);
-        self.changes.iter().any(in_change) || rivals.any(|(_, begun)| begun.terms.keys.contains(key))
+        self.changes.iter().any(in_change)
     }
 
-    /// Forgets what cannot matter any more: the logs of generations that are over, branches and proposals before what is
-    /// settled, endorsements by keys that count nowhere.
+    /// Forgets what cannot matter any more: the logs of generations that are over or were put aside, and what was built on
+    /// them, branches and proposals before what is settled, endorsements by keys that count nowhere.
     pub(super) fn prune(&mut self) {
-        let over: BTreeSet<StatementId> = self.openings.values().filter_map(|begun| begun.terms.parent).collect();
+        let path = self.generations();
+        // Rivals of those that count are kept: whose signatures they have decides.
+        self.openings
+            .retain(|id, begun| path.contains(id) || begun.terms.parent.is_some_and(|parent| path.contains(&parent)));
+        let current = self.line.first().copied();
         let line: BTreeSet<StatementId> = self.line.iter().copied().collect();
         let gone: Vec<StatementId> = self
             .changes
             .iter()
-            .filter(|(id, made)| {
-                over.contains(&made.root) || (!line.contains(*id) && !self.is_open(&made.parent, &made.root))
-            })
+            .filter(|(id, made)| Some(made.root) != current || (!line.contains(*id) && !self.is_open(&made.parent)))
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
@@ -227,12 +215,26 @@ impl Lock {
         let by: BTreeSet<NodeId> = self.endorsements.keys().map(|(_, _, key)| *key).collect();
         let without: Vec<NodeId> = by.into_iter().filter(|key| !self.may_count(key)).collect();
         self.endorsements.retain(|(_, _, key), _| !without.contains(key));
-        let openings = self.openings.values().flat_map(|begun| begun.signed.values());
         let votes = self.changes.values().flat_map(|made| made.votes.values());
-        let of_openings: usize = openings.map(|opening| opening.bytes().len()).sum();
-        let of_votes: usize = votes.map(|vote| vote.bytes().len()).sum();
-        let of_endorsements = self.endorsements.values().map(|endorsement| endorsement.bytes().len());
-        self.sizes = (of_openings + of_votes, of_endorsements.sum());
+        self.sizes = Sizes {
+            openings: self.opening_bytes(MAX_GENERATIONS),
+            votes: votes.map(|vote| vote.bytes().len()).sum(),
+            endorsements: self
+                .endorsements
+                .values()
+                .map(|endorsement| endorsement.bytes().len())
+                .sum(),
+        };
+    }
+
+    /// Bytes of the openings of the generations up to this one.
+    pub(super) fn opening_bytes(&self, generation: u32) -> usize {
+        let openings = self
+            .openings
+            .values()
+            .filter(|begun| begun.terms.generation <= generation);
+        let signed = openings.flat_map(|begun| begun.signed.values());
+        signed.map(|opening| opening.bytes().len()).sum()
     }
 
     /// How many votes a change that is in the log took.

@@ -11,6 +11,32 @@ use crate::opening::Terms;
 use crate::vote::id_of;
 use crate::{Change, Endorsement, Refused, State, StatementId, Vote};
 
+/// What recovery keys can begin anew behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recoverable {
+    /// The opening.
+    pub parent: StatementId,
+    /// Its generation.
+    pub generation: u32,
+    /// Those of the keys that belong to it.
+    pub keys: BTreeSet<NodeId>,
+    /// How many keys it takes: one, or more than have begun the generation that follows.
+    pub needed: usize,
+}
+
+/// With what a generation begins, beside when and behind what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The trusted keys; none where the lock is switched off.
+    pub keys: BTreeSet<NodeId>,
+    /// How many of them have to agree on a change.
+    pub quorum: u8,
+    /// How many of them have to stand behind a member.
+    pub signatures: u8,
+    /// The recovery keys.
+    pub recovery: BTreeSet<NodeId>,
+}
+
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -206,22 +232,39 @@ impl Lock {
         Some(id_of(&self.network, &self.last()?, change))
     }
 
-    /// The terms of the generation that follows the present one, to be signed with a recovery key.
-    pub fn next_terms(
-        &self,
-        keys: BTreeSet<NodeId>,
-        quorum: u8,
-        recovery: BTreeSet<NodeId>,
-        at: UnixTime,
-    ) -> Option<Terms> {
-        let parent = *self.line.first()?;
+    /// Which generation these recovery keys can begin anew behind: the present one, or, where they are of an earlier one, that
+    /// one. None if they are of none.
+    pub fn recoverable(&self, with: &BTreeSet<NodeId>) -> Option<Recoverable> {
+        let path = self.generations();
+        path.iter().enumerate().rev().find_map(|(at, id)| {
+            let terms = &self.openings.get(id)?.terms;
+            let keys: BTreeSet<NodeId> = terms.recovery.intersection(with).copied().collect();
+            let successor = path.get(at + 1).and_then(|next| self.openings.get(next));
+            (!keys.is_empty()).then(|| Recoverable {
+                parent: *id,
+                generation: terms.generation,
+                keys,
+                needed: successor.map_or(1, |successor| successor.signed.len() + 1),
+            })
+        })
+    }
+
+    /// The terms of a generation that follows a certain opening, to be signed with recovery keys of that one.
+    pub fn next_terms(&self, parent: StatementId, beginning: Beginning, at: UnixTime) -> Option<Terms> {
         let before = &self.openings.get(&parent)?.terms;
+        let Beginning {
+            keys,
+            quorum,
+            signatures,
+            recovery,
+        } = beginning;
         Some(Terms {
             network: self.network,
             generation: before.generation.saturating_add(1),
             parent: Some(parent),
             keys,
             quorum,
+            signatures,
             recovery,
             at,
         })
@@ -234,6 +277,14 @@ impl Lock {
 
     /// Everything, in an order in which it can be taken.
     pub fn statements(&self) -> Vec<Bytes> {
+        let mut all = self.deciding();
+        let endorsements = self.endorsements.values();
+        all.extend(endorsements.map(|endorsement| Bytes::copy_from_slice(endorsement.bytes())));
+        all
+    }
+
+    /// Everything but endorsements.
+    fn deciding(&self) -> Vec<Bytes> {
         let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
         let mut openings: Vec<_> = self.openings.values().collect();
         openings.sort_by_key(|begun| begun.terms.generation);
@@ -245,8 +296,18 @@ impl Lock {
         made.sort_by_cached_key(|made| height(&made.parent));
         let votes = made.into_iter().flat_map(|made| made.votes.values());
         all.extend(votes.map(|vote| copy(vote.bytes())));
-        all.extend(self.endorsements.values().map(|endorsement| copy(endorsement.bytes())));
         all
+    }
+
+    /// What decides which keys count, openings and votes, in an order in which it can be taken; of them as much as fits into
+    /// so many bytes when each is written behind a length of two.
+    pub fn decisive(&self, most: usize) -> Vec<Bytes> {
+        let mut length = 0;
+        let fits = |statement: &Bytes| {
+            length += statement.len() + 2;
+            length <= most
+        };
+        self.deciding().into_iter().take_while(fits).collect()
     }
 
     /// A hash of what is held and can still matter: two locks with the same head say the same.
@@ -283,12 +344,10 @@ impl Lock {
         }
         let from = self.batches.iter().position(|(before, _)| before.as_slice() == head);
         Some(match from {
-            Some(from) => self
-                .batches
-                .iter()
-                .skip(from)
-                .flat_map(|(_, batch)| batch.iter().cloned())
-                .collect(),
+            Some(from) => {
+                let batches = self.batches.iter().skip(from);
+                batches.flat_map(|(_, batch)| batch.iter().cloned()).collect()
+            }
             None => self.statements(),
         })
     }

@@ -42,6 +42,44 @@ fn a_greater_quorum_has_to_agree_on_itself() {
 }
 
 #[test]
+fn how_many_have_to_sign_is_changed_by_quorum_and_never_more_than_there_are_keys() {
+    let mut lock = lock(&[1, 2, 3], 2);
+    vote(&mut lock, 1, Change::Signatures(3)).unwrap();
+    assert_eq!(lock.state().unwrap().signatures, 1);
+    vote(&mut lock, 2, Change::Signatures(3)).unwrap();
+    assert_eq!(lock.state().unwrap().signatures, 3);
+    let refused = Refused::Change(ChangeError::TooFewToSign(3));
+    assert_eq!(lock.vote(&key(1), remove(3), NOW), Err(refused));
+    for wanted in [0, 4] {
+        let refused = Refused::Change(ChangeError::NoSignatures { wanted, keys: 3 });
+        assert_eq!(lock.vote(&key(1), Change::Signatures(wanted), NOW), Err(refused));
+    }
+    let refused = Refused::Change(ChangeError::IsSignatures(3));
+    assert_eq!(lock.vote(&key(1), Change::Signatures(3), NOW), Err(refused));
+}
+
+#[test]
+fn who_sends_rubbish_is_not_listened_to_for_long() {
+    let mut lock = lock(&[1, 2], 1);
+    let good = lock.vote(&key(1), add(3), NOW).unwrap();
+    let forged = {
+        let mut bytes = good.bytes().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
+    };
+    for rubbish in [forged, vec![7; 300]] {
+        let many = std::iter::repeat_n(rubbish.as_slice(), 1_000);
+        let outcome = lock.take(many.chain([good.bytes()]), NOW, SKEW);
+        assert!(
+            outcome.new.is_empty() && outcome.refused.len() < 20,
+            "{}",
+            outcome.refused.len()
+        );
+    }
+    assert_eq!(give(&mut lock, good.bytes()), Ok(true));
+}
+
+#[test]
 fn what_cannot_be_changed_is_refused_with_its_reason() {
     let lock = lock(&[1, 2], 2);
     let node = |seed: u8| key(seed).node_id();
@@ -165,6 +203,14 @@ fn a_genesis_that_could_lock_everybody_out_cannot_be_signed() {
         },
         Terms {
             generation: 1,
+            ..good.clone()
+        },
+        Terms {
+            signatures: 3,
+            ..good.clone()
+        },
+        Terms {
+            signatures: 0,
             ..good.clone()
         },
     ];

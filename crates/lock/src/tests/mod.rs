@@ -33,12 +33,18 @@ fn secret(number: u8) -> RecoverySecret {
 }
 
 fn genesis(keys: &[u8], quorum: u8) -> Opening {
+    genesis_with(keys, quorum, 1)
+}
+
+/// One in which a member needs so many signatures.
+fn genesis_with(keys: &[u8], quorum: u8, signatures: u8) -> Opening {
     let terms = Terms {
         network: network(),
         generation: 0,
         parent: None,
         keys: keys.iter().map(|seed| key(*seed).node_id()).collect(),
         quorum,
+        signatures,
         recovery: [1, 2, 3].map(|number| secret(number).key(&network()).node_id()).into(),
         at: NOW,
     };

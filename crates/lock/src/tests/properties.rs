@@ -15,7 +15,7 @@ struct Step {
 }
 
 fn steps(voters: std::ops::RangeInclusive<u8>, most: usize) -> impl Strategy<Value = Vec<Step>> {
-    let step = (voters, 0_u8..4, 1_u8..8, 0_usize..4, 0_u32..6).prop_map(|(voter, what, about, behind, number)| Step {
+    let step = (voters, 0_u8..5, 1_u8..8, 0_usize..4, 0_u32..6).prop_map(|(voter, what, about, behind, number)| Step {
         voter,
         what,
         about,
@@ -34,7 +34,8 @@ fn change(step: &Step) -> Change {
             from: node,
             to: key(step.about % 7 + 1).node_id(),
         },
-        _ => Change::Quorum(step.about),
+        3 => Change::Quorum(step.about),
+        _ => Change::Signatures(step.about),
     }
 }
 

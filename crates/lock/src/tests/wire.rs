@@ -18,9 +18,13 @@ fn statements() -> Vec<(&'static str, Statement)> {
     let lock = lock(&[1, 2], 2);
     let next = lock
         .next_terms(
-            [key(7).node_id()].into(),
-            1,
-            [secret(4).key(&network()).node_id()].into(),
+            root,
+            Beginning {
+                keys: [key(7).node_id()].into(),
+                quorum: 1,
+                signatures: 1,
+                recovery: [secret(4).key(&network()).node_id()].into(),
+            },
             NOW,
         )
         .unwrap();
@@ -45,10 +49,18 @@ fn statements() -> Vec<(&'static str, Statement)> {
         ("vote_remove", Statement::Vote(vote_at(1, root, remove(2), 1))),
         ("vote_rotate", Statement::Vote(vote_at(1, root, rotate, 2))),
         ("vote_quorum", Statement::Vote(vote_at(1, root, Change::Quorum(1), 300))),
+        (
+            "vote_signatures",
+            Statement::Vote(vote_at(1, root, Change::Signatures(2), 3)),
+        ),
         ("endorsement_member", Statement::Endorsement(endorse(member))),
         (
             "endorsement_issuer",
             Statement::Endorsement(endorse(Subject::Issuer(node(40)))),
+        ),
+        (
+            "endorsement_no_issuer",
+            Statement::Endorsement(endorse(Subject::NoIssuer(node(40)))),
         ),
     ]
 }
@@ -75,11 +87,41 @@ fn ids_and_heads_stay_the_same() {
 }
 
 #[test]
+fn the_longest_votes_and_endorsements_are_read_and_what_is_padded_is_not() {
+    let far = UnixTime(u64::from(u32::MAX) * 4);
+    let rotate = Change::Rotate {
+        from: key(1).node_id(),
+        to: key(3).node_id(),
+    };
+    let root = genesis(&[1, 2], 1).terms.id();
+    let vote = Vote::sign(&key(1), network(), root, rotate, u32::MAX, far).unwrap();
+    let member = Subject::Member {
+        node: key(30).node_id(),
+        name: "n".repeat(32).parse().unwrap(),
+        roles: Role::ALL.into_iter().collect(),
+    };
+    let endorsement = Endorsement::sign(&key(1), network(), member, far).unwrap();
+    for bytes in [vote.bytes(), endorsement.bytes()] {
+        assert!(bytes.len() <= MAX_SHORT_BYTES, "{}", bytes.len());
+        assert!(Statement::decode(bytes).is_ok());
+    }
+    // Claims that nobody asked for are signed like any others, and would take room.
+    let claims = coset::cwt::ClaimsSetBuilder::new()
+        .issuer(key(1).node_id().to_string())
+        .audience(network().to_string())
+        .text_claim("padding".to_owned(), ciborium::Value::Text("x".repeat(MAX_SHORT_BYTES)))
+        .build();
+    let kind = dawn_identity::statement::Kind::new("application/dawn-lock-vote+cwt");
+    let padded = dawn_identity::statement::Signed::sign(kind, claims, &key(1)).unwrap();
+    assert_eq!(Statement::decode(padded.bytes()), Err(Refused::TooLarge));
+}
+
+#[test]
 fn one_kind_of_statement_is_not_read_as_another() {
     let keys = [1, 2];
     let root = genesis(&keys, 1).terms.id();
     let vote = vote_at(1, root, add(3), 0);
     assert!(matches!(Statement::decode(vote.bytes()), Ok(Statement::Vote(_))));
-    assert!(Opening::decode(vote.bytes()).is_err());
-    assert!(Endorsement::decode(vote.bytes()).is_err());
+    assert!(Opening::parse(vote.bytes()).is_err());
+    assert!(Endorsement::parse(vote.bytes()).is_err());
 }

@@ -29,7 +29,7 @@ impl Control {
                     .open(node, Protocol(membership::PROTOCOL), mesh.shared.stop.child_token())
                     .await
                     .map_err(|error| error.to_string())?;
-                let shown = membership::show(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes).await;
+                let shown = membership::show(&mut stream, &*mesh.shared.gate, node, (&limits).into()).await;
                 let refusal = match &shown {
                     Err(membership::HandshakeError::RefusedThere(reason)) => Some(reason.clone()),
                     _ => None,
@@ -98,7 +98,7 @@ pub(super) fn serve(mesh: &Mesh, control: &Control) -> Result<(), StartError> {
                     // Whose connection is still in use shows its renewed chain as before.
                     let host = mesh.shared.apart.turns_away(node);
                     let host = host.filter(|_| mesh.shared.peer(node).is_none());
-                    membership::answer(&mut stream, &*mesh.shared.gate, node, limits.chain_bytes, host).await
+                    membership::answer(&mut stream, &*mesh.shared.gate, node, limits.into(), host).await
                 };
                 let answered = tokio::time::timeout(limits.handshake, answered).await;
                 lock(&under_way).remove(&node);

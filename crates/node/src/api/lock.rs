@@ -24,6 +24,7 @@ fn shown_change(state: &NodeState, change: &Change) -> Value {
         Change::Add(key) | Change::Remove(key) => json!({ "key": named(state, key) }),
         Change::Rotate { from, to } => json!({ "key": named(state, from), "to": named(state, to) }),
         Change::Quorum(quorum) => json!({ "quorum": quorum }),
+        Change::Signatures(signatures) => json!({ "signatures": signatures }),
     };
     shown["verb"] = change.verb().into();
     shown
@@ -52,6 +53,7 @@ fn shown_entry(state: &NodeState, entry: &Entry) -> Value {
         "votes": shown_votes(state, &entry.votes),
         "at": rfc3339(entry.at),
         "quorum": entry.state.quorum,
+        "signatures": entry.state.signatures,
         "keys": entry.state.keys.iter().map(|key| named(state, *key)).collect::<Vec<_>>(),
     })
 }
@@ -62,6 +64,7 @@ fn shown_member(membership: &Membership) -> Value {
         "name": membership.name,
         "roles": membership.roles.iter().map(|role| role.to_string()).collect::<Vec<_>>(),
         "admitted": rfc3339(membership.admitted_at),
+        "issuer": membership.issuer,
     })
 }
 
@@ -95,6 +98,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
         "generation": lock.as_ref().map(|lock| lock.generation),
         "height": lock.as_ref().map(|lock| lock.height),
         "quorum": lock.as_ref().map(|lock| lock.quorum),
+        "signatures": lock.as_ref().map(|lock| lock.signatures),
         "last": last.map(|id| id.to_string()),
         "keys": network_lock.keys().into_iter().map(|key| named(&state, key)).collect::<Vec<_>>(),
         "holds_key": network_lock.holds_key(),
@@ -207,6 +211,8 @@ pub(super) struct Wanted {
     #[serde(default)]
     quorum: Option<u8>,
     #[serde(default)]
+    signatures: Option<u8>,
+    #[serde(default)]
     secrets: Option<usize>,
     /// The members that this node signs for.
     #[serde(default)]
@@ -225,6 +231,7 @@ async fn beginning(state: &NodeState, wanted: &Wanted) -> Result<Beginning, ApiE
     Ok(Beginning {
         keys: keys?,
         quorum: wanted.quorum,
+        signatures: wanted.signatures,
         secrets: wanted.secrets.unwrap_or(SECRETS),
         members: members_of(&certified(state).await?, &wanted.sign)?,
     })
@@ -268,11 +275,18 @@ pub(super) struct Signing {
     /// For whomever it admits, and not for itself.
     #[serde(default)]
     issuer: bool,
+    /// What was signed for an issuer is taken back.
+    #[serde(default)]
+    withdraw: bool,
 }
 
 pub(super) async fn sign(State(state): State<NodeState>, Json(wanted): Json<Signing>) -> Result<Json<Value>, ApiError> {
     let member = member_of(&certified(&state).await?, &wanted.node)?;
     let network_lock = state.members.network_lock();
+    if wanted.withdraw && !wanted.issuer {
+        let words = "a signature for a member is not taken back: put the member out, or remove the key";
+        return Err(ApiError::bad_request(words).next("dawn peers revoke NODE"));
+    }
     if wanted.issuer {
         if !member.roles.may_admit() {
             let words = format!("{} may not admit anybody", member.name);
@@ -280,11 +294,18 @@ pub(super) async fn sign(State(state): State<NodeState>, Json(wanted): Json<Sign
                 ApiError::new(StatusCode::CONFLICT, "not_an_admin", words).next("dawn lock sign, without --issuer")
             );
         }
-        network_lock.sign_issuer(member.node).await?;
+        network_lock.sign_issuer(member.node, wanted.withdraw).await?;
     } else {
         network_lock.sign(std::slice::from_ref(&member)).await?;
     }
-    Ok(Json(json!({ "node": shown_member(&member), "issuer": wanted.issuer })))
+    let admitted = network_lock.read(|lock| lock.admits(&member)).is_ok();
+    let shown = json!({
+        "node": shown_member(&member),
+        "issuer": wanted.issuer,
+        "withdrawn": wanted.withdraw,
+        "admitted": admitted,
+    });
+    Ok(Json(shown))
 }
 
 #[derive(Debug, Deserialize)]
@@ -297,6 +318,8 @@ pub(super) struct Changing {
     to: Option<String>,
     #[serde(default)]
     quorum: Option<u8>,
+    #[serde(default)]
+    signatures: Option<u8>,
     /// The members that this node signs for, too.
     #[serde(default)]
     sign: Vec<String>,
@@ -304,13 +327,15 @@ pub(super) struct Changing {
 
 fn change_of(state: &NodeState, wanted: &Changing) -> Result<Change, ApiError> {
     let key = |text: &Option<String>| text.as_deref().map(|text| key_of(state, text)).transpose();
-    match (wanted.verb.as_str(), key(&wanted.key)?, key(&wanted.to)?, wanted.quorum) {
-        ("add", Some(key), None, None) => Ok(Change::Add(key)),
-        ("remove", Some(key), None, None) => Ok(Change::Remove(key)),
-        ("rotate", Some(from), Some(to), None) => Ok(Change::Rotate { from, to }),
-        ("quorum", None, None, Some(quorum)) => Ok(Change::Quorum(quorum)),
+    let numbers = (wanted.quorum, wanted.signatures);
+    match (wanted.verb.as_str(), key(&wanted.key)?, key(&wanted.to)?, numbers) {
+        ("add", Some(key), None, (None, None)) => Ok(Change::Add(key)),
+        ("remove", Some(key), None, (None, None)) => Ok(Change::Remove(key)),
+        ("rotate", Some(from), Some(to), (None, None)) => Ok(Change::Rotate { from, to }),
+        ("quorum", None, None, (Some(quorum), None)) => Ok(Change::Quorum(quorum)),
+        ("signatures", None, None, (None, Some(signatures))) => Ok(Change::Signatures(signatures)),
         _ => Err(ApiError::bad_request(
-            "a change is add or remove with a key, rotate with a key and another one, or quorum with a number",
+            "a change is add or remove with a key, rotate with a key and another one, quorum or signatures with a number",
         )),
     }
 }

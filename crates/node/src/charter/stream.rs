@@ -43,6 +43,8 @@ pub(super) enum StreamFailure {
     Late,
     #[error("what came is not understood")]
     NotUnderstood,
+    #[error("too much of what came was of no use")]
+    Unheard,
 }
 
 impl StreamFailure {
@@ -53,6 +55,7 @@ impl StreamFailure {
             Self::TooLong(_) => "too_long",
             Self::Late => "late",
             Self::NotUnderstood => "malformed",
+            Self::Unheard => "unheard",
         }
     }
 }

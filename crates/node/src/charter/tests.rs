@@ -257,14 +257,15 @@ async fn a_member_of_which_too_much_is_refused_is_not_heard_for_a_while() {
     .await
     .expect("in time");
     let lie = |number: u64| number.to_be_bytes();
-    for _ in 0..REFUSED {
+    for sent in 1..=REFUSED {
         send_heads(&mut stream, &Heads::new()).await.unwrap();
         let _ = read_heads(&mut stream).await.unwrap();
         while read_document(&mut stream).await.unwrap().is_some() {}
         send_heads(&mut stream, &Heads::new()).await.unwrap();
         send_document(&mut stream, "greatest", &lie(9)).await.unwrap();
         send_end(&mut stream).await.unwrap();
-        let _ = read_heads(&mut stream).await.unwrap();
+        // The last one ends the exchange.
+        assert_eq!(read_heads(&mut stream).await.is_ok(), sent < REFUSED);
         stream = first.mesh.open(id(2), CHARTER).await.unwrap();
     }
     let unheard = async {
@@ -286,4 +287,82 @@ async fn kinds_that_a_member_does_not_know_are_left_out() {
     first.sets(4);
     second.document.becomes(4).await;
     first.stop.cancel();
+}
+
+/// A stream to a node that is there in a moment, on which heads without anything were exchanged.
+async fn compared(first: &TestNode, other: u8) -> Option<MeshStream> {
+    let opening = async {
+        loop {
+            if let Ok(stream) = first.mesh.open(id(other), CHARTER).await {
+                return stream;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut stream = timeout(WITHIN, opening).await.expect("in time");
+    let exchange = async {
+        send_heads(&mut stream, &Heads::new()).await?;
+        read_heads(&mut stream).await?;
+        while read_document(&mut stream).await?.is_some() {}
+        send_heads(&mut stream, &Heads::new()).await
+    };
+    exchange.await.ok().map(|()| stream)
+}
+
+#[tokio::test]
+async fn a_kind_that_comes_twice_ends_the_exchange() {
+    let network = Network::new(6);
+    let [first, second] = [1, 2].map(|node| start(&network, node));
+    first.knows(&second);
+    for kind in ["greatest", "unknown"] {
+        let mut stream = compared(&first, 2).await.unwrap();
+        for number in [2_u64, 4] {
+            send_document(&mut stream, kind, &number.to_be_bytes()).await.unwrap();
+        }
+        send_end(&mut stream).await.unwrap();
+        assert!(read_heads(&mut stream).await.is_err(), "{kind}");
+    }
+    second.document.becomes(2).await;
+}
+
+#[tokio::test]
+async fn a_member_that_gives_what_is_known_without_end_is_not_heard_for_a_while() {
+    let network = Network::new(7);
+    let [first, second] = [1, 2].map(|node| start(&network, node));
+    first.knows(&second);
+    second.document.number.send_replace(8);
+    // As useless as can be: each takes one KiB at least.
+    second.charter.0.useless.add(id(1), USELESS_KIB - 3);
+    let mut heard = 0;
+    while let Some(mut stream) = compared(&first, 2).await {
+        send_document(&mut stream, "greatest", &6_u64.to_be_bytes())
+            .await
+            .unwrap();
+        send_end(&mut stream).await.unwrap();
+        if read_heads(&mut stream).await.is_err() {
+            break;
+        }
+        heard += 1;
+        assert!(heard < 3);
+    }
+    assert!(compared(&first, 2).await.is_none());
+    assert!(second.charter.refused().is_empty(), "it is nobody's fault");
+}
+
+#[tokio::test]
+async fn who_shows_an_old_head_again_and_again_is_given_so_much_and_no_more() {
+    let network = Network::new(8);
+    let [first, second] = [1, 2].map(|node| start(&network, node));
+    first.knows(&second);
+    second.document.number.send_replace(8);
+    second.charter.0.given.add(id(1), GIVEN_KIB);
+    let old = Heads::from([("greatest".to_owned(), 2_u64.to_be_bytes().to_vec())]);
+    let mut stream = compared(&first, 2).await.unwrap();
+    send_end(&mut stream).await.unwrap();
+    let _ = read_heads(&mut stream).await.unwrap();
+    let mut stream = first.mesh.open(id(2), CHARTER).await.unwrap();
+    send_heads(&mut stream, &old).await.unwrap();
+    let _ = read_heads(&mut stream).await.unwrap();
+    assert!(read_document(&mut stream).await.unwrap().is_none());
+    assert!(second.charter.counted().iter().any(|(what, _)| *what == "given_enough"));
 }

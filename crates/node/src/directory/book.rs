@@ -18,8 +18,14 @@ use crate::members::now;
 use crate::store::{RegistryChange, Store};
 use crate::sync::lock;
 
+/// Why a node is gone whose membership ended by itself.
+pub(super) const EXPIRED: &str = "expired";
 /// Why a node is gone that was put out.
 pub(super) const REVOKED: &str = "revoked";
+/// Why a node is gone that the network lock admits no more.
+pub(super) const LOCKED_OUT: &str = "locked_out";
+/// Why a node is gone that is not who was pinned.
+pub(super) const PINNED: &str = "pinned";
 
 /// What changes together, under one lock.
 pub(super) struct Book {

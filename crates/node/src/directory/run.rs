@@ -1,17 +1,17 @@
 //! The directory at work: what happens in the mesh and on this node, and what time brings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dawn_identity::NodeId;
+use dawn_identity::{CertificateError, NodeId};
 use dawn_mesh::{PeerEvent, Published};
 use dawn_registry::Refusal;
 use dawn_registry::replica::{Applied, Replica};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::book::REVOKED;
+use super::book::{EXPIRED, LOCKED_OUT, PINNED, REVOKED};
 use super::journal::Note;
 use super::own::Budget;
 use super::{Directory, said};
@@ -32,6 +32,7 @@ impl Directory {
         let mut peers = self.0.mesh.events();
         let mut revocations = self.0.mesh.subscribe(REVOCATION);
         let mut revoked = self.0.members.revoked();
+        let mut locked = self.0.members.network_lock().changes();
         let mut agents = self.0.host.changes();
         let mut renewed = self.0.members.renewed();
         let mut party = self.0.keys.changes();
@@ -59,6 +60,11 @@ impl Directory {
                     self.announce().await;
                 }
                 Ok(()) = revoked.changed() => self.drop_revoked().await,
+                Ok(()) = locked.changed() => {
+                    self.drop_revoked().await;
+                    // Who was kept out may be let in now, or has heard nothing of it and is told.
+                    self.keep_known().await;
+                }
                 Ok(()) = agents.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = renewed.changed() => say_at = say_at.or_else(soon),
                 Ok(()) = party.changed() => say_at = say_at.or_else(soon),
@@ -175,20 +181,25 @@ impl Directory {
         }
     }
 
-    /// Forgets nodes that were put out, or are not who was pinned.
+    /// Forgets nodes that were put out, are kept out by the network lock, or are not who was pinned; each for its own reason.
     pub(crate) async fn drop_revoked(&self) {
         let own = self.0.key.node_id();
         self.note_own_end().await;
-        self.change(REVOKED, |replica| {
-            // Under the lock of the registry: what was taken in before the revocation counted is among it.
-            let known = lock(&self.0.known).clone();
-            let is_out = |node: &NodeId| {
-                let known = known.get(node);
-                known.is_some_and(|known| self.0.members.accepts(&known.said.chain).is_err())
-            };
-            replica.retain(|node, _| !is_out(node))
-        })
-        .await;
+        let mut out: Option<BTreeMap<NodeId, &'static str>> = None;
+        for reason in [REVOKED, PINNED, LOCKED_OUT, EXPIRED] {
+            self.change(reason, |replica| {
+                // Under the lock of the registry: what was taken in before the revocation counted is among it.
+                let out = out.get_or_insert_with(|| {
+                    let known = lock(&self.0.known).clone();
+                    let out = known
+                        .into_iter()
+                        .map(|(node, known)| (node, self.is_out(&known.said.chain)));
+                    out.filter_map(|(node, reason)| Some((node, reason?))).collect()
+                });
+                replica.retain(|node, _| out.get(node) != Some(&reason))
+            })
+            .await;
+        }
         // Who was met, and has said nothing.
         let known: BTreeSet<NodeId> = lock(&self.0.known).keys().copied().collect();
         for node in self.0.members.revoked_nodes() {
@@ -196,6 +207,20 @@ impl Directory {
                 self.forget_member(&node);
             }
         }
+    }
+
+    /// Why a node with this chain is accepted no more, if it is not.
+    fn is_out(&self, chain: &[u8]) -> Option<&'static str> {
+        let members = &self.0.members;
+        if members.accepts(chain).is_ok() {
+            return None;
+        }
+        Some(match members.membership(chain) {
+            Err(error) if is_revoked(&error) => REVOKED,
+            Err(_) => EXPIRED,
+            Ok(membership) if members.pins().check(&membership).is_err() => PINNED,
+            Ok(_) => LOCKED_OUT,
+        })
     }
 
     /// Writes into the log, once, that this node itself was put out.
@@ -213,13 +238,22 @@ impl Directory {
     /// what this node says, and keeps what could not be kept.
     async fn look_after(&self) {
         let now = now();
-        self.change("expired", |replica| {
+        self.change(EXPIRED, |replica| {
             replica.tick(now);
             replica.retain(|_, membership| now < membership.expires + SKEW)
         })
         .await;
         self.renew_own().await;
         self.compact_log().await;
+    }
+}
+
+/// Whether a chain is refused because somebody in it was put out.
+fn is_revoked(error: &CertificateError) -> bool {
+    match error {
+        CertificateError::Revoked(_) => true,
+        CertificateError::Issuer(issuer) => is_revoked(issuer),
+        _ => false,
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a person does with the lock: begin it, sign for members, change its keys, recover it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dawn_identity::{Membership, NodeId};
-use dawn_lock::{Change, Endorsement, MAX_RECOVERY, Opening, Proposal, RecoverySecret, Refused, Subject, Terms};
+use dawn_identity::{Keypair, Membership, NodeId, UnixTime};
+use dawn_lock::{
+    Beginning as Begins, Change, Endorsement, MAX_RECOVERY, Opening, Proposal, RecoverySecret, Refused, Subject, Terms,
+};
 
 use super::NetworkLock;
 use crate::error::NodeError;
@@ -35,12 +37,30 @@ pub enum LockError {
         /// How many keys there would be.
         keys: usize,
     },
+    /// A member would need more signatures than there are keys, or none.
+    #[error("a member needs the signatures of at least one lock key and at most of all {keys}, not of {wanted}")]
+    Signatures {
+        /// What was asked for.
+        wanted: u8,
+        /// How many keys there would be.
+        keys: usize,
+    },
     /// There have to be some recovery secrets, and not too many.
     #[error("there are 1 to {MAX_RECOVERY} recovery secrets, not {0}")]
     Secrets(usize),
-    /// None of the secrets belongs to the present generation of the lock.
-    #[error("none of these is a recovery secret of the present lock")]
+    /// None of the secrets belongs to this lock.
+    #[error("none of these is a recovery secret of this lock")]
     OtherSecret,
+    /// The secrets are of a generation that others have ended by as many secrets or more.
+    #[error("these are {have} recovery secrets of generation {generation}, which {} ended; it takes {needed} to put aside what came of it", .needed - 1)]
+    TooFewSecrets {
+        /// How many of that generation were given.
+        have: usize,
+        /// How many it takes.
+        needed: usize,
+        /// The generation.
+        generation: u32,
+    },
     /// No proposal, or several, begin with that id.
     #[error("there is no proposal {0}, or several begin so")]
     NoProposal(String),
@@ -60,8 +80,10 @@ impl LockError {
             Self::NoKey => "no_lock_key",
             Self::WithoutThis => "lock_without_this",
             Self::Quorum { .. } => "lock_quorum",
+            Self::Signatures { .. } => "lock_signatures",
             Self::Secrets(_) => "lock_secrets",
             Self::OtherSecret => "lock_other_secret",
+            Self::TooFewSecrets { .. } => "lock_too_few_secrets",
             Self::NoProposal(_) => "unknown_proposal",
             Self::Refused(_) => "lock_refused",
         }
@@ -77,8 +99,12 @@ impl LockError {
             Self::NoKey => "run it on a node with a lock key: `dawn lock status` names them",
             Self::WithoutThis => "name this node with --key, too",
             Self::Quorum { .. } => "choose another --quorum, or name more keys with --key",
+            Self::Signatures { .. } => "choose another --signatures, or name more keys with --key",
             Self::Secrets(_) => "choose another --secrets",
             Self::OtherSecret => "each recovery prints new secrets: use those that were printed last",
+            Self::TooFewSecrets { .. } => {
+                "use the secrets that were printed last, or more of these where a thief began the lock anew"
+            }
             Self::NoProposal(_) => "see `dawn lock proposals`",
             Self::Refused(_) => return None,
         })
@@ -101,6 +127,8 @@ pub struct Beginning {
     pub keys: BTreeSet<NodeId>,
     /// How many of them have to agree on a change; none means more than half of them.
     pub quorum: Option<u8>,
+    /// How many of them have to stand behind a member; none means one.
+    pub signatures: Option<u8>,
     /// How many recovery secrets are made.
     pub secrets: usize,
     /// The members that this node signs for.
@@ -116,6 +144,15 @@ impl Beginning {
             return Err(LockError::Quorum { wanted: quorum, keys });
         }
         Ok(quorum)
+    }
+
+    fn signatures(&self) -> Result<u8, LockError> {
+        let keys = self.keys.len();
+        let wanted = self.signatures.unwrap_or(u8::from(keys > 0));
+        if usize::from(wanted) > keys || (wanted == 0) != (keys == 0) {
+            return Err(LockError::Signatures { wanted, keys });
+        }
+        Ok(wanted)
     }
 
     fn secrets(&self) -> Result<Vec<RecoverySecret>, LockError> {
@@ -187,6 +224,7 @@ impl NetworkLock {
             generation: 0,
             parent: None,
             quorum: beginning.quorum()?,
+            signatures: beginning.signatures()?,
             recovery: self.recovery_keys(&secrets),
             keys: beginning.keys,
             at: now(),
@@ -195,29 +233,49 @@ impl NetworkLock {
         self.begin_with(&[opening], secrets, &beginning.members).await
     }
 
-    /// Begins the lock anew, by one or more recovery secrets; without keys it is switched off.
+    /// Begins the lock anew, by one or more recovery secrets; without keys it is switched off. Secrets of an earlier
+    /// generation put aside what others began behind it, if they are more than those had.
     ///
     /// # Errors
-    /// There is no lock, none of the secrets is one of it, or it could not begin so.
+    /// There is no lock, none of the secrets is one of it, they are too few, or it could not begin so.
     pub async fn recover(&self, with: &[RecoverySecret], beginning: Beginning) -> Result<Begun, NodeError> {
-        let known = self.read(|lock| lock.terms().map(|terms| terms.recovery.clone()));
-        let known = known.ok_or(LockError::None)?;
+        if self.read(|lock| lock.genesis().is_none()) {
+            return Err(LockError::None.into());
+        }
         let own = self.0.key.node_id();
         if !beginning.members.is_empty() && !beginning.keys.contains(&own) {
             return Err(LockError::WithoutThis.into());
         }
         let secrets = beginning.secrets()?;
         let recovery = self.recovery_keys(&secrets);
-        let quorum = beginning.quorum()?;
-        let terms = self.read(|lock| lock.next_terms(beginning.keys.clone(), quorum, recovery, now()));
-        let terms = terms.ok_or(LockError::None)?;
-        let keys = with.iter().map(|secret| secret.key(&self.0.network));
-        let keys: Vec<_> = keys.filter(|key| known.contains(&key.node_id())).collect();
-        if keys.is_empty() {
-            return Err(LockError::OtherSecret.into());
+        let found = self.read(|lock| lock.recoverable(&self.recovery_keys(with)));
+        let found = found.ok_or(LockError::OtherSecret)?;
+        if found.keys.len() < found.needed {
+            let (have, needed, generation) = (found.keys.len(), found.needed, found.generation);
+            return Err(LockError::TooFewSecrets {
+                have,
+                needed,
+                generation,
+            }
+            .into());
         }
-        let openings: Result<Vec<Opening>, Refused> =
-            keys.iter().map(|key| Opening::sign(terms.clone(), key)).collect();
+        let begins = Begins {
+            quorum: beginning.quorum()?,
+            signatures: beginning.signatures()?,
+            keys: beginning.keys.clone(),
+            recovery,
+        };
+        let terms = self.read(|lock| lock.next_terms(found.parent, begins, now()));
+        let terms = terms.ok_or(LockError::None)?;
+        // A secret that was given twice signs once.
+        let keys: BTreeMap<NodeId, Keypair> = with
+            .iter()
+            .map(|secret| secret.key(&self.0.network))
+            .map(|key| (key.node_id(), key))
+            .filter(|(node, _)| found.keys.contains(node))
+            .collect();
+        let signed = keys.values().map(|key| Opening::sign(terms.clone(), key));
+        let openings: Result<Vec<Opening>, Refused> = signed.collect();
         let openings = openings.map_err(LockError::from)?;
         self.begin_with(&openings, secrets, &beginning.members).await
     }
@@ -252,13 +310,25 @@ impl NetworkLock {
         self.take_own(&statements).await
     }
 
-    /// Signs for an admin: whoever it admits is admitted.
+    /// Signs for an admin: whoever it admits is admitted; or takes that back.
     ///
     /// # Errors
     /// There is no lock, or this node has no lock key.
-    pub async fn sign_issuer(&self, admin: NodeId) -> Result<(), NodeError> {
+    pub async fn sign_issuer(&self, admin: NodeId, is_withdrawn: bool) -> Result<(), NodeError> {
         self.own_key()?;
-        let signed = Endorsement::sign(&self.0.key, self.0.network, Subject::Issuer(admin), now());
+        let subject = match is_withdrawn {
+            false => Subject::Issuer(admin),
+            true => Subject::NoIssuer(admin),
+        };
+        // What was signed within this second, or by a clock that was ahead, is overtaken.
+        let before = self.read(|lock| {
+            let own = lock.endorsements().filter(|known| known.key == self.0.key.node_id());
+            own.filter(|known| known.subject.is_issuer() && known.subject.node() == admin)
+                .map(|known| known.at)
+                .max()
+        });
+        let at = before.map_or(now(), |before| now().max(UnixTime(before.0.saturating_add(1))));
+        let signed = Endorsement::sign(&self.0.key, self.0.network, subject, at);
         let signed = signed.map_err(LockError::from)?;
         self.take_own(&[signed.bytes()]).await
     }

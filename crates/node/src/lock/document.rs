@@ -79,13 +79,13 @@ impl Document for NetworkLock {
                 code: "not_kept",
                 message: error.to_string(),
             })?;
-        // What an honest node may have passed on is nobody's fault.
+        // What an honest node may have passed on is nobody's fault. What was new is told on whatever came with it.
         match outcome.refused.iter().find(|refused| !refused.is_innocent()) {
-            Some(refused) if outcome.new.is_empty() => Err(Refusal {
+            Some(refused) => Err(Refusal {
                 code: refused.code(),
                 message: refused.to_string(),
             }),
-            _ => Ok(!outcome.new.is_empty()),
+            None => Ok(!outcome.new.is_empty()),
         }
     }
 }

@@ -20,7 +20,8 @@ async fn open(folder: &tempfile::TempDir, seed: u8) -> NetworkLock {
 }
 
 fn member(seed: u8) -> Membership {
-    let now = now();
+    // What is signed for now covers it, however long the test takes.
+    let now = UnixTime(now().0 / 86_400 * 86_400 - 86_400);
     Membership {
         network: key(9).network_id(),
         node: key(seed).node_id(),
@@ -28,7 +29,7 @@ fn member(seed: u8) -> Membership {
         roles: Roles::from(Role::Member),
         admitted_at: now,
         issued_at: now,
-        expires: UnixTime(now.0 + 86_400),
+        expires: UnixTime(now.0 + 7 * 86_400),
         serial: Serial::from_bytes([0; 16]),
         issuer: None,
     }
@@ -38,6 +39,7 @@ fn beginning(keys: &[u8], members: &[u8]) -> Beginning {
     Beginning {
         keys: keys.iter().map(|seed| key(*seed).node_id()).collect(),
         quorum: None,
+        signatures: None,
         secrets: 2,
         members: members.iter().map(|seed| member(*seed)).collect(),
     }
@@ -124,6 +126,64 @@ async fn what_others_forge_is_refused_with_its_reason_and_counted() {
 }
 
 #[tokio::test]
+async fn who_has_more_secrets_than_a_thief_takes_the_lock_back_after_the_thief_has_begun_it_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, thief) = (open(&folder, 1).await, open(&folder, 4).await);
+    let three = Beginning {
+        secrets: 3,
+        ..beginning(&[1, 2], &[])
+    };
+    let secrets = home.begin(three).await.unwrap().secrets;
+    sync(&home, &thief).await.unwrap();
+    thief.recover(&secrets[..1], beginning(&[4], &[])).await.unwrap();
+    assert_eq!(sync(&thief, &home).await, Ok(true));
+    assert_eq!(home.keys(), [key(4).node_id()]);
+    let twice = [secrets[1].clone(), secrets[1].clone()];
+    let few = home.recover(&twice, beginning(&[1], &[])).await.unwrap_err();
+    assert_eq!(few.code(), "lock_too_few_secrets", "{few}");
+    home.recover(&secrets[1..], beginning(&[1], &[])).await.unwrap();
+    assert_eq!(home.keys(), [key(1).node_id()]);
+    assert_eq!(sync(&home, &thief).await, Ok(true));
+    assert_eq!(thief.keys(), [key(1).node_id()]);
+    let again = open(&folder, 1).await;
+    assert_eq!(again.head(), home.head(), "and after a restart");
+}
+
+#[tokio::test]
+async fn with_two_signatures_a_member_waits_for_the_second_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, desk) = (open(&folder, 1).await, open(&folder, 2).await);
+    let begins = |signatures: u8| Beginning {
+        signatures: Some(signatures),
+        ..beginning(&[1, 2], &[5])
+    };
+    for wanted in [0, 3] {
+        let refused = home.begin(begins(wanted)).await.unwrap_err();
+        assert_eq!(refused.code(), "lock_signatures");
+    }
+    home.begin(begins(2)).await.unwrap();
+    assert_eq!(home.admits(&member(5)), Err(Why::TooFew { have: 1, needed: 2 }));
+    sync(&home, &desk).await.unwrap();
+    desk.sign(&[member(5)]).await.unwrap();
+    sync(&desk, &home).await.unwrap();
+    assert_eq!(home.admits(&member(5)), Ok(()));
+    assert_eq!(home.admits(&member(2)), Ok(()), "a lock key needs nobody");
+}
+
+#[tokio::test]
+async fn a_kept_lock_that_has_lost_its_beginning_is_not_taken_for_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = open(&folder, 1).await;
+    home.begin(beginning(&[1], &[4])).await.unwrap();
+    let kept = home.0.store.document(KIND).await.unwrap().unwrap();
+    let length = usize::from(u16::from_be_bytes([kept[0], kept[1]]));
+    home.0.store.set_document(KIND, &kept[2 + length..]).await.unwrap();
+    let (network, store) = (key(9).network_id(), home.0.store.clone());
+    let loaded = NetworkLock::load(store, Events::default(), network, key(1), None).await;
+    assert_eq!(loaded.unwrap_err().code(), "store");
+}
+
+#[tokio::test]
 async fn a_recovery_secret_begins_anew_and_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let (home, desk) = (open(&folder, 1).await, open(&folder, 2).await);
@@ -139,9 +199,67 @@ async fn a_recovery_secret_begins_anew_and_counts_once() {
     assert_eq!(home.admits(&member(1)), Ok(()));
     assert_eq!(
         desk.recover(first, beginning(&[5], &[])).await.unwrap_err().code(),
-        "lock_other_secret"
+        "lock_too_few_secrets"
     );
     desk.recover(&again.secrets, beginning(&[], &[])).await.unwrap();
     assert!(!desk.is_on());
     assert_eq!(desk.admits(&member(7)), Ok(()));
+}
+
+#[tokio::test]
+async fn who_certifies_without_end_drives_nobody_out_that_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = open(&folder, 1).await;
+    lock.begin(beginning(&[1], &[])).await.unwrap();
+    let certified = |number: u32, issuer: Option<u8>| {
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        Membership {
+            node: Keypair::from_seed(seed).node_id(),
+            issuer: issuer.map(|issuer| key(issuer).node_id()),
+            ..member(5)
+        }
+    };
+    let honest = certified(1, Some(7));
+    lock.admits(&honest).unwrap_err();
+    for number in 2..600 {
+        lock.admits(&certified(number, None)).unwrap_err();
+    }
+    let later = certified(601, Some(8));
+    lock.admits(&later).unwrap_err();
+    let kept: Vec<NodeId> = lock.kept_out().iter().map(|kept| kept.membership.node).collect();
+    assert!(kept.contains(&honest.node) && kept.contains(&later.node) && kept.len() <= 256);
+}
+
+#[tokio::test]
+async fn two_that_keep_each_other_out_come_to_the_same_by_what_they_say_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, desk) = (open(&folder, 1).await, open(&folder, 2).await);
+    let three = Beginning {
+        secrets: 3,
+        ..beginning(&[1], &[2])
+    };
+    let secrets = home.begin(three).await.unwrap().secrets;
+    sync(&home, &desk).await.unwrap();
+    let thief = open(&folder, 4).await;
+    sync(&home, &thief).await.unwrap();
+    thief.recover(&secrets[..1], beginning(&[4], &[2])).await.unwrap();
+    sync(&thief, &desk).await.unwrap();
+    home.recover(&secrets[1..], beginning(&[1], &[2])).await.unwrap();
+    assert!(home.admits(&member(4)).is_err() && desk.admits(&member(1)).is_err());
+    // Home is refused by the desk, and objects.
+    let said = home.objection(&desk.evidence());
+    assert!(!said.is_empty());
+    desk.hear(key(1).node_id(), &said).await;
+    assert_eq!(desk.keys(), [key(1).node_id()]);
+    assert_eq!((desk.admits(&member(1)), home.admits(&member(2))), (Ok(()), Ok(())));
+    // Somebody without a lock takes none from a stranger, nor has anything to say.
+    let new = open(&folder, 6).await;
+    new.hear(key(1).node_id(), &said).await;
+    assert!(new.head().is_empty() && new.objection(&desk.evidence()).is_empty());
+    assert!(new.refused_by(key(1).node_id(), &desk.evidence()).await);
+    assert!(new.head().is_empty() && new.locked_out_by().is_some());
+    // And what is no lock's is no occasion to say anything.
+    assert!(home.objection(b"").is_empty() && home.objection(&[0, 100]).is_empty());
+    assert!(!home.refused_by(key(4).node_id(), b"revoked").await);
 }

@@ -34,6 +34,19 @@ pub struct LockedOut {
     pub at: UnixTime,
 }
 
+/// Who makes room for one that this issuer has certified: of the issuer that has most of all waiting who came last; nobody
+/// where that is the same issuer. So whoever certifies without end drives nobody out that others have certified.
+fn last_of_the_most(kept: &BTreeMap<NodeId, Kept>, issuer: Option<NodeId>) -> Option<NodeId> {
+    let mut by_issuer: BTreeMap<Option<NodeId>, Vec<&Kept>> = BTreeMap::new();
+    for kept in kept.values() {
+        by_issuer.entry(kept.membership.issuer).or_default().push(kept);
+    }
+    let own = by_issuer.get(&issuer).map_or(0, Vec::len);
+    let most = by_issuer.into_values().max_by_key(Vec::len)?;
+    let last = most.iter().max_by_key(|kept| (kept.since, kept.membership.node))?;
+    (most.len() > own).then_some(last.membership.node)
+}
+
 /// What is remembered of that.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
@@ -49,12 +62,10 @@ impl Waiting {
         self.counts.count(why.code());
         let mut kept = lock(&self.kept);
         if kept.len() >= REMEMBERED && !kept.contains_key(&membership.node) {
-            // Who came longest ago makes room.
-            let oldest = kept
-                .values()
-                .min_by_key(|kept| kept.seen)
-                .map(|kept| kept.membership.node);
-            oldest.map(|node| kept.remove(&node));
+            let Some(last) = last_of_the_most(&kept, membership.issuer) else {
+                return false;
+            };
+            kept.remove(&last);
         }
         let since = kept.get(&membership.node).map_or(now, |kept| kept.since);
         let entry = Kept {

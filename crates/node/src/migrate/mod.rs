@@ -131,9 +131,12 @@ impl Migrations {
     }
 
     fn may_order(&self) -> Result<(), NodeError> {
-        match self.0.members.own().roles.may_admit() {
-            true => Ok(()),
-            false => Err(NodeError::NotAllowed("order where nodes go")),
+        if !self.0.members.own().roles.may_admit() {
+            return Err(NodeError::NotAllowed("order where nodes go"));
+        }
+        match self.0.members.policies() {
+            Some(policies) => Ok(policies.may_order_itself()?),
+            None => Ok(()),
         }
     }
 

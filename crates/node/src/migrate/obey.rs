@@ -87,6 +87,10 @@ impl Migrations {
         if !membership.roles.may_admit() {
             return Err(("not_allowed", "only owners and admins order where nodes go".into()));
         }
+        if let Some(policies) = self.0.members.policies() {
+            let may = policies.may_order(&membership);
+            may.map_err(|denied| ("policy_denied", denied.to_string()))?;
+        }
         Ok(ordered)
     }
 

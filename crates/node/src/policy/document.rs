@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dawn_identity::NodeId;
-use dawn_policy::Taken;
+use dawn_policy::{LogError, SignedError, Taken};
 
 use super::Policies;
 use crate::charter::{Document, Refusal};
@@ -28,7 +28,13 @@ impl Document for Policies {
     async fn take(&self, _: NodeId, bytes: Bytes) -> Result<bool, Refusal> {
         let _one = self.0.changing.lock().await;
         let mut log = self.log().clone();
-        let taken = log.take(&bytes, now(), SKEW, &self.0.members.revocations());
+        let revocations = self.0.members.revocations();
+        // Reading a text and running its tests may take a while.
+        let taking = tokio::task::spawn_blocking(move || (log.take(&bytes, now(), SKEW, &revocations), log));
+        let (taken, log) = taking.await.map_err(|error| Refusal {
+            code: "store",
+            message: error.to_string(),
+        })?;
         match taken {
             Ok(Taken::Known) => Ok(false),
             Ok(Taken::New) => match self.put_in_force(log).await {
@@ -38,6 +44,11 @@ impl Document for Policies {
                     message: error.to_string(),
                 }),
             },
+            // Whoever passes it on may not have heard yet that its author is out.
+            Err(LogError::Version {
+                error: SignedError::Revoked(_),
+                ..
+            }) => Ok(false),
             Err(error) => Err(Refusal {
                 code: error.code(),
                 message: error.to_string(),

@@ -233,6 +233,53 @@ fn who_was_put_out_signs_nothing_that_would_be_in_force_now_but_others_may_have_
 }
 
 #[test]
+fn what_goes_before_the_last_word_of_somebody_who_is_out_is_taken() {
+    let mut here = begun(NOT_BY_ADMINS);
+    let first = here.head();
+    let mut lenient = begun(EMPTY);
+    apply(&mut lenient, BY_MEMBERS, Some((1, Role::Admin))).unwrap();
+    let out = put_out(key(1).node_id());
+    let mut new = log();
+    assert_eq!(new.take(&lenient.encode(), NOW, SKEW, &out), Ok(Taken::New));
+    assert_eq!((new.versions().count(), new.head()), (1, begun(EMPTY).head()));
+    assert_eq!(new.take(&lenient.encode(), NOW, SKEW, &out), Ok(Taken::Known));
+    // Nor is it anybody's fault where more is known.
+    apply(&mut here, EMPTY, None).unwrap();
+    assert_ne!(here.head(), first);
+    assert_eq!(here.take(&lenient.encode(), NOW, SKEW, &out), Ok(Taken::Known));
+}
+
+#[test]
+fn the_text_of_who_may_not_administer_is_not_even_read() {
+    let mut log = begun(EMPTY);
+    let previous = log.current().unwrap().hash();
+    let version = |seed: u8, role: Role| {
+        let claims = coset::cwt::ClaimsSetBuilder::new()
+            .issuer(key(seed).node_id().to_string())
+            .audience(network().to_string())
+            .issued_at(dawn_identity::statement::date(NOW).unwrap())
+            .private_claim(-65_560, ciborium::Value::Integer(2.into()))
+            .private_claim(-65_561, ciborium::Value::Bytes(previous.to_vec()))
+            .private_claim(-65_562, ciborium::Value::Text("no TOML at all".to_owned()))
+            .build();
+        let kind = dawn_identity::statement::Kind::new("application/dawn-policy+cwt");
+        let signed = dawn_identity::statement::Signed::sign(kind, claims, &key(seed)).unwrap();
+        let list = |parts: Vec<Vec<u8>>| {
+            let mut bytes = Vec::new();
+            let parts = parts.into_iter().map(ciborium::Value::Bytes).collect();
+            ciborium::into_writer(&ciborium::Value::Array(parts), &mut bytes).unwrap();
+            bytes
+        };
+        list(vec![list(vec![signed.bytes().to_vec(), chain(seed, role).encode()])])
+    };
+    assert_eq!(
+        take(&mut log, &version(1, Role::Guest)).unwrap_err().code(),
+        "not_allowed"
+    );
+    assert_eq!(take(&mut log, &version(2, Role::Admin)).unwrap_err().code(), "invalid");
+}
+
+#[test]
 fn many_versions_are_kept_from_an_owners_on() {
     let mut log = begun(EMPTY);
     for _ in 0..62 {

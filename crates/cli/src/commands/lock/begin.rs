@@ -85,7 +85,7 @@ pub(super) fn init(context: &Context, args: InitArgs) -> Result<(), Failure> {
         ),
     };
     let sign = signed_for(context, &terms, &question)?;
-    let body = json!({ "keys": keys, "quorum": terms.quorum, "secrets": terms.secrets, "sign": sign });
+    let body = json!({ "keys": keys, "quorum": terms.quorum, "signatures": terms.signatures, "secrets": terms.secrets, "sign": sign });
     let begun = post(context, "/api/lock", &body)?;
     shown(context, &begun, "the network lock has begun")
 }
@@ -137,7 +137,8 @@ pub(super) fn recover(context: &Context, args: RecoverArgs) -> Result<(), Failur
     let sign = signed_for(context, &terms, &question)?;
     let with: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
     let body: Value = json!({
-        "keys": keys, "quorum": terms.quorum, "secrets": terms.secrets, "sign": sign, "with": with, "off": off,
+        "keys": keys, "quorum": terms.quorum, "signatures": terms.signatures, "secrets": terms.secrets, "sign": sign,
+        "with": with, "off": off,
     });
     let begun = post(context, "/api/lock/recover", &body)?;
     let done = if off {

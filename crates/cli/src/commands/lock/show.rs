@@ -16,6 +16,7 @@ struct Status {
     on: bool,
     generation: Option<u32>,
     quorum: Option<u8>,
+    signatures: Option<u8>,
     keys: Vec<Named>,
     holds_key: bool,
     waiting: Vec<Waiting>,
@@ -28,6 +29,7 @@ struct Status {
 struct Waiting {
     id: String,
     name: String,
+    roles: Vec<String>,
     reason: String,
     seen: Timestamp,
 }
@@ -57,10 +59,11 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
         if status.on {
             let keys = status.keys.len() as u64;
             out.line(format!(
-                "{}  {} of {} agree on a change; generation {}",
+                "{}  {} of {} agree on a change, {} stand behind a member; generation {}",
                 styled(GOOD, "locked"),
                 status.quorum.unwrap_or_default(),
                 words::count(keys, "key"),
+                status.signatures.unwrap_or_default(),
                 status.generation.unwrap_or_default()
             ))?;
         } else {
@@ -73,10 +76,11 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
             out.line(format!("  {}  {}", styled(STRONG, key.shown()), styled(FAINT, &key.id)))?;
         }
         if !status.waiting.is_empty() {
-            let mut rows = Rows::new(out.on_terminal(), &["WAITS", "BECAUSE", "LAST SEEN", "ID"]);
+            let mut rows = Rows::new(out.on_terminal(), &["WAITS", "ROLES", "BECAUSE", "LAST SEEN", "ID"]);
             for waiting in status.waiting {
                 rows.row([
                     (waiting.name, CAUTION),
+                    plain(waiting.roles.join(",")),
                     plain(waiting.reason),
                     plain(words::when(Some(waiting.seen))),
                     (waiting.id, FAINT),
