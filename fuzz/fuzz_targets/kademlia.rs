@@ -5,8 +5,8 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use dawn_identity::{Keypair, NetworkId, UnixTime};
-use dawn_kademlia::{Action, Config, Contact, Event, Kademlia, Key, MAX_MESSAGE_BYTES, Provider};
+use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
+use dawn_kademlia::{Action, Config, Contact, Event, Kademlia, Key, MAX_MESSAGE_BYTES, Provider, Standing};
 use libfuzzer_sys::fuzz_target;
 
 const WALL: UnixTime = UnixTime(1_800_000_000);
@@ -64,7 +64,14 @@ fuzz_target!(|data: &[u8]| {
             5 => kademlia.provide(wanted, now),
             _ => {
                 if let Some(id) = open.pop() {
-                    kademlia.answered(id, message, now, WALL, |_| true);
+                    let standing = |node: &NodeId| match MEMBERS.iter().position(|member| member.node_id() == *node) {
+                        Some(8) => Standing::Out,
+                        Some(_) => Standing::Member,
+                        None => Standing::Unknown,
+                    };
+                    kademlia.answered(id, message, now, WALL, standing, |address| {
+                        !address.contains("p2p-circuit")
+                    });
                 }
             }
         }
@@ -77,7 +84,12 @@ fuzz_target!(|data: &[u8]| {
         }
         while let Some(event) = kademlia.poll_event() {
             if let Event::Found(_, found) = event {
-                assert!(found.providers.iter().all(|word| word.key == wanted && word.expires > WALL));
+                assert!(
+                    found
+                        .providers
+                        .iter()
+                        .all(|word| word.key == wanted && word.expires > WALL)
+                );
             }
         }
         let (_, words) = kademlia.size();
