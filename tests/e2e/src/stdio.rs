@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::{Node, PATIENCE};
@@ -139,6 +139,7 @@ pub struct Load {
     stop: oneshot::Sender<u64>,
     task: JoinHandle<Report>,
     longest: Arc<Mutex<Duration>>,
+    answered: watch::Receiver<u64>,
 }
 
 impl Load {
@@ -147,8 +148,22 @@ impl Load {
         let client = Stdio::start(node, agent).await;
         let (stop, stopped) = oneshot::channel();
         let longest: Arc<Mutex<Duration>> = Arc::default();
-        let task = tokio::spawn(work(client, stopped, Arc::clone(&longest)));
-        Self { stop, task, longest }
+        let (answers, answered) = watch::channel(0);
+        let task = tokio::spawn(work(client, stopped, Arc::clone(&longest), answers));
+        Self {
+            stop,
+            task,
+            longest,
+            answered,
+        }
+    }
+
+    /// Waits until so many more calls were answered.
+    pub async fn goes_on(&mut self, calls: u64) {
+        let wanted = *self.answered.borrow() + calls;
+        let answered = self.answered.wait_for(|answered| *answered >= wanted);
+        let answered = tokio::time::timeout(PATIENCE, answered).await;
+        let _count = answered.expect("calls go on").expect("the load goes on");
     }
 
     /// The longest time without any answer since this was asked last.
@@ -167,7 +182,12 @@ impl Load {
     }
 }
 
-async fn work(mut client: Stdio, mut stopped: oneshot::Receiver<u64>, longest: Arc<Mutex<Duration>>) -> Report {
+async fn work(
+    mut client: Stdio,
+    mut stopped: oneshot::Receiver<u64>,
+    longest: Arc<Mutex<Duration>>,
+    answers: watch::Sender<u64>,
+) -> Report {
     let mut report = Report::default();
     let mut slow = client.call("slow", json!({ "seconds": 4 })).await;
     for _ in 0..AT_ONCE {
@@ -193,6 +213,7 @@ async fn work(mut client: Stdio, mut stopped: oneshot::Receiver<u64>, longest: A
             *longest = (*longest).max(last.elapsed());
         }
         last = Instant::now();
+        answers.send_modify(|answered| *answered += 1);
         left = left.map(|left| left.saturating_sub(1));
         let expected = if id == slow {
             "finished".to_owned()

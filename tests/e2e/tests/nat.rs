@@ -1,5 +1,6 @@
-//! Members of one network behind every pair of kinds of NAT, with two members in the public network: how they reach each
-//! other, how soon, and that no call is lost when a better way comes up or the member in between dies.
+//! Members of one network behind every pair of kinds of NAT, with two relays (`dawn relay`) and two members in the public
+//! network: how they reach each other, how soon, and that no call is lost when a better way comes up, or when one after the
+//! other a relay, the other relay and a member die.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,46 +13,65 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use dawn_e2e::nat::{Kind, Pair, pairs, ways};
-use dawn_e2e::{Load, eventually};
+use dawn_e2e::{Load, Relay, eventually};
 use futures::{FutureExt as _, StreamExt as _};
+
+/// A way, and the longest time without an answer until it was there, and a while on it.
+#[derive(Debug)]
+struct Seen {
+    route: String,
+    pause: Duration,
+}
 
 /// What was seen of a pair.
 #[derive(Debug)]
 struct Row {
     a: Kind,
     b: Kind,
-    route: String,
+    /// The best way.
+    best: Seen,
     transport: String,
     /// From when a's node was started to the first answer of b's agent.
     first_byte: Duration,
     /// From when a's node was started to the best way.
     best_way: Duration,
+    /// The way after a relay had died: the one in between, where one is.
+    without_one: Seen,
+    /// The way after the other one had died, too.
+    without_both: Seen,
+    /// The way after a member had died as well: the one in between, where one is.
+    without_member: Seen,
     calls: u64,
     lost: Vec<String>,
-    /// The longest time without an answer until the best way was there, and a while on it.
-    pause: Duration,
-    /// The way after the member in between had died.
-    after: String,
-    /// The longest time without an answer then.
-    after_pause: Duration,
 }
 
-const HEAD: &str = "a                b                route      over       first byte  best way  pause     then       pause     calls  lost";
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+fn head() -> String {
+    let died = format!("{:<21}{:<21}{:<21}", "a relay died", "both died", "and a member");
+    format!(
+        "{:<16}{:<16}{:<10}{:<6}{:<12}{:<10}{:<10}{died}{:<7}lost",
+        "a", "b", "route", "over", "first byte", "best way", "pause", "calls"
+    )
+}
 
 impl Row {
     fn line(&self) -> String {
-        let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+        let after = |seen: &Seen| format!("{:<21}", format!("{:<9} {:>7}", seen.route, seconds(seen.pause)));
         format!(
-            "{:<17}{:<17}{:<11}{:<11}{:<12}{:<10}{:<10}{:<11}{:<10}{:<7}{}",
+            "{:<16}{:<16}{:<10}{:<6}{:<12}{:<10}{:<10}{}{}{}{:<7}{}",
             self.a.name(),
             self.b.name(),
-            self.route,
+            self.best.route,
             self.transport,
             seconds(self.first_byte),
             seconds(self.best_way),
-            seconds(self.pause),
-            self.after,
-            seconds(self.after_pause),
+            seconds(self.best.pause),
+            after(&self.without_one),
+            after(&self.without_both),
+            after(&self.without_member),
             self.calls,
             self.lost.len()
         )
@@ -59,15 +79,31 @@ impl Row {
 
     fn check(&self) {
         assert_eq!(self.lost, Vec::<String>::new(), "{self:?}");
-        let good = ways(self.a, self.b);
-        assert!(good.contains(&self.route.as_str()), "{self:?}");
-        assert!(good.contains(&self.after.as_str()), "{self:?}");
+        let (with, without) = (ways(self.a, self.b, true), ways(self.a, self.b, false));
+        for (good, seen) in [
+            (with, &self.best),
+            (with, &self.without_one),
+            (without, &self.without_both),
+            (without, &self.without_member),
+        ] {
+            assert!(good.contains(&seen.route.as_str()), "{self:?}");
+        }
         // Where there is no UDP, the hole is one of TCP.
         let is_over_tcp = !self.a.has_udp() || !self.b.has_udp();
         assert!(
-            self.route != "punched" || !is_over_tcp || self.transport == "tcp",
+            self.best.route != "punched" || !is_over_tcp || self.transport == "tcp",
             "{self:?}"
         );
+    }
+}
+
+/// Waits until calls go on over a good way.
+async fn goes_on(pair: &Pair, load: &mut Load, dead: &[String]) -> Seen {
+    let way = pair.has_good_way(dead).await;
+    load.goes_on(20).await;
+    Seen {
+        route: way.route,
+        pause: load.longest_pause(),
     }
 }
 
@@ -82,36 +118,54 @@ async fn meet(a_kind: Kind, b_kind: Kind) -> Option<Row> {
     })
     .await;
     let first_byte = begun.elapsed();
-    let load = Load::start(&pair.a, "b:probe").await;
-    let _way = pair.has_good_way(None).await;
+    let mut load = Load::start(&pair.a, "b:probe").await;
+    let _way = pair.has_good_way(&[]).await;
     let best_way = begun.elapsed();
     pair.has_both_between(&pair.a).await;
+    pair.have_reserved().await;
     let way = pair.way().await;
-    let pause = load.longest_pause();
-    // Who is in between dies; where nobody is, one of the two all the same.
-    let dead = way.via.clone().unwrap_or_else(|| "r1".to_owned());
-    let dies = if dead == "r2" { &mut pair.r2 } else { &mut pair.r1 };
+    let best = Seen {
+        route: way.route,
+        pause: load.longest_pause(),
+    };
+    // Who is in between dies; where nobody is, one of them all the same.
+    let is_used = |relay: &Relay| way.via.as_deref() == Some(relay.peer());
+    let used = pair.relays.iter().position(is_used).unwrap_or(0);
+    let mut dead = Vec::new();
+    let mut without = Vec::new();
+    for at in [used, 1 - used] {
+        dead.push(pair.relays[at].peer().to_owned());
+        pair.relays[at].kill().await;
+        without.push(goes_on(&pair, &mut load, &dead).await);
+    }
+    let via = pair.way().await.via.unwrap_or_else(|| "r1".to_owned());
+    let dies = if via == "r2" { &mut pair.r2 } else { &mut pair.r1 };
     dies.kill().await;
-    let after = pair.has_good_way(Some(&dead)).await.route;
+    dead.push(via);
+    let route = pair.has_good_way(&dead).await.route;
     let report = load.stop_after(20).await;
+    let [without_one, without_both] = without.try_into().expect("two relays died");
     Some(Row {
         a: a_kind,
         b: b_kind,
-        route: way.route,
+        best,
         transport: way.transport.unwrap_or_else(|| "-".to_owned()),
         first_byte,
         best_way,
+        without_one,
+        without_both,
+        without_member: Seen {
+            route,
+            pause: report.longest,
+        },
         calls: report.calls,
         lost: report.lost,
-        pause,
-        after,
-        after_pause: report.longest,
     })
 }
 
 async fn check(a: Kind, b: Kind) {
     let Some(row) = meet(a, b).await else { return };
-    println!("{HEAD}\n{}", row.line());
+    println!("{}\n{}", head(), row.line());
     row.check();
 }
 
@@ -169,11 +223,11 @@ async fn a_member_behind_a_firewall_reaches_one_behind_a_full_cone() {
 #[tokio::test]
 #[ignore = "takes minutes: `make nat`"]
 async fn members_behind_every_pair_of_kinds_reach_each_other() {
-    // Two at a time: each pair is four nodes.
+    // Two at a time: each pair is four nodes and two relays.
     let mut met = futures::stream::iter(pairs())
         .map(|(a, b)| async move { ((a, b), AssertUnwindSafe(meet(a, b)).catch_unwind().await) })
         .buffered(2);
-    println!("{HEAD}");
+    println!("{}", head());
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     while let Some((pair, row)) = met.next().await {
         match row {
@@ -184,7 +238,7 @@ async fn members_behind_every_pair_of_kinds_reach_each_other() {
             Ok(None) => return,
             // What it waited for in vain is said above; the others are still to be seen.
             Err(_) => {
-                println!("{:<17}{:<17}failed", pair.0.name(), pair.1.name());
+                println!("{:<16}{:<16}failed", pair.0.name(), pair.1.name());
                 failed.push(pair);
             }
         }

@@ -1,5 +1,5 @@
 //! A laptop's day, in the laboratory of NATs: it sleeps, its cable is pulled, it wakes up in another network; a member in
-//! between starts anew. Every time the best way is back by itself and calls go on; how soon is printed.
+//! between, or a relay, starts anew. Every time the best way is back by itself and calls go on; how soon is printed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +23,7 @@ async fn is_back(pair: &Pair, what: &str, since: Instant) {
     })
     .await;
     let answered = since.elapsed();
-    let way = pair.has_good_way(None).await;
+    let way = pair.has_good_way(&[]).await;
     println!(
         "{what}: answered after {:.2} s ({failed} tries failed), {} after {:.2} s",
         answered.as_secs_f64(),
@@ -33,11 +33,14 @@ async fn is_back(pair: &Pair, what: &str, since: Instant) {
 }
 
 async fn start(a: Kind, b: Kind) -> Option<Pair> {
-    let mut pair = Pair::new(a, b).await?;
+    Some(started(Pair::new(a, b).await?).await)
+}
+
+async fn started(mut pair: Pair) -> Pair {
     pair.a.up().await;
     pair.b.knows("a").await;
     is_back(&pair, "at first", Instant::now()).await;
-    Some(pair)
+    pair
 }
 
 /// a's node stands still, with everything open, until b has noticed.
@@ -86,9 +89,10 @@ async fn who_was_without_a_network_or_asleep_is_back_where_it_was() {
 
 #[tokio::test]
 async fn members_in_between_that_start_anew_carry_again() {
-    let Some(mut pair) = start(Kind::Symmetric, Kind::Symmetric).await else {
+    let Some(pair) = Pair::with_members_alone(Kind::Symmetric, Kind::Symmetric).await else {
         return;
     };
+    let mut pair = started(pair).await;
     for (what, are_killed) in [
         ("both ended and started anew", false),
         ("both killed and started anew", true),
@@ -106,4 +110,19 @@ async fn members_in_between_that_start_anew_carry_again() {
         }
         is_back(&pair, what, Instant::now()).await;
     }
+}
+
+#[tokio::test]
+async fn relays_that_start_anew_carry_again() {
+    let Some(mut pair) = start(Kind::Symmetric, Kind::Symmetric).await else {
+        return;
+    };
+    for relay in &mut pair.relays {
+        relay.kill().await;
+    }
+    is_back(&pair, "both relays killed", Instant::now()).await;
+    for relay in &mut pair.relays {
+        relay.up().await;
+    }
+    is_back(&pair, "both relays started anew", Instant::now()).await;
 }
