@@ -320,7 +320,12 @@ mod tests {
     #[tokio::test]
     async fn who_has_nothing_to_say_or_too_much_is_refused_as_ever() {
         const LONG: &[u8] = &[7; 200];
-        for (one, other) in [(&b""[..], &b"other"[..]), (b"one", b""), (b"one", LONG), (LONG, b"other")] {
+        for (one, other) in [
+            (&b""[..], &b"other"[..]),
+            (b"one", b""),
+            (b"one", LONG),
+            (LONG, b"other"),
+        ] {
             for (dialler, listener) in [(false, true), (true, false)] {
                 let (one, other) = (Says::new(dialler, one), Says::new(listener, other));
                 assert_eq!(meet(&one, &other).await, (false, false));

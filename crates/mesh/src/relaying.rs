@@ -83,10 +83,12 @@ impl Members {
 impl dawn_relay::Gate for Members {
     fn shown(&self, peer: NodeId, _: Shown, _: UnixTime) -> Result<Verdict, Denied> {
         // The handshake of the mesh has shown everything that counts here.
-        self.grant(peer).map(Verdict::Granted).ok_or(Denied {
-            code: "membership",
-            reason: "this node relays for members of its network only, as far as its policy lets them".into(),
-        })
+        self.grant(peer)
+            .map(|grant| Verdict::Granted(Box::new(grant)))
+            .ok_or(Denied {
+                code: "membership",
+                reason: "this node relays for members of its network only, as far as its policy lets them".into(),
+            })
     }
 
     fn known(&self, peer: NodeId, _: UnixTime) -> Option<Grant> {

@@ -247,7 +247,7 @@ impl Desk {
         let reserved = reserved.ok_or(Refusal::NoReservation)?;
         let (holder, connection) = (reserved.holder.clone(), reserved.connection);
         let grant = self.grants.get(&source);
-        let is_strange = !grant.is_some_and(|grant| grant.expires.is_none_or(|expires| expires > now.time));
+        let is_strange = grant.is_none_or(|grant| grant.expires.is_some_and(|expires| expires <= now.time));
         let quota = self.holders.get(&holder).map(|tab| tab.quota).unwrap_or_default();
         let token = self.of_token(&quota);
         self.room_for_circuit(&source, &target, &holder, &token, is_strange)?;

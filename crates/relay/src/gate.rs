@@ -9,7 +9,7 @@ use crate::token::Shown;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The peer may reserve.
-    Granted(Grant),
+    Granted(Box<Grant>),
     /// A revocation was new: what others have shown is looked at again.
     Noted,
     /// A revocation that was known.

@@ -257,7 +257,7 @@ impl Gate for Operator {
             Shown::Token(token) => self.rules().by_token(peer, &token, now),
             Shown::Static(text) => self.rules().by_secret(peer, &text, now),
         };
-        grant.map(Verdict::Granted)
+        grant.map(|grant| Verdict::Granted(Box::new(grant)))
     }
 
     fn known(&self, _: NodeId, _: UnixTime) -> Option<Grant> {

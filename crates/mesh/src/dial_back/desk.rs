@@ -55,11 +55,10 @@ pub(super) fn price(address: &Multiaddr, seen: IpAddr, own: &BTreeSet<IpAddr>) -
 /// Whether an address of IPv6 stands for one of IPv4, which may be any (RFC 6052, RFC 3056, RFC 4380).
 fn is_embedded(ip: IpAddr) -> bool {
     let IpAddr::V6(ip) = ip else { return false };
-    match ip.segments() {
-        [0x64, 0xff9b, ..] | [0x2002, ..] | [0x2001, 0, ..] => true,
-        [0, 0, 0, 0, 0, 0, ..] => true,
-        _ => false,
-    }
+    matches!(
+        ip.segments(),
+        [0x64, 0xff9b, ..] | [0x2002, ..] | [0x2001, 0, ..] | [0, 0, 0, 0, 0, 0, ..]
+    )
 }
 
 /// Who is served, and how often.

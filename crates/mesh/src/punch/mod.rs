@@ -233,7 +233,8 @@ impl Puncher {
                 let (puncher, mesh, control) = (self.clone(), mesh.clone(), control.clone());
                 tokio::spawn(async move {
                     let stop = mesh.shared.stop.clone();
-                    let tried = stop.run_until_cancelled(puncher.initiate(&mesh, &control, peer)).await;
+                    let trying = Box::pin(puncher.initiate(&mesh, &control, peer));
+                    let tried = stop.run_until_cancelled(trying).await;
                     if let Some(tried) = tried {
                         puncher.note(&mesh, peer, &tried);
                     }
@@ -296,7 +297,7 @@ impl Puncher {
                         let _ = timeout(AGREEMENT, exchange::answer(&mut stream, None)).await;
                         return Counters::count(&mesh.shared.counters.refused_punches);
                     };
-                    let answered = puncher.answer(&mesh, &control, peer.node, stream).await;
+                    let answered = Box::pin(puncher.answer(&mesh, &control, peer.node, stream)).await;
                     puncher.note(&mesh, peer.node, &answered);
                     drop(under_way);
                 };

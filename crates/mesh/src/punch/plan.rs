@@ -306,7 +306,7 @@ mod tests {
         blocked.udp = Some(false);
         assert_eq!(Plan::of(&blocked, &other), Err(Hopeless::TcpSymmetric));
         // An older node, or one that does not listen over TCP.
-        let mut without = other.clone();
+        let mut without = other;
         without.tcp = None;
         assert_eq!(Plan::of(&without, &elsewhere), Err(Hopeless::NoAddress));
     }

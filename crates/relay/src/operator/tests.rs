@@ -60,7 +60,7 @@ impl Relay {
 
     fn show(&self, seed: u8, shown: Shown) -> Result<Grant, Denied> {
         match self.operator.shown(node(seed), shown, NOW)? {
-            Verdict::Granted(grant) => Ok(grant),
+            Verdict::Granted(grant) => Ok(*grant),
             verdict => panic!("{verdict:?}"),
         }
     }

@@ -97,7 +97,7 @@ impl Server {
     fn take_note(&self, peer: PeerId, connection: ConnectionId, verdict: Verdict) -> Result<(), Denied> {
         match verdict {
             Verdict::Granted(grant) => match self.desk_for(connection) {
-                Ok(mut desk) => desk.show(peer, grant),
+                Ok(mut desk) => desk.show(peer, *grant),
                 Err(refusal) => {
                     return Err(Denied {
                         code: refusal.code(),
@@ -139,7 +139,7 @@ mod tests {
             expires: None,
         };
         let id = ConnectionId::new_unchecked(1);
-        let shown = |server: &Server| server.take_note(peer, id, Verdict::Granted(grant.clone()));
+        let shown = |server: &Server| server.take_note(peer, id, Verdict::Granted(Box::new(grant.clone())));
         assert_eq!(shown(&server).unwrap_err().code, "gone");
         let connection = Connected {
             peer,
