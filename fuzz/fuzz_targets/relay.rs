@@ -1,7 +1,11 @@
-//! What strangers send a relay: messages of Circuit Relay v2 and what they show; read in one form or refused. The first byte
+//! What strangers send a relay, and relays their clients: messages of Circuit Relay v2 and what they show; read in one form or refused. The first byte
 //! says which it is.
 #![no_main]
 
+use std::time::Duration;
+
+use dawn_identity::UnixTime;
+use dawn_relay::client;
 use dawn_relay::message::{HopMessage, MAX_MESSAGE_BYTES, StopMessage, decode};
 use dawn_relay::token::{MAX_SHOWN_BYTES, Shown};
 use libfuzzer_sys::fuzz_target;
@@ -11,8 +15,21 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     match what % 3 {
-        0 => assert!(decode::<HopMessage>(rest).is_err() || rest.len() <= MAX_MESSAGE_BYTES),
-        1 => assert!(decode::<StopMessage>(rest).is_err() || rest.len() <= MAX_MESSAGE_BYTES),
+        0 => {
+            if let Ok(answer) = decode::<HopMessage>(rest) {
+                assert!(rest.len() <= MAX_MESSAGE_BYTES);
+                let soonest = Duration::from_secs(60);
+                if let Ok(renewal) = client::reserved(&answer, UnixTime(1_800_000_000), soonest) {
+                    assert!((soonest..=Duration::from_secs(3600)).contains(&renewal));
+                }
+            }
+        }
+        1 => {
+            if let Ok(asked) = decode::<StopMessage>(rest) {
+                assert!(rest.len() <= MAX_MESSAGE_BYTES);
+                let _source = client::source(&asked);
+            }
+        }
         _ => match Shown::decode(rest) {
             Ok(Shown::Token(token)) => {
                 let again = Shown::decode(dawn_relay::token::to_text(&token).as_bytes());

@@ -49,6 +49,8 @@ pub struct MeshLimits {
     pub drain_quiet: Duration,
     /// The same, whatever moves on them.
     pub drain_most: Duration,
+    /// Reservations at relays are renewed at most once in this time.
+    pub renewal: Duration,
     /// Tries to punch a hole, begun here or by peers, within a minute.
     pub punches_per_minute: usize,
     /// Addresses of other members that are dialled at their wish, to see whether they lead to them, within a minute.
@@ -77,6 +79,7 @@ impl Default for MeshLimits {
             idle: Duration::from_secs(60),
             drain_quiet: Duration::from_secs(30),
             drain_most: Duration::from_secs(3600),
+            renewal: Duration::from_secs(60),
             punches_per_minute: 30,
             dial_backs_per_minute: 30,
         }

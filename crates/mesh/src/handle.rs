@@ -722,6 +722,14 @@ impl Mesh {
         }
     }
 
+    /// There is a revocation that relays are to know of ([`Relaying::revocations`](crate::Relaying)): those at which this
+    /// node has reserved are told at once.
+    pub fn tell_relays(&self) {
+        if let Backend::Swarm(control) = &self.backend {
+            control.tell_relays();
+        }
+    }
+
     /// Relays for members at these addresses from now on; with none it does no more.
     pub fn relay_at(&self, addresses: &[String]) {
         if let Backend::Swarm(control) = &self.backend {

@@ -5,6 +5,7 @@
 
 mod apart;
 mod backoff;
+mod circuit;
 mod config;
 mod dial_back;
 mod error;

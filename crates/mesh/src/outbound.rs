@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use libp2p::core::upgrade::{DeniedUpgrade, ReadyUpgrade};
 use libp2p::core::{Endpoint, transport::PortUse};
 use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound};
@@ -41,9 +43,37 @@ struct Wish {
     reply: Reply,
 }
 
+/// A connection to open streams on.
+#[derive(Clone)]
+struct Line {
+    wishes: mpsc::UnboundedSender<Wish>,
+    /// How many want the connection to stay, though it carries no stream.
+    holds: Arc<AtomicUsize>,
+    shown: Shown,
+}
+
+/// What was shown over a connection to a relay, and whether it takes anything of the kind.
+pub(crate) type Shown = Arc<tokio::sync::Mutex<Option<(Bytes, bool)>>>;
+
+/// Keeps a connection that carries no stream, until it is dropped.
+pub(crate) struct Hold(Line);
+
+impl Hold {
+    /// Waits until the connection has ended all the same.
+    pub(crate) async fn gone(&self) {
+        self.0.wishes.closed().await;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Opens streams; shared by the behaviour and by whoever wants streams.
 #[derive(Clone, Default)]
-pub(crate) struct Opener(Arc<Mutex<HashMap<ConnectionId, mpsc::UnboundedSender<Wish>>>>);
+pub(crate) struct Opener(Arc<Mutex<HashMap<ConnectionId, Line>>>);
 
 impl Opener {
     /// Opens a stream on a connection.
@@ -52,17 +82,35 @@ impl Opener {
     /// The connection is gone, the protocol is not served there, or the stream broke.
     pub(crate) async fn open(&self, connection: ConnectionId, protocol: StreamProtocol) -> Result<Stream, OpenFailure> {
         let (reply, opened) = oneshot::channel();
-        let wishes = lock(&self.0).get(&connection).cloned().ok_or(OpenFailure::Gone)?;
-        wishes
+        let line = lock(&self.0).get(&connection).cloned().ok_or(OpenFailure::Gone)?;
+        line.wishes
             .send(Wish { protocol, reply })
             .map_err(|_closed| OpenFailure::Gone)?;
         opened.await.unwrap_or(Err(OpenFailure::Gone))
     }
 
+    /// What was shown over a connection, if that is there.
+    pub(crate) fn shown(&self, connection: ConnectionId) -> Option<Shown> {
+        lock(&self.0).get(&connection).map(|line| Arc::clone(&line.shown))
+    }
+
+    /// Keeps a connection, if it is there.
+    pub(crate) fn hold(&self, connection: ConnectionId) -> Option<Hold> {
+        let line = lock(&self.0).get(&connection).cloned()?;
+        line.holds.fetch_add(1, Ordering::Relaxed);
+        Some(Hold(line))
+    }
+
     fn handler(&self, connection: ConnectionId) -> Handler {
         let (sender, wishes) = mpsc::unbounded_channel();
-        lock(&self.0).insert(connection, sender);
-        Handler { wishes }
+        let holds = Arc::<AtomicUsize>::default();
+        let line = Line {
+            wishes: sender,
+            holds: Arc::clone(&holds),
+            shown: Shown::default(),
+        };
+        lock(&self.0).insert(connection, line);
+        Handler { wishes, holds }
     }
 }
 
@@ -117,6 +165,7 @@ impl NetworkBehaviour for Behaviour {
 /// Opens streams on one connection.
 pub(crate) struct Handler {
     wishes: mpsc::UnboundedReceiver<Wish>,
+    holds: Arc<AtomicUsize>,
 }
 
 impl ConnectionHandler for Handler {
@@ -129,6 +178,10 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
         SubstreamProtocol::new(DeniedUpgrade, ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.holds.load(Ordering::Relaxed) > 0
     }
 
     fn poll(

@@ -1,13 +1,15 @@
-//! The transports of a mesh by themselves, for a relay's process, which only listens.
+//! The transports of a node, and of a relay's process, which only listens.
 
 use std::time::Duration;
 
-use libp2p::Transport as _;
 use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::Version;
-use libp2p::{noise, tcp, websocket, yamux};
+use libp2p::{PeerId, Transport as _, dns, noise, tcp, websocket, yamux};
 use zeroize::Zeroizing;
 
+use crate::circuit;
 use crate::error::StartError;
 use crate::nat::sockets::Sockets;
 use crate::quic;
@@ -54,4 +56,38 @@ pub fn relay_transport(seed: &[u8; 32]) -> Result<dawn_relay::daemon::Transport,
         futures::future::Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
     });
     Ok(quic.or_transport(streams).map(|either, _| either.into_inner()).boxed())
+}
+
+/// How long it may take until a connection of a node is ready, of whichever transport.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Circuits, QUIC, TCP and WebSocket for a node; names are looked up for all but circuits, whose relay's name is looked up
+/// when that is dialled.
+pub(crate) fn node_transport(
+    keypair: &libp2p::identity::Keypair,
+    settings: quic::Settings,
+    sockets: Sockets,
+    circuits: circuit::Transport,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Transport(error.to_string());
+    let noise = noise::Config::new(keypair).map_err(|error| failed(&error))?;
+    let quic = quic::Transport::new(keypair, settings, sockets).map_err(|error| failed(&error))?;
+    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let plain = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise.clone())
+        .multiplex(yamux::Config::default())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let named = dns::tokio::Transport::system(plain.or_transport(quic).map(|either, _| either.into_inner()));
+    let web = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let web = dns::tokio::Transport::system(web).map_err(|error| failed(&error))?;
+    let web = websocket::Config::new(web)
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let direct = web.or_transport(named.map_err(|error| failed(&error))?);
+    let all = circuits.or_transport(direct.map(|either, _| either.into_inner()));
+    let all = all.map(|either, _| either.into_inner());
+    Ok(TransportTimeout::new(all, PATIENCE).boxed())
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -271,6 +271,33 @@ async fn a_revocation_that_a_relay_is_shown_cuts_reservation_and_circuits_at_onc
     let _c = hidden(3, gate(9, 3), teller).await;
     reserved(&a, 0).await;
     eventually("the end of the circuit", || route(&b, id(1)).is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_comes_while_a_reservation_is_kept_cuts_at_once() {
+    let relay = Relay::start("/ip4/127.0.0.1/tcp/0", "").await;
+    let with = Relaying {
+        token: Some(signed(7200)),
+        ..at(&[&relay])
+    };
+    let a = hidden(1, gate(9, 1), with).await;
+    let revocations: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let known = Arc::clone(&revocations);
+    let teller = Relaying {
+        revocations: Arc::new(move || known.lock().unwrap().clone()),
+        ..at(&[&relay])
+    };
+    let c = hidden(3, gate(9, 3), teller).await;
+    reserved(&a, 1).await;
+    reserved(&c, 1).await;
+    let authority = Authority::Root {
+        key: Keypair::from_seed([9; 32]),
+    };
+    let revocation = authority.revoke(id(1), UnixTime::from(SystemTime::now())).unwrap();
+    revocations.lock().unwrap().push(Bytes::from(revocation.encode()));
+    c.tell_relays();
+    reserved(&a, 0).await;
+    reserved(&c, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -817,6 +817,7 @@ impl Members {
         );
         if let Some(mesh) = self.mesh() {
             mesh.publish(REVOCATION, bytes);
+            mesh.tell_relays();
         }
         self.recheck();
         Ok(true)
@@ -898,13 +899,14 @@ impl Members {
             .unwrap_or_default()
     }
 
-    /// Every revocation, encoded.
+    /// Every revocation, encoded, the newest first: where not all are told, these count most.
     #[must_use]
     pub fn revocations_encoded(&self) -> Vec<Bytes> {
-        lock(&self.0.revocations)
-            .iter()
-            .map(|revocation| Bytes::from(revocation.encode()))
-            .collect()
+        let revocations = lock(&self.0.revocations);
+        let encoded = revocations.iter().map(|revocation| Bytes::from(revocation.encode()));
+        let mut encoded: Vec<Bytes> = encoded.collect();
+        encoded.reverse();
+        encoded
     }
 
     /// What a node's encoded certificate chain makes of it now.

@@ -7,7 +7,7 @@
 //!                                   copy ◀──circuit───┴──▶ stop (CONNECT) ──▶ target
 //! ```
 //!
-//! `message` and `token` are what travels, `desk` says who may what (no I/O, no clock), `copy` moves bytes, `server` serves
+//! `message` and `token` are what travels, `client` is the other side of it, `desk` says who may what (no I/O, no clock), `copy` moves bytes, `server` serves
 //! streams, [`Behaviour`] is the server in a libp2p swarm: in that of a member, who relays for its network, or in that of a
 //! process of its own (`daemon`, with `config`).
 //!
@@ -20,6 +20,7 @@
 
 mod account;
 mod behaviour;
+pub mod client;
 pub mod config;
 mod copy;
 pub mod daemon;

@@ -62,7 +62,19 @@ impl Connections {
 
     /// Whether there is a connection with a node that leads through nobody.
     pub(crate) fn is_direct(&self, node: NodeId) -> bool {
-        self.best(node).is_some_and(|best| !best.is_relayed())
+        self.direct(node).is_some()
+    }
+
+    /// One with a node that leads through nobody, the best first.
+    pub(crate) fn direct(&self, node: NodeId) -> Option<Connection> {
+        self.best(node).filter(|best| !best.is_relayed())
+    }
+
+    /// Whether this one with a node leads through nobody.
+    pub(crate) fn is_direct_one(&self, node: NodeId, id: ConnectionId) -> bool {
+        let connections = lock(&self.0);
+        let mut of = connections.get(&node).into_iter().flatten();
+        of.any(|connection| connection.id == id && !connection.is_relayed())
     }
 
     /// Whether there is a connection with a node, and all lead through relays.
@@ -88,13 +100,6 @@ impl Connections {
         relayed
             .map(|(node, of)| (*node, of.iter().map(|connection| connection.id).collect()))
             .collect()
-    }
-
-    /// Whether a relay carries a connection.
-    pub(crate) fn lead_through(&self, relay: NodeId) -> bool {
-        let connections = lock(&self.0);
-        let mut all = connections.values().flatten();
-        all.any(|connection| connection.route == Route::Relayed { relay })
     }
 
     /// Connections that nothing needs: through a relay for so long that there was another way beside it.

@@ -8,12 +8,13 @@ use dawn_identity::NodeId;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, StreamProtocol};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::address::{ip_and_port, is_circuit, moved, node_id, tcp_address};
-use super::connections::Connections;
-use super::reservations::Relays;
+use super::connections::{Connection, Connections};
+use super::show::Credentials;
+use crate::circuit::Relays;
 use crate::dial_back::{AddressSource, Candidate, DialBacks, ReachVerdict, Seen, candidates};
 use crate::error::{AcceptError, OpenError};
 use crate::handle::{Protocol, Shared, lock};
@@ -31,6 +32,12 @@ pub(super) enum Command {
     Connect {
         node: NodeId,
         addresses: Vec<String>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// A connection that leads through nobody is wanted.
+    Direct {
+        node: NodeId,
+        addresses: Vec<Multiaddr>,
         reply: oneshot::Sender<Result<(), String>>,
     },
     /// Another connection is wanted beside those there are: they may have died.
@@ -63,8 +70,18 @@ pub(super) enum Command {
     Anew,
     /// The relays of members.
     Relays(Vec<String>),
-    /// A relay was shown what lets this node reserve, or not.
-    Reserve(NodeId, Result<(), String>),
+    /// A reservation was made, at this address if it was dialled.
+    Reserved {
+        relay: NodeId,
+        attempt: u64,
+        dialled: Option<String>,
+    },
+    /// There is none, or none any more.
+    Unreserved {
+        relay: NodeId,
+        attempt: u64,
+        why: String,
+    },
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -72,8 +89,8 @@ pub(super) enum Command {
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(super) commands: mpsc::UnboundedSender<Command>,
-    pub(super) opener: Opener,
-    pub(super) served: inbound::Served,
+    pub(crate) opener: Opener,
+    pub(crate) served: inbound::Served,
     pub(super) addresses: Arc<Mutex<HashMap<ListenerId, Vec<Multiaddr>>>>,
     pub(crate) connections: Connections,
     /// What is known of the way to others.
@@ -84,7 +101,12 @@ pub(crate) struct Control {
     pub(crate) dial_backs: DialBacks,
     /// Holes that are punched.
     pub(crate) puncher: Puncher,
-    pub(super) relays: Relays,
+    /// The relays in use.
+    pub(crate) relays: Relays,
+    /// What relays are shown.
+    pub(super) credentials: Credentials,
+    /// Changes with each revocation that relays are to know of.
+    pub(super) revoked: watch::Sender<()>,
     /// This node as a relay.
     pub(crate) relay: dawn_relay::Server,
 }
@@ -102,6 +124,18 @@ impl Control {
             .await
             .map_err(|_| OpenError::Closed)?
             .map_err(|reason| OpenError::NotConnected { node, reason })
+    }
+
+    /// A connection with a node that leads through nobody: the one there is, or one to these addresses.
+    pub(crate) async fn direct(&self, node: NodeId, addresses: Vec<Multiaddr>) -> Result<Connection, String> {
+        if let Some(connection) = self.connections.direct(node) {
+            return Ok(connection);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Direct { node, addresses, reply });
+        answer.await.map_err(|_| "the mesh has ended".to_owned())??;
+        let connection = self.connections.direct(node);
+        connection.ok_or_else(|| "the connection ended".to_owned())
     }
 
     /// Opens a stream on the best connection that there is.
@@ -306,6 +340,11 @@ impl Control {
 
     pub(crate) fn set_relays(&self, addresses: Vec<String>) {
         self.command(Command::Relays(addresses));
+    }
+
+    /// Tells the relays at which this node has reserved of what was revoked.
+    pub(crate) fn tell_relays(&self) {
+        self.revoked.send_replace(());
     }
 
     pub(crate) fn forget(&self, node: NodeId) {

@@ -13,7 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::Actor;
-use super::address::{is_circuit, node_id, parse, peer_id, preference, relay_of};
+use super::address::{ADDRESSES, is_circuit, node_id, parse, peer_id, preference, relay_of};
 use crate::peer::Route;
 use crate::quic;
 
@@ -44,6 +44,8 @@ impl Kept {
 pub(super) struct Dialling {
     replies: Vec<oneshot::Sender<Result<(), String>>>,
     tries: HashSet<ConnectionId>,
+    /// Where direct connections were asked for beside them.
+    at: Vec<Multiaddr>,
     /// Addresses that lead through relays, and when they are tried.
     circuits: Vec<Multiaddr>,
     circuits_at: Option<Instant>,
@@ -71,6 +73,32 @@ impl Actor {
         }
         self.dialling.entry(node).or_default().replies.push(reply);
         self.dial(node, peer, addresses);
+    }
+
+    /// Sees to a connection that leads through nobody, whatever others there are or are under way. Each address is
+    /// dialled once at a time.
+    pub(super) fn connect_directly(
+        &mut self,
+        node: NodeId,
+        addresses: Vec<Multiaddr>,
+        reply: oneshot::Sender<Result<(), String>>,
+    ) {
+        let Some(peer) = peer_id(node).filter(|_| !self.control.connections.is_direct(node)) else {
+            // Whoever asked looks for the connection; without a key there is none.
+            drop(reply.send(Ok(())));
+            return;
+        };
+        let dialling = self.dialling.entry(node).or_default();
+        dialling.replies.push(reply);
+        let is_fresh = |address: &Multiaddr| !is_circuit(address) && !dialling.at.contains(address);
+        let mut fresh: Vec<Multiaddr> = addresses.into_iter().filter(is_fresh).collect();
+        fresh.truncate(ADDRESSES.saturating_sub(dialling.at.len()));
+        dialling.at.extend(fresh.iter().cloned());
+        if !fresh.is_empty() {
+            self.try_at(node, peer, fresh, Endpoint::Dialer);
+        } else if dialling.is_over() {
+            self.dialled(node, &Err("no address is known".to_owned()));
+        }
     }
 
     /// Looks for another connection beside those there are, through other relays.
@@ -144,12 +172,7 @@ impl Actor {
         let circuits = std::mem::take(&mut dialling.circuits);
         dialling.circuits_at = None;
         match peer_id(node) {
-            Some(peer) if !circuits.is_empty() => {
-                for relay in circuits.iter().filter_map(relay_of).filter_map(node_id) {
-                    self.control.relays.insert(relay);
-                }
-                self.try_at(node, peer, circuits, Endpoint::Dialer);
-            }
+            Some(peer) if !circuits.is_empty() => self.try_at(node, peer, circuits, Endpoint::Dialer),
             _ if dialling.tries.is_empty() => self.dialled(node, &Err(why.to_owned())),
             _ => {}
         }

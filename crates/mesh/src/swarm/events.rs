@@ -98,7 +98,8 @@ impl Actor {
         }
         self.mesh.shared.shown(node, None);
         self.connected(node, id, is_relayed);
-        if endpoint.is_dialer() && !self.mesh.shared.gate.own_chain().is_empty() {
+        let shows_chain = !self.mesh.shared.gate.own_chain().is_empty() && !self.is_shown_a_token(node);
+        if endpoint.is_dialer() && shows_chain {
             self.control.show_chain(node, self.mesh.clone());
         }
         self.route_changed(node, before.as_ref());
@@ -151,7 +152,6 @@ impl Actor {
                     .push(address.clone());
                 self.address_changed(&address);
                 self.mesh.shared.say(PeerEvent::Listening { address: text });
-                self.reserved(listener_id);
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
                 if let Some(addresses) = lock(&self.control.addresses).get_mut(&listener_id) {
@@ -159,12 +159,8 @@ impl Actor {
                 }
                 self.address_changed(&address);
             }
-            SwarmEvent::ListenerClosed {
-                listener_id, reason, ..
-            } => {
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
                 lock(&self.control.addresses).remove(&listener_id);
-                let why = reason.err().map(|error| causes(&error));
-                self.reservation_ended(listener_id, why.as_deref().unwrap_or("the relay has ended it"));
             }
             SwarmEvent::IncomingConnection { connection_id, .. } => {
                 self.incoming.insert(connection_id, Instant::now());

@@ -11,6 +11,8 @@ mod events;
 mod handshake;
 mod network;
 mod reservations;
+mod reserve;
+mod show;
 mod strangers;
 
 use std::collections::{HashMap, HashSet};
@@ -24,11 +26,12 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping, relay, tcp, yamux};
-use tokio::sync::mpsc;
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, noise, ping};
+use tokio::sync::{mpsc, watch};
 
 use crate::apart;
 use crate::backoff::Backoff;
+use crate::circuit::{self, Relays};
 use crate::config::MeshConfig;
 use crate::dial_back::DialBacks;
 use crate::error::{AcceptError, StartError};
@@ -42,14 +45,16 @@ use crate::peer::Gate;
 use crate::punch::Puncher;
 use crate::quic;
 use crate::relaying::Members;
-use address::{causes, node_id};
+use crate::transport::node_transport;
+use address::causes;
 use connections::Connections;
 use control::Command;
 use dialling::{Dialling, Kept};
-use reservations::{Relays, Reservations};
+use reservations::Reservations;
+use show::Credentials;
 
 pub use address::check_address;
-pub(crate) use address::{ip_and_port, moved, peer_id};
+pub(crate) use address::{ip_and_port, moved, node_id, peer_id};
 pub(crate) use connections::Connection;
 pub(crate) use control::Control;
 
@@ -64,7 +69,6 @@ struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     inbound: inbound::Behaviour,
     outbound: outbound::Behaviour,
-    relay_client: relay::client::Behaviour,
     relay: dawn_relay::Behaviour,
 }
 
@@ -101,7 +105,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         libp2p::identity::Keypair::ed25519_from_bytes(&mut seed).map_err(|error| StartError::Key(error.to_string()))?;
     let local = keypair.public().to_peer_id();
     let node = node_id(local).ok_or_else(|| StartError::Key("no node id".into()))?;
-    let transport = |error: &dyn std::fmt::Display| StartError::Transport(error.to_string());
+    let failed = |error: &dyn std::fmt::Display| StartError::Transport(error.to_string());
     let limits = &config.limits;
     let connection_limits = ConnectionLimits::default()
         .with_max_established(Some(limits.connections))
@@ -112,85 +116,73 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     let streams_per_peer = u32::try_from(limits.streams_per_peer).unwrap_or(u32::MAX);
     let settings = quic::Settings::new(streams_per_peer);
     let served = inbound::Served::default();
-    let behaviour_served = served.clone();
     let apart = apart::State::new(node);
     let behaviour_apart = Arc::clone(&apart);
     let sockets = Sockets::default();
-    let transport_sockets = sockets.clone();
     let opener = outbound::Opener::default();
-    let behaviour_opener = opener.clone();
     let shared = Shared::new(node, gate, config.limits.clone(), apart);
     let members = Arc::new(Members(Arc::clone(&shared)));
     let relay = dawn_relay::Behaviour::new(local, members, config.relaying.quotas.clone());
-    let server = relay.server().clone();
-    let swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            noise::Config::new,
-            yamux::Config::default,
-        )
-        .map_err(|error| transport(&error))?
-        .with_other_transport(|key| Ok(quic::Transport::new(key, settings, transport_sockets)?))
-        .map_err(|error| transport(&error))?
-        .with_dns()
-        .map_err(|error| transport(&error))?
-        .with_websocket(noise::Config::new, yamux::Config::default)
-        .await
-        .map_err(|error| transport(&error))?
-        .with_relay_client(noise::Config::new, yamux::Config::default)
-        .map_err(|error| transport(&error))?
-        .with_behaviour(|key, relay_client| {
-            let mdns = if use_mdns {
-                Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local)?)
-            } else {
-                None
-            };
-            Ok(Behaviour {
-                limits: connection_limits::Behaviour::new(connection_limits),
-                apart: apart::Behaviour(behaviour_apart),
-                identify: identify::Behaviour::new(
-                    identify::Config::new("/dawn/1".into(), key.public())
-                        .with_agent_version("dawn".into())
-                        .with_hide_listen_addrs(true),
-                ),
-                ping: ping::Behaviour::new(
-                    ping::Config::new()
-                        .with_interval(interval)
-                        .with_timeout(Duration::from_secs(5)),
-                ),
-                mdns: mdns.into(),
-                inbound: inbound::Behaviour(behaviour_served),
-                outbound: outbound::Behaviour(behaviour_opener),
-                relay_client,
-                relay,
-            })
-        })
-        .map_err(|error| transport(&error))?
-        .with_swarm_config(|swarm| {
-            swarm
-                // Who is wanted has a stream; strangers are closed by the actor, too.
-                .with_idle_connection_timeout(idle)
-                .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
-                .with_max_negotiating_inbound_streams(4096)
-                .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(3))
-        })
-        .build();
+    let reservations = Reservations::new(config.relaying.clone());
+    let watch = Watch::new(sockets.clone(), config.stun);
     let (sender, commands) = mpsc::unbounded_channel();
-    let watch = Watch::new(sockets, config.stun);
     let control = Control {
         keeper: Keeper::new(Ways::default()),
         puncher: Puncher::new(watch.clone(), limits.punches_per_minute),
         dial_backs: DialBacks::default(),
         watch,
         commands: sender,
-        opener,
-        served,
+        opener: opener.clone(),
+        served: served.clone(),
         addresses: Arc::default(),
         connections: Connections::default(),
         relays: Relays::default(),
-        relay: server,
+        credentials: Credentials::new(
+            config.relaying.token.as_deref(),
+            reservations.written(),
+            Arc::clone(&shared),
+        ),
+        revoked: watch::Sender::new(()),
+        relay: relay.server().clone(),
     };
+    let (door, inside) = circuit::doors();
+    let transport = {
+        let noise = noise::Config::new(&keypair).map_err(|error| failed(&error))?;
+        let upgrade = circuit::Upgrade::new(noise, limits.handshake);
+        let circuits = circuit::Transport::new(local, upgrade, circuit::Dialler(control.clone()), inside);
+        node_transport(&keypair, settings, sockets, circuits)?
+    };
+    let mdns = if use_mdns {
+        let looking = mdns::tokio::Behaviour::new(mdns::Config::default(), local);
+        Some(looking.map_err(|error| failed(&error))?)
+    } else {
+        None
+    };
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(connection_limits),
+        apart: apart::Behaviour(behaviour_apart),
+        identify: identify::Behaviour::new(
+            identify::Config::new("/dawn/1".into(), keypair.public())
+                .with_agent_version("dawn".into())
+                .with_hide_listen_addrs(true),
+        ),
+        ping: ping::Behaviour::new(
+            ping::Config::new()
+                .with_interval(interval)
+                .with_timeout(Duration::from_secs(5)),
+        ),
+        mdns: mdns.into(),
+        inbound: inbound::Behaviour(served),
+        outbound: outbound::Behaviour(opener),
+        relay,
+    };
+    let swarm_config = libp2p::swarm::Config::with_tokio_executor()
+        // Who is wanted has a stream; strangers are closed by the actor, too.
+        .with_idle_connection_timeout(idle)
+        .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
+        .with_max_negotiating_inbound_streams(4096)
+        .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(3));
+    let swarm = Swarm::new(transport, behaviour, local, swarm_config);
     let mesh = Mesh {
         shared,
         backend: Backend::Swarm(control.clone()),
@@ -204,7 +196,7 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
         book: HashMap::new(),
         known: HashMap::new(),
         dialling: HashMap::new(),
-        reservations: Reservations::new(config.relaying.clone()),
+        reservations,
         upgrades: HashMap::new(),
         tidy_at: None,
         strangers: HashMap::new(),
@@ -228,6 +220,8 @@ pub(crate) async fn start(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<Mes
     actor.first_addresses(waiting).await?;
     handshake::serve(&mesh, &control)?;
     mesh.begin(config.forwarding);
+    let taken = |error: AcceptError| StartError::Transport(error.to_string());
+    door.serve(&mesh.shared, &control).map_err(taken)?;
     let (punching, port_mapping) = (config.punching, config.port_mapping);
     network::begin(&mesh, &control, port_mapping);
     let taken = |error: AcceptError| StartError::Transport(error.to_string());
@@ -319,6 +313,7 @@ impl Actor {
             Command::Connect { node, addresses, reply } => self.connect(node, &addresses, reply),
             Command::Know { node, addresses } => self.know(node, &addresses),
             Command::Keep { node, addresses } => self.keep(node, &addresses),
+            Command::Direct { node, addresses, reply } => self.connect_directly(node, addresses, reply),
             Command::Again(node) => self.connect_again(node),
             Command::Forget(node) => {
                 self.kept.remove(&node);
@@ -341,7 +336,12 @@ impl Actor {
             } => self.dial_both(node, &to, is_listener, reply),
             Command::Anew => self.dial_anew(),
             Command::Relays(addresses) => self.set_relays(&addresses),
-            Command::Reserve(node, prepared) => self.reserve(node, prepared),
+            Command::Reserved {
+                relay,
+                attempt,
+                dialled,
+            } => self.reserved(relay, attempt, dialled.as_deref()),
+            Command::Unreserved { relay, attempt, why } => self.unreserved(relay, attempt, &why),
             Command::Shutdown(_) => {}
         }
     }

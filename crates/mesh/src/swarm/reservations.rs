@@ -1,54 +1,37 @@
-//! Reservations at relays: so many are kept as are wanted, each begun by showing what lets this node reserve, and begun
-//! elsewhere when one ends.
+//! Reservations at relays: so many are kept as are wanted, and one is begun elsewhere when one ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use dawn_identity::NodeId;
+use libp2p::Multiaddr;
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol as Part;
-use libp2p::{Multiaddr, StreamProtocol};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Actor;
-use super::address::{is_circuit, node_id, peer_id};
-use super::control::{Command, Control};
-use crate::handle::{Mesh, lock};
+use super::address::{ip_and_port, is_circuit, node_id, peer_id};
+use super::reserve::Reserving;
+use crate::nat::{Scope, scope};
 use crate::peer::{Counters, PeerEvent};
 use crate::relaying::Relaying;
 
-/// How long a relay may take for a reservation.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Revocations that are shown to a relay.
-const REVOCATIONS: usize = 32;
-/// Relays that are remembered, of those told and those in addresses of others.
+/// Relays that are remembered of those told.
 const RELAYS: usize = 256;
-
-/// The peers that are dialled because they are relays: no members, as a rule, and kept all the same.
-#[derive(Clone, Default)]
-pub(super) struct Relays(Arc<Mutex<HashSet<NodeId>>>);
-
-impl Relays {
-    pub(super) fn contains(&self, node: NodeId) -> bool {
-        lock(&self.0).contains(&node)
-    }
-
-    pub(super) fn insert(&self, node: NodeId) {
-        let mut relays = lock(&self.0);
-        if relays.len() < RELAYS {
-            relays.insert(node);
-        }
-    }
-}
+/// Addresses of one relay under which others are told to find this node.
+const LISTENS: usize = 8;
+/// A reservation that was kept for so long is no failure when it ends.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A reservation that there is, or that is being made.
 struct Held {
-    /// Where it is listened, once it was asked for.
-    listener: Option<ListenerId>,
-    is_made: bool,
-    /// When it is given up if it is not made.
-    until: Instant,
+    /// Which try it is: the word of another counts no more.
+    attempt: u64,
+    /// Makes and keeps it.
+    _task: AbortOnDropHandle<()>,
+    /// Where it is listened, once it is made.
+    listeners: Vec<ListenerId>,
+    made: Option<Instant>,
 }
 
 /// A relay at which this node does not reserve now.
@@ -66,6 +49,7 @@ pub(super) struct Reservations {
     told: Vec<(NodeId, Multiaddr)>,
     held: BTreeMap<NodeId, Held>,
     failed: HashMap<NodeId, Failed>,
+    attempts: u64,
 }
 
 /// A relay and its address without it.
@@ -77,6 +61,11 @@ fn relay(address: &str) -> Option<(NodeId, Multiaddr)> {
     }
 }
 
+/// Whether far nodes may reach an address: a name, or a public one.
+fn is_public(address: &Multiaddr) -> bool {
+    ip_and_port(address).is_none_or(|(ip, ..)| scope(ip) == Scope::Public)
+}
+
 impl Reservations {
     pub(super) fn new(relaying: Relaying) -> Self {
         Self {
@@ -85,11 +74,21 @@ impl Reservations {
             told: Vec::new(),
             held: BTreeMap::new(),
             failed: HashMap::new(),
+            attempts: 0,
         }
     }
 
     fn known(&self) -> impl Iterator<Item = &(NodeId, Multiaddr)> {
         self.written.iter().chain(&self.told)
+    }
+
+    fn is_known(&self, node: NodeId) -> bool {
+        self.known().any(|(known, _)| *known == node)
+    }
+
+    /// The relays of the configuration.
+    pub(super) fn written(&self) -> HashSet<NodeId> {
+        self.written.iter().map(|(node, _)| *node).collect()
     }
 
     fn addresses(&self, node: NodeId) -> Vec<Multiaddr> {
@@ -99,23 +98,28 @@ impl Reservations {
             .collect()
     }
 
-    /// The relay at which a listener has its reservation.
-    fn of(&self, listener: ListenerId) -> Option<NodeId> {
-        let mut held = self.held.iter();
-        held.find(|(_, held)| held.listener == Some(listener))
-            .map(|(node, _)| *node)
+    /// The addresses of a relay under which others are told to find this node: of those that this node knew before, the
+    /// one that it dialled first. What a relay says of itself is not asked.
+    fn listens(&self, node: NodeId, dialled: Option<&str>) -> Vec<Multiaddr> {
+        let dialled = dialled.and_then(|address| address.parse::<Multiaddr>().ok());
+        let dialled = dialled.map(|address| {
+            let own = |part: &Part<'_>| !matches!(part, Part::P2p(_));
+            address.iter().filter(own).collect::<Multiaddr>()
+        });
+        let mut known = self.addresses(node);
+        if known.is_empty() {
+            known.extend(dialled.clone());
+        }
+        known.sort_by_key(|address| (Some(address) != dialled.as_ref(), !is_public(address)));
+        known.dedup();
+        known.truncate(LISTENS);
+        known
     }
 
     /// The next relay to reserve at, and when something is due.
     fn next(&self, now: Instant) -> (Option<NodeId>, Option<Instant>) {
-        let until = self
-            .held
-            .values()
-            .filter(|held| !held.is_made)
-            .map(|held| held.until)
-            .min();
         if self.held.len() >= self.relaying.wanted {
-            return (None, until);
+            return (None, None);
         }
         let free: Vec<NodeId> = self
             .known()
@@ -129,24 +133,27 @@ impl Reservations {
                 .filter(|at| *at > now)
         };
         let ready = free.iter().find(|node| at(node).is_none()).copied();
-        (ready, free.iter().filter_map(at).chain(until).min())
+        (ready, free.iter().filter_map(at).min())
     }
 }
 
 impl Actor {
-    /// The relays of members, in the place of those told before.
+    /// The relays of members, in the place of those told before. Reservations at others end.
     pub(super) fn set_relays(&mut self, addresses: &[String]) {
         let told = addresses.iter().take(RELAYS).filter_map(|address| relay(address));
         let local = self.mesh.shared.local;
         self.reservations.told = told.filter(|(node, _)| *node != local).collect();
-        let told: HashSet<NodeId> = self.reservations.told.iter().map(|(node, _)| *node).collect();
-        let written: HashSet<NodeId> = self.reservations.written.iter().map(|(node, _)| *node).collect();
-        self.reservations
-            .failed
-            .retain(|node, _| told.contains(node) || written.contains(node));
+        let held: Vec<NodeId> = self.reservations.held.keys().copied().collect();
+        for node in held {
+            if !self.reservations.is_known(node) {
+                self.drop_reservation(node, "it relays no more");
+            }
+        }
+        let known: HashSet<NodeId> = self.reservations.known().map(|(node, _)| *node).collect();
+        self.reservations.failed.retain(|node, _| known.contains(node));
     }
 
-    /// When a reservation is to be begun or given up.
+    /// When a reservation is to be begun.
     pub(super) fn next_reservation(&self) -> Option<Instant> {
         let now = Instant::now();
         match self.reservations.next(now) {
@@ -155,161 +162,88 @@ impl Actor {
         }
     }
 
-    /// Begins reservations that are wanted, and gives those up that were not made in time.
+    /// Begins reservations that are wanted.
     pub(super) fn reserve_due(&mut self, now: Instant) {
-        let is_late = |(node, held): (&NodeId, &Held)| (!held.is_made && held.until <= now).then_some(*node);
-        let late: Vec<NodeId> = self.reservations.held.iter().filter_map(is_late).collect();
-        for node in late {
-            self.reservation_failed(node, "no answer in time");
-        }
         while let (Some(node), _) = self.reservations.next(now) {
+            self.reservations.attempts += 1;
+            let attempt = self.reservations.attempts;
+            let reserving = Reserving {
+                mesh: self.mesh.clone(),
+                control: self.control.clone(),
+                relay: node,
+                addresses: self.reservations.addresses(node),
+                attempt,
+                revocations: self.reservations.relaying.revocations.clone(),
+            };
             let held = Held {
-                listener: None,
-                is_made: false,
-                until: now + PATIENCE,
+                attempt,
+                _task: AbortOnDropHandle::new(tokio::spawn(reserving.keep())),
+                listeners: Vec::new(),
+                made: None,
             };
             self.reservations.held.insert(node, held);
-            self.control.relays.insert(node);
-            let addresses = self.reservations.addresses(node);
-            let (mesh, control) = (self.mesh.clone(), self.control.clone());
-            let token = self.reservations.relaying.token.clone().map(Bytes::from);
-            let shown = std::iter::once(token.unwrap_or_else(|| mesh.shared.gate.own_chain().into()));
-            let revocations = (self.reservations.relaying.revocations)().into_iter().take(REVOCATIONS);
-            let shown: Vec<Bytes> = shown.chain(revocations).collect();
-            tokio::spawn(async move {
-                let addresses = addresses.iter().map(ToString::to_string).collect();
-                let outcome = prepare(&mesh, &control, node, addresses, shown).await;
-                control.command(Command::Reserve(node, outcome));
-            });
         }
     }
 
-    /// A relay was shown what lets this node reserve, or not.
-    pub(super) fn reserve(&mut self, node: NodeId, prepared: Result<(), String>) {
-        let addresses = self.reservations.addresses(node);
-        let Some(held) = self
-            .reservations
-            .held
-            .get_mut(&node)
-            .filter(|held| held.listener.is_none())
-        else {
+    /// A reservation was made: from now on it is listened there.
+    pub(super) fn reserved(&mut self, node: NodeId, attempt: u64, dialled: Option<&str>) {
+        let addresses = self.reservations.listens(node, dialled);
+        let is_this = |held: &&mut Held| held.attempt == attempt && held.made.is_none();
+        let Some(held) = self.reservations.held.get_mut(&node).filter(is_this) else {
             return;
         };
-        if let Err(error) = prepared {
-            return self.reservation_failed(node, &error);
-        }
-        let connection = self
-            .control
-            .connections
-            .of(node)
-            .into_iter()
-            .find(|known| !known.is_relayed());
-        let dialled = connection
-            .filter(|known| known.is_dialled)
-            .and_then(|known| known.address.parse().ok());
-        let (Some(peer), Some(mut address)) = (peer_id(node), dialled.or_else(|| addresses.first().cloned())) else {
-            return self.reservation_failed(node, "its address is not known");
-        };
-        if !matches!(address.iter().last(), Some(Part::P2p(_))) {
-            address.push(Part::P2p(peer));
-        }
-        match self.swarm.listen_on(address.with(Part::P2pCircuit)) {
-            Ok(listener) => held.listener = Some(listener),
-            Err(error) => self.reservation_failed(node, &error.to_string()),
-        }
-    }
-
-    /// A listener has an address: a reservation was made, if it is one.
-    pub(super) fn reserved(&mut self, listener: ListenerId) {
-        let Some(node) = self.reservations.of(listener) else {
-            return;
-        };
-        if let Some(held) = self.reservations.held.get_mut(&node)
-            && !held.is_made
-        {
-            held.is_made = true;
-            self.reservations.failed.remove(&node);
-            Counters::count(&self.mesh.shared.counters.reservations);
-            tracing::debug!(relay = %node, "a reservation was made");
-        }
-    }
-
-    /// A listener has ended: a reservation is lost, if it was one.
-    pub(super) fn reservation_ended(&mut self, listener: ListenerId, why: &str) {
-        if let Some(node) = self.reservations.of(listener) {
-            if let Some(held) = self.reservations.held.get_mut(&node) {
-                held.listener = None;
+        held.made = Some(Instant::now());
+        Counters::count(&self.mesh.shared.counters.reservations);
+        tracing::debug!(relay = %node, "a reservation was made");
+        for address in addresses {
+            let Some(peer) = peer_id(node) else { break };
+            match self
+                .swarm
+                .listen_on(address.with(Part::P2p(peer)).with(Part::P2pCircuit))
+            {
+                Ok(listener) => held.listeners.push(listener),
+                Err(error) => tracing::debug!(relay = %node, %error, "it is not listened there"),
             }
-            self.reservation_failed(node, why);
+        }
+        if held.listeners.is_empty() {
+            self.unreserved(node, attempt, "its address is not known");
         }
     }
 
-    fn reservation_failed(&mut self, node: NodeId, why: &str) {
-        let Some(held) = self.reservations.held.remove(&node) else {
+    /// There is no reservation, or none any more.
+    pub(super) fn unreserved(&mut self, node: NodeId, attempt: u64, why: &str) {
+        let held = self.reservations.held.get(&node);
+        let Some(held) = held.filter(|held| held.attempt == attempt) else {
             return;
         };
-        if let Some(listener) = held.listener {
-            // It is not there any more, or ends now.
-            let _ = self.swarm.remove_listener(listener);
-        }
-        tracing::info!(relay = %node, why, "there is no reservation");
+        let was_long = held.made.is_some_and(|made| made.elapsed() >= LONG);
         let failed = self.reservations.failed.entry(node).or_default();
+        if was_long {
+            failed.attempt = 0;
+        }
         let delay = self.backoff.delay(failed.attempt, rand::random());
         failed.attempt = failed.attempt.saturating_add(1);
         failed.next = Some(Instant::now() + delay);
+        self.drop_reservation(node, why);
+    }
+
+    fn drop_reservation(&mut self, node: NodeId, why: &str) {
+        let Some(held) = self.reservations.held.remove(&node) else {
+            return;
+        };
+        for listener in held.listeners {
+            self.swarm.remove_listener(listener);
+        }
+        tracing::info!(relay = %node, why, "there is no reservation");
         self.mesh.shared.say(PeerEvent::Unreserved { relay: node });
     }
 
-    /// Whether a peer is a relay that is in use.
-    pub(super) fn is_used_as_relay(&self, node: NodeId) -> bool {
-        self.reservations.held.contains_key(&node) || self.control.connections.lead_through(node)
+    /// Whether a peer is a relay that learns no more of this node than the token that it is shown: one of the
+    /// configuration, which is not wanted as a member.
+    pub(super) fn is_shown_a_token(&self, node: NodeId) -> bool {
+        let is_wanted = self.kept.contains_key(&node) || self.book.contains_key(&node);
+        self.control.credentials.token(node).is_some() && !is_wanted
     }
-}
-
-/// Connects to a relay, and shows it what lets this node reserve.
-async fn prepare(
-    mesh: &Mesh,
-    control: &Control,
-    node: NodeId,
-    addresses: Vec<String>,
-    shown: Vec<Bytes>,
-) -> Result<(), String> {
-    use tokio::time::timeout;
-    let limits = &mesh.shared.limits;
-    let connecting = timeout(limits.open, control.connect(node, addresses)).await;
-    connecting
-        .map_err(|_| "no answer in time".to_owned())?
-        .map_err(|error| error.to_string())?;
-    for (number, shown) in shown.into_iter().enumerate() {
-        let Some(connection) = control
-            .connections
-            .of(node)
-            .into_iter()
-            .find(|known| !known.is_relayed())
-        else {
-            return Err("the connection ended".into());
-        };
-        let showing = async {
-            let opening = control
-                .opener
-                .open(connection.id, StreamProtocol::new(dawn_relay::token::TOKEN));
-            let mut stream = opening.await.map_err(std::io::Error::other)?;
-            dawn_relay::token::show(&mut stream, &shown).await
-        };
-        match timeout(limits.handshake, showing).await {
-            Ok(Ok(Ok(()))) => {}
-            // A revocation of before a relay's time may be no news, or of no use to it.
-            Ok(Ok(Err(_))) if number > 0 => {}
-            Ok(Ok(Err(reason))) => return Err(reason),
-            // Other relays know no tokens.
-            Ok(Err(error)) => {
-                tracing::debug!(relay = %node, %error, "a relay takes no tokens");
-                return Ok(());
-            }
-            Err(_) => return Err("no answer in time".into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -324,21 +258,22 @@ mod tests {
         })
     }
 
-    fn held(until: Instant) -> Held {
+    fn held() -> Held {
         Held {
-            listener: None,
-            is_made: true,
-            until,
+            attempt: 1,
+            _task: AbortOnDropHandle::new(tokio::spawn(std::future::pending())),
+            listeners: Vec::new(),
+            made: None,
         }
     }
 
-    #[test]
-    fn as_many_reservations_are_made_as_are_wanted_and_elsewhere_when_one_fails() {
+    #[tokio::test]
+    async fn as_many_reservations_are_made_as_are_wanted_and_elsewhere_when_one_fails() {
         let nodes = [1, 2, 3].map(|seed| dawn_identity::Keypair::from_seed([seed; 32]).node_id());
         let (mut reservations, now) = (reservations(&nodes), Instant::now());
         for node in &nodes[..2] {
             assert_eq!(reservations.next(now).0, Some(*node));
-            reservations.held.insert(*node, held(now));
+            reservations.held.insert(*node, held());
         }
         assert_eq!(reservations.next(now), (None, None));
         reservations.held.remove(&nodes[0]);
@@ -349,7 +284,7 @@ mod tests {
         };
         reservations.failed.insert(nodes[0], failed);
         assert_eq!(reservations.next(now), (Some(nodes[2]), Some(next)));
-        reservations.held.insert(nodes[2], held(now));
+        reservations.held.insert(nodes[2], held());
         reservations.held.remove(&nodes[1]);
         reservations.failed.insert(
             nodes[1],
@@ -368,5 +303,38 @@ mod tests {
         assert!(relay(&format!("/ip4/192.0.2.1/tcp/1/p2p/{node}")).is_some());
         assert!(relay("/ip4/192.0.2.1/tcp/1").is_none());
         assert!(relay(&format!("/ip4/192.0.2.1/tcp/1/p2p/{node}/p2p-circuit/p2p/{node}")).is_none());
+    }
+
+    #[test]
+    fn it_is_listened_where_a_relay_was_known_to_be_first_where_it_was_dialled_and_at_so_many_places() {
+        let node = dawn_identity::Keypair::from_seed([1; 32]).node_id();
+        let [lan, public, name] = [
+            "/ip4/192.168.1.2/tcp/1",
+            "/ip4/8.8.8.8/tcp/1",
+            "/dns4/relay.example/udp/1/quic-v1",
+        ];
+        let known = |addresses: &[&str]| {
+            Reservations::new(Relaying {
+                relays: addresses
+                    .iter()
+                    .map(|address| format!("{address}/p2p/{node}"))
+                    .collect(),
+                ..Relaying::default()
+            })
+        };
+        let all = known(&[lan, public, name]);
+        let listens = |reservations: &Reservations, dialled: Option<&str>| -> Vec<String> {
+            let listens = reservations.listens(node, dialled);
+            listens.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(listens(&all, Some(&format!("{lan}/p2p/{node}"))), [lan, public, name]);
+        assert_eq!(listens(&all, Some(name)), [name, public, lan]);
+        assert_eq!(listens(&all, None), [public, name, lan]);
+        // Where it was dialled for another reason says nothing, unless nothing else is known.
+        assert_eq!(listens(&known(&[public]), Some("/ip4/192.168.1.9/tcp/9")), [public]);
+        assert_eq!(listens(&known(&[]), Some(lan)), [lan]);
+        let many: Vec<String> = (1..40).map(|port| format!("/ip4/8.8.8.8/tcp/{port}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(listens(&known(&many), None).len(), LISTENS);
     }
 }

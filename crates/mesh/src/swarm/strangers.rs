@@ -23,7 +23,7 @@ impl Actor {
             if self.mesh.shared.peer(node).is_some() {
                 continue;
             }
-            if self.is_used_as_relay(node) {
+            if self.control.relays.contains(node) {
                 self.strangers.insert(node, now + self.mesh.shared.limits.stranger);
             } else {
                 self.command(Command::Disconnect(node));

@@ -137,8 +137,7 @@ impl Directory {
     /// A member is connected: it gets the revocations that it has not just got, and may be a neighbour.
     fn met(&self, node: NodeId) {
         // The newest first: it may be of one who would rather not have it known.
-        let mut revocations = self.0.members.revocations_encoded();
-        revocations.reverse();
+        let revocations = self.0.members.revocations_encoded();
         if lock(&self.0.told).is_news(node, &revocations, Instant::now()) {
             self.0.mesh.send_all(node, REVOCATION, revocations);
         }
