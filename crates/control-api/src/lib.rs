@@ -60,7 +60,7 @@ pub use encoded::Encoded;
 pub use id::{ParseIdError, PersonId, RequestId, TokenId};
 pub use invite::{CreateInvite, CreatedInvite, InviteCode, InviteView, ParseInviteError};
 pub use network::{CreateNetwork, Info, IssuerUpload, IssuerView, Network, NetworkPatch};
-pub use nonces::{Nonces, NotFresh};
+pub use nonces::{Asker, Nonces, NotFresh, Rooms};
 pub use page::{Cursor, Page, PageQuery};
 pub use person::{CreatePerson, Person, PersonPatch};
 pub use problem::{Code, PROBLEM_JSON, Problem};

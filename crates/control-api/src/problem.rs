@@ -131,6 +131,8 @@ codes! {
     NotAuthorised = "not_authorised", 409, "the control plane is not authorised by the network's owner";
     /// The document is not signed by who may.
     BadDocument = "bad_document", 422, "the document is not accepted";
+    /// The document is dated after now: it is taken later.
+    NotYet = "not_yet", 409, "the document is dated in the future";
     /// Too many requests.
     RateLimited = "rate_limited", 429, "too many requests";
     /// The server has no room at present.

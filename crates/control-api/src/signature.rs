@@ -199,6 +199,17 @@ pub fn verify(
     Ok(verified)
 }
 
+/// Who is named as the signer. Nothing is verified by that.
+///
+/// # Errors
+/// The signature is malformed.
+pub fn named(headers: &HeadersRef<'_>) -> Result<NodeId, SignatureError> {
+    if headers.signature_input.len() > MAX_INPUT_BYTES {
+        return Err(SignatureError::Malformed("a header is too long"));
+    }
+    Ok(base::read(headers.signature_input)?.node)
+}
+
 /// Verifies everything but the body, which may not have come yet: of `parts.body` nothing is read. Only with
 /// [`verify_body`] the request is verified.
 ///

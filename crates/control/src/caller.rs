@@ -38,7 +38,7 @@ pub struct Caller {
     pub from: String,
     /// Its `Idempotency-Key`.
     pub key: Option<String>,
-    /// SHA-256 of method, path, query and body, hexadecimal.
+    /// SHA-256 of method, path, query, `If-Match` and body, hexadecimal.
     pub asked: String,
     /// Its `If-Match`.
     pub if_match: Option<String>,

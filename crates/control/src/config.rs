@@ -9,6 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::error::ControlError;
+use crate::origin::Range;
 
 /// The configuration of a control plane: a TOML file, or flags.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub tls_key: Option<PathBuf>,
     /// Whether it may listen without TLS on an address that is not loopback.
     pub plain: bool,
+    /// Proxies whose `X-Forwarded-For` is believed: addresses, and ranges such as `10.0.0.0/8`.
+    pub trusted_proxies: Vec<Range>,
     /// What is bounded.
     pub limits: Limits,
 }
@@ -43,6 +46,7 @@ impl Default for Config {
             tls_certificate: None,
             tls_key: None,
             plain: false,
+            trusted_proxies: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -65,8 +69,17 @@ pub struct Limits {
     /// How long a certificate lasts.
     #[serde(deserialize_with = "duration")]
     pub certificate: Duration,
-    /// Connections at once.
+    /// Connections at once. One address has half of those that are free at most.
     pub connections: usize,
+    /// Connections of one address, at most; those of this machine and of proxies that are trusted are not counted by it.
+    pub connections_per_address: usize,
+    /// How long a connection lasts on which nobody has shown that they are known: a device that is approved, or a token.
+    #[serde(deserialize_with = "duration")]
+    pub stranger: Duration,
+    /// Longest body of a request of a stranger, bytes.
+    pub stranger_body: usize,
+    /// Requests of strangers whose bodies are read at once.
+    pub strangers: usize,
     /// How long a connection may take for the head of its next request. A device that beats keeps its connection when
     /// this is longer than the time between two beats.
     #[serde(deserialize_with = "duration")]
@@ -81,10 +94,12 @@ pub struct Limits {
     pub waiting_writes: usize,
     /// Connections to the database that read.
     pub readers: u32,
-    /// Challenges that wait to be answered, at most.
+    /// Challenges that wait to be answered, at most; the oldest make room.
     pub challenges: usize,
-    /// Nonces that are remembered, at most; about 150 bytes each.
+    /// Nonces of approved devices that are remembered, at most; about 150 bytes each.
     pub nonces: usize,
+    /// Nonces of all others, at most.
+    pub nonces_of_strangers: usize,
     /// Nonces of one device that are remembered, at most.
     pub nonces_per_device: u32,
     /// Requests that wait for a change, at most.
@@ -95,7 +110,8 @@ pub struct Limits {
     /// How often it is looked for devices that came or went, and written down when they were heard.
     #[serde(deserialize_with = "duration")]
     pub sweep: Duration,
-    /// Requests of an address that are not signed and carry no token, or whose signature or token is refused.
+    /// Requests of an address that are not signed by an approved device and carry no token that is known. IPv6 addresses
+    /// of one /64 are one.
     pub per_address: Rate,
     /// Requests of a device.
     pub per_device: Rate,
@@ -111,6 +127,10 @@ impl Default for Limits {
         Self {
             certificate: Duration::from_secs(7 * DAY),
             connections: 32_768,
+            connections_per_address: 1_024,
+            stranger: Duration::from_secs(10),
+            stranger_body: 32 * 1024,
+            strangers: 1_024,
             head: Duration::from_secs(45),
             body: Duration::from_secs(10),
             drain: Duration::from_secs(10),
@@ -118,6 +138,7 @@ impl Default for Limits {
             readers: 8,
             challenges: 65_536,
             nonces: 1_000_000,
+            nonces_of_strangers: 100_000,
             nonces_per_device: 2_048,
             waiting_readers: 32_768,
             told_per_second: 2_000,
@@ -227,7 +248,8 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         assert!(toml::from_str::<Config>("listen = \"127.0.0.1:1\"\n[limits]\nbody = \"5s\"").is_ok());
-        for wrong in ["lisen = 1", "[limits]\nbody = \"0s\"", "[limits]\nbodi = \"5s\""] {
+        assert!(toml::from_str::<Config>("trusted_proxies = [\"127.0.0.0/8\", \"::1\"]").is_ok());
+        for wrong in ["trusted_proxies = [\"localhost\"]", "lisen = 1", "[limits]\nbody = \"0s\"", "[limits]\nbodi = \"5s\""] {
             assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use dawn_control_api::{Code, Nonces, Outcome, RequestId, limits};
+use dawn_control_api::{Code, Nonces, Outcome, RequestId, Rooms, limits};
 use dawn_identity::{Keypair, NetworkId, UnixTime, Vault};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::rate::Buckets;
 use crate::refusal::Refusal;
-use crate::store::answers::AnswerRow;
+use crate::store::answers::{self, AnswerRow};
 use crate::store::audit::Deed;
 use crate::store::{Store, Tx, Writing};
 
@@ -50,6 +50,8 @@ pub struct Inner {
     pub nonces: Mutex<Nonces>,
     /// How often an address, a device or a token asked.
     pub rates: Rates,
+    /// Room for requests of strangers, whose bodies are read.
+    pub strangers: tokio::sync::Semaphore,
     /// Requests that wait for a change.
     pub waiting: AtomicUsize,
     /// Becomes true when it is to end.
@@ -59,12 +61,12 @@ pub struct Inner {
 /// How often somebody asked.
 #[derive(Debug)]
 pub struct Rates {
-    /// Addresses.
-    pub addresses: Mutex<Buckets<std::net::IpAddr>>,
-    /// Devices.
+    /// Strangers, by their addresses.
+    pub addresses: Mutex<Buckets<crate::origin::Share>>,
+    /// Devices that are approved.
     pub devices: Mutex<Buckets<dawn_identity::NodeId>>,
-    /// Tokens.
-    pub tokens: Mutex<Buckets<dawn_control_api::TokenId>>,
+    /// Tokens, by their hashes.
+    pub tokens: Mutex<Buckets<String>>,
     /// Refusals that are written into the audit log.
     pub refusals: Mutex<Buckets<()>>,
 }
@@ -213,9 +215,15 @@ impl Control {
                 1,
             )),
         };
+        let nonces = Rooms {
+            known: limits.nonces,
+            strangers: limits.nonces_of_strangers,
+            of_one: limits.nonces_per_device,
+        };
         Self(Arc::new(Inner {
             vault: Vault::new(&key),
-            nonces: Mutex::new(Nonces::new(now(), limits.nonces, limits.nonces_per_device)),
+            nonces: Mutex::new(Nonces::new(now(), nonces)),
+            strangers: tokio::sync::Semaphore::new(limits.strangers),
             challenges: Mutex::new(Challenges::new(limits.challenges)),
             metrics: Metrics::default(),
             waiting: AtomicUsize::new(0),
@@ -255,6 +263,19 @@ impl Control {
             self.note_refusal(caller, network, action, refusal);
         }
         outcome
+    }
+
+    /// The answer that was given to this very request before, under its `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// The key was used for another request; the database failed.
+    pub async fn answered(&self, caller: &Caller) -> Result<Option<Answer>, ControlError> {
+        let Some((name, key)) = caller.name().zip(caller.key.as_deref()) else {
+            return Ok(None);
+        };
+        let mut connection = self.store.read().await?;
+        let kept = answers::find(&mut connection, &name, key, now()).await?;
+        kept.map(|kept| again(&self.vault, caller, key, &kept)).transpose()
     }
 
     /// Writes a refusal into the audit log, where it is known who asked and there are not too many.
@@ -309,12 +330,7 @@ where
     if let Some((name, key)) = &keyed
         && let Some(kept) = tx.answer(name, key).await?
     {
-        if kept.request != caller.asked {
-            return Err(Refusal::new(Code::IdempotencyMismatch)
-                .next("use a new key for a new request")
-                .into());
-        }
-        return opened(&vault, key, &kept);
+        return again(&vault, &caller, key, &kept);
     }
     let done = work(tx).await?;
     if let Some(subject) = done.subject {
@@ -348,6 +364,16 @@ fn sealed(vault: &Vault, key: &str, asked: &str, answer: &Answer) -> Result<Answ
         status: i64::from(answer.status),
         answer: data_encoding::BASE64URL_NOPAD.encode(&sealed),
     })
+}
+
+/// The kept answer, where it is one to this request.
+fn again(vault: &Vault, caller: &Caller, key: &str, kept: &AnswerRow) -> Result<Answer, ControlError> {
+    if kept.request != caller.asked {
+        return Err(Refusal::new(Code::IdempotencyMismatch)
+            .next("use a new key for a new request")
+            .into());
+    }
+    opened(vault, key, kept)
 }
 
 fn opened(vault: &Vault, key: &str, kept: &AnswerRow) -> Result<Answer, ControlError> {

@@ -26,6 +26,8 @@ pub mod key;
 pub mod live;
 pub mod metrics;
 pub mod operator;
+pub mod origin;
+mod places;
 pub mod rate;
 pub mod refusal;
 pub mod server;

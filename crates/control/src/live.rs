@@ -1,8 +1,8 @@
 //! What the control plane keeps in memory: where each device stands, when it was heard last, and who waits for changes. It
 //! is made of the database at the start and follows what is written there; beats alone are first here.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use dawn_control_api::{Presence, State, limits};
@@ -13,11 +13,15 @@ use crate::feed::Feed;
 use crate::store::changes::Came;
 use crate::store::devices::DeviceRow;
 use crate::store::writer::Known;
-use crate::store::{Effect, devices, networks, revocations};
+use crate::store::{Effect, devices, networks, revocations, tokens};
 
-/// All networks.
+/// All networks, and which tokens there are.
 #[derive(Debug, Default)]
-pub struct Live(RwLock<HashMap<NetworkId, Arc<LiveNetwork>>>);
+pub struct Live {
+    networks: RwLock<HashMap<NetworkId, Arc<LiveNetwork>>>,
+    /// Their hashes, of those that were revoked, too: whoever shows one of these may ask the database about it.
+    tokens: RwLock<HashSet<String>>,
+}
 
 /// A network.
 #[derive(Debug)]
@@ -293,16 +297,35 @@ impl Live {
                 live.revoke(network, &revocation);
             }
         }
+        self.tokens_mut().extend(tokens::hashes(connection).await?);
         Ok(())
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<NetworkId, Arc<LiveNetwork>>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<NetworkId, Arc<LiveNetwork>>> {
+        self.networks.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tokens_mut(&self) -> RwLockWriteGuard<'_, HashSet<String>> {
+        self.tokens.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is, or was, a token with this hash.
+    pub fn is_token(&self, hash: &str) -> bool {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        tokens.contains(hash)
+    }
+
+    /// Whether a device is approved in any network.
+    pub fn is_approved(&self, node: &NodeId) -> bool {
+        let networks = self.networks.read().unwrap_or_else(PoisonError::into_inner);
+        networks
+            .values()
+            .any(|network| network.state(node) == Some(State::Approved))
     }
 
     /// One network.
     pub fn network(&self, network: &NetworkId) -> Option<Arc<LiveNetwork>> {
-        self.0
+        self.networks
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(network)
@@ -311,7 +334,7 @@ impl Live {
 
     /// All networks.
     pub fn networks(&self) -> Vec<(NetworkId, Arc<LiveNetwork>)> {
-        let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let networks = self.networks.read().unwrap_or_else(PoisonError::into_inner);
         networks
             .iter()
             .map(|(id, network)| (*id, Arc::clone(network)))
@@ -350,6 +373,9 @@ impl Live {
                 if let Some(live) = self.network(&network) {
                     live.revoke(network, &revocation);
                 }
+            }
+            Effect::Token(hash) => {
+                self.tokens_mut().insert(hash);
             }
         }
     }

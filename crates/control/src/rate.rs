@@ -72,20 +72,19 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
         Ok(())
     }
 
-    /// Forgets those who have asked for nothing lately; where that is nobody, everybody: there is room for the next then,
-    /// and nobody waits for having been many.
+    /// Forgets those who have asked for nothing lately; where that is nobody, the half that has asked for the least: those
+    /// who have asked too often go on waiting.
     fn forget(&mut self, now: Instant) {
         let burst = f64::from(self.rate.burst);
-        let full: Vec<K> = self
+        let mut left: Vec<(K, f64)> = self
             .buckets
             .iter()
-            .filter(|(_, bucket)| self.filled(**bucket, now) >= burst)
-            .map(|(key, _)| key.clone())
+            .map(|(key, bucket)| (key.clone(), self.filled(*bucket, now)))
             .collect();
-        if full.is_empty() {
-            self.buckets.clear();
-        }
-        for key in full {
+        left.sort_unstable_by(|(_, one), (_, other)| other.total_cmp(one));
+        let full = left.partition_point(|(_, left)| *left >= burst);
+        let gone = if full > 0 { full } else { left.len().div_ceil(2) };
+        for (key, _) in left.into_iter().take(gone) {
             self.buckets.remove(&key);
         }
     }
@@ -115,6 +114,17 @@ mod tests {
         assert_eq!(buckets.take(&1, start + Duration::from_secs(1)), Err(1));
         assert_eq!(buckets.take(&1, start + Duration::from_secs(2)), Ok(()));
         assert_eq!(buckets.look(&1, start + Duration::from_secs(2)), Err(2));
+    }
+
+    #[test]
+    fn who_asked_too_often_waits_also_when_there_is_no_room_for_others() {
+        let (mut buckets, start) = (buckets(10), Instant::now());
+        assert_eq!(buckets.take(&0, start), Ok(()));
+        assert_eq!(buckets.take(&0, start), Ok(()));
+        for who in 1..=200 {
+            assert_eq!(buckets.take(&who, start), Ok(()));
+            assert!(buckets.take(&0, start).is_err());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -26,8 +27,9 @@ use tower::ServiceExt as _;
 use crate::config::Config;
 use crate::control::{Control, now};
 use crate::error::ControlError;
-use crate::http::gate::Origin;
 use crate::live::Live;
+use crate::origin::{self, Origin, Peer, Share};
+use crate::places::Places;
 use crate::store::{Ending, Listener, Place, Store};
 use crate::{http, key};
 
@@ -141,7 +143,8 @@ impl Server {
         } = self;
         let router = http::router(control.clone());
         let tracker = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(control.config.limits.connections));
+        let limits = &control.config.limits;
+        let places = Places::new(limits.connections, limits.connections_per_address);
         let sweeping = tokio::spawn(sweep(control.clone()));
         tokio::pin!(end);
         loop {
@@ -149,13 +152,21 @@ impl Server {
                 () = &mut end => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
-                        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                        let address = address.ip().to_canonical();
+                        let is_proxy = origin::is_trusted(&control.config.trusted_proxies, address);
+                        let share = (!is_proxy).then(|| Share::from(address));
+                        let Some(place) = places.take(share) else {
                             control.metrics.connections_refused.inc();
                             continue;
                         };
                         // Small answers go at once.
                         let _ = stream.set_nodelay(true);
-                        let serving = Serving::new(&control, &router, Origin::Address(address.ip().to_canonical()));
+                        let peer = Peer::new(Origin::Address(address));
+                        if is_proxy {
+                            // It comes for many, who are known or not.
+                            peer.is_known();
+                        }
+                        let serving = Serving::new(&control, &router, peer);
                         let tls = tls.clone();
                         tracker.spawn(async move {
                             match tls {
@@ -173,7 +184,9 @@ impl Server {
                 },
                 accepted = socket.accept() => match accepted {
                     Ok((stream, _)) => {
-                        tracker.spawn(Serving::new(&control, &router, Origin::Socket).run(stream));
+                        let peer = Peer::new(Origin::Socket);
+                        peer.is_known();
+                        tracker.spawn(Serving::new(&control, &router, peer).run(stream));
                     }
                     Err(error) => wait_after(&error).await,
                 },
@@ -252,8 +265,9 @@ fn operator(data: &Path) -> Result<UnixListener, ControlError> {
 /// One connection.
 struct Serving {
     router: Router,
-    origin: Origin,
+    peer: Peer,
     head: Duration,
+    stranger: Duration,
     ending: watch::Receiver<bool>,
     control: Control,
 }
@@ -268,11 +282,12 @@ impl Drop for Open {
 }
 
 impl Serving {
-    fn new(control: &Control, router: &Router, origin: Origin) -> Self {
+    fn new(control: &Control, router: &Router, peer: Peer) -> Self {
         Self {
             router: router.clone(),
-            origin,
+            peer,
             head: control.config.limits.head,
+            stranger: control.config.limits.stranger,
             ending: control.ending.subscribe(),
             control: control.clone(),
         }
@@ -281,13 +296,21 @@ impl Serving {
     async fn run<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(mut self, stream: S) {
         self.control.metrics.connections.inc();
         let _open = Open(self.control.clone());
-        let answered = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (router, origin, seen) = (self.router, self.origin, Arc::clone(&answered));
+        let answered = Arc::new(AtomicBool::new(false));
+        let (router, peer, seen) = (self.router, self.peer.clone(), Arc::clone(&answered));
+        let busy = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&busy);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            seen.store(true, std::sync::atomic::Ordering::Relaxed);
+            seen.store(true, Ordering::Relaxed);
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(origin);
-            let answer: futures::future::BoxFuture<'static, _> = Box::pin(router.clone().oneshot(request));
+            request.extensions_mut().insert(peer.clone());
+            let (router, begun) = (router.clone(), Arc::clone(&begun));
+            let answer: futures::future::BoxFuture<'static, _> = Box::pin(async move {
+                begun.store(true, Ordering::Relaxed);
+                let answer = router.oneshot(request).await;
+                begun.store(false, Ordering::Relaxed);
+                answer
+            });
             answer
         });
         let mut connection = http1::Builder::new()
@@ -295,7 +318,9 @@ impl Serving {
             .header_read_timeout(self.head)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
-        let mut told = false;
+        let (mut told, mut is_stranger) = (false, true);
+        let patience = tokio::time::sleep(self.stranger);
+        tokio::pin!(patience);
         let outcome = loop {
             let over = std::future::poll_fn(|context| connection.poll_without_shutdown(context));
             tokio::select! {
@@ -304,9 +329,20 @@ impl Serving {
                     told = true;
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
+                () = &mut patience, if is_stranger => {
+                    is_stranger = false;
+                    if self.peer.was_known() {
+                        continue;
+                    }
+                    if !busy.load(Ordering::Relaxed) {
+                        break Ok(());
+                    }
+                    // What was asked is answered first.
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                }
             }
         };
-        let is_first = !answered.load(std::sync::atomic::Ordering::Relaxed);
+        let is_first = !answered.load(Ordering::Relaxed);
         let mut stream = connection.into_parts().io.into_inner();
         if let Err(error) = outcome
             && error.is_timeout()

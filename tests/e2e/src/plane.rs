@@ -15,8 +15,8 @@ use axum::response::{IntoResponse, Response};
 use dawn_control_api::challenge::{Challenge, Nonce, words};
 use dawn_control_api::signature::{self, HeadersRef, Parts};
 use dawn_control_api::{
-    Bootstrap, CONTENT_DIGEST, ChallengeRequest, Change, Changes, Code, Device, Heartbeat, HeartbeatAnswer, Info,
-    IssuerUpload, IssuerView, Membership, News, Nonces, Presence, Problem, Register, Registered, Renewed,
+    Asker, Bootstrap, CONTENT_DIGEST, ChallengeRequest, Change, Changes, Code, Device, Heartbeat, HeartbeatAnswer, Info,
+    IssuerUpload, IssuerView, Membership, News, Nonces, Presence, Problem, Register, Registered, Renewed, Rooms,
     RevocationView, State, limits,
 };
 use dawn_identity::{
@@ -44,6 +44,13 @@ pub struct Behaviour {
     /// For how many seconds its certificates are valid; a day without.
     pub lifetime: Option<u64>,
 }
+
+/// How many nonces it remembers.
+const ROOMS: Rooms = Rooms {
+    known: 10_000,
+    strangers: 0,
+    of_one: 10_000,
+};
 
 struct Kept {
     behaviour: Behaviour,
@@ -101,7 +108,7 @@ impl Plane {
             beats: BTreeMap::new(),
             renewals: 0,
             revocations: Vec::new(),
-            nonces: Nonces::new(UnixTime(0), 10_000, 10_000),
+            nonces: Nonces::new(UnixTime(0), ROOMS),
             url: format!("http://{address}"),
         };
         let mut plane = Self {
@@ -334,6 +341,7 @@ fn signer(kept: &mut Kept, method: &Method, uri: &Uri, headers: &HeaderMap, body
     let verified = signature::verify(&parts, &signed, now(), limits::CLOCK_SKEW).expect("signed");
     kept.nonces
         .take(
+            Asker::Known,
             verified.node,
             verified.nonce,
             verified.created,

@@ -4,6 +4,7 @@ mod answer;
 mod changes;
 mod devices;
 mod documents;
+mod door;
 mod extract;
 pub(crate) mod gate;
 mod headers;

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::IntoResponse as _;
 use dawn_control_api::{AuditQuery, Code, PageQuery, RevocationView, Scope, limits};
-use dawn_identity::NetworkId;
+use dawn_identity::{NetworkId, RevocationError};
 
 use super::answer::{Outcome, ok};
 use super::devices::changed;
@@ -58,7 +58,11 @@ pub(super) async fn revoke(
     let verified = body
         .revocation
         .verify(&id, now(), limits::CLOCK_SKEW)
-        .map_err(|error| Refusal::because(Code::BadDocument, error.to_string()))?;
+        .map_err(|error| match error {
+            // One of two clocks is wrong: it is taken later.
+            RevocationError::FromTheFuture(_) => Refusal::because(Code::NotYet, error.to_string()),
+            _ => Refusal::because(Code::BadDocument, error.to_string()),
+        })?;
     // Of one admin so many are kept that a hostile one fills nobody's memory.
     if live.revocations(|known| known.look(&verified)) == dawn_identity::Added::Full {
         let words = "this issuer has made as many revocations as are kept of one";

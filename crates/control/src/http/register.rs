@@ -75,7 +75,7 @@ pub(super) async fn challenge(
         url: control.url.clone(),
         expires: now + limits::CHALLENGE_VALIDITY,
     };
-    locked(&control.challenges).add(challenge.clone(), now)?;
+    locked(&control.challenges).add(challenge.clone());
     Ok(Answer::with(201, &challenge)?.into_response())
 }
 
@@ -88,6 +88,10 @@ pub(super) async fn register(
 ) -> Outcome {
     let node = caller.device()?;
     known(&control, &network)?;
+    // Its challenge was answered then, and cannot be again.
+    if let Some(answer) = control.answered(&caller).await? {
+        return Ok(answer.into_response());
+    }
     own_words(Some(&body.addresses), body.software.as_deref())?;
     let now = now();
     if body.challenge.node != node || body.challenge.network != network {

@@ -3,7 +3,7 @@
 
 use dawn_control_api::{Code, limits};
 use dawn_identity::{NodeId, UnixTime};
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 
 use super::{Tx, seconds, text};
 use crate::error::ControlError;
@@ -23,26 +23,39 @@ pub struct AnswerRow {
     pub answer: String,
 }
 
+/// The answer that `actor` got under this key.
+///
+/// # Errors
+/// The database failed.
+pub async fn find(
+    connection: &mut AnyConnection,
+    actor: &str,
+    key: &str,
+    now: UnixTime,
+) -> Result<Option<AnswerRow>, ControlError> {
+    let row = sqlx::query("SELECT * FROM answers WHERE actor = $1 AND key = $2 AND at > $3")
+        .bind(actor)
+        .bind(key)
+        .bind(seconds(now - limits::IDEMPOTENCY))
+        .fetch_optional(connection)
+        .await?;
+    let read = |row: &sqlx::any::AnyRow| {
+        Ok(AnswerRow {
+            request: text(row, "request")?,
+            status: row.try_get("status")?,
+            answer: text(row, "answer")?,
+        })
+    };
+    row.as_ref().map(read).transpose()
+}
+
 impl Tx<'_> {
     /// The answer that `actor` got under this key.
     ///
     /// # Errors
     /// The database failed.
     pub async fn answer(&mut self, actor: &str, key: &str) -> Result<Option<AnswerRow>, ControlError> {
-        let row = sqlx::query("SELECT * FROM answers WHERE actor = $1 AND key = $2 AND at > $3")
-            .bind(actor)
-            .bind(key)
-            .bind(seconds(self.now - limits::IDEMPOTENCY))
-            .fetch_optional(&mut *self.connection)
-            .await?;
-        let read = |row: &sqlx::any::AnyRow| {
-            Ok(AnswerRow {
-                request: text(row, "request")?,
-                status: row.try_get("status")?,
-                answer: text(row, "answer")?,
-            })
-        };
-        row.as_ref().map(read).transpose()
+        find(self.connection, actor, key, self.now).await
     }
 
     /// Keeps an answer, and forgets those that are too old or too many.

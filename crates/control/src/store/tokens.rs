@@ -4,7 +4,7 @@ use dawn_control_api::{TokenId, TokenView};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{Tx, maybe_parsed, maybe_when, parsed, seconds, text, when};
+use super::{Effect, Tx, maybe_parsed, maybe_when, parsed, seconds, text, when};
 use crate::error::ControlError;
 use crate::refusal::Refusal;
 
@@ -48,6 +48,16 @@ pub async fn by_hash(connection: &mut AnyConnection, hash: &str) -> Result<Optio
     row.as_ref().map(read).transpose()
 }
 
+/// The hashes of all tokens.
+///
+/// # Errors
+/// The database failed.
+pub async fn hashes(connection: &mut AnyConnection) -> Result<Vec<String>, ControlError> {
+    Ok(sqlx::query_scalar("SELECT hash FROM tokens")
+        .fetch_all(connection)
+        .await?)
+}
+
 impl Tx<'_> {
     /// Adds a token, of which only the hash is kept.
     ///
@@ -67,6 +77,7 @@ impl Tx<'_> {
         .bind(token.expires.map(seconds))
         .execute(&mut *self.connection)
         .await?;
+        self.effects.push(Effect::Token(hash.to_owned()));
         Ok(())
     }
 

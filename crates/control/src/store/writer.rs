@@ -39,6 +39,8 @@ pub enum Effect {
     Removed(NetworkId, NodeId),
     /// A revocation was added.
     Revoked(NetworkId, Box<Revocation>),
+    /// There is a token with this hash.
+    Token(String),
 }
 
 /// What is kept of a device in memory.
