@@ -12,6 +12,7 @@ mod book;
 mod compared;
 mod conversation;
 mod gossip;
+mod hinted;
 mod journal;
 mod learnt;
 mod own;
@@ -52,6 +53,7 @@ use crate::sync::{Counts, lock};
 use book::{Book, Known};
 use gossip::Talk;
 use journal::{Journal, Note};
+use hinted::Hinted;
 use refusing::Refusing;
 use sessions::Sessions;
 use told::Told;
@@ -86,6 +88,8 @@ struct Inner {
     /// This incarnation.
     epoch: AtomicU64,
     started: Instant,
+    /// Nodes of which only a control plane has told.
+    hinted: Mutex<Hinted>,
     /// Nodes that were found on the local network.
     discovered: Mutex<BTreeSet<NodeId>>,
     /// The log says that this node was put out, or said so before it was started.
@@ -199,6 +203,7 @@ impl Directory {
             bootstrap,
             epoch: AtomicU64::new(epoch),
             started: Instant::now(),
+            hinted: Mutex::default(),
             discovered: Mutex::default(),
             has_left,
             refusing: Refusing::default(),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dawn_control_api::{Bootstrap, Change, Changes, Device, News, Presence, Relays, State};
-use dawn_identity::NodeId;
+use dawn_identity::{NodeId, Revocation};
 use serde::{Deserialize, Serialize};
 
 use super::register::changes_path;
 use super::{Addresses, Control, Joined, MOST_CONTACTS};
 use crate::error::NodeError;
+use crate::members::now;
 use crate::store::{ControlChange, ControlDeviceRow};
 use crate::sync::lock;
 
@@ -21,6 +22,10 @@ const WAIT: Duration = Duration::from_secs(50);
 const MOST_LISTED: usize = dawn_control_api::limits::MAX_CONTACTS;
 /// The kind of the charter's document that a control plane passes on.
 const POLICY: &str = "policy";
+/// The state of a device that is a member, as the control plane says.
+pub(super) const APPROVED: &str = "approved";
+/// Revocations that are dated in the future and kept until then.
+const MOST_ASIDE: usize = 64;
 /// The key of the lists in the store.
 const LISTS: &str = "control-lists";
 
@@ -34,7 +39,7 @@ struct Lists {
 fn state_word(state: State) -> &'static str {
     match state {
         State::Pending => "pending",
-        State::Approved => "approved",
+        State::Approved => APPROVED,
         State::Denied => "denied",
         State::Revoked => "revoked",
     }
@@ -48,7 +53,7 @@ fn presence_word(presence: Presence) -> &'static str {
     }
 }
 
-fn row(device: &Device) -> ControlDeviceRow {
+fn row(device: &Device, addresses: Addresses) -> ControlDeviceRow {
     ControlDeviceRow {
         node: device.node,
         name: device.name.clone(),
@@ -56,6 +61,7 @@ fn row(device: &Device) -> ControlDeviceRow {
         role: device.role.to_string(),
         presence: presence_word(device.presence).to_owned(),
         since: device.presence_since,
+        addresses: addresses.usable(&device.addresses),
     }
 }
 
@@ -67,6 +73,9 @@ impl Control {
         let lists: Lists = serde_json::from_slice(&kept).unwrap_or_default();
         let next = store.control_next().await?;
         joined.told.recall(store).await?;
+        for (node, addresses) in store.control_addresses().await? {
+            self.0.parts.directory.hint(node, addresses);
+        }
         self.meet(&lists.bootstrap, Addresses::of(&joined.config));
         let mut standing = lock(&joined.standing);
         standing.next = next;
@@ -75,8 +84,10 @@ impl Control {
         Ok(())
     }
 
-    /// Asks for what is new, waiting for it where nothing is, and takes it; how many changes there were.
+    /// Asks for what is new, waiting for it where nothing is, and takes it; how many changes there were. Where that brings
+    /// this node no further it is as if there were none.
     pub(super) async fn hear(&self, joined: &Joined) -> Result<u64, NodeError> {
+        self.try_aside(joined).await?;
         let (since, wait) = {
             let standing = lock(&joined.standing);
             // Who is behind does not wait.
@@ -92,17 +103,23 @@ impl Control {
             // Meanwhile it turned out that all is to be heard anew.
             return Ok(0);
         }
+        if changes.next < since {
+            // It has begun anew, and counts from another number.
+            let mut standing = lock(&joined.standing);
+            (standing.next, standing.up_to_date) = (0, false);
+            return Ok(0);
+        }
         let count = u64::try_from(changes.changes.len()).unwrap_or(u64::MAX);
         let addresses = Addresses::of(&joined.config);
         let room = self.room().await?;
         let mut kept = ControlChange {
-            next: changes.next.max(since),
+            next: changes.next,
             ..ControlChange::default()
         };
         let (mut has_lists, mut has_revocations, mut passed_over) = (false, false, 0_u64);
         for Change { news, .. } in changes.changes {
             match news {
-                News::Device { device } if kept.devices.len() < room => {
+                News::Device { device } if kept.devices.len() < room || self.is_listed(&device).await? => {
                     self.take_device(joined, &device, addresses, &mut kept);
                 }
                 News::Device { .. } => passed_over += 1,
@@ -111,13 +128,7 @@ impl Control {
                 }
                 News::Removed { node } => kept.removed.push(node),
                 News::Revocation { revocation } => {
-                    let bytes = Bytes::from(revocation.encode());
-                    joined.told.note(&bytes);
-                    has_revocations = true;
-                    // Signed, or nothing: one that is not verified is passed over, and costs nothing else.
-                    if let Err(error) = self.0.parts.members.add_revocation(&bytes).await {
-                        tracing::warn!(%error, "a revocation that the control plane told of is refused");
-                    }
+                    has_revocations |= self.take_revocation(joined, &revocation).await?;
                 }
                 News::Relays { mut relays } => {
                     relays.relays.truncate(MOST_LISTED);
@@ -164,16 +175,66 @@ impl Control {
         standing.up_to_date = !changes.more;
         drop(standing);
         self.0.counters.changes.fetch_add(count, Ordering::Relaxed);
-        for (node, found) in kept.contacts {
-            self.0.parts.directory.meet_member(node, found);
+        for row in kept.devices {
+            match row.state.as_str() {
+                APPROVED => self.0.parts.directory.hint(row.node, row.addresses),
+                _ => self.0.parts.directory.unhint(&row.node),
+            }
         }
-        Ok(count)
+        for node in &kept.removed {
+            self.0.parts.directory.unhint(node);
+        }
+        Ok(if kept.next > since { count } else { 0 })
+    }
+
+    /// Signed, or nothing: one that is not verified is passed over, and costs nothing else. Whether it was taken. A store
+    /// that fails is told of, and all is heard again; one of tomorrow is kept aside.
+    async fn take_revocation(&self, joined: &Joined, revocation: &Revocation) -> Result<bool, NodeError> {
+        let bytes = Bytes::from(revocation.encode());
+        match self.0.parts.members.add_revocation(&bytes).await {
+            Ok(_) => {
+                joined.told.note(&bytes);
+                Ok(true)
+            }
+            Err(error @ NodeError::Store(_)) => Err(error),
+            Err(error) => {
+                let mut aside = lock(&joined.aside);
+                let is_early = revocation.at() > now();
+                if is_early && aside.len() < MOST_ASIDE && !aside.contains(revocation) {
+                    aside.push(revocation.clone());
+                }
+                tracing::warn!(%error, is_early, "a revocation that the control plane told of is refused");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Takes what was told too early, as soon as it is time.
+    async fn try_aside(&self, joined: &Joined) -> Result<(), NodeError> {
+        let due: Vec<_> = lock(&joined.aside)
+            .extract_if(.., |revocation| revocation.at() <= now())
+            .collect();
+        for revocation in &due {
+            if let Err(error) = self.take_revocation(joined, revocation).await {
+                lock(&joined.aside).extend(due);
+                return Err(error);
+            }
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        joined.told.keep(&self.0.parts.store).await
     }
 
     /// How many more devices are taken note of.
     async fn room(&self) -> Result<usize, NodeError> {
         let known = usize::try_from(self.0.parts.store.count_control_devices().await?).unwrap_or(usize::MAX);
         Ok(MOST_CONTACTS.saturating_sub(known))
+    }
+
+    /// Whether a device is taken note of already.
+    async fn is_listed(&self, device: &Device) -> Result<bool, NodeError> {
+        self.0.parts.store.has_control_device(device.node).await
     }
 
     fn take_device(&self, joined: &Joined, device: &Device, addresses: Addresses, kept: &mut ControlChange) {
@@ -186,13 +247,7 @@ impl Control {
                 &serde_json::json!({ "node": device.node, "name": device.name, "words": device.words }),
             );
         }
-        kept.devices.push(row(device));
-        if device.state == State::Approved && device.node != joined.plane.node() {
-            let found = addresses.usable(&device.addresses);
-            if !found.is_empty() {
-                kept.contacts.push((device.node, found));
-            }
-        }
+        kept.devices.push(row(device, addresses));
     }
 
     fn meet(&self, bootstrap: &Bootstrap, addresses: Addresses) {
@@ -202,7 +257,7 @@ impl Control {
         }
         for (node, found) in met {
             if !found.is_empty() {
-                self.0.parts.directory.meet_member(node, found);
+                self.0.parts.directory.hint(node, found);
             }
         }
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dawn_control_api::{InviteCode, IssuerUpload, IssuerView, State, paths};
-use dawn_identity::{CertificateChain, Keypair, NodeId};
+use dawn_identity::{CertificateChain, Keypair, NodeId, Revocation};
 use http::Method;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -113,6 +113,8 @@ struct Joined {
     stop: CancellationToken,
     standing: Arc<Mutex<Standing>>,
     told: told::Told,
+    /// Revocations that it told of too early.
+    aside: Arc<Mutex<Vec<Revocation>>>,
 }
 
 impl std::fmt::Debug for Control {
@@ -151,6 +153,7 @@ impl Control {
                 stop: CancellationToken::new(),
                 standing: Arc::default(),
                 told: told::Told::default(),
+                aside: Arc::default(),
             }),
             None => None,
         };
@@ -176,6 +179,7 @@ impl Control {
         config.issuer = Some(info.issuer);
         if self.url().is_some_and(|url| url != config.url) {
             parts.store.forget_control().await?;
+            parts.directory.unhint_all();
         }
         edit::set_control(&parts.home, Some(&config))?;
         self.set(Some(&config))?;
@@ -202,6 +206,7 @@ impl Control {
         edit::set_control(&self.0.parts.home, None)?;
         self.set(None)?;
         self.0.parts.store.forget_control().await?;
+        self.0.parts.directory.unhint_all();
         self.0
             .parts
             .events

@@ -19,8 +19,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const BEAT: (u64, u64) = (2, 600);
 /// Within this time a node that may not revoke tells the control plane of a revocation, if nobody else has.
 const OTHERS_TELL: Duration = Duration::from_secs(60);
+/// What the control plane did not take is told again after this.
+const AGAIN: Duration = Duration::from_secs(10 * 60);
 /// A feed that is answered sooner, with nothing, does not wait; it is asked again after this.
 const UNWILLING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// The shortest time for a page of the feed, however fast it is answered.
+const PAGE: Duration = Duration::from_millis(50);
 
 /// Pauses between tries: they double, and half of each is chance, so that nobody stampedes when a control plane returns.
 #[derive(Debug)]
@@ -110,11 +114,18 @@ impl Control {
             };
             tokio::time::sleep(patience).await;
             let mut pauses = Pauses::new();
-            while let Err(error) = self.tell_revocations(joined).await {
-                tokio::time::sleep(pauses.after(&error)).await;
-            }
-            if revoked.changed().await.is_err() {
-                return;
+            let is_left = loop {
+                match self.tell_revocations(joined).await {
+                    Ok(is_left) => break is_left,
+                    Err(error) => tokio::time::sleep(pauses.after(&error)).await,
+                }
+            };
+            tokio::select! {
+                changed = revoked.changed() => match changed {
+                    Ok(()) => {}
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(jittered(AGAIN)), if is_left => {}
             }
         }
     }
@@ -191,6 +202,7 @@ impl Control {
                     if heard == 0 && begun.elapsed() < least {
                         tokio::time::sleep(jittered(pause)).await;
                     }
+                    tokio::time::sleep_until(begun + PAGE).await;
                 }
                 Err(error) => {
                     self.failed(joined, &error);
@@ -229,30 +241,39 @@ impl Control {
         }
     }
 
-    async fn tell_revocations(&self, joined: &Joined) -> Result<(), NodeError> {
+    /// Tells what is not told yet; whether something is left, which the control plane does not take now.
+    async fn tell_revocations(&self, joined: &Joined) -> Result<bool, NodeError> {
         let path = paths::revocations(&self.0.parts.members.network());
-        let mut is_new = false;
+        let known = self.0.parts.members.revocations_encoded();
+        joined.told.keep_only(&known);
+        let (mut is_new, mut is_left) = (false, false);
         let mut outcome = Ok(());
-        for bytes in self.0.parts.members.revocations_encoded() {
+        for bytes in known {
             let Ok(revocation) = Revocation::decode(&bytes) else {
                 continue;
             };
             if !joined.told.wants(&bytes) {
                 continue;
             }
+            let at = revocation.at();
             let view = RevocationView {
                 revocation,
                 node: None,
                 at: None,
             };
-            match joined.plane.tell(Method::POST, &path, &view).await {
-                Ok(()) => {}
-                // It will not take it later, either.
-                Err(error) if error.problem().is_some_and(|code| code.status() == 422) => {
-                    tracing::warn!(%error, "the control plane does not take a revocation");
+            let refused = joined.plane.tell(Method::POST, &path, &view).await.err();
+            match refused.as_ref().map(|error| Refused::of(error, at > now())) {
+                None => {}
+                Some(Refused::ForGood) => {
+                    tracing::warn!(error = ?refused, "the control plane does not take a revocation");
                 }
-                Err(error) => {
-                    outcome = Err(error.into());
+                Some(Refused::ForNow) => {
+                    tracing::debug!(error = ?refused, "the control plane does not take a revocation now");
+                    is_left = true;
+                    continue;
+                }
+                Some(Refused::Everything) => {
+                    outcome = refused.map_or(Ok(()), |error| Err(error.into()));
                     break;
                 }
             }
@@ -262,7 +283,32 @@ impl Control {
         if is_new {
             joined.told.keep(&self.0.parts.store).await?;
         }
-        outcome
+        outcome.map(|()| is_left)
+    }
+}
+
+/// What is refused when a revocation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// This one, now and later: it is not signed by who may.
+    ForGood,
+    /// This one, now.
+    ForNow,
+    /// Whatever is told: there is nobody who listens, or nobody who has time.
+    Everything,
+}
+
+impl Refused {
+    /// `is_ahead`: the revocation is dated in the future, by the clock of this node, too.
+    fn of(error: &ControlError, is_ahead: bool) -> Self {
+        let ControlError::Problem { problem, .. } = error else {
+            return Self::Everything;
+        };
+        match (problem.code, problem.status) {
+            (Code::BadDocument, _) if !is_ahead => Self::ForGood,
+            (_, 401 | 408 | 421 | 429 | 500..) => Self::Everything,
+            _ => Self::ForNow,
+        }
     }
 }
 
@@ -302,6 +348,30 @@ mod tests {
         let mut pauses = Pauses::new();
         assert!(pauses.after(&busy(90)) >= Duration::from_secs(90));
         assert!(pauses.after(&busy(0)) >= Duration::from_millis(900));
+    }
+
+    #[test]
+    fn a_revocation_is_told_until_it_is_taken_or_can_never_be() {
+        let says = |code| ControlError::Problem {
+            problem: Box::new(dawn_control_api::Problem::new(code)),
+            retry_after: None,
+        };
+        for (code, is_ahead, expected) in [
+            (Code::BadDocument, false, Refused::ForGood),
+            (Code::BadDocument, true, Refused::ForNow),
+            // As many are kept of this issuer as there is room for; the clock there is behind.
+            (Code::Conflict, false, Refused::ForNow),
+            (Code::NotYet, false, Refused::ForNow),
+            (Code::NotFound, false, Refused::ForNow),
+            (Code::RateLimited, false, Refused::Everything),
+            (Code::BadTime, false, Refused::Everything),
+            (Code::Busy, false, Refused::Everything),
+            (Code::Internal, false, Refused::Everything),
+        ] {
+            assert_eq!(Refused::of(&says(code), is_ahead), expected, "{code}");
+        }
+        let away = ControlError::Unreachable("refused".to_owned());
+        assert_eq!(Refused::of(&away, false), Refused::Everything);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::NodeError;
@@ -11,8 +12,6 @@ use crate::sync::lock;
 
 /// The key in the store: 8 bytes of each hash, one after the other.
 const TOLD: &str = "control-told";
-/// Revocations that are remembered; later ones are not told.
-const MOST: usize = 8_192;
 
 /// Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -35,13 +34,18 @@ impl Told {
 
     /// Whether an encoded revocation is to be told.
     pub(super) fn wants(&self, revocation: &[u8]) -> bool {
-        let told = lock(&self.0);
-        told.len() < MOST && !told.contains(&short_hash(revocation))
+        !lock(&self.0).contains(&short_hash(revocation))
     }
 
-    /// Takes note of one that the control plane knows.
+    /// Takes note of one that the control plane knows. Only of one that was verified: of those there is a bounded number.
     pub(super) fn note(&self, revocation: &[u8]) {
         lock(&self.0).insert(short_hash(revocation));
+    }
+
+    /// Forgets all but these, which this node knows.
+    pub(super) fn keep_only(&self, revocations: &[Bytes]) {
+        let known: BTreeSet<_> = revocations.iter().map(|bytes| short_hash(bytes)).collect();
+        lock(&self.0).retain(|hash| known.contains(hash));
     }
 
     /// Keeps it for the next start.
@@ -66,5 +70,7 @@ mod tests {
         let again = Told::default();
         again.recall(&store).await.unwrap();
         assert!(!again.wants(b"one") && again.wants(b"two"));
+        again.keep_only(&[Bytes::from_static(b"two")]);
+        assert!(again.wants(b"one"));
     }
 }

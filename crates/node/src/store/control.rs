@@ -25,6 +25,8 @@ pub struct ControlDeviceRow {
     pub presence: String,
     /// Since when it is so.
     pub since: UnixTime,
+    /// Where it can be dialled.
+    pub addresses: Vec<String>,
 }
 
 /// What a page of changes brought.
@@ -36,10 +38,13 @@ pub struct ControlChange {
     pub presences: Vec<(NodeId, String, UnixTime)>,
     /// Devices that are kept no more.
     pub removed: Vec<NodeId>,
-    /// Where devices can be dialled.
-    pub contacts: Vec<(NodeId, Vec<String>)>,
     /// The number to ask from next.
     pub next: u64,
+}
+
+fn addresses(row: &SqliteRow) -> Result<Vec<String>, NodeError> {
+    let text: String = row.try_get("addresses")?;
+    serde_json::from_str(&text).map_err(corrupt)
 }
 
 impl Store {
@@ -50,9 +55,11 @@ impl Store {
     pub async fn take_control_changes(&self, change: &ControlChange) -> Result<(), NodeError> {
         let mut transaction = self.0.begin().await?;
         for row in &change.devices {
-            let query = "INSERT INTO control_devices (node, name, state, role, presence, since) VALUES (?, ?, ?, ?, ?, ?) \
+            let query = "INSERT INTO control_devices (node, name, state, role, presence, since, addresses) \
+                         VALUES (?, ?, ?, ?, ?, ?, ?) \
                          ON CONFLICT (node) DO UPDATE SET name = excluded.name, state = excluded.state, \
-                         role = excluded.role, presence = excluded.presence, since = excluded.since";
+                         role = excluded.role, presence = excluded.presence, since = excluded.since, \
+                         addresses = excluded.addresses";
             let _done = sqlx::query(query)
                 .bind(&row.node.as_bytes()[..])
                 .bind(row.name.as_str())
@@ -60,6 +67,7 @@ impl Store {
                 .bind(&row.role)
                 .bind(&row.presence)
                 .bind(seconds(row.since))
+                .bind(serde_json::to_string(&row.addresses).map_err(corrupt)?)
                 .execute(&mut *transaction)
                 .await?;
         }
@@ -76,9 +84,6 @@ impl Store {
                 .bind(&node.as_bytes()[..])
                 .execute(&mut *transaction)
                 .await?;
-        }
-        for (node, addresses) in &change.contacts {
-            Self::put_contact(&mut transaction, *node, addresses).await?;
         }
         let query =
             "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
@@ -116,9 +121,33 @@ impl Store {
                 role: row.try_get("role")?,
                 presence: row.try_get("presence")?,
                 since: time(row, "since")?,
+                addresses: addresses(row)?,
             })
         };
         rows.iter().map(device).collect()
+    }
+
+    /// Where the devices that were told of as approved can be dialled.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn control_addresses(&self) -> Result<Vec<(NodeId, Vec<String>)>, NodeError> {
+        let query = "SELECT node, addresses FROM control_devices WHERE state = 'approved' AND addresses != '[]'";
+        let rows = sqlx::query(query).fetch_all(&self.0).await?;
+        let contact = |row: &SqliteRow| Ok((node(row, "node")?, addresses(row)?));
+        rows.iter().map(contact).collect()
+    }
+
+    /// Whether a device was told of.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn has_control_device(&self, of: NodeId) -> Result<bool, NodeError> {
+        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM control_devices WHERE node = ?")
+            .bind(&of.as_bytes()[..])
+            .fetch_optional(&self.0)
+            .await?;
+        Ok(found.is_some())
     }
 
     /// How many devices were told of.
@@ -165,10 +194,10 @@ mod tests {
             role: "member".to_owned(),
             presence: "online".to_owned(),
             since: UnixTime(5),
+            addresses: vec!["/ip4/192.0.2.1/tcp/1".to_owned()],
         };
         let first = ControlChange {
             devices: vec![row(1, "b"), row(2, "a")],
-            contacts: vec![(id(1), vec!["/ip4/192.0.2.1/tcp/1".to_owned()])],
             next: 7,
             ..ControlChange::default()
         };
@@ -184,7 +213,11 @@ mod tests {
         assert_eq!(left.len(), 1);
         assert_eq!((left[0].presence.as_str(), left[0].since), ("offline", UnixTime(9)));
         assert_eq!(store.control_next().await.unwrap(), 9);
-        assert_eq!(store.contacts().await.unwrap().len(), 1);
+        // What a node said of itself is kept elsewhere, and stays.
+        assert!(store.contacts().await.unwrap().is_empty());
+        assert_eq!(store.control_addresses().await.unwrap(), [(id(2), left[0].addresses.clone())]);
+        assert!(store.has_control_device(id(2)).await.unwrap());
+        assert!(!store.has_control_device(id(1)).await.unwrap());
         store.set("control-lists", b"x").await.unwrap();
         store.forget_control().await.unwrap();
         assert_eq!(store.control_next().await.unwrap(), 0);
