@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{Device, Presence};
 use crate::documents::{Bootstrap, PolicyDocument, Relays};
+use crate::id::Epoch;
 use crate::limits::{MAX_CHANGES, MAX_WAIT};
 use crate::network::Network;
 
@@ -19,6 +20,9 @@ pub struct ChangesQuery {
     /// The number of the last change that is known; 0 for none.
     #[serde(default)]
     pub since: u64,
+    /// The epoch that the number is of. Where there is another now, it counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// For how long to wait for one where there is none, seconds; not at all without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
@@ -48,6 +52,9 @@ pub struct Changes {
     pub next: u64,
     /// Whether there are more now.
     pub more: bool,
+    /// The epoch that the numbers are of. Another one than before says that a back-up was restored: all is to be heard anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// One change.

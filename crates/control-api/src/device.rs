@@ -4,7 +4,7 @@ use dawn_identity::{CertificateChain, NodeId, NodeName, Revocation, Role, Roles,
 use serde::{Deserialize, Serialize};
 
 use crate::challenge::{Challenge, ChallengeSignature};
-use crate::id::PersonId;
+use crate::id::{Epoch, PersonId};
 use crate::invite::InviteCode;
 use crate::page::{self, Cursor};
 
@@ -158,6 +158,9 @@ pub struct HeartbeatAnswer {
     pub next_seconds: u32,
     /// What time it is at the control plane.
     pub time: UnixTime,
+    /// The epoch that `latest` is of: another one after a back-up was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// `PATCH /v1/networks/{network}/devices/{node}`: what is missing stays.

@@ -85,3 +85,7 @@ id!(
     /// Names a request, in problems, in the audit log and in the server's log.
     RequestId
 );
+id!(
+    /// The time since which the numbers of changes go on: another one after every restore of the control plane.
+    Epoch
+);

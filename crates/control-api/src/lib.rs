@@ -57,7 +57,7 @@ pub use device::{
 pub use digest::{CONTENT_DIGEST, DigestError, check as check_digest, of as digest_of};
 pub use documents::{Bootstrap, Contact, PolicyDocument, PolicyUpload, Relay, Relays};
 pub use encoded::Encoded;
-pub use id::{ParseIdError, PersonId, RequestId, TokenId};
+pub use id::{Epoch, ParseIdError, PersonId, RequestId, TokenId};
 pub use invite::{CreateInvite, CreatedInvite, InviteCode, InviteView, ParseInviteError};
 pub use network::{CreateNetwork, Info, IssuerUpload, IssuerView, Network, NetworkPatch};
 pub use nonces::{Asker, Nonces, NotFresh, Rooms};

@@ -5,7 +5,6 @@
 //! is read and verified as a whole before anything is changed.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use dawn_identity::{UnixTime, keyfile};
@@ -116,6 +115,7 @@ pub async fn backup(place: &Place, data: &Path, file: &Path, replace: bool) -> R
     };
     // All of one moment.
     connection.execute(place.dialect.begin_reading()).await?;
+    place.dialect.take_time(&mut connection).await?;
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let new = PathBuf::from(beside);
@@ -182,11 +182,10 @@ struct Out {
 
 impl Out {
     fn create(path: &Path) -> Result<Self, ControlError> {
-        let mut options = std::fs::OpenOptions::new();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+        let file = key::private(path).map_err(ControlError::file(path))?;
         Ok(Self {
             path: path.to_owned(),
-            file: std::io::BufWriter::new(opened.map_err(ControlError::file(path))?),
+            file: std::io::BufWriter::new(file),
             hash: Sha256::new(),
             rows: 0,
         })
@@ -283,7 +282,7 @@ pub fn verify(file: &Path) -> Result<Summary, ControlError> {
     each(file, |_| Ok(()))
 }
 
-/// Makes database and key from a back-up. The control plane may not run meanwhile.
+/// Makes database and key from a back-up: all of it, or nothing. The control plane may not run meanwhile.
 ///
 /// # Errors
 /// The back-up is unusable; there is something already and `force` is not set; the database failed.
@@ -291,22 +290,32 @@ pub async fn restore(place: &Place, data: &Path, file: &Path, force: bool) -> Re
     let summary = verify(file)?;
     std::fs::create_dir_all(data).map_err(ControlError::file(data))?;
     let _lock = place.file.as_deref().map(store::lock).transpose()?;
-    let owner = store::writer::connect(place).await?;
-    let pool = store::pool(place, 2).await?;
-    let mut connection = pool.acquire().await?;
-    let is_empty = is_empty(&mut connection).await;
-    let has_key = key::path(data).exists();
-    if !force && (!is_empty || has_key) {
+    let mut owner = store::writer::connect(place).await?;
+    let outcome = restored(place, data, file, force, summary.schema, &mut owner).await;
+    // Whoever comes next finds the database free, whatever became of this.
+    owner.close().await?;
+    outcome.map(|()| summary)
+}
+
+async fn restored(
+    place: &Place,
+    data: &Path,
+    file: &Path,
+    force: bool,
+    schema: i64,
+    owner: &mut AnyConnection,
+) -> Result<(), ControlError> {
+    let mut all = owner.begin().await?;
+    place.dialect.take_time(&mut all).await?;
+    if !force && (key::path(data).exists() || !is_empty(place, &mut all).await?) {
         let words = "there is a control plane already: nothing is overwritten without --force";
         return Err(unusable(words));
     }
-    for table in TABLES.iter().rev().chain(&["_sqlx_migrations"]) {
-        connection
-            .execute(AssertSqlSafe(format!("DROP TABLE IF EXISTS {table}")))
+    for table in TABLES.iter().rev().chain(&["epoch", "_sqlx_migrations"]) {
+        all.execute(AssertSqlSafe(format!("DROP TABLE IF EXISTS {table}")))
             .await?;
     }
-    drop(connection);
-    store::migrate(&pool, summary.schema).await?;
+    store::migrate_within(&mut all, schema).await?;
     let mut rows = Vec::new();
     let mut text = None;
     each(file, |part| {
@@ -316,33 +325,35 @@ pub async fn restore(place: &Place, data: &Path, file: &Path, force: bool) -> Re
         }
         Ok(())
     })?;
-    let mut connection = pool.acquire().await?;
-    connection.execute("BEGIN").await?;
     for row in rows {
-        insert(&mut connection, row).await?;
+        insert(&mut all, row).await?;
     }
-    connection.execute("COMMIT").await?;
-    drop(connection);
-    store::migrate(&pool, store::newest()).await?;
-    pool.close().await;
+    store::migrate_within(&mut all, store::newest()).await?;
+    // The key first: a database without its key would be given a new one, which nobody has authorised.
     if let Some(text) = text {
         key::write(data, &keyfile::open(&text, None)?, true)?;
     }
-    owner.close().await?;
-    Ok(summary)
+    all.commit().await?;
+    Ok(())
 }
 
 /// Whether a database has nothing in it that could be lost.
-async fn is_empty(connection: &mut AnyConnection) -> bool {
+async fn is_empty(place: &Place, connection: &mut AnyConnection) -> Result<bool, ControlError> {
     for table in ["networks", "tokens", "audit"] {
-        let sql = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
-        // Where there is no such table there is nothing in it.
-        let count: Result<i64, sqlx::Error> = sqlx::query_scalar(sql).fetch_one(&mut *connection).await;
-        if count.is_ok_and(|count| count > 0) {
-            return false;
+        let is_there: i64 = sqlx::query_scalar(place.dialect.has_table())
+            .bind(table)
+            .fetch_one(&mut *connection)
+            .await?;
+        if is_there == 0 {
+            continue;
+        }
+        let sql = AssertSqlSafe(format!("SELECT CAST(1 AS BIGINT) FROM {table} LIMIT 1"));
+        let row: Option<i64> = sqlx::query_scalar(sql).fetch_optional(&mut *connection).await?;
+        if row.is_some() {
+            return Ok(false);
         }
     }
-    true
+    Ok(true)
 }
 
 async fn insert(connection: &mut AnyConnection, line: Line) -> Result<(), ControlError> {

@@ -2,6 +2,7 @@
 //! their defaults.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -175,7 +176,13 @@ impl Config {
     /// The file cannot be read, or says what is not understood.
     pub fn read(path: &Path) -> Result<Self, ControlError> {
         let text = std::fs::read_to_string(path).map_err(ControlError::file(path))?;
-        toml::from_str(&text).map_err(|error| ControlError::Config(format!("{}: {error}", path.display())))
+        let config: Self =
+            toml::from_str(&text).map_err(|error| ControlError::Config(format!("{}: {error}", path.display())))?;
+        let database = config.database.as_deref().and_then(|url| url.parse::<Url>().ok());
+        if database.is_some_and(|url| url.password().is_some()) && is_open(path) {
+            tracing::warn!(path = %path.display(), "the password of the database can be read by everybody on this machine");
+        }
+        Ok(config)
     }
 
     /// The address under which devices reach it, without a slash at its end, and the authority in it. `bound` is where
@@ -208,6 +215,11 @@ impl Config {
         };
         Ok((format!("{}://{authority}", url.scheme()), authority))
     }
+}
+
+/// Whether everybody on this machine can read a file.
+pub(crate) fn is_open(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(test)]
@@ -249,7 +261,12 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         assert!(toml::from_str::<Config>("listen = \"127.0.0.1:1\"\n[limits]\nbody = \"5s\"").is_ok());
         assert!(toml::from_str::<Config>("trusted_proxies = [\"127.0.0.0/8\", \"::1\"]").is_ok());
-        for wrong in ["trusted_proxies = [\"localhost\"]", "lisen = 1", "[limits]\nbody = \"0s\"", "[limits]\nbodi = \"5s\""] {
+        for wrong in [
+            "trusted_proxies = [\"localhost\"]",
+            "lisen = 1",
+            "[limits]\nbody = \"0s\"",
+            "[limits]\nbodi = \"5s\"",
+        ] {
             assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
         }
     }

@@ -54,6 +54,10 @@ pub struct Inner {
     pub strangers: tokio::sync::Semaphore,
     /// Requests that wait for a change.
     pub waiting: AtomicUsize,
+    /// When the database was asked last, and whether it answered.
+    pub answers: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// When the devices were counted last, and how many there were by presence.
+    pub census: Mutex<Option<(Instant, [usize; 3])>>,
     /// Becomes true when it is to end.
     pub ending: tokio::sync::watch::Sender<bool>,
 }
@@ -227,6 +231,8 @@ impl Control {
             challenges: Mutex::new(Challenges::new(limits.challenges)),
             metrics: Metrics::default(),
             waiting: AtomicUsize::new(0),
+            answers: tokio::sync::Mutex::default(),
+            census: Mutex::default(),
             ending: tokio::sync::watch::Sender::new(false),
             rates,
             store,
@@ -303,6 +309,18 @@ impl Control {
                 tracing::warn!(%error, "a refusal was not written into the audit log");
             }
         });
+    }
+
+    /// Makes sure that memory is what the database holds: after a write that failed nobody is answered before it was read
+    /// again, or somebody who was put out by that write would go on.
+    ///
+    /// # Errors
+    /// It is not known.
+    pub fn certain(&self) -> Result<(), Refusal> {
+        if self.store.is_certain() {
+            return Ok(());
+        }
+        Err(Refusal::because(Code::Busy, "a write failed, and what is known is read again").after(2))
     }
 
     /// Names a request.

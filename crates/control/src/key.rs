@@ -52,14 +52,24 @@ pub fn write(data: &Path, key: &Keypair, replace: bool) -> Result<(), ControlErr
     let text = keyfile::seal(key, None, &mut rand::rng())?;
     let new = data.join(format!("{FILE}.new"));
     let written = || -> std::io::Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = private(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, &path)?;
         std::fs::File::open(data)?.sync_all()
     };
     written().map_err(ControlError::file(&path))
+}
+
+/// A new file that its user alone can read. What stands in its place, left behind or put there, goes: nobody else's file,
+/// and none that a link leads to, is written into.
+pub(crate) fn private(path: &Path) -> std::io::Result<std::fs::File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

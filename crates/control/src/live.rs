@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use dawn_control_api::{Presence, State, limits};
 use dawn_identity::{NetworkId, NodeId, Revocation, Revocations, UnixTime};
+use futures::future::BoxFuture;
 
 use crate::error::ControlError;
 use crate::feed::Feed;
 use crate::store::changes::Came;
 use crate::store::devices::DeviceRow;
 use crate::store::writer::Known;
-use crate::store::{Effect, devices, networks, revocations, tokens};
+use crate::store::{Effect, Follower, devices, networks, revocations, tokens};
 
 /// All networks, and which tokens there are.
 #[derive(Debug, Default)]
@@ -80,6 +81,13 @@ impl Beats {
         } else {
             (Presence::Offline, last + limits::OFFLINE_AFTER)
         }
+    }
+
+    /// The clock was set back: nothing was heard later than now.
+    fn not_after(&mut self, now: UnixTime) {
+        self.last = self.last.map(|last| last.min(now));
+        self.left = self.left.map(|left| left.min(now));
+        self.online_since = self.online_since.min(now);
     }
 
     /// It beat.
@@ -166,7 +174,8 @@ impl LiveNetwork {
     /// Those that came or went since it was last told that this was written down ([`LiveNetwork::told`]).
     pub fn came(&self, now: UnixTime) -> Vec<Came> {
         let mut came = Vec::new();
-        for (node, device) in locked(&self.devices).iter() {
+        for (node, device) in locked(&self.devices).iter_mut() {
+            device.beats.not_after(now);
             let (presence, since) = match device.known.state {
                 State::Approved => device.beats.presence(now),
                 State::Pending | State::Denied | State::Revoked => continue,
@@ -245,6 +254,21 @@ impl LiveNetwork {
         }
     }
 
+    /// Takes everything of another but when devices were heard; who waits for changes goes on waiting here.
+    fn become_like(&self, other: &Self) {
+        *locked(&self.revocations) = std::mem::take(&mut *locked(&other.revocations));
+        let mut devices = locked(&self.devices);
+        let before = std::mem::take(&mut *devices);
+        for (node, mut device) in std::mem::take(&mut *locked(&other.devices)) {
+            if let Some(before) = before.get(&node) {
+                device.beats = before.beats;
+            }
+            devices.insert(node, device);
+        }
+        drop(devices);
+        self.feed.changed(other.feed.latest(), true);
+    }
+
     fn load(&self, row: &DeviceRow) {
         let mut beats = Beats::none(row.created);
         if let Some(seen) = row.last_seen {
@@ -274,6 +298,16 @@ impl LiveNetwork {
     }
 }
 
+impl Follower for Live {
+    fn follow(&self, effect: Effect) {
+        self.apply(effect);
+    }
+
+    fn reload<'a>(&'a self, connection: &'a mut sqlx::AnyConnection) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.load_again(connection))
+    }
+}
+
 impl Live {
     /// What the database holds.
     ///
@@ -297,7 +331,31 @@ impl Live {
                 live.revoke(network, &revocation);
             }
         }
-        self.tokens_mut().extend(tokens::hashes(connection).await?);
+        let hashes = tokens::hashes(connection).await?;
+        self.tokens_mut().extend(hashes);
+        Ok(())
+    }
+
+    /// Becomes what the database holds. When devices were heard is known here alone, and stays.
+    ///
+    /// # Errors
+    /// The database failed, and nothing has changed.
+    pub async fn load_again(&self, connection: &mut sqlx::AnyConnection) -> Result<(), ControlError> {
+        let fresh = Self::default();
+        fresh.load(connection).await?;
+        *self.tokens_mut() = std::mem::take(&mut *fresh.tokens_mut());
+        let mut networks = self.write();
+        let before = std::mem::take(&mut *networks);
+        for (id, fresh) in std::mem::take(&mut *fresh.write()) {
+            let network = match before.get(&id) {
+                Some(network) => {
+                    network.become_like(&fresh);
+                    Arc::clone(network)
+                }
+                None => fresh,
+            };
+            networks.insert(id, network);
+        }
         Ok(())
     }
 
@@ -341,8 +399,7 @@ impl Live {
             .collect()
     }
 
-    /// Follows what was written.
-    pub fn follow(&self, effect: Effect) {
+    fn apply(&self, effect: Effect) {
         match effect {
             Effect::Changed {
                 network,
@@ -402,5 +459,9 @@ mod tests {
         assert_eq!(beats.presence(UnixTime(1_311)), (Presence::Offline, UnixTime(1_310)));
         beats.beat(UnixTime(1_320), false);
         assert_eq!(beats.presence(UnixTime(1_320)), (Presence::Online, UnixTime(1_320)));
+        // A clock that is set back keeps nobody online for longer.
+        beats.not_after(UnixTime(500));
+        assert_eq!(beats.presence(UnixTime(500)), (Presence::Online, UnixTime(500)));
+        assert_eq!(beats.presence(UnixTime(651)), (Presence::Offline, UnixTime(650)));
     }
 }

@@ -57,7 +57,7 @@ impl Peer {
     }
 
     /// Somebody who is known asked something on this connection.
-    pub fn is_known(&self) {
+    pub fn recognise(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 
@@ -139,11 +139,7 @@ pub fn is_trusted(proxies: &[Range], address: IpAddr) -> bool {
 /// Who asks where `peer` connected: itself, or, where it is a trusted proxy, the last address in `X-Forwarded-For` that is
 /// none. What stands before that is the word of strangers. `forwarded` are the values of that header, in their order.
 #[must_use]
-pub fn client<'a>(
-    proxies: &[Range],
-    peer: IpAddr,
-    forwarded: impl DoubleEndedIterator<Item = &'a str>,
-) -> IpAddr {
+pub fn client<'a>(proxies: &[Range], peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
     let mut client = peer;
     let mut hops = forwarded.rev().flat_map(|value| value.rsplit(','));
     while is_trusted(proxies, client) {
@@ -217,15 +213,25 @@ mod tests {
         );
         // Two proxies, one behind the other.
         assert_eq!(
-            asks(&["127.0.0.1", "10.0.0.0/8"], "127.0.0.1", &["198.51.100.7, 203.0.113.1, 10.1.2.3"]),
+            asks(
+                &["127.0.0.1", "10.0.0.0/8"],
+                "127.0.0.1",
+                &["198.51.100.7, 203.0.113.1, 10.1.2.3"]
+            ),
             ip("203.0.113.1")
         );
         // What cannot be read is the word of the last proxy.
         for said in [&[][..], &["unknown"], &["203.0.113.1, nonsense"], &[""]] {
             assert_eq!(asks(&["127.0.0.1"], "127.0.0.1", said), ip("127.0.0.1"));
         }
-        assert_eq!(asks(&["127.0.0.1"], "127.0.0.1", &["203.0.113.1:4711"]), ip("203.0.113.1"));
-        assert_eq!(asks(&["127.0.0.1"], "127.0.0.1", &["[2001:db8::1]:4711"]), ip("2001:db8::1"));
+        assert_eq!(
+            asks(&["127.0.0.1"], "127.0.0.1", &["203.0.113.1:4711"]),
+            ip("203.0.113.1")
+        );
+        assert_eq!(
+            asks(&["127.0.0.1"], "127.0.0.1", &["[2001:db8::1]:4711"]),
+            ip("2001:db8::1")
+        );
         assert_eq!(asks(&["127.0.0.1"], "127.0.0.1", &["[2001:db8::1]"]), ip("2001:db8::1"));
     }
 }

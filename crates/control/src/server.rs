@@ -24,13 +24,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::config::Config;
+use crate::config::{Config, is_open};
 use crate::control::{Control, now};
 use crate::error::ControlError;
 use crate::live::Live;
 use crate::origin::{self, Origin, Peer, Share};
 use crate::places::Places;
-use crate::store::{Ending, Listener, Place, Store};
+use crate::store::{Ending, Place, Store};
 use crate::{http, key};
 
 /// The name of SQLite's file in the data folder.
@@ -94,11 +94,9 @@ impl Server {
         }
         let key = key::open(&config.data)?;
         let live = Arc::new(Live::default());
-        let follower = Arc::clone(&live);
-        let follow: Listener = Arc::new(move |effect| follower.follow(effect));
         let limits = &config.limits;
         let place = database(&config)?;
-        let (store, ending) = Store::open(place, limits.waiting_writes, limits.readers, follow).await?;
+        let (store, ending) = Store::open(place, limits.waiting_writes, limits.readers, live.clone()).await?;
         live.load(&mut *store.read().await?).await?;
         let told = |error| ControlError::Listen(config.listen.to_string(), error);
         let listener = TcpListener::bind(config.listen).await.map_err(told)?;
@@ -131,7 +129,7 @@ impl Server {
     /// Serves until `end` comes to its end, then answers what was asked and writes down what is in memory.
     ///
     /// # Errors
-    /// It cannot listen any more.
+    /// Nothing can be written any more.
     pub async fn serve(self, end: impl Future<Output = ()>) -> Result<(), ControlError> {
         let Self {
             control,
@@ -147,9 +145,10 @@ impl Server {
         let places = Places::new(limits.connections, limits.connections_per_address);
         let sweeping = tokio::spawn(sweep(control.clone()));
         tokio::pin!(end);
-        loop {
+        let outcome = loop {
             tokio::select! {
-                () = &mut end => break,
+                () = &mut end => break Ok(()),
+                () = control.store.ended() => break Err(ControlError::Stopping),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
                         let address = address.ip().to_canonical();
@@ -164,7 +163,7 @@ impl Server {
                         let peer = Peer::new(Origin::Address(address));
                         if is_proxy {
                             // It comes for many, who are known or not.
-                            peer.is_known();
+                            peer.recognise();
                         }
                         let serving = Serving::new(&control, &router, peer);
                         let tls = tls.clone();
@@ -185,13 +184,13 @@ impl Server {
                 accepted = socket.accept() => match accepted {
                     Ok((stream, _)) => {
                         let peer = Peer::new(Origin::Socket);
-                        peer.is_known();
+                        peer.recognise();
                         tracker.spawn(Serving::new(&control, &router, peer).run(stream));
                     }
                     Err(error) => wait_after(&error).await,
                 },
             }
-        }
+        };
         drop((listener, socket));
         control.ending.send_replace(true);
         tracker.close();
@@ -212,7 +211,7 @@ impl Server {
         {
             tracing::warn!("the database was still in use at the end");
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -229,6 +228,9 @@ fn tls(config: &Config) -> Result<Option<TlsAcceptor>, ControlError> {
         (Some(certificate), Some(key)) => (certificate, key),
         _ => return Err(ControlError::Tls("certificate and key belong together".to_owned())),
     };
+    if is_open(key) {
+        tracing::warn!(path = %key.display(), "the key for TLS can be read by everybody on this machine");
+    }
     let told = |path: &Path, error: &dyn std::fmt::Display| ControlError::Tls(format!("{}: {error}", path.display()));
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)

@@ -12,7 +12,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Client, Database, Device, Plane};
-use dawn_control::config::{Config, Limits, Rate};
+use dawn_control::config::{Limits, Rate};
 use dawn_identity::Keypair;
 use serde_json::json;
 use tokio::net::TcpSocket;
@@ -130,12 +130,8 @@ async fn behind_a_trusted_proxy_every_client_has_its_own_share() {
         asks(&format!("2001:db8::{host}")).await;
     }
     assert_eq!(asks("2001:db8::ffff").await, 429);
-    let made = plane.admin.ask(
-        "POST",
-        &plane.path("/people"),
-        &[("x-forwarded-for", "203.0.113.5")],
-        Some(json!({ "name": "Ada" })),
-    );
+    let (people, from) = (plane.path("/people"), [("x-forwarded-for", "203.0.113.5")]);
+    let made = plane.admin.ask("POST", &people, &from, Some(json!({ "name": "Ada" })));
     made.await.is(201);
     let audit = plane.admin.get(&plane.path("/audit?action=person.create")).await;
     assert_eq!(audit.is(200).body["items"][0]["from"], "203.0.113.5");

@@ -15,9 +15,9 @@ use axum::response::{IntoResponse, Response};
 use dawn_control_api::challenge::{Challenge, Nonce, words};
 use dawn_control_api::signature::{self, HeadersRef, Parts};
 use dawn_control_api::{
-    Asker, Bootstrap, CONTENT_DIGEST, ChallengeRequest, Change, Changes, Code, Device, Heartbeat, HeartbeatAnswer, Info,
-    IssuerUpload, IssuerView, Membership, News, Nonces, Presence, Problem, Register, Registered, Renewed, Rooms,
-    RevocationView, State, limits,
+    Asker, Bootstrap, CONTENT_DIGEST, ChallengeRequest, Change, Changes, Code, Device, Heartbeat, HeartbeatAnswer,
+    Info, IssuerUpload, IssuerView, Membership, News, Nonces, Presence, Problem, Register, Registered, Renewed,
+    RevocationView, Rooms, State, limits,
 };
 use dawn_identity::{
     Authority, CertificateChain, Keypair, NetworkId, NodeId, NodeName, Request, Revocation, Role, Roles, Serial,
@@ -447,6 +447,7 @@ async fn answer(
                 latest,
                 next_seconds: 2,
                 time: now(),
+                epoch: None,
             })
         }
         ("POST", ["networks", _, "devices", _, "certificate"]) => match kept.devices.get(&node) {
@@ -530,5 +531,6 @@ async fn changes(kept: &Mutex<Kept>, changed: &Notify, method: &Method, uri: &Ur
         next: found.last().map_or(since, |change| change.number),
         changes: found,
         more: false,
+        epoch: None,
     })
 }

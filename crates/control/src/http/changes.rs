@@ -54,8 +54,10 @@ pub(super) async fn changes(
     let live = control.live.network(&id).ok_or_else(|| Refusal::no("network"))?;
     let feed = live.feed();
     let since = i64::try_from(query.since).unwrap_or(i64::MAX);
-    // Who knows more than there is had it from before a restore: it begins anew.
-    let since = if since > feed.latest() { 0 } else { since };
+    let epoch = control.store.epoch();
+    // Numbers from before a restore stand for other changes now: who has one begins anew.
+    let is_other = query.epoch.is_some_and(|known| known != epoch) || since > feed.latest();
+    let since = if is_other { 0 } else { since };
     if feed.latest() == since && !query.wait().is_zero() {
         let _waiting = Waiting::begin(&control)?;
         let mut ending = control.ending.subscribe();
@@ -64,6 +66,7 @@ pub(super) async fn changes(
             _ = ending.wait_for(|is_ending| *is_ending) => {}
         }
         // It may have been put out while it waited.
+        control.certain()?;
         caller.may_read(Scope::DevicesRead, &id, &control.live)?;
     }
     if feed.latest() == since {
@@ -71,6 +74,7 @@ pub(super) async fn changes(
             changes: Vec::new(),
             next: count(since),
             more: false,
+            epoch: Some(epoch),
         });
     }
     let most = query.items();
@@ -96,6 +100,7 @@ async fn page(control: &Control, id: NetworkId, since: i64, most: u32) -> Result
         changes: list,
         next: count(next),
         more,
+        epoch: Some(control.store.epoch()),
     };
     let text = serde_json::to_vec(&page).map_err(ControlError::corrupt)?;
     Ok(text.into())

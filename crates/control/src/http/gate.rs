@@ -95,9 +95,10 @@ async fn admit(control: &Control, request: Request, id: RequestId) -> Result<Req
         // Nothing of it is read: who it is makes no difference.
         (caller(Who::Anybody, id, from), Bytes::new())
     } else {
+        control.certain()?;
         let (caller, body, asker) = asked(control, &parts, body, id, from).await?;
         if let (Some(peer), Asker::Known) = (&peer, asker) {
-            peer.is_known();
+            peer.recognise();
         }
         (caller, body)
     };

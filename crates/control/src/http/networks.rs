@@ -115,6 +115,8 @@ pub(super) async fn remove(State(control): State<Control>, caller: Caller, At(id
                     let words = "the network has devices";
                     return Err(Refusal::because(Code::Conflict, words).next("remove them first").into());
                 }
+                // Whoever adds it again decides anew who may do what in it.
+                tx.revoke_tokens_of(id).await?;
                 tx.remove_network(id).await?;
                 Ok(Done::to(&id, Answer::empty()))
             })

@@ -389,6 +389,7 @@ pub(super) async fn heartbeat(
         latest: count(latest),
         next_seconds,
         time: now,
+        epoch: Some(control.store.epoch()),
     })
 }
 

@@ -1,13 +1,18 @@
 //! What this control plane is, how it is, and what can be asked.
 
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use dawn_control_api::{Code, Info};
 
 use super::answer::{Outcome, ok};
-use crate::control::{Control, now};
+use crate::control::{Control, locked, now};
 use crate::refusal::Refusal;
+
+/// How often is looked at what anybody may ask for as often as it likes.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The OpenAPI document.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -43,7 +48,8 @@ pub(super) async fn readyz(State(control): State<Control>) -> Outcome {
     if *control.ending.borrow() {
         return Err(Refusal::new(Code::Draining).into());
     }
-    if !control.store.answers().await {
+    control.certain()?;
+    if !answers(&control).await {
         return Err(Refusal::because(Code::Busy, "the database does not answer")
             .after(5)
             .into());
@@ -51,16 +57,40 @@ pub(super) async fn readyz(State(control): State<Control>) -> Outcome {
     Ok("ready\n".into_response())
 }
 
-/// `GET /metrics`
-pub(super) async fn metrics(State(control): State<Control>) -> Outcome {
-    let now = now();
-    let mut all = [0; 3];
-    for (_, network) in control.live.networks() {
-        for (sum, more) in all.iter_mut().zip(network.census(now)) {
-            *sum += more;
+/// Whether the database answers. Anybody may ask, so it is asked once a second.
+async fn answers(control: &Control) -> bool {
+    let mut last = control.answers.lock().await;
+    match *last {
+        Some((at, answers)) if at.elapsed() < AGAIN => answers,
+        _ => {
+            let answers = control.store.answers().await;
+            *last = Some((Instant::now(), answers));
+            answers
         }
     }
-    control.metrics.devices(all);
+}
+
+/// How many devices are there, counted once a second.
+fn census(control: &Control) -> [usize; 3] {
+    let mut last = locked(&control.census);
+    match *last {
+        Some((at, all)) if at.elapsed() < AGAIN => all,
+        _ => {
+            let (mut all, now) = ([0; 3], now());
+            for (_, network) in control.live.networks() {
+                for (sum, more) in all.iter_mut().zip(network.census(now)) {
+                    *sum += more;
+                }
+            }
+            *last = Some((Instant::now(), all));
+            all
+        }
+    }
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(control): State<Control>) -> Outcome {
+    control.metrics.devices(census(&control));
     let text = control.metrics.text().map_err(|_| Refusal::new(Code::Internal))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, kind)], text).into_response())

@@ -125,6 +125,25 @@ impl Dialect {
         }
     }
 
+    /// Lets the statements of this transaction take as long as they take.
+    pub(crate) async fn take_time(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        if self == Self::Postgres {
+            connection.execute("SET LOCAL statement_timeout = 0").await?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a table: `$1` its name; 1 or 0.
+    pub(crate) fn has_table(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Self::Postgres => {
+                "SELECT COUNT(*) FROM information_schema.tables \
+                 WHERE table_schema = current_schema() AND table_name = $1"
+            }
+        }
+    }
+
     /// Prepares a new connection. Whatever is committed is on the disk before the commit is answered.
     pub(super) async fn prepare(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         match self {

@@ -18,18 +18,20 @@ pub mod tokens;
 pub mod writer;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use dawn_control_api::Epoch;
 use dawn_identity::UnixTime;
 use nix::fcntl::{Flock, FlockArg};
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Row as _};
+use sqlx::{Any, AnyConnection, AnyPool, Row as _};
 use tokio::task::JoinHandle;
 
 pub use dialect::{Dialect, Place};
-pub use writer::{Effect, Listener, Tx, Writing};
+pub use writer::{Effect, Follower, Tx, Writing};
 
 use crate::error::ControlError;
 use writer::Writer;
@@ -52,12 +54,20 @@ pub fn newest() -> i64 {
 /// # Errors
 /// The database failed, or is newer than this program.
 pub async fn migrate(pool: &AnyPool, version: i64) -> Result<(), ControlError> {
+    Ok(migrator(version).run(pool).await?)
+}
+
+/// The same within a transaction.
+pub(crate) async fn migrate_within(connection: &mut AnyConnection, version: i64) -> Result<(), ControlError> {
+    Ok(migrator(version).run(connection).await?)
+}
+
+fn migrator(version: i64) -> Migrator {
     let wanted = MIGRATIONS
         .iter()
         .filter(|migration| migration.version <= version)
         .cloned();
-    let migrator = Migrator::with_migrations(wanted.collect());
-    Ok(migrator.run(pool).await?)
+    Migrator::with_migrations(wanted.collect())
 }
 
 /// The database. Clones share it.
@@ -66,6 +76,7 @@ pub struct Store {
     readers: AnyPool,
     writer: Writer,
     place: Place,
+    epoch: Epoch,
 }
 
 /// What ends with the database: wait for it after the last [`Store`] is gone.
@@ -100,14 +111,20 @@ impl Store {
         place: Place,
         waiting: usize,
         readers: u32,
-        listener: Listener,
+        follower: Arc<dyn Follower>,
     ) -> Result<(Self, Ending), ControlError> {
         install_drivers();
         let lock = place.file.as_deref().map(lock).transpose()?;
-        let (writer, task) = Writer::start(place.clone(), waiting, listener).await?;
+        let (writer, task) = Writer::start(place.clone(), waiting, follower).await?;
         let readers = pool(&place, readers).await?;
         migrate(&readers, newest()).await?;
-        let store = Self { readers, writer, place };
+        let epoch = epoch(&writer).await?;
+        let store = Self {
+            readers,
+            writer,
+            place,
+            epoch,
+        };
         Ok((store, Ending { task, _lock: lock }))
     }
 
@@ -115,6 +132,12 @@ impl Store {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         self.place.dialect
+    }
+
+    /// The time since which this database goes on: another after every restore.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// A connection to read from.
@@ -138,6 +161,17 @@ impl Store {
         self.writer.write(work).await
     }
 
+    /// Whether memory is known to be what the database holds. It is not after a write that failed, until it was read again.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.writer.is_certain()
+    }
+
+    /// Nothing is written any more: the task that writes has ended.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
     /// Whether the database answers.
     pub async fn answers(&self) -> bool {
         let asked = async {
@@ -154,6 +188,24 @@ impl Store {
     pub async fn close(&self) {
         self.readers.close().await;
     }
+}
+
+/// The epoch of a database, made where it has none: one that is new, or was restored.
+async fn epoch(writer: &Writer) -> Result<Epoch, ControlError> {
+    let kept: String = writer
+        .write(|tx| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO epoch (one, value) VALUES (1, $1) ON CONFLICT (one) DO NOTHING")
+                    .bind(Epoch::from_bytes(crate::control::random()).to_string())
+                    .execute(&mut *tx.connection)
+                    .await?;
+                Ok(sqlx::query_scalar("SELECT value FROM epoch")
+                    .fetch_one(&mut *tx.connection)
+                    .await?)
+            })
+        })
+        .await?;
+    kept.parse().map_err(ControlError::corrupt)
 }
 
 /// A pool of connections that read.

@@ -1,6 +1,7 @@
 //! Tokens of administrators: their hashes, and what they allow.
 
 use dawn_control_api::{TokenId, TokenView};
+use dawn_identity::NetworkId;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
@@ -92,6 +93,19 @@ impl Tx<'_> {
             .fetch_optional(&mut *self.connection)
             .await?;
         read(&row.ok_or_else(|| Refusal::no("token"))?)
+    }
+
+    /// Withdraws all tokens for a network.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn revoke_tokens_of(&mut self, network: NetworkId) -> Result<(), ControlError> {
+        sqlx::query("UPDATE tokens SET revoked = COALESCE(revoked, $2) WHERE network = $1")
+            .bind(network.to_string())
+            .bind(seconds(self.now))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
     }
 
     /// Notes that a token was used now.

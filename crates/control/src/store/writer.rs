@@ -4,20 +4,25 @@
 //! writes, since the lock lives as long as the connection.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dawn_control_api::State;
 use dawn_identity::{NetworkId, NodeId, Revocation, UnixTime};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sqlx::{AnyConnection, ConnectOptions as _, Connection as _, Executor as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::dialect::Place;
 use crate::error::ControlError;
 
 /// Writes that share one commit, at most.
 const TOGETHER: usize = 256;
+/// Between two tries to have the database back.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a write means for what is kept in memory, told when it is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +65,14 @@ pub struct Known {
     pub addresses: Vec<String>,
 }
 
-/// Told of effects, in the order of the writes, before who wrote is answered.
-pub type Listener = Arc<dyn Fn(Effect) + Send + Sync>;
+/// What is kept in memory of what the database holds.
+pub trait Follower: Send + Sync {
+    /// Told of effects, in the order of the writes, before who wrote is answered.
+    fn follow(&self, effect: Effect);
+
+    /// Becomes what the database holds: it is not known whether the last writes are kept.
+    fn reload<'a>(&'a self, connection: &'a mut AnyConnection) -> BoxFuture<'a, Result<(), ControlError>>;
+}
 
 /// A transaction that writes.
 #[derive(Debug)]
@@ -148,7 +159,10 @@ fn is_broken(error: &sqlx::Error) -> bool {
 
 /// Hands writes to the task that does them. Clones share it.
 #[derive(Clone)]
-pub struct Writer(mpsc::Sender<Box<dyn Job>>);
+pub struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    certain: watch::Receiver<bool>,
+}
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -161,16 +175,19 @@ impl Writer {
     pub(super) async fn start(
         place: Place,
         waiting: usize,
-        listener: Listener,
+        follower: Arc<dyn Follower>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), ControlError> {
         let connection = connect(&place).await?;
         let (sender, receiver) = mpsc::channel(waiting);
+        let (says, certain) = watch::channel(true);
         let task = Loop {
             place,
             connection: Some(connection),
-            listener,
+            follower,
+            certain: says,
         };
-        Ok((Self(sender), tokio::spawn(task.run(receiver))))
+        let writer = Self { jobs: sender, certain };
+        Ok((writer, tokio::spawn(task.run(receiver))))
     }
 
     /// Does `work` within a transaction. Answered when it is on the disk, or nothing of it is.
@@ -185,11 +202,22 @@ impl Writer {
             outcome: None,
             reply,
         };
-        self.0.try_send(Box::new(task)).map_err(|error| match error {
+        self.jobs.try_send(Box::new(task)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ControlError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ControlError::Stopping,
         })?;
         answer.await.unwrap_or(Err(ControlError::Unknown))
+    }
+
+    /// Whether memory is known to be what the database holds.
+    pub(super) fn is_certain(&self) -> bool {
+        // Nobody says so any more where the task has ended.
+        *self.certain.borrow() && !self.jobs.is_closed()
+    }
+
+    /// The task has ended, and nothing is written any more.
+    pub(super) async fn ended(&self) {
+        self.jobs.closed().await;
     }
 }
 
@@ -207,7 +235,8 @@ pub(crate) async fn connect(place: &Place) -> Result<AnyConnection, ControlError
 struct Loop {
     place: Place,
     connection: Option<AnyConnection>,
-    listener: Listener,
+    follower: Arc<dyn Follower>,
+    certain: watch::Sender<bool>,
 }
 
 impl Loop {
@@ -219,18 +248,19 @@ impl Loop {
             {
                 jobs.push(next);
             }
-            let (outcome, effects) = self.together(&mut jobs).await;
-            if outcome.is_ok() {
-                for effect in effects {
-                    (self.listener)(effect);
-                }
-            }
-            let failed = outcome.err();
+            // Whatever a job does to itself, others are not to suffer for it: what it left behind is read again.
+            let outcome = AssertUnwindSafe(self.together(&mut jobs)).catch_unwind().await;
+            let failed = outcome.unwrap_or(Err(ControlError::Unknown)).err();
             if let Some(error) = &failed {
-                tracing::error!(%error, writes = jobs.len(), "writes were not kept");
+                tracing::error!(%error, writes = jobs.len(), "writes were not kept, or it is not known whether they were");
+                // Before anybody is answered: memory may say something else than the database now.
+                self.certain.send_replace(false);
             }
             for job in jobs {
                 job.answer(failed.as_ref().map(again));
+            }
+            if failed.is_some() && !self.recover(&mut receiver).await {
+                return;
             }
         }
         if let Some(connection) = self.connection {
@@ -239,23 +269,50 @@ impl Loop {
         }
     }
 
-    /// Does them in one transaction; what they mean, if it was kept.
-    async fn together(&mut self, jobs: &mut [Box<dyn Job>]) -> (Result<(), ControlError>, Vec<Effect>) {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => match connect(&self.place).await {
-                Ok(connection) => connection,
-                Err(error) => return (Err(error), Vec::new()),
-            },
-        };
+    /// Does them in one transaction, and tells what they mean, if it was kept.
+    async fn together(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), ControlError> {
+        let mut connection = self.connection.take().ok_or(ControlError::Unknown)?;
         let mut effects = Vec::new();
         let outcome = attempt(self.place.dialect.begin(), &mut connection, jobs, &mut effects).await;
-        match &outcome {
-            Ok(()) => self.connection = Some(connection),
+        match outcome {
+            Ok(()) => {
+                effects.into_iter().for_each(|effect| self.follower.follow(effect));
+                self.connection = Some(connection);
+            }
             // Whatever state it is in, the next write gets another one.
             Err(_) => drop(connection.close_hard().await),
         }
-        (outcome, effects)
+        outcome
+    }
+
+    /// Takes the database again, and has memory become what is in it. Nobody is answered from memory meanwhile. Not, where
+    /// everybody has gone away.
+    async fn recover(&mut self, receiver: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+        loop {
+            match self.take_again().await {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    self.certain.send_replace(true);
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the database could not be taken again");
+                    while let Ok(job) = receiver.try_recv() {
+                        job.answer(Some(again(&error)));
+                    }
+                }
+            }
+            if receiver.is_closed() {
+                return false;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn take_again(&mut self) -> Result<AnyConnection, ControlError> {
+        let mut connection = connect(&self.place).await?;
+        self.follower.reload(&mut connection).await?;
+        Ok(connection)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dawn_control_api::{Bootstrap, Change, Changes, Device, News, Presence, Relays, State};
+use dawn_control_api::{Bootstrap, Change, Changes, Device, Epoch, HeartbeatAnswer, News, Presence, Relays, State};
 use dawn_identity::{NodeId, Revocation};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ const MOST_LISTED: usize = dawn_control_api::limits::MAX_CONTACTS;
 /// The kind of the charter's document that a control plane passes on.
 const POLICY: &str = "policy";
 /// The state of a device that is a member, as the control plane says.
-pub(super) const APPROVED: &str = "approved";
+const APPROVED: &str = "approved";
 /// Revocations that are dated in the future and kept until then.
 const MOST_ASIDE: usize = 64;
 /// The key of the lists in the store.
@@ -71,7 +71,7 @@ impl Control {
         let store = &self.0.parts.store;
         let kept = store.get(LISTS).await?.unwrap_or_default();
         let lists: Lists = serde_json::from_slice(&kept).unwrap_or_default();
-        let next = store.control_next().await?;
+        let (next, epoch) = (store.control_next().await?, store.control_epoch().await?);
         joined.told.recall(store).await?;
         for (node, addresses) in store.control_addresses().await? {
             self.0.parts.directory.hint(node, addresses);
@@ -79,6 +79,7 @@ impl Control {
         self.meet(&lists.bootstrap, Addresses::of(&joined.config));
         let mut standing = lock(&joined.standing);
         standing.next = next;
+        standing.epoch = epoch;
         standing.relays = lists.relays;
         standing.bootstrap = lists.bootstrap;
         Ok(())
@@ -88,25 +89,28 @@ impl Control {
     /// this node no further it is as if there were none.
     pub(super) async fn hear(&self, joined: &Joined) -> Result<u64, NodeError> {
         self.try_aside(joined).await?;
-        let (since, wait) = {
+        let (since, epoch, wait) = {
             let standing = lock(&joined.standing);
             // Who is behind does not wait.
-            (standing.next, if standing.up_to_date { WAIT } else { Duration::ZERO })
+            let wait = if standing.up_to_date { WAIT } else { Duration::ZERO };
+            (standing.next, standing.epoch, wait)
         };
-        let path = changes_path(self.0.parts.members.network(), since, wait);
+        let path = changes_path(self.0.parts.members.network(), since, epoch, wait);
         let changes: Changes = joined.plane.get_within(&path, wait).await?;
         self.take(joined, since, changes).await
     }
 
     async fn take(&self, joined: &Joined, since: u64, changes: Changes) -> Result<u64, NodeError> {
+        let _one = joined.taking.lock().await;
         if lock(&joined.standing).next != since {
             // Meanwhile it turned out that all is to be heard anew.
             return Ok(0);
         }
+        if self.is_another(joined, changes.epoch).await? {
+            return Ok(0);
+        }
         if changes.next < since {
-            // It has begun anew, and counts from another number.
-            let mut standing = lock(&joined.standing);
-            (standing.next, standing.up_to_date) = (0, false);
+            self.begin_anew(joined, changes.epoch).await?;
             return Ok(0);
         }
         let count = u64::try_from(changes.changes.len()).unwrap_or(u64::MAX);
@@ -119,10 +123,13 @@ impl Control {
         let (mut has_lists, mut has_revocations, mut passed_over) = (false, false, 0_u64);
         for Change { news, .. } in changes.changes {
             match news {
-                News::Device { device } if kept.devices.len() < room || self.is_listed(&device).await? => {
-                    self.take_device(joined, &device, addresses, &mut kept);
+                News::Device { device } => {
+                    if kept.devices.len() < room || self.is_listed(&device).await? {
+                        self.take_device(joined, &device, addresses, &mut kept);
+                    } else {
+                        passed_over += 1;
+                    }
                 }
-                News::Device { .. } => passed_over += 1,
                 News::Presence { node, presence, since } => {
                     kept.presences.push((node, presence_word(presence).to_owned(), since));
                 }
@@ -187,6 +194,57 @@ impl Control {
         Ok(if kept.next > since { count } else { 0 })
     }
 
+    /// A beat was answered; `known` is the number that this node had before. Numbers that are smaller than that, or of
+    /// another epoch, say that everything is to be heard anew.
+    pub(super) async fn compare(&self, joined: &Joined, answer: &HeartbeatAnswer, known: u64) -> Result<(), NodeError> {
+        let _one = joined.taking.lock().await;
+        if self.is_another(joined, answer.epoch).await? || answer.latest >= known {
+            return Ok(());
+        }
+        self.begin_anew(joined, answer.epoch).await
+    }
+
+    /// Whether the control plane goes on from another time than before: a back-up was restored there. Then this node begins
+    /// anew.
+    async fn is_another(&self, joined: &Joined, epoch: Option<Epoch>) -> Result<bool, NodeError> {
+        let (known, next) = {
+            let standing = lock(&joined.standing);
+            (standing.epoch, standing.next)
+        };
+        if epoch.is_none() || epoch == known {
+            return Ok(false);
+        }
+        if known.is_none() && next == 0 {
+            self.0.parts.store.begin_control(epoch).await?;
+            lock(&joined.standing).epoch = epoch;
+            return Ok(false);
+        }
+        self.begin_anew(joined, epoch).await?;
+        Ok(true)
+    }
+
+    /// What the control plane told before counts no more, and what it was told it may have forgotten: everything is heard
+    /// from the beginning, and all revocations are told again.
+    async fn begin_anew(&self, joined: &Joined, epoch: Option<Epoch>) -> Result<(), NodeError> {
+        let url = joined.plane.address();
+        tracing::warn!(%url, "the control plane goes on from an earlier time: a back-up was restored there");
+        self.0.parts.store.begin_control(epoch).await?;
+        self.0.parts.directory.unhint_all();
+        joined.told.forget();
+        {
+            let mut standing = lock(&joined.standing);
+            standing.next = 0;
+            standing.epoch = epoch;
+            standing.up_to_date = false;
+        }
+        joined.anew.notify_one();
+        self.0
+            .parts
+            .events
+            .say("control.restored", &serde_json::json!({ "url": url }));
+        Ok(())
+    }
+
     /// Signed, or nothing: one that is not verified is passed over, and costs nothing else. Whether it was taken. A store
     /// that fails is told of, and all is heard again; one of tomorrow is kept aside.
     async fn take_revocation(&self, joined: &Joined, revocation: &Revocation) -> Result<bool, NodeError> {
@@ -216,7 +274,7 @@ impl Control {
             .collect();
         for revocation in &due {
             if let Err(error) = self.take_revocation(joined, revocation).await {
-                lock(&joined.aside).extend(due);
+                lock(&joined.aside).extend_from_slice(&due);
                 return Err(error);
             }
         }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use dawn_control_api::{InviteCode, IssuerUpload, IssuerView, State, paths};
 use dawn_identity::{CertificateChain, Keypair, NodeId, Revocation};
 use http::Method;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -115,6 +116,10 @@ struct Joined {
     told: told::Told,
     /// Revocations that it told of too early.
     aside: Arc<Mutex<Vec<Revocation>>>,
+    /// It has forgotten what it was told.
+    anew: Arc<Notify>,
+    /// Held by who changes from where its changes are heard.
+    taking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Control {
@@ -154,6 +159,8 @@ impl Control {
                 standing: Arc::default(),
                 told: told::Told::default(),
                 aside: Arc::default(),
+                anew: Arc::default(),
+                taking: Arc::default(),
             }),
             None => None,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dawn_control_api::challenge::{self, Challenge};
 use dawn_control_api::{
-    ChallengeRequest, Change, Changes, Code, Info, InviteCode, News, Register, Registered, State, paths,
+    ChallengeRequest, Change, Changes, Code, Epoch, Info, InviteCode, News, Register, Registered, State, paths,
 };
 use dawn_identity::{
     CertificateChain, Membership, NetworkId, NodeId, NodeName, Revocation, Revocations, Role, SafetyWords,
@@ -179,9 +179,14 @@ pub(crate) struct Learnt {
     pub(crate) revocations: Vec<Revocation>,
 }
 
-/// The path to what is new since a number.
-pub(crate) fn changes_path(network: NetworkId, since: u64, wait: Duration) -> String {
-    format!("{}?since={since}&wait={}", paths::changes(&network), wait.as_secs())
+/// The path to what is new since a number of an epoch.
+pub(crate) fn changes_path(network: NetworkId, since: u64, epoch: Option<Epoch>, wait: Duration) -> String {
+    let epoch = epoch.map(|epoch| format!("&epoch={epoch}")).unwrap_or_default();
+    format!(
+        "{}?since={since}&wait={}{epoch}",
+        paths::changes(&network),
+        wait.as_secs()
+    )
 }
 
 /// Reads the whole map, as far as there is room.
@@ -192,7 +197,7 @@ pub(crate) async fn learn(
 ) -> Result<Learnt, ControlError> {
     let (mut learnt, mut since) = (Learnt::default(), 0);
     for _ in 0..PAGES {
-        let page: Changes = plane.get(&changes_path(network, since, Duration::ZERO)).await?;
+        let page: Changes = plane.get(&changes_path(network, since, None, Duration::ZERO)).await?;
         for Change { news, .. } in page.changes {
             match news {
                 News::Device { device } if device.state == State::Approved && device.node != plane.node() => {

@@ -125,6 +125,7 @@ impl Control {
                     Ok(()) => {}
                     Err(_) => return,
                 },
+                () = joined.anew.notified() => {}
                 () = tokio::time::sleep(jittered(AGAIN)), if is_left => {}
             }
         }
@@ -153,15 +154,12 @@ impl Control {
         };
         *said = Some(addresses);
         self.0.counters.beats.fetch_add(1, Ordering::Relaxed);
+        self.compare(joined, &answer, known).await?;
         let was_away = {
             let mut standing = lock(&joined.standing);
             standing.last_beat = Some(now());
             standing.error = None;
             standing.state = Some(State::Approved);
-            if answer.latest < known {
-                // It was restored from a backup: the same numbers stand for other changes now.
-                standing.next = 0;
-            }
             if answer.latest > standing.next {
                 standing.up_to_date = false;
             }
@@ -183,6 +181,7 @@ impl Control {
     async fn register(&self, joined: &Joined) -> Result<(), NodeError> {
         let info = register::meet(&joined.plane, joined.config.issuer).await?;
         let registered = register::register(&joined.plane, &info, &self.wanted(None)).await?;
+        let _one = joined.taking.lock().await;
         let mut standing = lock(&joined.standing);
         standing.state = Some(registered.device.state);
         // What it knows may be older than what was heard.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dawn_control_api::{Bootstrap, Relays, State};
+use dawn_control_api::{Bootstrap, Epoch, Relays, State};
 use dawn_identity::UnixTime;
 
 use super::ControlError;
@@ -18,6 +18,8 @@ pub struct Standing {
     pub last_beat: Option<UnixTime>,
     /// The number from which changes are asked for.
     pub next: u64,
+    /// The epoch that the number is of, as far as the control plane names one.
+    pub epoch: Option<Epoch>,
     /// Whether all changes up to now were heard.
     pub up_to_date: bool,
     /// What went wrong last, since the last answered beat.

@@ -48,6 +48,11 @@ impl Told {
         lock(&self.0).retain(|hash| known.contains(hash));
     }
 
+    /// Forgets all: the control plane may have forgotten them, too.
+    pub(super) fn forget(&self) {
+        lock(&self.0).clear();
+    }
+
     /// Keeps it for the next start.
     pub(super) async fn keep(&self, store: &Store) -> Result<(), NodeError> {
         let bytes: Vec<u8> = lock(&self.0).iter().flatten().copied().collect();

@@ -1,5 +1,6 @@
 //! What the control plane has told of other devices, and how far its changes were heard.
 
+use dawn_control_api::Epoch;
 use dawn_identity::{NodeId, NodeName, UnixTime};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -9,6 +10,8 @@ use crate::error::NodeError;
 
 /// The key of the number of the change that was heard last.
 const NEXT: &str = "control-next";
+/// The key of the epoch that this number is of.
+const EPOCH: &str = "control-epoch";
 
 /// A device, as the control plane tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +106,38 @@ impl Store {
     pub async fn control_next(&self) -> Result<u64, NodeError> {
         let bytes = self.get(NEXT).await?.unwrap_or_default();
         Ok(bytes.try_into().map_or(0, u64::from_be_bytes))
+    }
+
+    /// The epoch of that number.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn control_epoch(&self) -> Result<Option<Epoch>, NodeError> {
+        let bytes = self.get(EPOCH).await?.unwrap_or_default();
+        Ok(bytes.try_into().ok().map(Epoch::from_bytes))
+    }
+
+    /// Begins anew with the changes of an epoch: nothing that was told of devices before counts.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn begin_control(&self, epoch: Option<Epoch>) -> Result<(), NodeError> {
+        let mut transaction = self.0.begin().await?;
+        let _done = sqlx::query("DELETE FROM control_devices")
+            .execute(&mut *transaction)
+            .await?;
+        let _done = sqlx::query("DELETE FROM meta WHERE key IN ('control-next', 'control-epoch', 'control-told')")
+            .execute(&mut *transaction)
+            .await?;
+        if let Some(epoch) = epoch {
+            let _done = sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?)")
+                .bind(EPOCH)
+                .bind(&epoch.as_bytes()[..])
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Every device that was told of, by its name.
@@ -215,10 +250,19 @@ mod tests {
         assert_eq!(store.control_next().await.unwrap(), 9);
         // What a node said of itself is kept elsewhere, and stays.
         assert!(store.contacts().await.unwrap().is_empty());
-        assert_eq!(store.control_addresses().await.unwrap(), [(id(2), left[0].addresses.clone())]);
+        assert_eq!(
+            store.control_addresses().await.unwrap(),
+            [(id(2), left[0].addresses.clone())]
+        );
         assert!(store.has_control_device(id(2)).await.unwrap());
         assert!(!store.has_control_device(id(1)).await.unwrap());
         store.set("control-lists", b"x").await.unwrap();
+        let epoch = Epoch::from_bytes([7; 16]);
+        store.begin_control(Some(epoch)).await.unwrap();
+        assert_eq!(store.control_epoch().await.unwrap(), Some(epoch));
+        assert_eq!(store.control_next().await.unwrap(), 0);
+        assert!(store.control_devices().await.unwrap().is_empty());
+        assert!(store.get("control-lists").await.unwrap().is_some());
         store.forget_control().await.unwrap();
         assert_eq!(store.control_next().await.unwrap(), 0);
         assert_eq!(store.get("control-lists").await.unwrap(), None);
