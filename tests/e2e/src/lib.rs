@@ -10,6 +10,7 @@
 )]
 
 pub mod client;
+pub mod control;
 pub mod gossip;
 pub mod issuer;
 pub mod lab;
