@@ -18,7 +18,7 @@ pub struct PolicyDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyUpload {
-    /// The signed document, at most `limits::MAX_POLICY_BYTES`.
+    /// The signed document, at most `limits::MAX_SIGNED_POLICY_BYTES`.
     pub document: Encoded,
 }
 

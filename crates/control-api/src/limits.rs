@@ -37,7 +37,7 @@ pub const MAX_ADDRESS_BYTES: usize = 256;
 /// Most relays of a list, and most nodes of a list of bootstrap nodes.
 pub const MAX_CONTACTS: usize = 64;
 /// Longest policy document, bytes before it is encoded.
-pub const MAX_POLICY_BYTES: usize = 128 * 1024;
+pub const MAX_SIGNED_POLICY_BYTES: usize = 128 * 1024;
 /// Longest free text (a person's name, a reason, a note), bytes.
 pub const MAX_TEXT_BYTES: usize = 200;
 /// Longest version of software that a device names, bytes.

@@ -30,6 +30,9 @@ pub struct Network {
     pub created_at: UnixTime,
     /// Whether the control plane may issue for it now.
     pub authorised: bool,
+    /// Until when its owner lets the control plane issue for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorised_until: Option<UnixTime>,
     /// How many devices it has, of any state but removed.
     pub devices: u64,
     /// The number of its latest change.

@@ -13,6 +13,9 @@ pub const NETWORKS: &str = "/v1/networks";
 /// `GET`, `POST`: admin tokens.
 pub const TOKENS: &str = "/v1/tokens";
 
+/// `GET`: who did what in all networks, and beyond them.
+pub const AUDIT: &str = "/v1/audit";
+
 /// `DELETE`: an admin token.
 pub fn token(id: TokenId) -> String {
     format!("{TOKENS}/{id}")

@@ -93,9 +93,7 @@ pub async fn backup(place: &Place, data: &Path, file: &Path, replace: bool) -> R
     if !replace && file.exists() {
         return Err(ControlError::file(file)(std::io::ErrorKind::AlreadyExists.into()));
     }
-    if place.file.as_ref().is_some_and(|path| !path.exists()) {
-        return Err(unusable("there is no database yet"));
-    }
+    place.must_exist()?;
     let path = key::path(data);
     let text = std::fs::read_to_string(&path).map_err(ControlError::file(&path))?;
     keyfile::open(&text, None)?;

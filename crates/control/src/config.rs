@@ -108,6 +108,11 @@ pub struct Limits {
     /// How many of those that wait are told in a second of devices that came, went or changed; of everything else all are
     /// told at once.
     pub told_per_second: u32,
+    /// Devices of a network that wait for approval without an invite, at most.
+    pub waiting_devices: u32,
+    /// For how long a device waits for approval before it is forgotten.
+    #[serde(deserialize_with = "duration")]
+    pub waiting_time: Duration,
     /// How often it is looked for devices that came or went, and written down when they were heard.
     #[serde(deserialize_with = "duration")]
     pub sweep: Duration,
@@ -116,6 +121,8 @@ pub struct Limits {
     pub per_address: Rate,
     /// Requests of a device.
     pub per_device: Rate,
+    /// How often a device says anew where it is, or what it runs: each is a change for all others.
+    pub per_device_news: Rate,
     /// Requests with a token.
     pub per_token: Rate,
     /// Addresses, devices and tokens whose requests are counted, at most of each.
@@ -143,6 +150,8 @@ impl Default for Limits {
             nonces_per_device: 2_048,
             waiting_readers: 32_768,
             told_per_second: 2_000,
+            waiting_devices: 100,
+            waiting_time: Duration::from_secs(3 * DAY),
             sweep: Duration::from_secs(5),
             per_address: Rate {
                 burst: 100,
@@ -152,11 +161,25 @@ impl Default for Limits {
                 burst: 60,
                 per_second: 5.0,
             },
+            per_device_news: Rate {
+                burst: 10,
+                per_second: 0.1,
+            },
             per_token: Rate {
                 burst: 400,
                 per_second: 100.0,
             },
             counted: 100_000,
+        }
+    }
+}
+
+impl Limits {
+    /// How many certificates a device gets: a few more than it needs.
+    pub(crate) fn issues(&self) -> Rate {
+        Rate {
+            burst: 20,
+            per_second: 8.0 / self.certificate.as_secs_f64().max(1.0),
         }
     }
 }

@@ -71,6 +71,10 @@ pub struct Rates {
     pub devices: Mutex<Buckets<dawn_identity::NodeId>>,
     /// Tokens, by their hashes.
     pub tokens: Mutex<Buckets<String>>,
+    /// Certificates that devices ask for.
+    pub issues: Mutex<Buckets<dawn_identity::NodeId>>,
+    /// What devices say anew of themselves.
+    pub news: Mutex<Buckets<dawn_identity::NodeId>>,
     /// Refusals that are written into the audit log.
     pub refusals: Mutex<Buckets<()>>,
 }
@@ -211,6 +215,8 @@ impl Control {
             addresses: Mutex::new(Buckets::new(limits.per_address, limits.counted)),
             devices: Mutex::new(Buckets::new(limits.per_device, limits.counted)),
             tokens: Mutex::new(Buckets::new(limits.per_token, limits.counted)),
+            issues: Mutex::new(Buckets::new(limits.issues(), limits.counted)),
+            news: Mutex::new(Buckets::new(limits.per_device_news, limits.counted)),
             refusals: Mutex::new(Buckets::new(
                 crate::config::Rate {
                     burst: 100,

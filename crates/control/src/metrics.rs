@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use dawn_identity::{NetworkId, UnixTime};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +32,11 @@ struct ByPresence {
     presence: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByNetwork {
+    network: String,
+}
+
 /// What is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -45,6 +51,7 @@ pub struct Metrics {
     devices: Family<ByPresence, Gauge>,
     /// Requests that wait for a change.
     pub waiting: Gauge,
+    authorised: Family<ByNetwork, Gauge>,
 }
 
 impl Default for Metrics {
@@ -57,6 +64,7 @@ impl Default for Metrics {
         let (connections, connections_refused) = (Gauge::default(), Counter::default());
         let devices = Family::<ByPresence, Gauge>::default();
         let waiting = Gauge::default();
+        let authorised = Family::<ByNetwork, Gauge>::default();
         registry.register(
             "requests",
             "Requests answered, by route, method and status",
@@ -79,6 +87,11 @@ impl Default for Metrics {
             connections_refused.clone(),
         );
         registry.register("devices", "Approved devices, by presence", devices.clone());
+        registry.register(
+            "authorised_until",
+            "Until when certificates may be issued for a network, seconds since 1970",
+            authorised.clone(),
+        );
         registry.register("waiting", "Requests that wait for a change", waiting.clone());
         Self {
             registry: Mutex::new(registry),
@@ -89,6 +102,7 @@ impl Default for Metrics {
             connections_refused,
             devices,
             waiting,
+            authorised,
         }
     }
 }
@@ -110,6 +124,13 @@ impl Metrics {
     /// Counts a refusal.
     pub fn refused(&self, code: dawn_control_api::Code) {
         self.refused.get_or_create(&ByCode { code: code.as_str() }).inc();
+    }
+
+    /// Notes until when it may issue for a network.
+    pub fn authorised(&self, network: &NetworkId, until: UnixTime) {
+        let network = network.to_string();
+        let until = i64::try_from(until.0).unwrap_or(i64::MAX);
+        self.authorised.get_or_create(&ByNetwork { network }).set(until);
     }
 
     /// Notes how many devices are there: online, idle, offline.

@@ -54,6 +54,20 @@ impl Operator {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, OperatorError> {
+        Ok(self.ask_if(method, path, body, None).await?.0)
+    }
+
+    /// The same, done only where the `ETag` of what is changed is `tag`; with the `ETag` of the answer.
+    ///
+    /// # Errors
+    /// None runs, or it refuses, or its answer is not understood.
+    pub async fn ask_if<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        tag: Option<&str>,
+    ) -> Result<(T, Option<String>), OperatorError> {
         let broken = |error: &dyn std::fmt::Display| OperatorError::Broken(error.to_string());
         let socket = server::socket(&self.data);
         let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
@@ -77,11 +91,16 @@ impl Operator {
         if !text.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
+        if let Some(tag) = tag {
+            request = request.header(header::IF_MATCH, tag);
+        }
         let request = request
             .body(Full::new(Bytes::from(text)))
             .map_err(|error| broken(&error))?;
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let status = response.status();
+        let tag = response.headers().get(header::ETAG);
+        let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let body = Limited::new(response.into_body(), limits::MAX_ANSWER_BYTES);
         let body = body.collect().await.map_err(|error| broken(&error))?.to_bytes();
         // Whatever is left of the connection is of no use.
@@ -91,6 +110,7 @@ impl Operator {
             return Err(OperatorError::Problem(Box::new(problem)));
         }
         let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-        serde_json::from_slice(body).map_err(|error| OperatorError::Answer(error.to_string()))
+        let value = serde_json::from_slice(body).map_err(|error| OperatorError::Answer(error.to_string()))?;
+        Ok((value, tag))
     }
 }

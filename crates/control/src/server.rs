@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use dawn_control_api::{Code, PROBLEM_JSON, Problem};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -31,7 +30,8 @@ use crate::live::Live;
 use crate::origin::{self, Origin, Peer, Share};
 use crate::places::Places;
 use crate::store::{Ending, Place, Store};
-use crate::{http, key};
+use crate::wire::Wire;
+use crate::{housekeeping, http, key};
 
 /// The name of SQLite's file in the data folder.
 const DATABASE: &str = "control.db";
@@ -39,6 +39,8 @@ const DATABASE: &str = "control.db";
 const SOCKET: &str = "control.sock";
 /// How long the handshake of TLS may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the last words on a connection may take.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Longest head of a request, bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 /// How long certificates are listed after they have ended.
@@ -144,6 +146,7 @@ impl Server {
         let limits = &control.config.limits;
         let places = Places::new(limits.connections, limits.connections_per_address);
         let sweeping = tokio::spawn(sweep(control.clone()));
+        let housekeeping = tokio::spawn(housekeeping::keep(control.clone()));
         tokio::pin!(end);
         let outcome = loop {
             tokio::select! {
@@ -201,6 +204,7 @@ impl Server {
             tracing::warn!(open = tracker.len(), "connections were cut off at the end");
         }
         sweeping.abort();
+        housekeeping.abort();
         write_down(&control, Duration::ZERO).await;
         control.store.close().await;
         drop((control, router));
@@ -298,12 +302,10 @@ impl Serving {
     async fn run<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(mut self, stream: S) {
         self.control.metrics.connections.inc();
         let _open = Open(self.control.clone());
-        let answered = Arc::new(AtomicBool::new(false));
-        let (router, peer, seen) = (self.router, self.peer.clone(), Arc::clone(&answered));
+        let (router, peer) = (self.router, self.peer.clone());
         let busy = Arc::new(AtomicBool::new(false));
         let begun = Arc::clone(&busy);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            seen.store(true, Ordering::Relaxed);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());
             let (router, begun) = (router.clone(), Arc::clone(&begun));
@@ -319,7 +321,7 @@ impl Serving {
             .timer(TokioTimer::new())
             .header_read_timeout(self.head)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Wire::new(stream)), service);
         let (mut told, mut is_stranger) = (false, true);
         let patience = tokio::time::sleep(self.stranger);
         tokio::pin!(patience);
@@ -344,29 +346,15 @@ impl Serving {
                 }
             }
         };
-        let is_first = !answered.load(Ordering::Relaxed);
-        let mut stream = connection.into_parts().io.into_inner();
+        let mut wire = connection.into_parts().io.into_inner();
         if let Err(error) = outcome
-            && error.is_timeout()
-            && is_first
+            && let Some(code) = wire.unanswered(error.is_timeout())
         {
-            // Nothing was asked, so nothing else is being said.
-            let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(&too_slow())).await;
+            self.control.metrics.refused(code);
+            let _ = tokio::time::timeout(FAREWELL, wire.tell(code)).await;
         }
-        let _ = tokio::time::timeout(Duration::from_secs(5), stream.shutdown()).await;
+        let _ = tokio::time::timeout(FAREWELL, wire.end()).await;
     }
-}
-
-/// What is said to somebody whose request did not come.
-fn too_slow() -> Vec<u8> {
-    // A problem is made of texts and numbers: it can be written.
-    let body = serde_json::to_string(&Problem::new(Code::TooSlow)).unwrap_or_default();
-    let length = body.len();
-    format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {length}\r\n\
-         connection: close\r\n\r\n{body}"
-    )
-    .into_bytes()
 }
 
 /// Looks again and again for devices that came or went, and writes down when they were heard.

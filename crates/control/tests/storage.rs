@@ -10,7 +10,7 @@
 mod common;
 
 use common::{Database, Plane};
-use dawn_control::store::audit::{Checked, verify};
+use dawn_control::store::audit::{Checked, Noted, verify};
 use dawn_control::store::{self, Place};
 use dawn_control::{backup, server};
 use dawn_identity::Keypair;
@@ -194,13 +194,26 @@ async fn an_altered_audit_log_is_noticed(database: Database) {
     let database = plane.stop().await;
     let pool = pool(&database).await;
     let mut connection = pool.acquire().await.unwrap();
-    let whole = verify(&mut connection).await.unwrap();
-    assert!(matches!(whole, Checked::Whole(entries, _) if entries >= 4), "{whole:?}");
+    let Checked::Whole(last) = verify(&mut connection, None).await.unwrap() else {
+        panic!("it is whole")
+    };
+    assert!(last.number >= 4, "{last}");
+    // What was noted is there, also when it was the last; another is not, and one that was cut off is missed.
+    let noted: Noted = last.to_string().parse().unwrap();
+    let whole = Checked::Whole(last.clone());
+    assert_eq!(verify(&mut connection, Some(&noted)).await.unwrap(), whole);
+    let cut = format!("DELETE FROM audit WHERE number = {}", last.number);
+    connection.execute(AssertSqlSafe(cut)).await.unwrap();
+    assert!(matches!(
+        verify(&mut connection, None).await.unwrap(),
+        Checked::Whole(_)
+    ));
+    assert_eq!(verify(&mut connection, Some(&noted)).await.unwrap(), Checked::Missing);
     connection
         .execute("UPDATE audit SET detail = 'x' WHERE number = 2")
         .await
         .unwrap();
-    assert_eq!(verify(&mut connection).await.unwrap(), Checked::Broken(2));
+    assert_eq!(verify(&mut connection, None).await.unwrap(), Checked::Broken(2));
     connection.execute("DELETE FROM audit WHERE number = 2").await.unwrap();
-    assert_eq!(verify(&mut connection).await.unwrap(), Checked::Broken(3));
+    assert_eq!(verify(&mut connection, None).await.unwrap(), Checked::Broken(3));
 }

@@ -298,6 +298,11 @@ impl Revocations {
         }
     }
 
+    /// Whether a revocation stands, or would if it were added: whoever made it was in office then.
+    pub fn stands(&self, revocation: &VerifiedRevocation) -> bool {
+        !self.is_void(&Key::of(&revocation.0))
+    }
+
     /// The latest revocation of `node` that stands, by the network key where there is one: it convinces whoever it is
     /// shown to.
     pub fn latest(&self, node: &NodeId) -> Option<&Revocation> {
@@ -365,6 +370,23 @@ impl Revocations {
         matches!(issuer, Issuer::Node(_)) && self.all.keys().filter(|key| key.issuer == issuer).count() >= MAX_PER_ADMIN
     }
 
+    /// Whether the admin of a revocation was revoked before it made it.
+    fn is_void(&self, key: &Key) -> bool {
+        let (Issuer::Node(admin), Some(certified)) = (key.issuer, key.certified) else {
+            return false;
+        };
+        let roles = match (key.by_owner, key.by_issuer) {
+            (true, _) => Role::Owner,
+            (false, true) => Role::Issuer,
+            (false, false) => Role::Admin,
+        };
+        let ended = self
+            .standing
+            .get(&admin)
+            .and_then(|standing| standing.of(roles.into()).iter().rev().find(|at| **at < key.at));
+        ended.is_some_and(|at| certified <= *at)
+    }
+
     fn rebuild(&mut self) {
         self.standing.clear();
         let keys: Vec<Key> = self.all.keys().copied().collect();
@@ -376,19 +398,8 @@ impl Revocations {
     /// Lets the revocation stand, unless its admin was revoked before it made it. All earlier ones have been through
     /// this, so that a revocation depends on earlier ones only and none can depend on itself.
     fn stand(&mut self, key: Key) {
-        if let (Issuer::Node(admin), Some(certified)) = (key.issuer, key.certified) {
-            let roles = match (key.by_owner, key.by_issuer) {
-                (true, _) => Role::Owner,
-                (false, true) => Role::Issuer,
-                (false, false) => Role::Admin,
-            };
-            let ended = self
-                .standing
-                .get(&admin)
-                .and_then(|standing| standing.of(roles.into()).iter().rev().find(|at| **at < key.at));
-            if ended.is_some_and(|at| certified <= *at) {
-                return;
-            }
+        if self.is_void(&key) {
+            return;
         }
         let standing = self.standing.entry(key.node).or_default();
         standing.all.push(key.at);

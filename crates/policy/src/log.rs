@@ -183,6 +183,12 @@ impl Log {
         encode(&self.versions)
     }
 
+    /// The versions from the owner's last one on: what somebody who knows none needs to believe the one in force.
+    pub fn from_owners(&self) -> Vec<u8> {
+        let owners = self.versions.iter().rposition(|(signed, _)| signed.is_owners());
+        encode(self.versions.get(owners.unwrap_or_default()..).unwrap_or_default())
+    }
+
     /// Takes versions that somebody gives ([`Log::since`]), if they are to be believed and go before what is known.
     /// Clocks may be `skew` apart. Whoever was put out may have signed what others have built upon since, and nothing
     /// that would be in force now.

@@ -93,7 +93,11 @@ fn shown(control: &Control, row: &DeviceRow) -> Result<Answer, ControlError> {
 
 /// Writes a device that was changed, and tells of it.
 pub(super) async fn changed(tx: &mut Tx<'_>, row: &mut DeviceRow) -> Result<(), ControlError> {
-    row.revision = tx.change(row.network, Kind::Device, &row.node.to_string()).await?;
+    // Who was never a member is nothing to the others: nobody is told, and nobody is woken.
+    row.revision = match row.admitted {
+        Some(_) => tx.change(row.network, Kind::Device, &row.node.to_string()).await?,
+        None => tx.unheard(row.network).await?,
+    };
     tx.set_device(row).await
 }
 
@@ -164,8 +168,7 @@ pub(super) async fn approve(
 
 /// Makes a device a member, from now on.
 pub(super) async fn admit(tx: &mut Tx<'_>, control: &Control, row: &mut DeviceRow) -> Result<(), ControlError> {
-    let live = control.live.network(&row.network);
-    let revoked = live.and_then(|live| live.revocations(|known| known.revoked_at(&row.node)));
+    let revoked = issue::revocations(tx, control, &row.network, |known| known.revoked_at(&row.node))?;
     // A membership counts if it began after the node was put out; times are in seconds.
     if revoked.is_some_and(|revoked| tx.now <= revoked) {
         let refusal = Refusal::because(Code::Conflict, "the device was put out this very second");
@@ -231,9 +234,10 @@ pub(super) async fn revoke(
                         Refusal::because(Code::Forbidden, format!("a control plane puts no {} out", row.role));
                     return Err(refusal.next("the owner of the network does, with its own key").into());
                 }
-                issue::revocation(tx, &inner, &network, &row).await?;
+                let revocation = issue::revocation(tx, &inner, &network, &row).await?;
                 row.state = Standing::Revoked;
-                row.revoked = Some(tx.now);
+                row.revoked = Some(revocation.at());
+                issue::withdraw(tx, &row).await?;
                 changed(tx, &mut row).await?;
                 Ok(Done::to(&node, shown(&inner, &row)?).noting(body.reason))
             })
@@ -260,7 +264,9 @@ pub(super) async fn remove(
                     return Err(refusal.next("revoke it first").into());
                 }
                 tx.remove_device(id, node).await?;
-                tx.change(id, Kind::Device, &node.to_string()).await?;
+                if row.admitted.is_some() {
+                    tx.change(id, Kind::Device, &node.to_string()).await?;
+                }
                 Ok(Done::to(&node, Answer::empty()))
             })
         })

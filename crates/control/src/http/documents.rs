@@ -3,7 +3,8 @@
 use axum::extract::State;
 use axum::response::IntoResponse as _;
 use dawn_control_api::{Bootstrap, Code, PolicyDocument, PolicyUpload, Relays, Scope, limits};
-use dawn_identity::NetworkId;
+use dawn_identity::{NetworkId, Revocations, UnixTime};
+use dawn_policy::{Log, LogError, Taken};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,7 +26,7 @@ pub(crate) const RELAYS: &str = "relays";
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
 
 /// The policy of a document.
-pub(crate) fn policy(content: &str, at: dawn_identity::UnixTime) -> Result<PolicyDocument, ControlError> {
+pub(crate) fn policy(content: &str, at: UnixTime) -> Result<PolicyDocument, ControlError> {
     let upload: PolicyUpload = serde_json::from_str(content).map_err(ControlError::corrupt)?;
     Ok(PolicyDocument {
         document: upload.document,
@@ -41,7 +42,7 @@ pub(super) async fn read_policy(State(control): State<Control>, caller: Caller, 
     tagged(&caller, row.revision, &policy(&row.content, row.at)?)
 }
 
-/// `PUT /v1/networks/{network}/policy`
+/// `PUT /v1/networks/{network}/policy`: whatever stands by itself, signed by who may, and goes before what is here.
 pub(super) async fn put_policy(
     State(control): State<Control>,
     caller: Caller,
@@ -49,14 +50,80 @@ pub(super) async fn put_policy(
     In(body): In<PolicyUpload>,
 ) -> Outcome {
     let length = body.document.0.len();
-    if !(1..=limits::MAX_POLICY_BYTES).contains(&length) {
-        let words = format!("a policy has 1 to {} bytes", limits::MAX_POLICY_BYTES);
+    if !(1..=limits::MAX_SIGNED_POLICY_BYTES).contains(&length) {
+        let words = format!("a policy has 1 to {} bytes", limits::MAX_SIGNED_POLICY_BYTES);
         return Err(Refusal::because(Code::Invalid, words).into());
     }
-    let answer = put(&control, &caller, id, POLICY, "policy.put", &body, |row| {
-        Answer::with(200, &policy(&row.content, row.at)?)
-    });
-    answer.await
+    // It speaks for itself; devices bring what their members have signed.
+    caller.may_read(Scope::PolicyWrite, &id, &control.live)?;
+    let if_match = caller.if_match.clone();
+    let inner = control.clone();
+    let answer = control
+        .change(&caller, Some(id), "policy.put", move |tx| {
+            Box::pin(async move {
+                issue::network(tx, id).await?;
+                let known = documents::find(tx.connection, id, POLICY).await?;
+                unchanged(if_match.as_deref(), known.as_ref().map_or(0, |row| row.revision))?;
+                let log = match &known {
+                    // One that was not verified when it was put here counts for nothing.
+                    Some(row) => {
+                        let known = policy(&row.content, row.at)?.document.0;
+                        Log::load(id, &known).ok()
+                    }
+                    None => None,
+                };
+                let verify = |revocations: &_| follows(id, log, &body.document.0, tx.now, revocations);
+                let live = inner.live.network(&id).ok_or_else(|| Refusal::no("network"))?;
+                let version = live.revocations(verify)?;
+                let row = match (version, known) {
+                    (None, Some(row)) => {
+                        let answer = Answer::with(200, &policy(&row.content, row.at)?)?;
+                        return Ok(Done::quietly(answer.tagged(row.revision)));
+                    }
+                    _ => DocumentRow {
+                        content: serde_json::to_string(&body).map_err(ControlError::corrupt)?,
+                        at: tx.now,
+                        revision: tx.change(id, Kind::Document, POLICY).await?,
+                    },
+                };
+                tx.set_document(id, POLICY, &row).await?;
+                let answer = Answer::with(200, &policy(&row.content, row.at)?)?;
+                let words = version.map(|version| format!("version {version}"));
+                Ok(Done::to(POLICY, answer.tagged(row.revision)).noting(words))
+            })
+        })
+        .await?;
+    Ok(answer.into_response())
+}
+
+/// The version that a document puts in force, if it is another one than that which is known.
+///
+/// # Errors
+/// It does not stand by itself, is not signed by who may, or is older than what is known.
+fn follows(
+    network: NetworkId,
+    known: Option<Log>,
+    document: &[u8],
+    now: UnixTime,
+    revocations: &Revocations,
+) -> Result<Option<u64>, Refusal> {
+    let refused = |error: LogError| match error {
+        LogError::Older(_) => Refusal::because(Code::Conflict, error.to_string()).next("read what is here"),
+        _ => Refusal::because(Code::BadDocument, error.to_string())
+            .next("upload all versions from the owner's last one on, as a member has them"),
+    };
+    let take = |log: &mut Log| {
+        log.take(document, now, limits::CLOCK_SKEW, revocations)
+            .map_err(refused)
+    };
+    let mut alone = Log::new(network);
+    take(&mut alone)?;
+    let is_new = match known {
+        Some(mut known) => take(&mut known)? == Taken::New,
+        None => true,
+    };
+    let version = alone.current().ok_or_else(|| refused(LogError::Malformed))?.version();
+    Ok(is_new.then_some(version))
 }
 
 /// `DELETE /v1/networks/{network}/policy`
@@ -100,7 +167,7 @@ pub(super) async fn put_relays(
     {
         return Err(Refusal::because(Code::Invalid, "a token of a relay is a short text without spaces").into());
     }
-    put(&control, &caller, id, RELAYS, "relays.put", &body, as_it_is).await
+    put(&control, &caller, id, RELAYS, "relays.put", &body).await
 }
 
 /// `GET /v1/networks/{network}/bootstrap`
@@ -116,14 +183,7 @@ pub(super) async fn put_bootstrap(
     In(body): In<Bootstrap>,
 ) -> Outcome {
     contacts(body.nodes.iter().map(|node| node.addresses.as_slice()))?;
-    put(&control, &caller, id, BOOTSTRAP, "bootstrap.put", &body, as_it_is).await
-}
-
-fn as_it_is(row: &DocumentRow) -> Result<Answer, ControlError> {
-    Ok(Answer {
-        body: Some(row.content.clone()),
-        ..Answer::with(200, &())?
-    })
+    put(&control, &caller, id, BOOTSTRAP, "bootstrap.put", &body).await
 }
 
 /// Makes sure that there are not too many, and that addresses are such.
@@ -176,7 +236,6 @@ async fn put<T: Serialize>(
     kind: &'static str,
     action: &'static str,
     body: &T,
-    shown: fn(&DocumentRow) -> Result<Answer, ControlError>,
 ) -> Outcome {
     caller.may(Scope::PolicyWrite, Some(&id))?;
     let content = serde_json::to_string(body).map_err(ControlError::corrupt)?;
@@ -193,7 +252,11 @@ async fn put<T: Serialize>(
                     revision: tx.change(id, Kind::Document, kind).await?,
                 };
                 tx.set_document(id, kind, &row).await?;
-                Ok(Done::to(kind, shown(&row)?.tagged(row.revision)))
+                let answer = Answer {
+                    body: Some(row.content),
+                    ..Answer::with(200, &())?
+                };
+                Ok(Done::to(kind, answer.tagged(row.revision)))
             })
         })
         .await?;

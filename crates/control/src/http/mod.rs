@@ -32,6 +32,7 @@ pub fn router(control: Control) -> Router {
         .route("/metrics", get(service::metrics))
         .route("/v1/info", get(service::info))
         .route("/v1/openapi.json", get(service::openapi))
+        .route("/v1/audit", get(records::whole_audit))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{token}", delete(tokens::revoke))
         .route("/v1/networks", get(networks::list).post(networks::create))

@@ -173,6 +173,8 @@ pub(super) async fn authorise(
                     let answer = Answer::with(200, &issuer_view(&inner, &row))?;
                     return Ok(Done::quietly(answer.tagged(row.revision)));
                 }
+                let expires = body.certificate.leaf.claims().expires;
+                inner.metrics.authorised(&id, expires);
                 row.issuer = Some(body.certificate);
                 row.revision = tx.change(id, Kind::Network, "").await?;
                 tx.set_network(&row).await?;

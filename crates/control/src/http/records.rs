@@ -1,9 +1,9 @@
 //! What was issued, who was put out, who did what.
 
-use axum::extract::State;
+use axum::extract::State as Shared;
 use axum::response::IntoResponse as _;
-use dawn_control_api::{AuditQuery, Code, PageQuery, RevocationView, Scope, limits};
-use dawn_identity::{NetworkId, RevocationError};
+use dawn_control_api::{AuditQuery, Code, PageQuery, RevocationView, Scope, State, limits};
+use dawn_identity::{Added, NetworkId, RevocationError, Revocations, Roles};
 
 use super::answer::{Outcome, ok};
 use super::devices::changed;
@@ -17,7 +17,7 @@ use crate::store::{audit, certificates, devices, revocations};
 
 /// `GET /v1/networks/{network}/certificates`
 pub(super) async fn certificates(
-    State(control): State<Control>,
+    Shared(control): Shared<Control>,
     caller: Caller,
     At(id): At<NetworkId>,
     Ask(query): Ask<PageQuery>,
@@ -31,7 +31,7 @@ pub(super) async fn certificates(
 
 /// `GET /v1/networks/{network}/revocations`
 pub(super) async fn revocations(
-    State(control): State<Control>,
+    Shared(control): Shared<Control>,
     caller: Caller,
     At(id): At<NetworkId>,
     Ask(query): Ask<PageQuery>,
@@ -49,12 +49,11 @@ pub(super) async fn revocations(
 
 /// `POST /v1/networks/{network}/revocations`, by anybody: it speaks for itself.
 pub(super) async fn revoke(
-    State(control): State<Control>,
+    Shared(control): Shared<Control>,
     caller: Caller,
     At(id): At<NetworkId>,
     In(body): In<RevocationView>,
 ) -> Outcome {
-    let live = control.live.network(&id).ok_or_else(|| Refusal::no("network"))?;
     let verified = body
         .revocation
         .verify(&id, now(), limits::CLOCK_SKEW)
@@ -63,62 +62,76 @@ pub(super) async fn revoke(
             RevocationError::FromTheFuture(_) => Refusal::because(Code::NotYet, error.to_string()),
             _ => Refusal::because(Code::BadDocument, error.to_string()),
         })?;
-    // Of one admin so many are kept that a hostile one fills nobody's memory.
-    if live.revocations(|known| known.look(&verified)) == dawn_identity::Added::Full {
-        let words = "this issuer has made as many revocations as are kept of one";
-        return Err(Refusal::because(Code::Conflict, words).into());
-    }
-    let revocation = verified.as_revocation().clone();
+    let inner = control.clone();
     let answer = control
         .change(&caller, Some(id), "revocation.add", move |tx| {
             Box::pin(async move {
+                let revocation = verified.as_revocation().clone();
                 let node = revocation.node();
-                let is_new = issue::publish(tx, id, &revocation).await?;
-                let device = devices::find(tx.connection, id, node).await?;
-                let admitted = device.as_ref().and_then(|device| device.admitted);
-                if let Some(mut device) = device
-                    && device.state == dawn_control_api::State::Approved
-                    && admitted.is_some_and(|admitted| admitted <= revocation.at())
-                    && outranks(&revocation, device.role)
-                {
-                    device.state = dawn_control_api::State::Revoked;
-                    device.revoked = Some(revocation.at());
-                    changed(tx, &mut device).await?;
+                let (added, stands) = issue::revocations(tx, &inner, &id, |known| {
+                    (known.look(&verified), known.stands(&verified))
+                })?;
+                let view = RevocationView::from(revocation.clone());
+                match (added, stands) {
+                    (Added::New, true) => {}
+                    // Of one admin so many are kept that a hostile one fills nobody's memory.
+                    (Added::Full, true) => {
+                        let words = "this issuer has made as many revocations as are kept of one";
+                        return Err(Refusal::because(Code::Conflict, words).into());
+                    }
+                    // It is known, or whoever made it was in office no more: nothing comes of it.
+                    _ => return Ok(Done::quietly(Answer::with(200, &view)?)),
                 }
-                let status = if is_new { 201 } else { 200 };
-                let answer = Answer::with(status, &RevocationView::from(revocation))?;
-                Ok(if is_new {
-                    Done::to(&node, answer)
-                } else {
-                    Done::quietly(answer)
-                })
+                issue::publish(tx, id, &revocation).await?;
+                let device = devices::find(tx.connection, id, node).await?;
+                let approved = device.filter(|device| device.state == State::Approved);
+                if let Some((mut device, admitted)) = approved.and_then(|device| {
+                    let admitted = device.admitted?;
+                    Some((device, admitted))
+                }) {
+                    let is_out = |known: &Revocations| known.is_revoked(&node, Roles::from(device.role), admitted);
+                    if issue::revocations(tx, &inner, &id, is_out)? {
+                        device.state = State::Revoked;
+                        device.revoked = Some(revocation.at());
+                        issue::withdraw(tx, &device).await?;
+                        changed(tx, &mut device).await?;
+                    }
+                }
+                Ok(Done::to(&node, Answer::with(201, &view)?))
             })
         })
         .await?;
     Ok(answer.into_response())
 }
 
-/// Whether a revocation touches a device of this role: owners only by the word of the network key; admins not by an
-/// issuer, which this control plane cannot tell from the statement alone, so that it leaves them to the members.
-fn outranks(revocation: &dawn_identity::Revocation, role: dawn_identity::Role) -> bool {
-    let is_root = matches!(revocation.issuer(), dawn_identity::Issuer::Network(_));
-    is_root || matches!(role, dawn_identity::Role::Member | dawn_identity::Role::Guest)
-}
-
 /// `GET /v1/networks/{network}/audit`, newest first.
 pub(super) async fn audit(
-    State(control): State<Control>,
+    Shared(control): Shared<Control>,
     caller: Caller,
     At(id): At<NetworkId>,
     Ask(query): Ask<AuditQuery>,
 ) -> Outcome {
-    caller.may(Scope::AuditRead, Some(&id))?;
-    let before = view::after("audit", Some(&id), query.cursor.as_ref())?.unwrap_or(i64::MAX);
+    entries(&control, &caller, Some(id), &query).await
+}
+
+/// `GET /v1/audit`: of all networks, and what was done in none.
+pub(super) async fn whole_audit(
+    Shared(control): Shared<Control>,
+    caller: Caller,
+    Ask(query): Ask<AuditQuery>,
+) -> Outcome {
+    entries(&control, &caller, None, &query).await
+}
+
+async fn entries(control: &Control, caller: &Caller, network: Option<NetworkId>, query: &AuditQuery) -> Outcome {
+    caller.may(Scope::AuditRead, network.as_ref())?;
+    let of = network.as_ref();
+    let before = view::after("audit", of, query.cursor.as_ref())?.unwrap_or(i64::MAX);
     let mut connection = control.store.read().await?;
-    let entries = audit::list(&mut connection, Some(id), &query, before, i64::from(query.items()) + 1).await?;
+    let entries = audit::list(&mut connection, network, query, before, i64::from(query.items()) + 1).await?;
     let items = entries
         .into_iter()
         .map(|entry| (i64::try_from(entry.number).unwrap_or(i64::MAX), entry))
         .collect();
-    ok(&view::page("audit", Some(&id), items, query.items())?)
+    ok(&view::page("audit", of, items, query.items())?)
 }

@@ -1,13 +1,16 @@
 //! What devices do themselves: register, beat, renew.
 
+use std::sync::Mutex;
+use std::time::Instant;
+
 use axum::extract::State;
 use axum::response::IntoResponse as _;
 use dawn_control_api::challenge::{Challenge, ChallengeError, Nonce};
 use dawn_control_api::{
-    ChallengeRequest, Code, Heartbeat, HeartbeatAnswer, InviteCode, Presence, Register, Registered, Renewed,
-    State as Standing, limits, paths,
+    ChallengeRequest, Code, Heartbeat, HeartbeatAnswer, InviteCode, Membership, Presence, Register, Registered,
+    Renewed, State as Standing, limits, paths,
 };
-use dawn_identity::{NetworkId, NodeId, Role, UnixTime};
+use dawn_identity::{NetworkId, NodeId, Revocations, Role, UnixTime};
 use subtle::ConstantTimeEq as _;
 
 use super::answer::{Outcome, ok};
@@ -18,6 +21,7 @@ use crate::caller::{Caller, standing};
 use crate::control::{Answer, Control, Done, locked, now, random};
 use crate::error::ControlError;
 use crate::issue;
+use crate::rate::Buckets;
 use crate::refusal::Refusal;
 use crate::store::devices::{self, DeviceRow};
 use crate::store::networks::NetworkRow;
@@ -121,6 +125,7 @@ async fn registered(
     body: Register,
 ) -> Result<Done, ControlError> {
     let row = issue::network(tx, network).await?;
+    let waits = tx.waiting(network).await?;
     let Register {
         challenge,
         invite,
@@ -131,6 +136,15 @@ async fn registered(
     } = body;
     let before = devices::find(tx.connection, network, challenge.node).await?;
     let is_new = before.is_none();
+    let said = |device: &DeviceRow| {
+        (
+            device.name.clone(),
+            device.software.clone(),
+            device.addresses.clone(),
+            device.invite,
+        )
+    };
+    let known = before.as_ref().map(said);
     let mut device = match before {
         Some(device) => device,
         None => new(network, &challenge, tx.now),
@@ -153,8 +167,8 @@ async fn registered(
     let mut is_member_already = false;
     if device.state == Standing::Pending {
         if let Some(chain) = chain {
-            let live = control.live.network(&network).ok_or_else(|| Refusal::no("network"))?;
-            let verified = live.revocations(|known| chain.verify(&network, tx.now, limits::CLOCK_SKEW, known));
+            let verify = |known: &Revocations| chain.verify(&network, tx.now, limits::CLOCK_SKEW, known);
+            let verified = issue::revocations(tx, control, &network, verify)?;
             let membership = verified.map_err(|error| Refusal::because(Code::BadCertificate, error.to_string()))?;
             if membership.node != device.node {
                 return Err(Refusal::because(Code::BadCertificate, "the certificate is another node's").into());
@@ -171,6 +185,19 @@ async fn registered(
             redeem(tx, control, &row, &mut device, &code).await?;
         }
     }
+    if device.state == Standing::Pending {
+        let most = control.config.limits.waiting_devices;
+        if is_new && device.invite.is_none() && waits >= i64::from(most) {
+            let refusal = Refusal::because(Code::Busy, "as many devices as may wait for approval do already");
+            return Err(refusal
+                .next("come with an invite, or tell who administers the network")
+                .after(3_600)
+                .into());
+        }
+        if known.as_ref() == Some(&said(&device)) {
+            return Ok(Done::quietly(answered(control, row, &device, false, None)?));
+        }
+    }
     changed(tx, &mut device).await?;
     let membership = match device.state {
         Standing::Approved if !is_member_already && issues_to(device.role) => {
@@ -178,22 +205,29 @@ async fn registered(
         }
         _ => None,
     };
+    let detail = format!("{}, {}", device.name, devices::word(device.state));
+    let answer = answered(control, row, &device, is_new, membership)?;
+    Ok(Done::to(&device.node, answer).noting(Some(detail)))
+}
+
+fn answered(
+    control: &Control,
+    network: NetworkRow,
+    device: &DeviceRow,
+    is_new: bool,
+    membership: Option<Membership>,
+) -> Result<Answer, ControlError> {
     let status = match (device.state, is_new) {
         (Standing::Approved, true) => 201,
         (Standing::Approved, false) => 200,
         _ => 202,
     };
-    let answer = Answer::with(
-        status,
-        &Registered {
-            device: view::device(control, &device),
-            network_name: row.name,
-            membership,
-        },
-    )?;
-    let detail = format!("{}, {}", device.name, devices::word(device.state));
-    let answer = answer.at(paths::device(&network, &device.node));
-    Ok(Done::to(&device.node, answer).noting(Some(detail)))
+    let registered = Registered {
+        device: view::device(control, device),
+        network_name: network.name,
+        membership,
+    };
+    Ok(Answer::with(status, &registered)?.at(paths::device(&network.id, &device.node)))
 }
 
 /// Whether the control plane issues certificates with this role: owners and admins have theirs from the network key.
@@ -307,6 +341,7 @@ pub(super) async fn registration(
         };
         return Ok(Answer::with(202, &registered)?.into_response());
     }
+    in_turn(&control.rates.issues, node)?;
     let inner = control.clone();
     let answer = control
         .change(&caller, Some(network), "certificate.issue", move |tx| {
@@ -338,6 +373,7 @@ pub(super) async fn renew(
 ) -> Outcome {
     caller.device_itself(&node)?;
     crate::caller::approved(&control.live, &network, &node)?;
+    in_turn(&control.rates.issues, node)?;
     let inner = control.clone();
     let answer = control
         .change(&caller, Some(network), "certificate.renew", move |tx| {
@@ -356,6 +392,12 @@ pub(super) async fn renew(
         })
         .await?;
     Ok(answer.into_response())
+}
+
+/// Makes sure that a device does not do so too often.
+fn in_turn(rate: &Mutex<Buckets<NodeId>>, node: NodeId) -> Result<(), Refusal> {
+    let taken = locked(rate).take(&node, Instant::now());
+    taken.map_err(|seconds| Refusal::new(Code::RateLimited).after(seconds))
 }
 
 /// `POST /v1/networks/{network}/devices/{node}/heartbeat`
@@ -382,6 +424,7 @@ pub(super) async fn heartbeat(
     };
     let mut latest = beat.latest;
     if beat.is_news {
+        in_turn(&control.rates.news, node)?;
         latest = said(&control, &caller, network, node, body).await?;
     }
     let next_seconds = u32::try_from(limits::HEARTBEAT.as_secs()).unwrap_or(u32::MAX);

@@ -72,6 +72,11 @@ pub(super) async fn create(State(control): State<Control>, caller: Caller, In(bo
         revoked: false,
     };
     covers(&caller, &view)?;
+    // What a token makes ends no later than itself.
+    let longest = match &caller.who {
+        Who::Token(token) => token.expires,
+        Who::Anybody | Who::Device { .. } | Who::Operator => None,
+    };
     let network = view.network;
     let answer = control
         .change(&caller, network, "token.create", move |tx| {
@@ -81,7 +86,8 @@ pub(super) async fn create(State(control): State<Control>, caller: Caller, In(bo
                 }
                 let token = BearerToken::from_bytes(random());
                 view.created_at = tx.now;
-                view.expires = lasts.map(|seconds| tx.now + Duration::from_secs(seconds));
+                let wanted = lasts.map(|seconds| tx.now + Duration::from_secs(seconds));
+                view.expires = wanted.into_iter().chain(longest).min();
                 tx.add_token(&view, &token.hashed()).await?;
                 let (id, name) = (view.id, view.name.clone());
                 let answer = Answer::with(201, &CreatedToken { view, token })?.at(paths::token(id));

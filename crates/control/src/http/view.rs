@@ -45,6 +45,7 @@ pub(super) fn network(control: &Control, row: &NetworkRow, now: UnixTime) -> Net
         name: row.name.clone(),
         created_at: row.created,
         authorised: issue::authority(control, row, now).is_ok(),
+        authorised_until: row.issuer.as_ref().map(|chain| chain.leaf.claims().expires),
         devices: count(row.devices),
         latest: count(row.latest),
     }

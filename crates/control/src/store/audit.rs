@@ -1,13 +1,16 @@
 //! What was done, by whom: entries in a chain of hashes, so that none can be altered, left out or put in between without
 //! all that follow showing it. Nothing removes entries.
 
+use std::fmt;
+use std::str::FromStr;
+
 use dawn_control_api::{Actor, AuditEntry, AuditQuery, Outcome, RequestId};
 use dawn_identity::{NetworkId, UnixTime};
 use sha2::{Digest as _, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-use super::{Tx, count, maybe_parsed, seconds, text, when};
+use super::{Place, Tx, count, maybe_parsed, seconds, text, when};
 use crate::error::ControlError;
 
 const LABEL: &[u8] = b"dawn control audit 1\0";
@@ -135,34 +138,90 @@ pub async fn list(
     rows.iter().map(|row| read(row).map(|link| link.entry)).collect()
 }
 
+/// An entry that somebody took note of: `NUMBER:HASH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    /// Its number.
+    pub number: u64,
+    /// Its hash, hexadecimal.
+    pub hash: String,
+}
+
+impl fmt::Display for Noted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.number, self.hash)
+    }
+}
+
+impl FromStr for Noted {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (number, hash) = text.split_once(':')?;
+            let hash = hash.to_ascii_lowercase();
+            let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_hash.then_some(Self {
+                number: number.parse().ok()?,
+                hash,
+            })
+        };
+        read().ok_or("expected NUMBER:HASH, as an earlier check said it")
+    }
+}
+
 /// What a check of the whole log found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// All entries follow each other; how many, and the hash of the newest.
-    Whole(u64, String),
+    /// All entries follow each other; the newest.
+    Whole(Noted),
     /// This entry does not follow the one before, or was altered.
     Broken(u64),
+    /// The entry that was noted is not there.
+    Missing,
 }
 
-/// Checks the whole log.
+/// Checks the whole log of a database, also while the control plane runs.
+///
+/// # Errors
+/// There is no database, or it failed.
+pub async fn check(place: &Place, noted: Option<&Noted>) -> Result<Checked, ControlError> {
+    place.must_exist()?;
+    let pool = super::pool(place, 1).await?;
+    let checked = verify(&mut *pool.acquire().await?, noted).await;
+    pool.close().await;
+    checked
+}
+
+/// Checks the whole log, and that an entry that was noted is there.
 ///
 /// # Errors
 /// The database failed.
-pub async fn verify(connection: &mut AnyConnection) -> Result<Checked, ControlError> {
+pub async fn verify(connection: &mut AnyConnection, noted: Option<&Noted>) -> Result<Checked, ControlError> {
     let (mut number, mut previous) = (0, String::new());
+    let mut is_found = noted.is_none_or(|noted| noted.number == 0);
     loop {
         let rows = sqlx::query("SELECT * FROM audit WHERE number > $1 ORDER BY number LIMIT 1000")
             .bind(number)
             .fetch_all(&mut *connection)
             .await?;
         if rows.is_empty() {
-            return Ok(Checked::Whole(count(number), previous));
+            let last = Noted {
+                number: count(number),
+                hash: previous,
+            };
+            return Ok(if is_found {
+                Checked::Whole(last)
+            } else {
+                Checked::Missing
+            });
         }
         for row in &rows {
             let link = read(row)?;
             if link.number != number + 1 || link.previous != previous || link.hash != link.digest() {
                 return Ok(Checked::Broken(count(link.number)));
             }
+            is_found |= noted.is_some_and(|noted| (noted.number, &noted.hash) == (count(link.number), &link.hash));
             (number, previous) = (link.number, link.hash);
         }
     }

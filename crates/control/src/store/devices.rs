@@ -19,7 +19,7 @@ pub struct DeviceRow {
     pub node: NodeId,
     /// Its place in listings.
     pub number: i64,
-    /// Its name, unique among those that wait or are members.
+    /// Its name, unique among members.
     pub name: NodeName,
     /// Where it stands.
     pub state: State,
@@ -45,7 +45,7 @@ pub struct DeviceRow {
     pub presence: Presence,
     /// Since when that was so.
     pub presence_since: UnixTime,
-    /// The change that wrote this.
+    /// The change that wrote this; where nobody was told of it, a number below zero.
     pub revision: i64,
     /// What it says that it runs.
     pub software: Option<String>,
@@ -195,14 +195,14 @@ pub async fn find(
 }
 
 impl Tx<'_> {
-    /// Makes sure that nobody else who waits or is a member has the name of this device.
+    /// Makes sure that no other member has the name of this device. Whoever waits has a claim to nothing.
     ///
     /// # Errors
     /// Somebody has, or the database failed.
     pub async fn claim_name(&mut self, device: &DeviceRow) -> Result<(), ControlError> {
         let taken: Option<String> = sqlx::query_scalar(
             "SELECT node FROM devices WHERE network = $1 AND name = $2 AND node <> $3 \
-             AND state IN ('pending', 'approved')",
+             AND state = 'approved'",
         )
         .bind(device.network.to_string())
         .bind(device.name.to_string())
@@ -241,6 +241,44 @@ impl Tx<'_> {
         .execute(&mut *self.connection)
         .await?;
         self.set_device(device).await
+    }
+
+    /// The revision of a device that nobody is told of.
+    ///
+    /// # Errors
+    /// There is no such network, or the database failed.
+    pub async fn unheard(&mut self, network: NetworkId) -> Result<i64, ControlError> {
+        Ok(-self.number(network).await?)
+    }
+
+    /// How many devices of a network wait for somebody's decision, and have no invite.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn waiting(&mut self, network: NetworkId) -> Result<i64, ControlError> {
+        let count = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM devices WHERE network = $1 AND state = 'pending' AND invite IS NULL",
+        )
+        .bind(network.to_string())
+        .fetch_one(&mut *self.connection)
+        .await?;
+        Ok(count)
+    }
+
+    /// Forgets devices that wait since before a time; how many.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget_waiting(&mut self, before: UnixTime) -> Result<usize, ControlError> {
+        let rows = sqlx::query("SELECT * FROM devices WHERE state = 'pending' AND created < $1 LIMIT 1000")
+            .bind(seconds(before))
+            .fetch_all(&mut *self.connection)
+            .await?;
+        let devices: Vec<DeviceRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        for device in &devices {
+            self.remove_device(device.network, device.node).await?;
+        }
+        Ok(devices.len())
     }
 
     /// Writes a device, but for when it was heard.

@@ -74,6 +74,17 @@ impl Place {
             file: Some(path),
         })
     }
+
+    /// Makes sure that there is one: who only reads is to make none.
+    ///
+    /// # Errors
+    /// Its file is not there.
+    pub fn must_exist(&self) -> Result<(), ControlError> {
+        match &self.file {
+            Some(path) if !path.exists() => Err(ControlError::file(path)(std::io::ErrorKind::NotFound.into())),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The URL without its password.

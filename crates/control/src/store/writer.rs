@@ -79,6 +79,8 @@ pub trait Follower: Send + Sync {
 pub struct Tx<'c> {
     /// The connection, within the transaction.
     pub connection: &'c mut AnyConnection,
+    /// What the writes before it in the same commit mean: nobody was told of them yet.
+    pub earlier: &'c [Effect],
     /// What time it is.
     pub now: UnixTime,
     /// What it means for what is kept in memory.
@@ -90,7 +92,11 @@ pub type Writing<'t, T> = Pin<Box<dyn Future<Output = Result<T, ControlError>> +
 
 trait Job: Send {
     /// Does it; whether it is to be kept.
-    fn run<'a>(&'a mut self, connection: &'a mut AnyConnection) -> BoxFuture<'a, Result<Vec<Effect>, Fate>>;
+    fn run<'a>(
+        &'a mut self,
+        connection: &'a mut AnyConnection,
+        earlier: &'a [Effect],
+    ) -> BoxFuture<'a, Result<Vec<Effect>, Fate>>;
     /// Answers who wanted it. `failed` when nothing of what was done together was kept.
     fn answer(self: Box<Self>, failed: Option<ControlError>);
 }
@@ -114,13 +120,18 @@ where
     F: for<'t, 'c> FnOnce(&'t mut Tx<'c>) -> Writing<'t, T> + Send,
     T: Send,
 {
-    fn run<'a>(&'a mut self, connection: &'a mut AnyConnection) -> BoxFuture<'a, Result<Vec<Effect>, Fate>> {
+    fn run<'a>(
+        &'a mut self,
+        connection: &'a mut AnyConnection,
+        earlier: &'a [Effect],
+    ) -> BoxFuture<'a, Result<Vec<Effect>, Fate>> {
         Box::pin(async move {
             let Some(work) = self.work.take() else {
                 return Err(Fate::Undone);
             };
             let mut tx = Tx {
                 connection,
+                earlier,
                 now: UnixTime::from(std::time::SystemTime::now()),
                 effects: Vec::new(),
             };
@@ -325,7 +336,7 @@ async fn attempt(
     connection.execute(begin).await?;
     for job in jobs.iter_mut() {
         connection.execute("SAVEPOINT job").await?;
-        match job.run(connection).await {
+        match job.run(connection, effects).await {
             Ok(more) => {
                 effects.extend(more);
                 connection.execute("RELEASE SAVEPOINT job").await?;
