@@ -22,6 +22,7 @@ use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Tr
 use crate::per_node::PerNode;
 use crate::pubsub::{self, PUBSUB, Published};
 use crate::punch::PunchOutcome;
+use crate::relaying::KnownRelay;
 use crate::stream::MeshStream;
 use crate::swarm::{self, Connection};
 
@@ -714,11 +715,12 @@ impl Mesh {
         }
     }
 
-    /// The members that relay for their network, as multiaddresses that end in `/p2p/NODE`, in the place of those told
-    /// before: this node reserves at some of them, where the relays of its configuration are not enough.
-    pub fn set_relays(&self, addresses: Vec<String>) {
+    /// Relays beside those of the configuration, such as members that relay for their network, in the place of those told
+    /// before: this node reserves at some of them, the first ones first, where the relays of its configuration are not
+    /// enough. A reservation at one that is told no more ends.
+    pub fn set_relays(&self, relays: impl IntoIterator<Item = impl Into<KnownRelay>>) {
         if let Backend::Swarm(control) = &self.backend {
-            control.set_relays(addresses);
+            control.set_relays(relays.into_iter().map(Into::into).collect());
         }
     }
 

@@ -14,6 +14,30 @@ use crate::handle::Shared;
 /// Gives revocations that relays are to know of, encoded, the newest first.
 pub type RevocationSource = Arc<dyn Fn() -> Vec<Bytes> + Send + Sync>;
 
+/// A relay that is told while the mesh runs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KnownRelay {
+    /// A multiaddress that ends in `/p2p/PEER`.
+    pub address: String,
+    /// What is shown to this one, in the place of [`Relaying::token`].
+    pub token: Option<String>,
+}
+
+impl From<String> for KnownRelay {
+    fn from(address: String) -> Self {
+        Self { address, token: None }
+    }
+}
+
+impl fmt::Debug for KnownRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownRelay")
+            .field("address", &self.address)
+            .field("has_token", &self.token.is_some())
+            .finish()
+    }
+}
+
 /// How a mesh uses relays.
 #[derive(Clone)]
 pub struct Relaying {

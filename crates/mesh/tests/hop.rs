@@ -296,7 +296,7 @@ async fn a_relay_that_is_none_any_more_is_listened_at_no_more() {
     let mesh = hidden(1, gate(9, 1), Relaying::default(), limits()).await;
     mesh.set_relays(vec![hand.address()]);
     eventually("the reservation", || !mesh.listen_addresses().is_empty()).await;
-    mesh.set_relays(Vec::new());
+    mesh.set_relays(Vec::<String>::new());
     eventually("the end of it", || mesh.listen_addresses().is_empty()).await;
 }
 

@@ -361,6 +361,9 @@ async fn a_member_with_an_address_relays_for_its_network_and_for_nobody_else() {
     let b = hidden(2, gate(9, 2), at(&[])).await;
     b.know(id(1), a.listen_addresses());
     echoes(&b, id(1), 64).await;
+    // One that is told no more is left.
+    a.set_relays(Vec::<String>::new());
+    reserved(&a, 0).await;
     let stranger = hidden(4, gate(8, 4), at(&[])).await;
     let mut events = stranger.events();
     stranger.set_relays(addresses);

@@ -35,7 +35,7 @@ use dawn_identity::{AgentName, Keypair, NodeId, NodeRef};
 use dawn_mcp::fault::{Fault, FaultCode};
 use dawn_mcp::host::Host;
 use dawn_mcp::router::{AgentEntry, Presence as Present, ToolList};
-use dawn_mesh::Mesh;
+use dawn_mesh::{KnownRelay, Mesh};
 use dawn_registry::log::Entry;
 use dawn_registry::replica::{Limits, Replica};
 use dawn_registry::{AgentSummary, Place};
@@ -92,6 +92,8 @@ struct Inner {
     hinted: Mutex<Hinted>,
     /// Nodes that were found on the local network.
     discovered: Mutex<BTreeSet<NodeId>>,
+    /// Relays that somebody beside the registry names: the control plane.
+    named_relays: Mutex<Vec<KnownRelay>>,
     /// The log says that this node was put out, or said so before it was started.
     has_left: AtomicBool,
     refusing: Refusing,
@@ -205,6 +207,7 @@ impl Directory {
             started: Instant::now(),
             hinted: Mutex::default(),
             discovered: Mutex::default(),
+            named_relays: Mutex::default(),
             has_left,
             refusing: Refusing::default(),
             told: Mutex::default(),

@@ -200,6 +200,15 @@ impl NodeState {
             "Whether the control plane answered the last beat",
             usize::from(reachable),
         );
+        let until = self.control.standing().and_then(|standing| standing.authorised_until);
+        if let Some(until) = until {
+            gauge(
+                registry,
+                "control_authorised_until",
+                "Until when the control plane may issue, seconds since 1970",
+                usize::try_from(until.0).unwrap_or(usize::MAX),
+            );
+        }
     }
 
     /// Everything that is counted, now.

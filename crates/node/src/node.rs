@@ -508,6 +508,7 @@ impl Node {
             members: members.clone(),
             directory: directory.clone(),
             charter: charter.clone(),
+            policies: policies.clone(),
             key: key.clone(),
             events: events.clone(),
             home: home.clone(),

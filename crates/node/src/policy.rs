@@ -15,6 +15,7 @@ use dawn_identity::{Issuer, Membership, NodeId, Revocation, Role, Roles};
 use dawn_mcp::host::Host;
 use dawn_policy::{Action, Administered, Author, Log, LogError, Reason, SignedPolicy, Subject};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::api::Events;
 use crate::charter::Charter;
@@ -54,6 +55,8 @@ struct Inner {
     charter: OnceLock<Charter>,
     denied: Counts,
     told: Seldom<(NodeId, &'static str)>,
+    /// Counts the versions that were put in force.
+    changes: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Policies {
@@ -95,6 +98,7 @@ impl Policies {
             charter: OnceLock::new(),
             denied: Counts::default(),
             told: Seldom::default(),
+            changes: watch::Sender::default(),
         })))
     }
 
@@ -112,6 +116,11 @@ impl Policies {
     /// Something of every version that is known.
     pub fn with_log<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
         read(&self.log())
+    }
+
+    /// Changes whenever another version is in force.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     /// What was refused since the start, by what was wanted.
@@ -289,6 +298,7 @@ impl Policies {
         });
         *self.log() = log;
         self.0.members.policy_changed();
+        self.0.changes.send_modify(|count| *count += 1);
         if let Some(host) = self.0.host.get() {
             host.policy_changed();
         }

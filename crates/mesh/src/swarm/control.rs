@@ -26,6 +26,7 @@ use crate::nat::{Scope, scope};
 use crate::outbound::{OpenFailure, Opener};
 use crate::punch::Puncher;
 use crate::quic;
+use crate::relaying::KnownRelay;
 use crate::stream::MeshStream;
 
 pub(super) enum Command {
@@ -69,7 +70,7 @@ pub(super) enum Command {
     /// Whatever failed to be dialled may be reached now.
     Anew,
     /// The relays of members.
-    Relays(Vec<String>),
+    Relays(Vec<KnownRelay>),
     /// A reservation was made, at this address if it was dialled.
     Reserved {
         relay: NodeId,
@@ -338,8 +339,8 @@ impl Control {
         self.command(Command::Keep { node, addresses });
     }
 
-    pub(crate) fn set_relays(&self, addresses: Vec<String>) {
-        self.command(Command::Relays(addresses));
+    pub(crate) fn set_relays(&self, relays: Vec<KnownRelay>) {
+        self.command(Command::Relays(relays));
     }
 
     /// Tells the relays at which this node has reserved of what was revoked.

@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, identify, mdns, ping};
 
 use dawn_identity::NodeId;
 
-use super::address::{ADDRESSES, causes, is_circuit, node_id, tcp_address, transport_of, way};
+use super::address::{ADDRESSES, is_circuit, node_id, tcp_address, transport_of, way};
 use super::connections::Connection;
 use super::{Actor, BESIDE, BehaviourEvent};
 use crate::handle::lock;

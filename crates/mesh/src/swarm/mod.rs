@@ -335,7 +335,7 @@ impl Actor {
                 reply,
             } => self.dial_both(node, &to, is_listener, reply),
             Command::Anew => self.dial_anew(),
-            Command::Relays(addresses) => self.set_relays(&addresses),
+            Command::Relays(relays) => self.set_relays(relays),
             Command::Reserved {
                 relay,
                 attempt,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dawn_identity::NodeId;
 use libp2p::Multiaddr;
 use libp2p::core::transport::ListenerId;
@@ -14,7 +15,7 @@ use super::address::{ip_and_port, is_circuit, node_id, peer_id};
 use super::reserve::Reserving;
 use crate::nat::{Scope, scope};
 use crate::peer::{Counters, PeerEvent};
-use crate::relaying::Relaying;
+use crate::relaying::{KnownRelay, Relaying};
 
 /// Relays that are remembered of those told.
 const RELAYS: usize = 256;
@@ -138,11 +139,21 @@ impl Reservations {
 }
 
 impl Actor {
-    /// The relays of members, in the place of those told before. Reservations at others end.
-    pub(super) fn set_relays(&mut self, addresses: &[String]) {
-        let told = addresses.iter().take(RELAYS).filter_map(|address| relay(address));
+    /// The relays beside those of the configuration, in the place of those told before. Reservations at others end.
+    pub(super) fn set_relays(&mut self, relays: Vec<KnownRelay>) {
         let local = self.mesh.shared.local;
-        self.reservations.told = told.filter(|(node, _)| *node != local).collect();
+        let (mut told, mut tokens) = (Vec::new(), HashMap::new());
+        for KnownRelay { address, token } in relays.into_iter().take(RELAYS) {
+            let Some((node, address)) = relay(&address).filter(|(node, _)| *node != local) else {
+                continue;
+            };
+            if let Some(token) = token {
+                tokens.insert(node, Bytes::from(token));
+            }
+            told.push((node, address));
+        }
+        self.reservations.told = told;
+        self.control.credentials.set_told(tokens);
         let held: Vec<NodeId> = self.reservations.held.keys().copied().collect();
         for node in held {
             if !self.reservations.is_known(node) {
@@ -239,7 +250,7 @@ impl Actor {
     }
 
     /// Whether a peer is a relay that learns no more of this node than the token that it is shown: one of the
-    /// configuration, which is not wanted as a member.
+    /// configuration or named with a token, which is not wanted as a member.
     pub(super) fn is_shown_a_token(&self, node: NodeId) -> bool {
         let is_wanted = self.kept.contains_key(&node) || self.book.contains_key(&node);
         self.control.credentials.token(node).is_some() && !is_wanted

@@ -1,7 +1,7 @@
 //! What relays are shown, so that they let this node reserve, and dial through them.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dawn_identity::NodeId;
@@ -10,15 +10,17 @@ use libp2p::StreamProtocol;
 use libp2p::swarm::ConnectionId;
 
 use super::control::Control;
-use crate::handle::Shared;
+use crate::handle::{Shared, lock};
 
 /// What this node shows to which relay: the operator's token to those of the configuration, and to those alone, since any
-/// member may say that it relays. Others are shown the membership chain.
+/// member may say that it relays; to one that is told with a token of its own that. Others are shown the membership chain.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     token: Option<Bytes>,
     /// The relays of the configuration.
     written: Arc<HashSet<NodeId>>,
+    /// Tokens of relays that are told while the mesh runs.
+    told: Arc<Mutex<HashMap<NodeId, Bytes>>>,
     shared: Arc<Shared>,
 }
 
@@ -27,17 +29,26 @@ impl Credentials {
         Self {
             token: token.map(|token| Bytes::copy_from_slice(token.as_bytes())),
             written: Arc::new(written),
+            told: Arc::default(),
             shared,
         }
     }
 
     /// The token, where a relay is shown one.
-    pub(super) fn token(&self, relay: NodeId) -> Option<&Bytes> {
-        self.token.as_ref().filter(|_| self.written.contains(&relay))
+    pub(super) fn token(&self, relay: NodeId) -> Option<Bytes> {
+        if self.written.contains(&relay) && self.token.is_some() {
+            return self.token.clone();
+        }
+        lock(&self.told).get(&relay).cloned()
+    }
+
+    /// The tokens of relays that are told, in the place of those told before.
+    pub(super) fn set_told(&self, tokens: HashMap<NodeId, Bytes>) {
+        *lock(&self.told) = tokens;
     }
 
     fn of(&self, relay: NodeId) -> Bytes {
-        let token = self.token(relay).cloned();
+        let token = self.token(relay);
         token.unwrap_or_else(|| self.shared.gate.own_chain().into())
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use crate::config::ControlConfig;
 use crate::control::ControlError;
+use crate::control::looking::is_ending;
 use crate::node::NodeState;
 use crate::time::rfc3339;
 
@@ -64,7 +65,7 @@ fn error(error: &ControlError) -> Value {
 
 pub(super) async fn show(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
     let control = &state.control;
-    let Some(standing) = control.standing() else {
+    let (Some(standing), Some(config)) = (control.standing(), control.config()) else {
         return Ok(Json(json!({ "url": null })));
     };
     let devices: Vec<Value> = control
@@ -92,11 +93,15 @@ pub(super) async fn show(State(state): State<NodeState>) -> Result<Json<Value>, 
     Ok(Json(json!({
         "url": control.url(),
         "issuer": control.pinned(),
+        "ca": config.ca,
+        "insecure": config.insecure,
         "state": standing.state,
         "reachable": standing.reachable,
         "last_beat": standing.last_beat.map(rfc3339),
         "changes": standing.next,
         "up_to_date": standing.up_to_date,
+        "authorised_until": standing.authorised_until.map(rfc3339),
+        "authorisation_ends": standing.authorised_until.is_some_and(is_ending),
         "error": standing.error.as_ref().map(error),
         "devices": devices,
         "relays": relays,

@@ -20,7 +20,7 @@ pub struct NodeEvent {
     /// `join.admitted`, `member.revoked`, `certificate.renewed`, `call.waiting`, `key.requested`, `key.agreed`, `key.added`, `key.revoked`, `key.refused`,
     /// `key.failed`, `key.forgotten`, `pin.violated`, `charter.refused`, `policy.changed`, `policy.denied`,
     /// `control.joined`, `control.left`, `control.up`, `control.restored`,
-    /// `control.away`, `control.refused`, `control.authorised`, `control.waiting`, `control.relays`, `mode.changed`,
+    /// `control.away`, `control.refused`, `control.authorised`, `control.ending`, `control.waiting`, `control.relays`, `mode.changed`,
     /// `migration.changed`, `lock.changed`, `lock.forked`, `lock.refused`, `lock.kept_out`, `lock.locked_out`.
     pub name: &'static str,
     /// The object concerned.

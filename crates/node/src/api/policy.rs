@@ -135,8 +135,11 @@ pub(super) async fn show(State(state): State<NodeState>, Query(which): Query<Whi
 }
 
 pub(super) async fn log(State(state): State<NodeState>) -> Json<Value> {
-    let versions: Vec<Value> = state.policies.with_log(|log| log.versions().rev().map(shown).collect());
-    Json(json!({ "versions": versions }))
+    state.policies.with_log(|log| {
+        let versions: Vec<Value> = log.versions().rev().map(shown).collect();
+        let document = data_encoding::BASE64URL_NOPAD.encode(&log.from_owners());
+        Json(json!({ "versions": versions, "document": log.current().map(|_| document) }))
+    })
 }
 
 #[derive(Debug, Deserialize)]

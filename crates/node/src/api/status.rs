@@ -84,6 +84,8 @@ fn control(state: &NodeState) -> Option<Value> {
         "state": standing.state,
         "reachable": standing.reachable,
         "last_beat": standing.last_beat.map(rfc3339),
+        "authorised_until": standing.authorised_until.map(rfc3339),
+        "authorisation_ends": standing.authorised_until.is_some_and(crate::control::looking::is_ending),
         "error": standing.error.as_ref().map(|error| json!({ "code": error.code(), "message": error.to_string(), "next": error.next() })),
     }))
 }

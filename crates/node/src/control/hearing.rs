@@ -77,6 +77,7 @@ impl Control {
             self.0.parts.directory.hint(node, addresses);
         }
         self.meet(&lists.bootstrap, Addresses::of(&joined.config));
+        self.use_relays(&lists.relays, Addresses::of(&joined.config));
         let mut standing = lock(&joined.standing);
         standing.next = next;
         standing.epoch = epoch;
@@ -140,6 +141,7 @@ impl Control {
                 News::Relays { mut relays } => {
                     relays.relays.truncate(MOST_LISTED);
                     let count = relays.relays.len();
+                    self.use_relays(&relays, addresses);
                     lock(&joined.standing).relays = relays;
                     self.0
                         .parts

@@ -6,8 +6,10 @@
 
 mod error;
 mod hearing;
+pub(crate) mod looking;
 mod plane;
 pub(crate) mod register;
+mod relays;
 mod run;
 mod standing;
 mod told;
@@ -15,7 +17,7 @@ mod told;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dawn_control_api::{InviteCode, IssuerUpload, IssuerView, State, paths};
+use dawn_control_api::{InviteCode, IssuerUpload, IssuerView, Relays, State, paths};
 use dawn_identity::{CertificateChain, Keypair, NodeId, Revocation};
 use http::Method;
 use tokio::sync::Notify;
@@ -30,6 +32,7 @@ use crate::error::NodeError;
 use crate::home::Home;
 use crate::lookup::hints;
 use crate::members::{Members, Renewer};
+use crate::policy::Policies;
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -88,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) members: Members,
     pub(crate) directory: Directory,
     pub(crate) charter: Charter,
+    pub(crate) policies: Policies,
     pub(crate) key: Keypair,
     pub(crate) events: Events,
     pub(crate) home: Home,
@@ -166,6 +170,7 @@ impl Control {
         };
         if let Some(before) = std::mem::replace(&mut *joined, next.clone()) {
             before.stop.cancel();
+            self.use_relays(&Relays::default(), Addresses { near: false });
         }
         if let Some(joined) = next {
             self.0.tasks.spawn(self.clone().run(joined));
@@ -276,6 +281,12 @@ impl Control {
         };
         let path = paths::issuer(&self.0.parts.members.network());
         plane.tell(Method::PUT, &path, &upload).await?;
+        if let Some(joined) = lock(&self.0.joined)
+            .as_ref()
+            .filter(|joined| joined.config.url == config.url)
+        {
+            lock(&joined.standing).authorised_until = Some(certificate.leaf.claims().expires);
+        }
         Ok(certificate)
     }
 
@@ -289,6 +300,12 @@ impl Control {
     #[must_use]
     pub fn pinned(&self) -> Option<NodeId> {
         lock(&self.0.joined).as_ref().and_then(|joined| joined.config.issuer)
+    }
+
+    /// How it is reached, where there is one.
+    #[must_use]
+    pub fn config(&self) -> Option<ControlConfig> {
+        lock(&self.0.joined).as_ref().map(|joined| joined.config.clone())
     }
 
     /// How this node stands with it.

@@ -50,6 +50,11 @@ pub(crate) async fn meet(plane: &Plane, issuer: Option<NodeId>) -> Result<Info, 
             "it issues with the key {}, and {pinned} is expected",
             info.issuer
         ))),
+        _ if info.url != plane.address() => Err(not_believed(format!(
+            "it is asked at {}, and says that it is {}",
+            plane.address(),
+            info.url
+        ))),
         _ => Ok(info),
     }
 }

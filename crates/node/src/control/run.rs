@@ -18,7 +18,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// The shortest and the longest time between two beats that a control plane may ask for.
 const BEAT: (u64, u64) = (2, 600);
 /// Within this time a node that may not revoke tells the control plane of a revocation, if nobody else has.
-const OTHERS_TELL: Duration = Duration::from_secs(60);
+pub(super) const OTHERS_TELL: Duration = Duration::from_secs(60);
 /// What the control plane did not take is told again after this.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 /// A feed that is answered sooner, with nothing, does not wait; it is asked again after this.
@@ -28,14 +28,14 @@ const PAGE: Duration = Duration::from_millis(50);
 
 /// Pauses between tries: they double, and half of each is chance, so that nobody stampedes when a control plane returns.
 #[derive(Debug)]
-struct Pauses(Duration);
+pub(super) struct Pauses(Duration);
 
 impl Pauses {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(PAUSE.0)
     }
 
-    fn after(&mut self, error: &NodeError) -> Duration {
+    pub(super) fn after(&mut self, error: &NodeError) -> Duration {
         let pause = self.0;
         self.0 = (self.0 * 2).min(PAUSE.1);
         let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
@@ -46,13 +46,13 @@ impl Pauses {
         asked.map_or(jittered, |asked| asked.max(jittered) + jittered / 4)
     }
 
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.0 = PAUSE.0;
     }
 }
 
 /// With a tenth of chance.
-fn jittered(beat: Duration) -> Duration {
+pub(super) fn jittered(beat: Duration) -> Duration {
     beat.mul_f64(rand::random_range(0.9..1.1))
 }
 
@@ -62,9 +62,18 @@ impl Control {
         if let Err(error) = self.recall(&joined).await {
             tracing::error!(%error, "what the control plane said before could not be read");
         }
-        let both = async { tokio::join!(self.beats(&joined), self.changes(&joined), self.tellings(&joined)) };
-        // Neither ends by itself.
-        let _ = joined.stop.run_until_cancelled(both).await;
+        let all = Box::pin(async {
+            self.meet_again(&joined).await;
+            tokio::join!(
+                self.beats(&joined),
+                self.changes(&joined),
+                self.tellings(&joined),
+                self.policies(&joined),
+                self.authorisation(&joined)
+            )
+        });
+        // None ends by itself.
+        let _ = joined.stop.run_until_cancelled(all).await;
         let goodbye = Heartbeat {
             leaving: true,
             ..Heartbeat::default()
@@ -212,7 +221,7 @@ impl Control {
     }
 
     /// Takes note of a failure; it is told once, when the control plane goes away or says something else than before.
-    fn failed(&self, joined: &Joined, error: &NodeError) {
+    pub(super) fn failed(&self, joined: &Joined, error: &NodeError) {
         let NodeError::Control(error) = error else {
             tracing::error!(%error, "what the control plane said could not be kept");
             return;

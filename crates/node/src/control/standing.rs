@@ -24,6 +24,8 @@ pub struct Standing {
     pub up_to_date: bool,
     /// What went wrong last, since the last answered beat.
     pub error: Option<ControlError>,
+    /// Until when it may issue, as it says.
+    pub authorised_until: Option<UnixTime>,
     /// The relays that it names.
     pub relays: Relays,
     /// The nodes that it names to find others through.

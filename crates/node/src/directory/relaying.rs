@@ -1,11 +1,19 @@
-//! Which members relay for the network.
+//! Which relays there are beside those of the configuration: those that the control plane names, and members.
+
+use dawn_mesh::KnownRelay;
 
 use super::Directory;
 use crate::relays::is_circuit;
 use crate::sync::lock;
 
 impl Directory {
-    /// Tells the mesh at which members it may reserve: those closest to this node by their ids first, so that not all
+    /// Relays beside those that the registry knows, in the place of those that were named before.
+    pub(crate) fn name_relays(&self, relays: Vec<KnownRelay>) {
+        *lock(&self.0.named_relays) = relays;
+        self.tell_relays();
+    }
+
+    /// Tells the mesh where it may reserve: at relays that are named, then at members, those closest to this node by their ids first, so that not all
     /// nodes choose the same. Who relays itself needs nobody.
     pub(super) fn tell_relays(&self) {
         let own = self.0.key.node_id();
@@ -25,7 +33,8 @@ impl Directory {
             }
         }
         relays.sort();
-        let addresses = relays.into_iter().map(|(_, address)| address);
-        self.0.mesh.set_relays(addresses.collect());
+        let named = lock(&self.0.named_relays).clone();
+        let members = relays.into_iter().map(|(_, address)| KnownRelay::from(address));
+        self.0.mesh.set_relays(named.into_iter().chain(members));
     }
 }
