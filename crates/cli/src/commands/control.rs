@@ -39,6 +39,10 @@ enum ControlCommand {
     Network(operate::NetworkArgs),
     Device(operate::DeviceArgs),
     Invite(operate::InviteArgs),
+    People(operate::PeopleArgs),
+    Relays(operate::RelaysArgs),
+    Bootstrap(operate::BootstrapArgs),
+    Policy(operate::PolicyArgs),
     Audit(operate::AuditArgs),
 }
 
@@ -56,6 +60,10 @@ pub(crate) fn run(context: &Context, args: ControlArgs) -> Result<(), Failure> {
         ControlCommand::Network(args) => operate::network(context, args),
         ControlCommand::Device(args) => operate::device(context, args),
         ControlCommand::Invite(args) => operate::invite(context, args),
+        ControlCommand::People(args) => operate::people(context, args),
+        ControlCommand::Relays(args) => operate::relays(context, args),
+        ControlCommand::Bootstrap(args) => operate::bootstrap(context, args),
+        ControlCommand::Policy(args) => operate::policy(context, args),
         ControlCommand::Audit(args) => operate::audit(context, &args),
     }
 }

@@ -29,6 +29,7 @@ struct Status {
     registry: Option<Registry>,
     lookup: Option<Lookup>,
     envelopes: Option<Envelopes>,
+    control: Option<Control>,
     home: String,
     memory_bytes: Option<u64>,
     waiting: Option<Waiting>,
@@ -124,6 +125,29 @@ struct Certificate {
 struct Gateway {
     listen: String,
     resources: Vec<String>,
+}
+
+/// The control plane, and for how long it may issue.
+#[derive(Deserialize)]
+struct Control {
+    url: String,
+    reachable: bool,
+    authorised_until: Option<Timestamp>,
+    #[serde(default)]
+    authorisation_ends: bool,
+}
+
+impl Control {
+    fn words(&self) -> String {
+        let reach = if self.reachable { "answers" } else { "does not answer" };
+        let ends = match self.authorised_until {
+            Some(until) if self.authorisation_ends => {
+                format!("; it may issue until {until} only: `dawn control authorize` on the owner's node")
+            }
+            _ => String::new(),
+        };
+        format!("{} {reach}{ends}", self.url)
+    }
 }
 
 /// Where envelopes are not encrypted.
@@ -242,6 +266,9 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         if let Some(mode) = &status.mode {
             let lost = mode.lost().map_or("", |_| "; it is not connected");
             line("mode", format!("{}{lost}", mode.words()))?;
+        }
+        if let Some(control) = &status.control {
+            line("control", control.words())?;
         }
         if let Some(certificate) = status.certificate {
             let renews = certificate

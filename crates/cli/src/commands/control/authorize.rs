@@ -25,12 +25,13 @@ const MOST_BYTES: u64 = 64 * 1024;
 /// like any other. Compare its key with what the control plane prints where it runs.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn control authorize https://control.example\n  dawn control authorize request.json --out certificate.json     where there is no way to it"
+    after_help = "Examples:\n  dawn control authorize https://control.example\n  dawn control authorize                                    its certificate ends: for another year\n  dawn control authorize request.json --out certificate.json     where there is no way to it"
 )]
 pub(super) struct AuthorizeArgs {
-    /// The address of the control plane, or the file with its request
+    /// The address of the control plane, or the file with its request [default: this node's own control plane, for
+    /// longer]
     #[arg(value_name = "FILE|URL")]
-    target: String,
+    target: Option<String>,
     /// For how long
     #[arg(long = "for", value_name = "TIME", default_value = "365d", value_parser = crate::commands::duration)]
     lifetime: Duration,
@@ -73,16 +74,37 @@ struct Authorised {
 
 pub(super) fn run(context: &Context, args: AuthorizeArgs) -> Result<(), Failure> {
     let client = context.client()?;
-    if args.target.starts_with("http://") || args.target.starts_with("https://") {
-        at_url(context, &client, args)
-    } else {
-        for_file(context, &client, &args)
+    match args.target.clone() {
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => at_url(context, &client, args, url),
+        Some(file) => for_file(context, &client, &args, Path::new(&file)),
+        None => again(context, &client, args),
     }
 }
 
-fn at_url(context: &Context, client: &Client, args: AuthorizeArgs) -> Result<(), Failure> {
+/// The control plane that this node is registered at, by the key that is pinned.
+#[derive(Deserialize)]
+struct Own {
+    url: Option<String>,
+    issuer: Option<NodeId>,
+    ca: Option<PathBuf>,
+    #[serde(default)]
+    insecure: bool,
+}
+
+fn again(context: &Context, client: &Client, mut args: AuthorizeArgs) -> Result<(), Failure> {
+    let own: Own = context.wait(async { Ok(client.get("/api/control").await?) })?;
+    let (Some(url), Some(issuer)) = (own.url, own.issuer) else {
+        return Err(Failure::usage("this node has no control plane").next("name one: dawn control authorize URL"));
+    };
+    args.trust.issuer.get_or_insert(issuer);
+    args.trust.ca = args.trust.ca.or(own.ca);
+    args.trust.insecure |= own.insecure;
+    at_url(context, client, args, url)
+}
+
+fn at_url(context: &Context, client: &Client, args: AuthorizeArgs, url: String) -> Result<(), Failure> {
     let out = context.out;
-    let (url, expected) = (args.target, args.trust.issuer);
+    let expected = args.trust.issuer;
     let plane = Plane { url, trust: args.trust };
     let shown: Shown = context.wait(async { Ok(client.post("/api/control/issuer", &plane.json()).await?) })?;
     if let Some(expected) = expected.filter(|expected| *expected != shown.issuer) {
@@ -114,9 +136,9 @@ fn at_url(context: &Context, client: &Client, args: AuthorizeArgs) -> Result<(),
     })
 }
 
-fn for_file(context: &Context, client: &Client, args: &AuthorizeArgs) -> Result<(), Failure> {
+fn for_file(context: &Context, client: &Client, args: &AuthorizeArgs, file: &Path) -> Result<(), Failure> {
     let out = context.out;
-    let request = request(Path::new(&args.target))?;
+    let request = request(file)?;
     if let Some(expected) = args.trust.issuer.filter(|expected| *expected != request.issuer) {
         let words = format!("the file asks for the key {}, not {expected}", request.issuer);
         return Err(Failure::new(crate::failure::Exit::NotAllowed, "other_issuer", words));

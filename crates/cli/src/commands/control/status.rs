@@ -21,6 +21,9 @@ struct Status {
     changes: u64,
     #[serde(default)]
     up_to_date: bool,
+    authorised_until: Option<Timestamp>,
+    #[serde(default)]
+    authorisation_ends: bool,
     error: Option<Trouble>,
     #[serde(default)]
     devices: Vec<Device>,
@@ -69,6 +72,13 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         line("control plane", url.clone())?;
         if let Some(issuer) = status.issuer {
             line("issues with", issuer)?;
+        }
+        if let Some(until) = status.authorised_until {
+            line("may issue", format!("until {until}"))?;
+            if status.authorisation_ends {
+                out.line(styled(CAUTION, "it may not issue for long any more"))?;
+                out.note("Next: on the owner's node: dawn control authorize");
+            }
         }
         line(
             "this device",

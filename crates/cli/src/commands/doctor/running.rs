@@ -41,6 +41,9 @@ struct Control {
     reachable: bool,
     last_beat: Option<Timestamp>,
     error: Option<ControlError>,
+    authorised_until: Option<Timestamp>,
+    #[serde(default)]
+    authorisation_ends: bool,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +189,8 @@ fn control(control: &Control) -> Check {
         reachable,
         last_beat,
         error,
+        authorised_until,
+        authorisation_ends,
     } = control;
     let next = |error: &ControlError| {
         let next = error.next.clone();
@@ -207,6 +212,14 @@ fn control(control: &Control) -> Check {
             let words = format!("{url}: {}{}", error.message, seen.unwrap_or_default());
             Check::warning("control plane", words, next(error))
         }
+        (_, None) if *authorisation_ends => Check::warning(
+            "control plane",
+            format!(
+                "{url} may let devices in and renew certificates until {} only",
+                authorised_until.map(|until| until.to_string()).unwrap_or_default()
+            ),
+            "on the owner's node: dawn control authorize",
+        ),
         (_, None) if *reachable => Check::ok("control plane", format!("{url} answers")),
         (_, None) => Check::warning(
             "control plane",
