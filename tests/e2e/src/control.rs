@@ -1,12 +1,11 @@
 //! A real control plane, a process of `dawn control serve`, and clients that ask it as a device or with a token.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use dawn_control_api::challenge::{Challenge, Nonce};
 use dawn_control_api::signature::{self, Headers, Parts};
-use dawn_control_api::{CONTENT_DIGEST, ChallengeRequest, CreateNetwork, Info, InviteCode, Register, Scope, paths};
+use dawn_control_api::{CONTENT_DIGEST, ChallengeRequest, CreateNetwork, InviteCode, Register, Scope, paths};
 use dawn_identity::{
     Authority, CertificateChain, Keypair, NetworkId, NodeId, NodeName, Request, Role, Roles, Serial, UnixTime,
 };
@@ -17,7 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::{Output, PATIENCE, dawn, eventually, http, run};
+use crate::{PATIENCE, dawn, http, ready, run};
 
 /// The time now.
 #[must_use]
@@ -25,38 +24,41 @@ pub fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 
-/// An answer: its status and its body.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
+    /// What was asked: method and path.
+    pub asked: (String, String),
     /// The status.
     pub status: u16,
+    /// Its headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body, as it came.
+    pub bytes: Vec<u8>,
     /// The body, null where it is no JSON.
     pub body: Value,
-    /// Its headers, as text.
-    pub headers: String,
 }
 
 impl Answer {
+    /// Its `Content-Type`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        let kind = self.headers.get("content-type");
+        kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Itself, after checking its status.
+    #[must_use]
+    pub fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+
     /// The value, after checking that it is a success.
     #[must_use]
     pub fn value<T: DeserializeOwned>(self) -> T {
         assert!(self.status < 300, "{self:?}");
         serde_json::from_value(self.body).expect("what the API says")
-    }
-
-    /// Checks that it is this problem, with words.
-    pub fn refused(&self, status: u16, code: &str) {
-        assert_eq!(
-            (self.status, self.body["code"].as_str()),
-            (status, Some(code)),
-            "{self:?}"
-        );
-        assert!(self.headers.contains("application/problem+json"), "{self:?}");
-        assert!(
-            self.body["title"].as_str().is_some_and(|title| title.len() > 5),
-            "{self:?}"
-        );
-        assert_eq!(self.body["status"], status, "{self:?}");
     }
 }
 
@@ -65,91 +67,78 @@ impl Answer {
 pub struct ControlPlane {
     folder: tempfile::TempDir,
     process: Option<Child>,
+    listen: String,
     /// Its address, `http://127.0.0.1:PORT`.
     pub url: String,
+    /// The key with which it issues.
+    pub issuer: String,
     /// An admin token with every scope.
     pub token: String,
 }
 
 impl ControlPlane {
-    /// Starts one with SQLite, with these lines in its configuration.
-    pub async fn start(configuration: &str) -> Self {
+    /// One with these lines in its configuration; it is not up yet.
+    #[must_use]
+    pub fn new(configuration: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("dawn-e2e-")
             .tempdir()
             .expect("a folder");
-        let mut plane = Self {
+        let text = format!("data = \"{}\"\n{configuration}", folder.path().join("data").display());
+        std::fs::write(folder.path().join("control.toml"), text).expect("written");
+        Self {
             folder,
             process: None,
+            listen: "127.0.0.1:0".to_owned(),
             url: String::new(),
+            issuer: String::new(),
             token: String::new(),
-        };
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("bound");
-        drop(free);
-        let text = format!(
-            "listen = \"{address}\"\ndata = \"{}\"\n{configuration}",
-            plane.folder.path().join("data").display()
-        );
-        std::fs::write(plane.file(), text).expect("written");
-        plane.url = format!("http://{address}");
+        }
+    }
+
+    /// Starts one with SQLite, and makes a token.
+    pub async fn start(configuration: &str) -> Self {
+        let mut plane = Self::new(configuration);
         plane.up().await;
-        let made = plane
-            .dawn(&["token", "create", "--name", "tests", "--all"])
-            .await
-            .success()
-            .json();
-        plane.token = made["token"].as_str().expect("a token").to_owned();
+        let mut args = vec!["token", "create", "tests"];
+        for scope in Scope::ALL {
+            args.extend(["--scope", scope.as_str()]);
+        }
+        plane.token = plane.said(&args).await["token"].as_str().expect("a token").to_owned();
         plane
     }
 
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("control.toml")
-    }
-
-    /// Its folder.
+    /// `dawn control VERB` of this one.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(dawn());
-        command
-            .args(["--json", "control"])
-            .args(args)
-            .arg("--config")
-            .arg(self.file());
+        command.args(["--json", "control"]).args(args);
+        command.arg("--config").arg(self.folder.path().join("control.toml"));
         command.env_remove("DAWN_HOME");
         command
     }
 
-    /// Runs `dawn control …` where it runs.
-    pub async fn dawn(&self, args: &[&str]) -> Output {
-        run(&mut self.command(args)).await
+    /// What `dawn control VERB` says.
+    pub async fn said(&self, args: &[&str]) -> Value {
+        run(&mut self.command(args)).await.success().json()
     }
 
-    /// Starts its process and waits until it answers.
+    /// Starts its process and waits until it is ready; from the second time on at the same address.
     pub async fn up(&mut self) {
         let mut process = self
-            .command(&["serve"])
+            .command(&["serve", "--listen", &self.listen])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("dawn starts");
         let mut said = BufReader::new(process.stdout.take().expect("piped")).lines();
-        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        let ready = tokio::time::timeout(PATIENCE, ready(&mut said)).await;
+        let ready = ready.expect("ready in time").expect("it ends before it is ready");
+        let text = |name: &str| ready[name].as_str().expect("told").to_owned();
+        (self.url, self.issuer, self.listen) = (text("url"), text("issuer"), text("listen"));
         self.process = Some(process);
-        let url = format!("{}/readyz", self.url);
-        eventually("the control plane is ready", async || {
-            http()
-                .get(&url)
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
+        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
     }
 
     /// SIGKILL, as a crash.
@@ -158,32 +147,42 @@ impl ControlPlane {
         process.kill().await.expect("killed");
     }
 
+    /// Ends it as an operator does, and waits until it has.
+    pub async fn down(&mut self) {
+        let mut process = self.process.take().expect("it is up");
+        let id = nix::unistd::Pid::from_raw(process.id().expect("runs").cast_signed());
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).expect("signalled");
+        let status = tokio::time::timeout(PATIENCE, process.wait()).await;
+        assert!(status.expect("ends in time").expect("ends").success());
+    }
+
     /// Its bytes of resident memory.
     #[must_use]
     pub fn memory(&self) -> u64 {
         let process = self.process.as_ref().and_then(Child::id).expect("it is up");
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .expect("its memory");
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .expect("a number")
-            * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.expect("its memory").trim().trim_end_matches("kB").trim();
+        kilobytes.parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
     /// Asks with a token.
     pub async fn ask_with(&self, token: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let mut request = http().request(method, format!("{}{path}", self.url)).bearer_auth(token);
+        let mut request = http()
+            .request(method.clone(), format!("{}{path}", self.url))
+            .bearer_auth(token);
         if let Some(body) = body {
             request = request
                 .header("content-type", "application/json")
                 .body(body.to_string());
         }
-        answer(request).await
+        answer(&method, path, request).await
     }
 
     /// Asks with the token that has every scope.
@@ -191,29 +190,18 @@ impl ControlPlane {
         self.ask_with(&self.token, method, path, body).await
     }
 
-    /// What it is.
-    pub async fn info(&self) -> Info {
-        answer(http().get(format!("{}{}", self.url, paths::INFO))).await.value()
-    }
-
     /// A network that the test itself owns, authorised.
     pub async fn network(&self) -> Owned {
-        let key = Keypair::from_seed(rand::random());
-        let owned = Owned { key };
-        let certificate = owned.issue(
-            self.info().await.issuer,
-            "control",
-            Role::Issuer,
-            Duration::from_secs(86_400),
-        );
+        let owned = Owned::random();
+        let issuer = self.issuer.parse().expect("a key");
+        let certificate = owned.issue(issuer, "control", Role::Issuer, now(), Duration::from_secs(86_400));
         let create = CreateNetwork {
             id: owned.id(),
             name: "tests".parse().expect("a name"),
             certificate: Some(certificate),
         };
         let body = serde_json::to_value(create).expect("JSON");
-        let made = self.ask(Method::POST, paths::NETWORKS, Some(&body)).await;
-        assert_eq!(made.status, 201, "{made:?}");
+        let _made = self.ask(Method::POST, paths::NETWORKS, Some(&body)).await.is(201);
         owned
     }
 
@@ -228,15 +216,17 @@ impl ControlPlane {
 }
 
 /// Sends a request and reads its answer.
-pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
+pub async fn answer(method: &Method, path: &str, request: reqwest::RequestBuilder) -> Answer {
     let sent = tokio::time::timeout(PATIENCE, request.send()).await.expect("in time");
     let response = sent.expect("answered");
-    let (status, headers) = (response.status().as_u16(), format!("{:?}", response.headers()));
-    let bytes = response.bytes().await.expect("a body");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let bytes = response.bytes().await.expect("a body").to_vec();
     Answer {
+        asked: (method.to_string(), path.to_owned()),
         status,
         headers,
         body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        bytes,
     }
 }
 
@@ -248,27 +238,37 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// One with a new key.
+    #[must_use]
+    pub fn random() -> Self {
+        Self {
+            key: Keypair::from_seed(rand::random()),
+        }
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> NetworkId {
         self.key.network_id()
     }
 
-    /// A certificate by the network key, valid from now on; for no time, it has expired an hour ago.
+    /// A certificate by the network key, valid from then on.
     #[must_use]
-    pub fn issue(&self, node: NodeId, name: &str, role: Role, lifetime: Duration) -> CertificateChain {
-        let begins = if lifetime.is_zero() {
-            now() - Duration::from_secs(7_200)
-        } else {
-            now()
-        };
+    pub fn issue(
+        &self,
+        node: NodeId,
+        name: &str,
+        role: Role,
+        begins: UnixTime,
+        lifetime: Duration,
+    ) -> CertificateChain {
         let request = Request {
             subject: node,
             name: name.parse().expect("a name"),
             roles: Roles::from(role),
             admitted_at: begins,
             not_before: begins,
-            expires: begins + lifetime.max(Duration::from_secs(60)),
+            expires: begins + lifetime,
             serial: Serial::from_bytes(rand::random()),
         };
         let authority = Authority::Root { key: self.key.clone() };
@@ -321,7 +321,7 @@ impl Client {
     /// Sends a request with these headers, whatever they are.
     pub async fn send(&self, method: Method, path: &str, body: Vec<u8>, signed: &Headers) -> Answer {
         let mut request = http()
-            .request(method, format!("{}{path}", self.url))
+            .request(method.clone(), format!("{}{path}", self.url))
             .header(signature::SIGNATURE_INPUT, &signed.signature_input)
             .header(signature::SIGNATURE, &signed.signature);
         if let Some(digest) = &signed.content_digest {
@@ -330,7 +330,7 @@ impl Client {
         if !body.is_empty() {
             request = request.header("content-type", "application/json").body(body);
         }
-        answer(request).await
+        answer(&method, path, request).await
     }
 
     /// Asks, signed as it should be.
