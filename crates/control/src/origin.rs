@@ -24,7 +24,7 @@ impl From<IpAddr> for Share {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-            address => address,
+            address @ IpAddr::V4(_) => address,
         })
     }
 }

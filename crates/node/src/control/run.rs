@@ -73,7 +73,7 @@ impl Control {
             )
         });
         // None ends by itself.
-        let _ = joined.stop.run_until_cancelled(all).await;
+        let _ = joined.stop.run_until_cancelled(Box::pin(all)).await;
         let goodbye = Heartbeat {
             leaving: true,
             ..Heartbeat::default()
