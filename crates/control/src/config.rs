@@ -70,9 +70,9 @@ pub struct Limits {
     /// How long a certificate lasts.
     #[serde(deserialize_with = "duration")]
     pub certificate: Duration,
-    /// Connections at once. One address has half of those that are free at most.
+    /// Connections at once. One address has no more than are left for others; one of this machine all but an eighth.
     pub connections: usize,
-    /// Connections of one address, at most; those of this machine and of proxies that are trusted are not counted by it.
+    /// Connections of one address, at most, but for this machine and for proxies that are trusted.
     pub connections_per_address: usize,
     /// How long a connection lasts on which nobody has shown that they are known: a device that is approved, or a token.
     #[serde(deserialize_with = "duration")]

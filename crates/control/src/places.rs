@@ -37,8 +37,8 @@ impl Places {
         })
     }
 
-    /// Takes one for `share`, or for somebody who has none: a proxy, which comes for many. Nobody has more than are left
-    /// for others then; and of one address, but for this machine's, there are only so many.
+    /// Takes one for `share`, or for somebody who has none: a proxy that is trusted, which comes for many. Nobody has more
+    /// than are left for others, and only so many; an address of this machine, which may be a proxy, all but an eighth.
     pub(crate) fn take(self: &Arc<Self>, share: Option<Share>) -> Option<Place> {
         let mut taken = locked(&self.taken);
         let free = self.most.saturating_sub(taken.all);
@@ -47,8 +47,11 @@ impl Places {
         }
         if let Some(share) = share {
             let own = taken.by.get(&share).copied().unwrap_or_default();
-            let most = if share.is_here() { usize::MAX } else { self.of_one };
-            if own >= most.min(free) {
+            let most = match share.is_here() {
+                true => self.most - self.most / 8,
+                false => self.of_one.min(free),
+            };
+            if own >= most {
                 return None;
             }
             taken.by.insert(share, own + 1);
@@ -92,12 +95,15 @@ mod tests {
         let places = Places::new(32, 8);
         let first = fill(&places, share(1));
         assert_eq!(first.len(), 8);
-        // This machine has no share of its own, and leaves as many as it has.
-        let here = fill(&places, Some(Share::from(std::net::IpAddr::from([127, 0, 0, 1]))));
-        assert_eq!(here.len(), 12);
-        assert_eq!(fill(&places, share(2)).len(), 6);
+        assert_eq!(fill(&places, share(2)).len(), 8);
         drop(first);
-        assert_eq!(places.take(share(1)).map(|place| place.share), Some(share(1)));
+        // This machine leaves an eighth.
+        let places = Places::new(32, 8);
+        let here = Some(Share::from(std::net::IpAddr::from([127, 0, 0, 1])));
+        let here = fill(&places, here);
+        assert_eq!(here.len(), 28);
+        // And nobody has more than are left then.
+        assert_eq!(fill(&places, share(1)).len(), 2);
     }
 
     #[test]
