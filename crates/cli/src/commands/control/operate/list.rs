@@ -89,7 +89,7 @@ struct At {
 fn at(text: &str) -> Result<At, String> {
     let wrong = || "a multiaddress that ends in /p2p/ID, such as /dns4/relay.example/tcp/4001/p2p/12D3KooW…".to_owned();
     let (address, node) = text.rsplit_once("/p2p/").ok_or_else(wrong)?;
-    dawn_mesh::check_address(address).map_err(|error| error.to_string())?;
+    dawn_mesh::check_address(address)?;
     Ok(At {
         node: node.parse().map_err(|_| wrong())?,
         address: address.to_owned(),
