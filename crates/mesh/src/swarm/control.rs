@@ -53,7 +53,7 @@ pub(super) enum Command {
     },
     Forget(NodeId),
     Disconnect(NodeId),
-    /// Whether this node is apart: then it looks for nobody on the local network.
+    /// Whether this node is apart: then it looks for nobody on the local network, and reserves nowhere.
     Apart(bool),
     /// A hole leads to a node at this address of QUIC.
     Found {

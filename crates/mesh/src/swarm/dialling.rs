@@ -208,6 +208,7 @@ impl Actor {
     pub(super) fn dial_anew(&mut self) {
         let now = Instant::now();
         self.unreachable.clear();
+        self.reserve_anew();
         for kept in self.kept.values_mut().chain(self.upgrades.values_mut()) {
             kept.attempt = 0;
             kept.next = now;

@@ -326,7 +326,10 @@ impl Actor {
                     let _ = self.swarm.disconnect_peer_id(peer);
                 }
             }
-            Command::Apart(is_apart) => self.look_around(!is_apart),
+            Command::Apart(is_apart) => {
+                self.look_around(!is_apart);
+                self.reserve_apart(is_apart);
+            }
             Command::Found { node, to } => self.dial_found(node, to),
             Command::Both {
                 node,

@@ -21,6 +21,9 @@ use crate::relaying::{KnownRelay, Relaying};
 const RELAYS: usize = 256;
 /// Addresses of one relay under which others are told to find this node.
 const LISTENS: usize = 8;
+/// The longest pause before a relay of the configuration is tried again: one that was started again is to be used again
+/// within seconds.
+const LONGEST: Duration = Duration::from_secs(10);
 /// A reservation that was kept for so long is no failure when it ends.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -51,6 +54,8 @@ pub(super) struct Reservations {
     held: BTreeMap<NodeId, Held>,
     failed: HashMap<NodeId, Failed>,
     attempts: u64,
+    /// While this node is apart, it reserves nowhere.
+    is_apart: bool,
 }
 
 /// A relay and its address without it.
@@ -76,6 +81,7 @@ impl Reservations {
             held: BTreeMap::new(),
             failed: HashMap::new(),
             attempts: 0,
+            is_apart: false,
         }
     }
 
@@ -119,7 +125,7 @@ impl Reservations {
 
     /// The next relay to reserve at, and when something is due.
     fn next(&self, now: Instant) -> (Option<NodeId>, Option<Instant>) {
-        if self.held.len() >= self.relaying.wanted {
+        if self.is_apart || self.held.len() >= self.relaying.wanted {
             return (None, None);
         }
         let free: Vec<NodeId> = self
@@ -227,15 +233,36 @@ impl Actor {
         let Some(held) = held.filter(|held| held.attempt == attempt) else {
             return;
         };
+        let mut pauses = self.backoff;
+        if self.reservations.written().contains(&node) {
+            pauses.max = pauses.max.min(LONGEST);
+        }
         let was_long = held.made.is_some_and(|made| made.elapsed() >= LONG);
         let failed = self.reservations.failed.entry(node).or_default();
         if was_long {
             failed.attempt = 0;
         }
-        let delay = self.backoff.delay(failed.attempt, rand::random());
+        let delay = pauses.delay(failed.attempt, rand::random());
         failed.attempt = failed.attempt.saturating_add(1);
         failed.next = Some(Instant::now() + delay);
         self.drop_reservation(node, why);
+    }
+
+    /// Keeps no reservations while this node is apart: nobody but its host has a connection with it.
+    pub(super) fn reserve_apart(&mut self, is_apart: bool) {
+        self.reservations.is_apart = is_apart;
+        if !is_apart {
+            return self.reserve_anew();
+        }
+        let held: Vec<NodeId> = self.reservations.held.keys().copied().collect();
+        for node in held {
+            self.drop_reservation(node, "this node is apart");
+        }
+    }
+
+    /// Relays that failed are tried again without a pause.
+    pub(super) fn reserve_anew(&mut self) {
+        self.reservations.failed.clear();
     }
 
     fn drop_reservation(&mut self, node: NodeId, why: &str) {
@@ -306,6 +333,16 @@ mod tests {
         );
         assert_eq!(reservations.next(now), (None, Some(next)));
         assert_eq!(reservations.next(next).0, Some(nodes[0]));
+    }
+
+    #[test]
+    fn who_is_apart_reserves_nowhere() {
+        let node = dawn_identity::Keypair::from_seed([1; 32]).node_id();
+        let (mut reservations, now) = (reservations(&[node]), Instant::now());
+        reservations.is_apart = true;
+        assert_eq!(reservations.next(now), (None, None));
+        reservations.is_apart = false;
+        assert_eq!(reservations.next(now).0, Some(node));
     }
 
     #[test]
