@@ -282,6 +282,22 @@ async fn a_network_that_the_relay_serves_no_more_loses_its_reservations_and_circ
 }
 
 #[tokio::test]
+async fn a_member_that_is_put_out_loses_its_reservation_and_its_circuits_at_once() {
+    let Some(apart) = Apart::start(1, "").await else { return };
+    apart.echoes("first").await;
+    let relay = &apart.relays[0];
+    assert_eq!(relay.metric("reservations").await, 2);
+    let _revoked = apart.a.dawn(&["peers", "revoke", "c"]).await.success();
+    let revoked = Instant::now();
+    relay.counts("reservations", |count| count == 1).await;
+    relay.counts("circuits", |count| count == 0).await;
+    println!("cut after {:.2} s", revoked.elapsed().as_secs_f64());
+    apart.c.reserves(0).await;
+    relay.counts("refused_membership", |count| count > 0).await;
+    assert_eq!(apart.a.reservations().await, [relay.peer()]);
+}
+
+#[tokio::test]
 async fn what_a_quota_does_not_allow_is_refused_and_counted() {
     let Some(mut apart) = Apart::new(1, "[quotas.total]\nreservations = 1\n").await else {
         return;
