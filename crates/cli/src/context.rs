@@ -57,6 +57,14 @@ impl Context {
         runtime(builder)?.block_on(future)
     }
 
+    /// Runs a server, on all cores.
+    pub(crate) fn serve<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        more_files();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.thread_name("dawn");
+        runtime(builder)?.block_on(future)
+    }
+
     /// Sends the log to standard error: warnings, or what `filter`, `--verbose` and `--quiet` ask for.
     pub(crate) fn log(&self, filter: &str) -> Result<(), Failure> {
         let asked = match (self.out.quiet, self.verbose) {
@@ -86,6 +94,17 @@ impl Context {
                     format!("the log could not be set up: {error}"),
                 )
             })
+    }
+}
+
+/// Takes as many open files as this process may have: each connection is one.
+fn more_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, "the limit of open files stays");
     }
 }
 

@@ -124,9 +124,8 @@ pub(crate) fn serve(context: &Context, args: ServeArgs) -> Result<(), Failure> {
     config.tls_key = args.tls_key.or(config.tls_key);
     config.plain |= args.plain;
     context.log("")?;
-    more_files();
     let out = context.out;
-    context.wait_on_threads(async {
+    context.serve(async {
         let failed = |error: std::io::Error| Failure::io("signals could not be listened for", &error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -155,17 +154,6 @@ pub(crate) fn serve(context: &Context, args: ServeArgs) -> Result<(), Failure> {
         out.note("the control plane has ended");
         Ok(())
     })
-}
-
-/// Takes as many open files as this process may have: each connection is one.
-fn more_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!(%error, soft, "the limit of open files stays");
-    }
 }
 
 pub(crate) fn init(context: &Context, args: &InitArgs) -> Result<(), Failure> {

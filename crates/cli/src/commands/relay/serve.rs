@@ -22,7 +22,7 @@ impl From<DaemonError> for Failure {
 pub(super) fn run(context: &Context, file: &Path) -> Result<(), Failure> {
     context.log("")?;
     let config = Config::read(file)?;
-    context.wait_on_threads(async {
+    context.serve(async {
         let failed = |error: std::io::Error| Failure::io("signals could not be listened for", &error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
