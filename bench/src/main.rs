@@ -3,7 +3,7 @@
 //! The same tool call (64 B, 64 KiB and 1 MiB of payload; 1, 32 and 128 in flight) goes directly to the server, through
 //! one node and through two nodes, over standard I/O and over Streamable HTTP, and beside Dawn through other programs that
 //! do the same; and over members that carry it on. All processes share this machine. The secure channel is measured by
-//! itself as well, beside OpenSSL.
+//! itself as well, beside OpenSSL; a relay beside the direct path and libp2p's relay; the control plane on both databases.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -21,6 +21,7 @@ mod forward;
 mod network;
 mod peers;
 mod registry;
+mod relay;
 mod report;
 mod start;
 mod versus;
@@ -40,6 +41,9 @@ struct Arguments {
     /// Does the work of one contender of the benchmark `registry` and prints what it takes; for its own use.
     #[arg(long, value_name = "CONTENDER", exclusive = true)]
     registry: Option<registry::Contender>,
+    /// Is the relay server of libp2p in the benchmark `relay`; for its own use.
+    #[arg(long, exclusive = true)]
+    libp2p_relay: bool,
 }
 
 /// A run of benchmarks.
@@ -63,7 +67,7 @@ struct Run {
     /// Does everything for a short time only: what a build with a profile learns from. The figures mean nothing.
     #[arg(long)]
     train: bool,
-    /// Runs one benchmark: calls, catalogue, channel, control, daemon, forward, registry, websocket.
+    /// Runs one benchmark: calls, catalogue, channel, control, daemon, forward, registry, relay, websocket.
     #[arg(long)]
     only: Option<String>,
     /// Of the calls, measures only the cases whose name contains this, as in "TCP, 1 MiB, 128 in flight".
@@ -76,11 +80,14 @@ fn main() {
     if let Some(contender) = arguments.registry {
         return registry::run(contender);
     }
-    let run = arguments.run.expect("clap asks for it");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
+    if arguments.libp2p_relay {
+        return runtime.block_on(relay::serve());
+    }
+    let run = arguments.run.expect("clap asks for it");
     if run.train {
         call::train();
     }
@@ -113,6 +120,9 @@ fn main() {
         }
         if wanted("forward") {
             forward::measure(&run.dawn, &run.agent, &mut report).await;
+        }
+        if wanted("relay") {
+            relay::measure(&run.dawn, run.train, &mut report).await;
         }
         if wanted("websocket") {
             websocket::measure(&run.dawn, &run.agent, &mut report).await;

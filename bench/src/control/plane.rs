@@ -1,11 +1,8 @@
-//! The control plane on SQLite and on PostgreSQL: ten thousand devices register, beat every 30 s, and ask as fast as they
-//! can. All processes share this machine, those that stand for the devices too.
+//! A control plane that runs, and connections on which devices ask it.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dawn_control_api::challenge::{Challenge, Nonce};
@@ -20,43 +17,34 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::report::Report;
-
-#[path = "../../crates/control/tests/common/postgres.rs"]
-mod postgres;
-
-use postgres::Postgres;
-
-/// Devices.
-const DEVICES: usize = 10_000;
-/// Connections that they share.
-const CONNECTIONS: usize = 64;
-/// Between two beats of a device.
-const BEAT: Duration = Duration::from_secs(30);
-/// How long as many beats as can be are sent.
-const FULL: Duration = Duration::from_secs(10);
+use super::DEVICES;
+use super::postgres::Postgres;
 
 /// A control plane that runs.
-struct Plane {
+pub(super) struct Plane {
     _process: Child,
     _data: tempfile::TempDir,
     _server: Option<Postgres>,
-    authority: String,
-    network: NetworkId,
+    pub(super) authority: String,
+    pub(super) network: NetworkId,
+    /// Lets anybody in.
+    pub(super) code: String,
+    /// Allows to change documents.
+    token: String,
 }
 
 fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 
-fn device(number: usize) -> Keypair {
+pub(super) fn device(number: usize) -> Keypair {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&(number as u64).to_be_bytes());
     Keypair::from_seed(seed)
 }
 
 impl Plane {
-    async fn start(dawn: &Path, server: Option<Postgres>) -> (Self, String) {
+    pub(super) async fn start(dawn: &Path, server: Option<Postgres>) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         // Ten thousand devices at one address.
         let rate = "{ burst = 1000000, per_second = 1000000.0 }";
@@ -85,8 +73,7 @@ impl Plane {
         let mut said = BufReader::new(process.stdout.take().expect("piped")).lines();
         let ready = said.next_line().await.expect("readable").expect("it is ready");
         let ready: Value = serde_json::from_str(&ready).expect("JSON");
-        let text = |key: &str| ready[key].as_str().expect("a text").to_owned();
-        let (url, issuer) = (text("url"), text("issuer"));
+        let (url, issuer) = (text_of(&ready, "url"), text_of(&ready, "issuer"));
         let root = Keypair::from_seed([1; 32]);
         let network = root.network_id();
         let ask = async |args: &[&str]| -> Value {
@@ -105,6 +92,7 @@ impl Plane {
         ask(&["network", "add", &network.to_string(), "--name", "bench"]).await;
         let uses = DEVICES.to_string();
         let invite = ask(&["invite", "create", "--uses", &uses]).await;
+        let token = ask(&["token", "create", "bench", "--scope", "policy:write"]).await;
         let authority = url.split_once("://").expect("a URL").1.to_owned();
         let chain = Authority::Root { key: root }
             .issue(
@@ -126,22 +114,56 @@ impl Plane {
             _server: server,
             authority,
             network,
+            code: text_of(&invite, "code"),
+            token: text_of(&token, "token"),
         };
         let mut line = Line::open(&plane.authority).await;
         let path = format!("/v1/networks/{network}/issuer");
         line.plain("PUT", &path, &json!({ "certificate": chain })).await;
-        (plane, invite["code"].as_str().expect("a code").to_owned())
+        plane
+    }
+
+    /// Changes a document, of which all devices are to hear.
+    pub(super) async fn change(&self, line: &mut Line, number: usize) {
+        let address = format!("/ip4/192.0.2.1/udp/{}/quic-v1", 1024 + number);
+        let relay = json!({ "node": device(0).node_id(), "addresses": [address] });
+        let request = Request::builder()
+            .method("PUT")
+            .uri(format!("/v1/networks/{}/relays", self.network))
+            .header("host", &self.authority)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(json!({ "relays": [relay] }).to_string())))
+            .expect("a request");
+        line.send(request).await;
+    }
+
+    /// How many wait for changes.
+    pub(super) async fn waiting(&self, line: &mut Line) -> usize {
+        let request = Request::builder()
+            .uri("/metrics")
+            .header("host", &self.authority)
+            .body(Full::default())
+            .expect("a request");
+        let text = line.bytes(request).await;
+        let text = String::from_utf8(text.to_vec()).expect("a text");
+        let found = text.lines().find_map(|line| line.strip_prefix("dawn_control_waiting "));
+        found.expect("how many wait").trim().parse().expect("a number")
     }
 }
 
+fn text_of(value: &Value, key: &str) -> String {
+    value[key].as_str().expect("a text").to_owned()
+}
+
 /// A connection.
-struct Line {
+pub(super) struct Line {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
 }
 
 impl Line {
-    async fn open(authority: &str) -> Self {
+    pub(super) async fn open(authority: &str) -> Self {
         let stream = TcpStream::connect(authority).await.expect("connected");
         stream.set_nodelay(true).expect("a socket");
         let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("a connection");
@@ -153,12 +175,15 @@ impl Line {
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Value {
+        serde_json::from_slice(&self.bytes(request).await).expect("JSON")
+    }
+
+    async fn bytes(&mut self, request: Request<Full<Bytes>>) -> Bytes {
         self.sender.ready().await.expect("a connection");
         let response = self.sender.send_request(request).await.expect("an answer");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
-        let body = serde_json::from_slice(&body).expect("JSON");
-        assert!(status.is_success(), "{status}: {body}");
+        assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
         body
     }
 
@@ -197,7 +222,32 @@ impl Line {
         self.send(request).await
     }
 
-    async fn register(&mut self, network: NetworkId, number: usize, code: &str) {
+    /// What changed since a number; waits for it where nothing has.
+    pub(super) async fn changes(&mut self, key: &Keypair, network: NetworkId, since: u64) -> Bytes {
+        let (path, query) = (
+            format!("/v1/networks/{network}/changes"),
+            format!("since={since}&wait=55"),
+        );
+        let parts = Parts {
+            method: "GET",
+            authority: &self.authority,
+            path: &path,
+            query: Some(&query),
+            headers: &[],
+            body: &[],
+        };
+        let headers = sign(&parts, key, now(), Nonce::from_bytes(rand::random())).expect("signed");
+        let request = Request::builder()
+            .uri(format!("{path}?{query}"))
+            .header("host", &self.authority)
+            .header("signature-input", headers.signature_input)
+            .header("signature", headers.signature)
+            .body(Full::default())
+            .expect("a request");
+        self.bytes(request).await
+    }
+
+    pub(super) async fn register(&mut self, network: NetworkId, number: usize, code: &str) {
         let key = device(number);
         let base = format!("/v1/networks/{network}");
         let asked = json!({ "name": format!("device-{number}") });
@@ -208,124 +258,9 @@ impl Line {
         self.signed(&key, &format!("{base}/devices"), &body).await;
     }
 
-    async fn beat(&mut self, network: NetworkId, number: usize) {
+    pub(super) async fn beat(&mut self, network: NetworkId, number: usize) {
         let key = device(number);
         let path = format!("/v1/networks/{network}/devices/{}/heartbeat", key.node_id());
         self.signed(&key, &path, &json!({})).await;
     }
-}
-
-fn percentile(times: &mut [f64], share: f64) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[((times.len() - 1) as f64 * share) as usize]
-}
-
-/// Measures both databases.
-pub(crate) async fn measure(dawn: &Path, train: bool, report: &mut Report) {
-    database(dawn, "SQLite", None, train, report).await;
-    match Postgres::start() {
-        Some(server) => database(dawn, "PostgreSQL", Some(server), train, report).await,
-        None => println!("control: PostgreSQL is left out: it is not installed"),
-    }
-}
-
-async fn database(dawn: &Path, name: &str, server: Option<Postgres>, train: bool, report: &mut Report) {
-    let devices = if train { DEVICES / 20 } else { DEVICES };
-    let (plane, code) = Plane::start(dawn, server).await;
-    let (network, code) = (plane.network, Arc::new(code));
-    let mut lines = Vec::new();
-    for _ in 0..CONNECTIONS {
-        lines.push(Line::open(&plane.authority).await);
-    }
-
-    let begun = Instant::now();
-    let next = Arc::new(AtomicUsize::new(0));
-    let registering = lines.into_iter().map(|mut line| {
-        let (next, code) = (Arc::clone(&next), Arc::clone(&code));
-        tokio::spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= devices {
-                    return line;
-                }
-                line.register(network, number, &code).await;
-            }
-        })
-    });
-    let mut lines = Vec::new();
-    for done in futures::future::join_all(registering).await {
-        lines.push(done.expect("a task"));
-    }
-    let rate = devices as f64 / begun.elapsed().as_secs_f64();
-    report.add(
-        "control",
-        &format!("{name}, registrations with an invite"),
-        "rate",
-        "/s",
-        rate,
-        &[],
-        None,
-    );
-
-    // Each device beats at its own time within the 30 s, whatever became of the beats of others: who waits, waits since
-    // its time had come.
-    let over = if train { Duration::from_secs(2) } else { BEAT + BEAT };
-    let begun = tokio::time::Instant::now();
-    let gap = BEAT.as_secs_f64() / devices as f64;
-    let all = (over.as_secs_f64() / gap) as usize;
-    let beating = lines.into_iter().enumerate().map(|(place, mut line)| {
-        tokio::spawn(async move {
-            let mut times = Vec::new();
-            for number in (place..all).step_by(CONNECTIONS) {
-                let due = begun + Duration::from_secs_f64(number as f64 * gap);
-                tokio::time::sleep_until(due).await;
-                // The timer of the runtime counts whole milliseconds: its lateness is not the control plane's.
-                let sent = tokio::time::Instant::now().max(due);
-                line.beat(network, number % devices).await;
-                times.push(sent.elapsed().as_secs_f64() * 1e3);
-            }
-            (line, times)
-        })
-    });
-    let (mut lines, mut times) = (Vec::new(), Vec::new());
-    for done in futures::future::join_all(beating).await {
-        let (line, more) = done.expect("a task");
-        lines.push(line);
-        times.extend(more);
-    }
-    let case = format!("{name}, {devices} devices beat every 30 s");
-    report.add("control", &case, "p50", "ms", percentile(&mut times, 0.5), &[], None);
-    report.add(
-        "control",
-        &case,
-        "p99",
-        "ms",
-        percentile(&mut times, 0.99),
-        &[],
-        Some(20.0),
-    );
-
-    let until = Instant::now() + if train { Duration::from_secs(1) } else { FULL };
-    let begun = Instant::now();
-    let asking = lines.into_iter().enumerate().map(|(place, mut line)| {
-        tokio::spawn(async move {
-            let mut times = Vec::new();
-            let mut number = place;
-            while Instant::now() < until {
-                let sent = Instant::now();
-                line.beat(network, number % devices).await;
-                times.push(sent.elapsed().as_secs_f64() * 1e3);
-                number += CONNECTIONS;
-            }
-            times
-        })
-    });
-    let mut times = Vec::new();
-    for done in futures::future::join_all(asking).await {
-        times.extend(done.expect("a task"));
-    }
-    let case = format!("{name}, beats at full speed, {CONNECTIONS} at once");
-    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
-    report.add("control", &case, "rate", "/s", rate, &[], None);
-    report.add("control", &case, "p99", "ms", percentile(&mut times, 0.99), &[], None);
 }
