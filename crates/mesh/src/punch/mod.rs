@@ -51,7 +51,9 @@ const AGREEMENT: Duration = Duration::from_secs(5);
 const DIAL: Duration = Duration::from_secs(6);
 /// How long a try over TCP may take: a packet that was lost, since it came before the other side had sent one, is repeated
 /// by the system after a second.
-const TCP: Duration = Duration::from_secs(4);
+const TCP: Duration = Duration::from_secs(3);
+/// Of so many tries the last is by the other of two means: what fails just once mostly came too early.
+const OTHER: u32 = 3;
 /// So much later begins who has the part of the listener, so that the other's socket waits for its packet.
 const LATER: Duration = Duration::from_millis(50);
 /// Dials within a try over TCP, where what is in between turns one down, and how long after the one before.
@@ -318,7 +320,7 @@ impl Puncher {
         let agreement = async {
             let mut stream = mesh.open(peer, PUNCH).await?;
             let mut own = self.offer(control);
-            own.is_other = lock(&self.state.retries).failures(peer) % 2 == 1;
+            own.is_other = lock(&self.state.retries).failures(peer) % OTHER == OTHER - 1;
             let theirs = exchange::ask(&mut stream, &own).await?;
             let plan = Plan::of(&own, &theirs)?;
             exchange::begin(&mut stream).await?;

@@ -33,7 +33,7 @@ pub(super) struct Offer {
     /// The same over TCP, where it listens for that.
     #[serde(default)]
     pub(super) tcp: Option<Tcp>,
-    /// Said by who begins: the last try has failed, and where there are two means it is the turn of the other.
+    /// Said by who begins: some tries have failed, and where there are two means it is the turn of the other.
     #[serde(default)]
     pub(super) is_other: bool,
 }
