@@ -46,10 +46,11 @@ pub(super) fn device(number: usize) -> Keypair {
 impl Plane {
     pub(super) async fn start(dawn: &Path, server: Option<Postgres>) -> Self {
         let data = tempfile::tempdir().expect("a folder");
-        // Ten thousand devices at one address.
+        // Ten thousand devices at one address, which register over few connections and then wait for their turn.
         let rate = "{ burst = 1000000, per_second = 1000000.0 }";
         let config = data.path().join("control.toml");
-        let limits = format!("[limits]\nper_address = {rate}\nper_device = {rate}\nper_token = {rate}\n");
+        let rates = format!("per_address = {rate}\nper_device = {rate}\nper_token = {rate}");
+        let limits = format!("[limits]\nhead = \"10m\"\nstranger = \"10m\"\n{rates}\n");
         std::fs::write(&config, limits).expect("a file");
         let place = |command: &mut Command| {
             command.args(["--json", "control"]);

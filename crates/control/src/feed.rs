@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_secs(2);
 pub struct Newest {
     /// The number of the newest change.
     pub number: i64,
-    /// The number of the newest that is more than a device that came or went.
+    /// The number of the newest that is more than a device that came, went or changed.
     pub urgent: i64,
 }
 
@@ -69,6 +69,12 @@ impl Feed {
                 newest.urgent = number;
             }
         });
+    }
+
+    /// What is in the database may be something else than it was, up to this number.
+    pub fn read_again(&self, number: i64) {
+        locked(&self.pages).pages.clear();
+        self.changed(number, true);
     }
 
     /// The number of the newest change.
@@ -157,6 +163,10 @@ mod tests {
         tokio::time::advance(FRESH * 2).await;
         feed.page(3, 500, read()).await.unwrap();
         assert_eq!(reads.load(Ordering::Relaxed), 4);
+        // A commit that was lost had this number, too.
+        feed.read_again(8);
+        feed.page(3, 500, read()).await.unwrap();
+        assert_eq!(reads.load(Ordering::Relaxed), 5);
     }
 
     #[tokio::test]

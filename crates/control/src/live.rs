@@ -266,7 +266,7 @@ impl LiveNetwork {
             devices.insert(node, device);
         }
         drop(devices);
-        self.feed.changed(other.feed.latest(), true);
+        self.feed.read_again(other.feed.latest());
     }
 
     fn load(&self, row: &DeviceRow) {
