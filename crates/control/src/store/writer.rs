@@ -21,6 +21,8 @@ use crate::error::ControlError;
 
 /// Writes that share one commit, at most.
 const TOGETHER: usize = 256;
+/// How long a database may be in use by somebody who is going.
+const LET_GO: Duration = Duration::from_secs(3);
 /// Between two tries to have the database back.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -236,11 +238,15 @@ impl Writer {
 pub(crate) async fn connect(place: &Place) -> Result<AnyConnection, ControlError> {
     let mut connection = place.options.connect().await?;
     place.dialect.prepare(&mut connection).await?;
-    if place.dialect.lock(&mut connection).await? {
-        Ok(connection)
-    } else {
-        Err(ControlError::InUse)
+    let begun = tokio::time::Instant::now();
+    while !place.dialect.lock(&mut connection).await? {
+        // A server notices a moment late that whoever had it is gone.
+        if begun.elapsed() > LET_GO {
+            return Err(ControlError::InUse);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    Ok(connection)
 }
 
 struct Loop {

@@ -95,7 +95,9 @@ async fn a_policy_is_kept_where_it_is_signed_and_later_than_what_is_here(databas
     put(&first).await.is_problem(409, "conflict");
     let stranger = Keypair::from_seed([77; 32]);
     let others = policy(&mut Log::new(stranger.network_id()), &stranger, "");
-    let forged = policy(&mut Log::new(plane.network()), &stranger, "");
+    let mut forged = log.encode();
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = json!({ "document": data_encoding::BASE64URL_NOPAD.encode(&forged) });
     for wrong in [&others, &forged, &json!({ "document": "c2lnbmVk" })] {
         put(wrong).await.is_problem(422, "bad_document");
     }
@@ -157,6 +159,7 @@ async fn everything_is_written_into_the_audit_log(database: Database) {
             "network.authorise",
             "invite.create",
             "device.register",
+            "invite.revoke",
             "device.revoke"
         ]
     );
@@ -166,7 +169,8 @@ async fn everything_is_written_into_the_audit_log(database: Database) {
         (&json!(device.node()), &json!("lost"))
     );
     assert_eq!(revoked["actor"]["kind"], "token");
-    assert_eq!(entries[1]["actor"], json!({ "kind": "device", "node": device.node() }));
+    assert_eq!(entries[1]["actor"]["kind"], "system");
+    assert_eq!(entries[2]["actor"], json!({ "kind": "device", "node": device.node() }));
     let filtered = reader.get(&plane.path("/audit?action=invite.create")).await;
     assert_eq!(filtered.body["items"].as_array().unwrap().len(), 1);
     // A secret is in none of them.

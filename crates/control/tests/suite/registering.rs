@@ -131,7 +131,7 @@ async fn names_are_unique_among_members_and_who_waits_holds_none(database: Datab
         .await
         .is_problem(409, "name_taken");
     // What was refused used nothing up.
-    second.register("desktop", Some(&code)).await.is(201);
+    second.register("desktop", Some(&code)).await.is(200);
     // A member comes under its name, whoever waits under it.
     plane.device(9).register("castle", None).await.is(202);
     let castle = plane.device(10);
@@ -173,20 +173,22 @@ async fn only_so_many_wait_and_nobody_is_told_of_them(database: Database) {
 }
 
 async fn nobody_waits_for_ever(database: Database) {
-    let config = database.config();
-    let config = Config {
+    let short = |config: Config| Config {
         limits: Limits {
             waiting_time: Duration::from_secs(1),
             ..config.limits
         },
         ..config
     };
+    let config = short(database.config());
     let plane = Plane::with(database, config).await;
     plane.device(7).register("laptop", None).await.is(202);
     let began = now();
     eventually("two seconds are over", async || now() > began + Duration::from_secs(2)).await;
     // It is looked for them at the start, and every hour.
-    let plane = plane.restart().await;
+    let database = plane.stop().await;
+    let config = short(database.config());
+    let plane = Plane::bare(database, config).await;
     eventually("it is forgotten", async || {
         plane.admin.get(&plane.path("/devices")).await.body["items"] == json!([])
     })
