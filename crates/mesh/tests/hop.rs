@@ -403,7 +403,9 @@ async fn a_relay_of_libp2p_carries_circuits_as_any_other() {
             libp2p::yamux::Config::default,
         )
         .unwrap()
-        .with_behaviour(|key| libp2p::relay::Behaviour::new(key.public().to_peer_id(), libp2p::relay::Config::default()))
+        .with_behaviour(|key| {
+            libp2p::relay::Behaviour::new(key.public().to_peer_id(), libp2p::relay::Config::default())
+        })
         .unwrap()
         .build();
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();

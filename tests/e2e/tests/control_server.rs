@@ -352,7 +352,7 @@ async fn whom_it_admits_is_kept_out_where_a_lock_is_until_a_lock_key_signs() {
     })
     .await;
     assert_eq!(device(&server, "lab").await["state"], "approved");
-    let _signed = home.dawn(&["lock", "sign", "lab"]).await.success();
+    let _signed = home.dawn(&["lock", "sign", "lab", "--yes"]).await.success();
     for node in [home, &desk] {
         node.knows("lab").await;
         calls(node, "lab").await;

@@ -221,6 +221,8 @@ fn change<L: List>(context: &Context, of: &Of, work: impl FnOnce(&mut Vec<L::Ite
     if !work(list.items()) {
         return Err(Failure::new(Exit::NotFound, "not_found", "it is not on the list"));
     }
+    // A list that was never written has no state that could be named.
+    let tag = tag.filter(|tag| tag != "\"0\"");
     let mut list: L = desk.write("PUT", &path, &list, tag.as_deref())?;
     told(context, &mut list)
 }
