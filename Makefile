@@ -7,6 +7,8 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dawn/target
 DEV := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
+# End-to-end tests mostly wait for processes: so many at once.
+AT_ONCE := $(shell echo $$((2 * $$(nproc))))
 DIST := $(CARGO_TARGET_DIR)/dist
 
 .PHONY: help build release dist demo test fmt lint unit doc e2e nat conformance clients bench sim soak fuzz tools clean
@@ -61,7 +63,7 @@ doc: tools ## doc tests and documentation
 e2e: tools build ## real processes: joining, calling, crashing, revoking; behind NATs, as root
 	@scripts/tools lab
 	@echo "== end-to-end tests"
-	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e)'
+	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace --test-threads $(AT_ONCE) -E 'package(dawn-e2e)'
 
 nat: tools build ## every pair of kinds of NAT in the laboratory: the table of ways and times (root, minutes)
 	@scripts/tools lab

@@ -322,15 +322,26 @@ async fn who_has_more_recovery_secrets_than_a_thief_gets_everybody_back_though_t
     std::fs::write(file.path(), secrets[1..].join("\n")).expect("written");
     let ours = ["lock", "recover", "--yes", "--key", "home", "--secret-file", path];
     let _begun = home.dawn(&[&ours[..], &["--sign-none"]].concat()).await.success();
+    // Home lets nobody in yet, so that nobody knows its name.
+    let home_id = home.get("/api/status").await["node"]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     for node in [lab, desk] {
-        eventually("the owner's lock is everywhere", async || keys(node).await == ["home"]).await;
+        let has_owners = async || {
+            let keys = status(node).await["keys"].clone();
+            keys.as_array().is_some_and(|keys| keys.len() == 1) && keys[0]["id"] == *home_id
+        };
+        eventually("the owner's lock is everywhere", has_owners).await;
     }
     // Whom the owner signs for is back; the thief's node waits.
     eventually("lab waits", async || waits_at(home, "lab").await).await;
     let _signed = home.dawn(&["lock", "sign", "--yes", "lab"]).await.success();
     home.knows("lab").await;
     lab.knows("home").await;
-    assert!(home.peer("desk").await.is_null());
+    // It has a certificate of home's, and no connection.
+    let desks = home.peer("desk").await;
+    assert!(desks["online"] == false && desks["route"] == "none", "{desks}");
 }
 
 #[tokio::test]

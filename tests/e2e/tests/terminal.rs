@@ -160,18 +160,24 @@ async fn nothing_is_asked_without_a_terminal_or_with_list() {
 }
 
 #[tokio::test]
-async fn a_broken_configuration_is_shown_with_its_place_and_to_programs_in_one_text() {
+async fn a_broken_configuration_is_told_with_its_place_and_without_the_line_which_may_hold_a_secret() {
     let node = Node::new("home", Transport::Quic);
     std::fs::write(node.home().join("config.toml"), "[api]\nlisten = = 3\n").expect("written");
     let (code, shown) = Terminal::run(&node, &["config", "show"]).ends().await;
     assert_eq!(code, 1, "{shown}");
-    assert!(shown.contains("\n2 | listen = = 3\r\n  |          ^"), "{shown}");
+    assert!(
+        shown.contains("line 2, column 10") && !shown.contains("= = 3"),
+        "{shown}"
+    );
     let piped = node.words(&["config", "show"]).await;
     assert_eq!(
         piped.stderr.lines().filter(|line| line.starts_with("error: ")).count(),
         1
     );
-    assert!(piped.stderr.contains("| 2 | listen = = 3 | ^"), "{piped:?}");
+    assert!(
+        piped.stderr.contains("line 2, column 10") && !piped.stderr.contains("= = 3"),
+        "{piped:?}"
+    );
     let document = node.dawn(&["config", "show"]).await.json();
     assert_eq!(document["error"]["code"], "config", "{document}");
 }

@@ -274,6 +274,10 @@ impl Directory {
             let Some(before) = before else { return };
             let (id, name) = (node, &before.said.name);
             if is_gone {
+                if why == LOCKED_OUT {
+                    // Where it is stays known: the two may have heard different things of the lock, and tell each other.
+                    telling.contacts.insert(node, before.said.addresses.clone());
+                }
                 lock(&self.0.known).remove(&node);
                 self.0.sessions.forget(&node);
                 self.forget_member(&node);

@@ -17,7 +17,7 @@ pub struct RegistryChange {
     /// Everything that is known of these nodes now, a signed delta for each head; with none the node is forgotten, and its
     /// addresses with it.
     pub states: Vec<(NodeId, Vec<Vec<u8>>)>,
-    /// Where nodes can be dialled.
+    /// Where nodes can be dialled, also some that are forgotten.
     pub contacts: Vec<(NodeId, Vec<String>)>,
     /// What happened.
     pub log: Vec<Entry>,
