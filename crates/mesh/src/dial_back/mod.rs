@@ -1,6 +1,6 @@
 //! Whether the addresses at which this node may be reached lead to it: other members dial them at its wish.
 //!
-//! [`candidates`] says which addresses these are, [`record`] what became of each and when it is asked about again,
+//! [`mod@candidates`] says which addresses these are, [`record`] what became of each and when it is asked about again,
 //! [`exchange`] how it is asked, [`desk`] what a member dials for others, and [`serve`] dials it.
 //!
 //! The words and the guard against amplification are those of AutoNAT v2. Its dial-back is a connection of the swarm, which
