@@ -68,7 +68,7 @@ e2e: tools build ## real processes: joining, calling, crashing, revoking; behind
 nat: tools build ## every pair of kinds of NAT in the laboratory: the table of ways and times (root, minutes)
 	@scripts/tools lab
 	@echo "== every pair of kinds of NAT"
-	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e) & binary(/^(nat|nat_lab|reach|roam)$$/)' --run-ignored all --no-capture
+	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e) & test(/^(nat|nat_lab|reach|roam)::/)' --run-ignored all --no-capture
 
 conformance: build ## the official MCP conformance suite through two nodes
 	@echo "== MCP conformance through two nodes"

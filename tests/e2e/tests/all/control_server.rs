@@ -7,7 +7,7 @@
     reason = "tests"
 )]
 
-#[path = "../../../crates/control/tests/common/postgres.rs"]
+#[path = "../../../../crates/control/tests/common/postgres.rs"]
 mod postgres;
 
 use std::path::Path;

@@ -3,7 +3,7 @@
 use dawn_e2e::{Events, Legacy, Node, eventually};
 use serde_json::{Value, json};
 
-use crate::{RELATED, words};
+use super::{RELATED, words};
 
 /// A legacy client of tasks; tools begin with a prefix where several agents are one.
 pub(crate) struct Old {

@@ -8,7 +8,7 @@
     reason = "tests"
 )]
 
-#[path = "../../../crates/control/tests/common/conform.rs"]
+#[path = "../../../../crates/control/tests/common/conform.rs"]
 #[allow(unreachable_pub, reason = "shared with the tests of the control plane itself")]
 mod conform;
 

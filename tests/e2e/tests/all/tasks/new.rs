@@ -3,7 +3,7 @@
 use dawn_e2e::{Events, Modern, eventually};
 use serde_json::{Value, json};
 
-use crate::{RELATED, TASKS, words};
+use super::{RELATED, TASKS, words};
 
 /// A modern client of tasks.
 pub(crate) struct New {
