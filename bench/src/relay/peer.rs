@@ -10,7 +10,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, n
 use libp2p_stream::Control;
 
 /// What travels between the two.
-const WORK: StreamProtocol = StreamProtocol::new("/bench/work/1");
+const WORK: StreamProtocol = StreamProtocol::new("/bench/load/1");
 const TOKEN: StreamProtocol = StreamProtocol::new("/dawn/relay-token/1");
 /// How much is sent to learn a rate, and how much at once.
 const VOLUME: usize = 512 << 20;

@@ -191,10 +191,10 @@ pub enum PeerEvent {
 pub struct Counters {
     /// Connections established.
     pub connections: AtomicU64,
-    /// Members that were told through whom this node is reached.
-    pub turned_away: AtomicU64,
     /// Of these, through relays.
     pub relayed: AtomicU64,
+    /// Members that were told through whom this node is reached.
+    pub turned_away: AtomicU64,
     /// Reservations that relays gave this node.
     pub reservations: AtomicU64,
     /// Peers whose membership was refused.

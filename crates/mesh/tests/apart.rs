@@ -171,7 +171,7 @@ async fn a_stream_on_which_an_answer_is_awaited_keeps_its_connection_and_one_tha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_still_works_on_an_answer_keeps_the_connection_whatever_it_said_meanwhile() {
-    const WORK: dawn_mesh::Protocol = dawn_mesh::Protocol("/test/work/1");
+    const WORK: dawn_mesh::Protocol = dawn_mesh::Protocol("/test/answering/1");
     let meshes = world(3, Duration::from_millis(200)).await;
     let [_host, a, b] = &meshes[..] else { panic!("three") };
     let mut word = [0; 4];

@@ -18,7 +18,7 @@ use crate::subject::Subject;
 pub const MAX_SIGNED_BYTES: usize = MAX_POLICY_BYTES + (8 << 10);
 
 const KIND: Kind = Kind::new("application/dawn-policy+cwt");
-/// The number of the version. Labels down to -65550 are of other crates.
+/// The number of the version. Private labels: the kind of a statement says whose they are.
 const VERSION: i64 = -65_560;
 /// SHA-256 of the version before, 32 bytes; 32 zeros where there is none.
 const PREVIOUS: i64 = -65_561;
