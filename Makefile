@@ -10,6 +10,8 @@ RELEASE := $(CARGO_TARGET_DIR)/release
 # End-to-end tests mostly wait for processes: so many at once.
 AT_ONCE := $(shell echo $$((2 * $$(nproc))))
 DIST := $(CARGO_TARGET_DIR)/dist
+# Tests want more of some libraries than the binary: where both are needed they are built at once, or everything would be twice.
+test unit e2e nat: TESTS := --tests
 
 .PHONY: help build release dist demo test fmt lint unit doc e2e nat conformance clients bench sim soak fuzz tools clean
 
@@ -22,7 +24,7 @@ tools: ## checks for Rust, installs cargo-nextest when it is missing
 
 build: tools ## builds the binary and the test agent
 	@echo "== build"
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins $(TESTS)
 
 release: ## builds the optimised binary
 	@scripts/tools rust
@@ -70,11 +72,9 @@ nat: tools build ## every pair of kinds of NAT in the laboratory: the table of w
 	@echo "== every pair of kinds of NAT"
 	DAWN_BIN=$(DEV)/dawn DAWN_TEST_AGENT=$(DEV)/dawn-test-agent cargo nextest run --locked --workspace -E 'package(dawn-e2e) & test(/^(nat|nat_lab|reach|roam)::/)' --run-ignored all --no-capture
 
-conformance: build ## the official MCP conformance suite through two nodes
-	@echo "== MCP conformance through two nodes"
-	@tests/conformance/through-two-nodes $(DEV)/dawn $(DEV)/dawn-test-agent
-	@echo "== MCP conformance of the client towards HTTP servers"
-	@tests/conformance/client $(DEV)/dawn $(DEV)/conformance-client
+conformance: build ## the official MCP conformance suite: through two nodes, and the client towards HTTP servers
+	@echo "== MCP conformance: through two nodes, and of the client"
+	@tests/conformance/all $(DEV)/dawn $(DEV)/dawn-test-agent $(DEV)/conformance-client
 
 clients: build ## third-party clients and servers: Inspector, Python SDK, the reference servers
 	@echo "== third-party clients and servers"

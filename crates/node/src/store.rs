@@ -169,7 +169,7 @@ impl Store {
             .max_connections(4)
             .connect_with(options)
             .await?;
-        sqlx::migrate!("./migrations").run(&pool).await?;
+        sqlx_macros::migrate!("./migrations").run(&pool).await?;
         Ok(Self(pool))
     }
 

@@ -37,7 +37,7 @@ use crate::error::ControlError;
 use writer::Writer;
 
 /// The migrations, in their order.
-pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+pub static MIGRATIONS: Migrator = sqlx_macros::migrate!("./migrations");
 
 /// The version of the newest migration.
 #[must_use]

@@ -17,7 +17,7 @@ use super::limits;
 use super::note::Note;
 use super::store::MemoryError;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/memory");
+static MIGRATIONS: Migrator = sqlx_macros::migrate!("migrations/memory");
 
 /// The two pools of a database.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ mod bridge;
 mod clients;
 mod control_attacks;
 mod control_node;
+mod control_restore;
 mod control_server;
 mod eras;
 mod exposed;
