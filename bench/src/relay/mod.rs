@@ -5,7 +5,8 @@ mod peer;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
@@ -14,10 +15,11 @@ use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, noise, relay, tcp, yamux
 use sha2::Digest as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::Barrier;
 
 use crate::report::Report;
 use crate::start::median;
-use peer::{Figures, Peer};
+use peer::Peer;
 
 /// Circuits that are held at once to learn what one takes.
 const CIRCUITS: usize = 1000;
@@ -25,6 +27,9 @@ const CIRCUITS: usize = 1000;
 const FIRST: usize = 20;
 /// Each way is measured so often, in turns; the median counts.
 const ROUNDS: usize = 3;
+/// Pairs that send at once, and how many bytes all together.
+const PAIRS: usize = 4;
+const VOLUME: usize = 1 << 30;
 const TOKEN: &str = "a-token-of-the-benchmark";
 
 /// What the reference's relay server does, in a process of its own: it prints its address and serves until it is killed.
@@ -74,12 +79,26 @@ pub(crate) async fn serve() {
     }
 }
 
-/// A relay that runs.
-struct Relay {
-    process: Child,
+/// What is known of a relay.
+#[derive(Clone)]
+struct Known {
     address: Multiaddr,
     id: PeerId,
     token: Option<&'static str>,
+}
+
+/// A relay that runs.
+struct Relay {
+    process: Child,
+    known: Known,
+}
+
+/// What is carried one way.
+struct Flow {
+    /// Gigabits a second.
+    gbit: f64,
+    /// Gigabits for a second of the relay's processor time.
+    gbit_of_a_core: f64,
 }
 
 impl Relay {
@@ -103,11 +122,10 @@ impl Relay {
         let Some(Protocol::P2p(id)) = parts.pop() else {
             panic!("{address} names no peer");
         };
+        let address = parts.into_iter().collect();
         Self {
             process,
-            address: parts.into_iter().collect(),
-            id,
-            token,
+            known: Known { address, id, token },
         }
     }
 
@@ -148,12 +166,15 @@ fn apart(work: impl Future<Output = ()> + Send + 'static) {
 /// One end that answers: its peer id and where it is reached.
 async fn far_end(relay: Option<&Relay>) -> (PeerId, Multiaddr) {
     let (said, hears) = tokio::sync::oneshot::channel();
-    let relay = relay.map(|relay| (relay.address.clone(), relay.id, relay.token));
+    let relay = relay.map(|relay| relay.known.clone());
     apart(async move {
         let mut peer = Peer::new();
         let own = peer.address().await;
         let at = match relay {
-            Some((address, id, token)) => peer.reserve(&address, id, token).await,
+            Some(Known { address, id, token }) => {
+                peer.show(&address, id, token).await;
+                peer.reserve(&address, id).await
+            }
             None => own,
         };
         said.send((peer.id, at)).expect("somebody waits");
@@ -162,20 +183,51 @@ async fn far_end(relay: Option<&Relay>) -> (PeerId, Multiaddr) {
     hears.await.expect("an end that is ready")
 }
 
-/// What a way reaches.
-async fn way(relay: Option<&Relay>, train: bool) -> Figures {
+/// The other end.
+async fn near_end(relay: Option<&Known>, id: PeerId, at: &Multiaddr) -> Peer {
+    let mut peer = Peer::new();
+    let _own = peer.address().await;
+    if let Some(relay) = relay {
+        peer.show(&relay.address, relay.id, relay.token).await;
+    }
+    peer.dial(at, id).await;
+    peer
+}
+
+/// How long 64 bytes take there and back.
+async fn talk(relay: Option<&Relay>, train: bool) -> f64 {
     let (id, at) = far_end(relay).await;
-    let mut near = Peer::new();
-    let _own = near.address().await;
-    near.dial(&at, id).await;
-    near.measure(id, train, || relay.map_or(0.0, Relay::processor)).await
+    let mut near = near_end(relay.map(|relay| &relay.known), id, &at).await;
+    near.talk(id, train).await
+}
+
+/// What so many pairs at once carry one way.
+async fn flow(relay: Option<&Relay>, pairs: usize, train: bool) -> Flow {
+    let volume = if train { VOLUME / 32 } else { VOLUME } / pairs;
+    let together = Arc::new(Barrier::new(pairs + 1));
+    for _ in 0..pairs {
+        let (id, at) = far_end(relay).await;
+        let (known, together) = (relay.map(|relay| relay.known.clone()), Arc::clone(&together));
+        apart(async move {
+            let mut near = near_end(known.as_ref(), id, &at).await;
+            near.carry(id, volume, &together).await;
+        });
+    }
+    let processor = || relay.map_or(0.0, Relay::processor);
+    together.wait().await;
+    let (begun, before) = (Instant::now(), processor());
+    together.wait().await;
+    let gbits = (volume * pairs) as f64 * 8.0 / 1e9;
+    Flow {
+        gbit: gbits / begun.elapsed().as_secs_f64(),
+        gbit_of_a_core: gbits / (processor() - before).max(0.01),
+    }
 }
 
 /// How many circuits a relay holds in a MiB.
 async fn held(relay: &Relay, train: bool) -> f64 {
     let (id, at) = far_end(Some(relay)).await;
-    let mut near = Peer::new();
-    let _own = near.address().await;
+    let mut near = near_end(Some(&relay.known), id, &at).await;
     let mut dial = async |many: usize| {
         for _ in 0..many {
             near.dial(&at, id).await;
@@ -204,6 +256,7 @@ fn configuration(folder: &Path) -> PathBuf {
         circuits = 16384
         [quotas.peer]
         circuits = 16384
+        asked = 16384
         "#,
         data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(TOKEN))
     );
@@ -225,29 +278,42 @@ pub(crate) async fn measure(dawn: &Path, train: bool, report: &mut Report) {
         command.arg("--libp2p-relay");
         Relay::start(command, None).await
     };
-    let mut ways = [Vec::new(), Vec::new(), Vec::new()];
+    let mut talks = [const { Vec::new() }; 3];
+    let mut flows = [const { [const { Vec::new() }; 3] }; 2];
     for _ in 0..if train { 1 } else { ROUNDS } {
-        let [direct, bares, own] = &mut ways;
-        direct.push(way(None, train).await);
-        bares.push(way(Some(&bare().await), train).await);
-        own.push(way(Some(&ours().await), train).await);
+        for (way, talks) in talks.iter_mut().enumerate() {
+            let relay = match way {
+                0 => None,
+                1 => Some(bare().await),
+                _ => Some(ours().await),
+            };
+            talks.push(talk(relay.as_ref(), train).await);
+            for (flows, pairs) in flows.iter_mut().zip([1, PAIRS]) {
+                flows[way].push(flow(relay.as_ref(), pairs, train).await);
+            }
+        }
     }
-    let mut row = |case, metric, unit, of: fn(&Figures) -> f64, others: &[(&'static str, usize)], limit| {
-        let median = |way: usize| median(ways[way].iter().map(of).collect());
-        let others: Vec<_> = others.iter().map(|(name, way)| (*name, median(*way))).collect();
-        report.add("relay", case, metric, unit, median(2), &others, limit);
-    };
-    let all = [("direct", 0), ("libp2p circuit", 1)];
-    row("64 B there and back", "p50", "ms", |way| way.p50_ms, &all, None);
-    row("one stream, one way", "rate", "Gbit/s", |way| way.gbit, &all, Some(1.9));
-    row(
-        "one stream, one way",
-        "of a core",
-        "Gbit/s",
-        |way| way.gbit_of_a_core,
-        &all[1..],
-        None,
-    );
+    let [direct, bares, own] = talks.map(median);
+    let others = [("direct", direct), ("libp2p circuit", bares)];
+    report.add("relay", "64 B there and back", "p50", "ms", own, &others, None);
+    for (flows, case) in flows.iter().zip(["one stream, one way", "four at once, one way"]) {
+        let of = |way: usize, of: fn(&Flow) -> f64| median(flows[way].iter().map(of).collect());
+        let rate = |way| of(way, |flow| flow.gbit);
+        let others = [("direct", rate(0)), ("libp2p circuit", rate(1))];
+        report.add("relay", case, "rate", "Gbit/s", rate(2), &others, None);
+        // The ends are on the same processors: what the relay alone would carry on two.
+        let of_two = |way| 2.0 * of(way, |flow| flow.gbit_of_a_core);
+        let others = [("libp2p circuit", of_two(1))];
+        report.add(
+            "relay",
+            case,
+            "on two cores of its own",
+            "Gbit/s",
+            of_two(2),
+            &others,
+            Some(1.9),
+        );
+    }
     let bare = held(&bare().await, train).await;
     let ours = held(&ours().await, train).await;
     let others = [("libp2p circuit", bare)];

@@ -8,12 +8,12 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, relay, tcp, yamux};
 use libp2p_stream::Control;
+use tokio::sync::Barrier;
 
 /// What travels between the two.
 const WORK: StreamProtocol = StreamProtocol::new("/bench/load/1");
 const TOKEN: StreamProtocol = StreamProtocol::new("/dawn/relay-token/1");
-/// How much is sent to learn a rate, and how much at once.
-const VOLUME: usize = 512 << 20;
+/// How much is sent at once.
 const PIECE: usize = 64 << 10;
 /// How often 64 bytes go to the other end and back.
 const ROUNDS: usize = 2000;
@@ -31,17 +31,6 @@ pub(super) struct Peer {
     pub(super) id: PeerId,
     swarm: Swarm<Behaviour>,
     control: Control,
-}
-
-/// What a way between two ends reaches.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Figures {
-    /// Of 64 bytes there and back, milliseconds.
-    pub(super) p50_ms: f64,
-    /// Gigabits a second, one way.
-    pub(super) gbit: f64,
-    /// Gigabits for a second of the relay's processor time.
-    pub(super) gbit_of_a_core: f64,
 }
 
 impl Peer {
@@ -121,23 +110,26 @@ impl Peer {
         }
     }
 
-    /// Shows a token, and gives the address over the relay after the reservation.
-    pub(super) async fn reserve(&mut self, relay: &Multiaddr, relay_id: PeerId, token: Option<&str>) -> Multiaddr {
+    /// Connects to a relay, and shows it a token.
+    pub(super) async fn show(&mut self, relay: &Multiaddr, relay_id: PeerId, token: Option<&str>) {
         self.dial(relay, relay_id).await;
-        if let Some(token) = token {
-            let mut control = self.control.clone();
-            self.beside(async move {
-                let mut stream = control.open_stream(relay_id, TOKEN).await.expect("a relay with tokens");
-                let length = u16::try_from(token.len()).expect("a short token").to_be_bytes();
-                stream.write_all(&length).await.expect("written");
-                stream.write_all(token.as_bytes()).await.expect("written");
-                stream.flush().await.expect("written");
-                let mut answer = [1];
-                stream.read_exact(&mut answer).await.expect("an answer");
-                assert_eq!(answer, [0], "the token is accepted");
-            })
-            .await;
-        }
+        let Some(token) = token else { return };
+        let mut control = self.control.clone();
+        self.beside(async move {
+            let mut stream = control.open_stream(relay_id, TOKEN).await.expect("a relay with tokens");
+            let length = u16::try_from(token.len()).expect("a short token").to_be_bytes();
+            stream.write_all(&length).await.expect("written");
+            stream.write_all(token.as_bytes()).await.expect("written");
+            stream.flush().await.expect("written");
+            let mut answer = [1];
+            stream.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(answer, [0], "the token is accepted");
+        })
+        .await;
+    }
+
+    /// The address over the relay, after the reservation.
+    pub(super) async fn reserve(&mut self, relay: &Multiaddr, relay_id: PeerId) -> Multiaddr {
         let circuit = relay.clone().with(Protocol::P2p(relay_id)).with(Protocol::P2pCircuit);
         self.swarm.listen_on(circuit.clone()).expect("a reservation");
         self.until("a reservation", |event| match event {
@@ -163,10 +155,10 @@ impl Peer {
         .await;
     }
 
-    /// Measures the way to a peer; `processor` says how many seconds of processor time the relay has used.
-    pub(super) async fn measure(&mut self, peer: PeerId, train: bool, processor: impl Fn() -> f64) -> Figures {
+    /// How long 64 bytes take to a peer and back: the median, milliseconds.
+    pub(super) async fn talk(&mut self, peer: PeerId, train: bool) -> f64 {
         let mut control = self.control.clone();
-        let (rounds, volume) = if train { (200, 16 << 20) } else { (ROUNDS, VOLUME) };
+        let rounds = if train { ROUNDS / 10 } else { ROUNDS };
         self.beside(async move {
             let mut stream = control.open_stream(peer, WORK).await.expect("a stream");
             let mut times = Vec::with_capacity(rounds);
@@ -179,24 +171,32 @@ impl Peer {
                 times.push(begun.elapsed());
             }
             times.sort_unstable();
+            times[rounds / 2].as_secs_f64() * 1e3
+        })
+        .await
+    }
+
+    /// Sends so many bytes to a peer, from when all are ready until it has them and all others have theirs.
+    pub(super) async fn carry(&mut self, peer: PeerId, volume: usize, together: &Barrier) {
+        let mut control = self.control.clone();
+        self.beside(async move {
+            let mut stream = control.open_stream(peer, WORK).await.expect("a stream");
             let piece = vec![0; PIECE];
             let mut begins = [0; 64];
             begins[1..9].copy_from_slice(&(volume as u64).to_be_bytes());
-            let (begun, before) = (Instant::now(), processor());
+            together.wait().await;
             stream.write_all(&begins).await.expect("written");
             for _ in 0..volume / PIECE {
                 stream.write_all(&piece).await.expect("written");
             }
             stream.flush().await.expect("written");
-            stream.read_exact(&mut small[..1]).await.expect("all of it has arrived");
-            let gbits = volume as f64 * 8.0 / 1e9;
-            Figures {
-                p50_ms: times[rounds / 2].as_secs_f64() * 1e3,
-                gbit: gbits / begun.elapsed().as_secs_f64(),
-                gbit_of_a_core: gbits / (processor() - before).max(0.01),
-            }
+            stream
+                .read_exact(&mut begins[..1])
+                .await
+                .expect("all of it has arrived");
+            together.wait().await;
         })
-        .await
+        .await;
     }
 }
 
