@@ -224,13 +224,19 @@ async fn flow(relay: Option<&Relay>, pairs: usize, train: bool) -> Flow {
     }
 }
 
-/// How many circuits a relay holds in a MiB.
+/// How many circuits a relay holds in a MiB. Several pairs share them: a connection has 512 streams at most.
 async fn held(relay: &Relay, train: bool) -> f64 {
-    let (id, at) = far_end(Some(relay)).await;
-    let mut near = near_end(Some(&relay.known), id, &at).await;
+    let mut pairs = Vec::new();
+    for _ in 0..PAIRS {
+        let (id, at) = far_end(Some(relay)).await;
+        let near = near_end(Some(&relay.known), id, &at).await;
+        pairs.push((near, id, at));
+    }
     let mut dial = async |many: usize| {
-        for _ in 0..many {
-            near.dial(&at, id).await;
+        for (near, id, at) in &mut pairs {
+            for _ in 0..many / PAIRS {
+                near.dial(at, *id).await;
+            }
         }
         // What was freed since the last one was made is given back.
         tokio::time::sleep(Duration::from_millis(500)).await;
