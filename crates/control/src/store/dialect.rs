@@ -187,12 +187,14 @@ impl Dialect {
         }
     }
 
-    /// Sets `last_seen` of many devices: `$1` the network, `$2` a JSON object of node ids to seconds.
+    /// Sets `last_seen` of many devices: `$1` the network, `$2` a JSON object of node ids to seconds. SQLite would go through
+    /// the list once for each device of the network, and not the other way round, were the list not a table of its own.
     pub(super) fn seen(self) -> &'static str {
         match self {
             Self::Sqlite => {
-                "UPDATE devices SET last_seen = CAST(seen.value AS BIGINT) FROM json_each($2) AS seen \
-                 WHERE devices.network = $1 AND devices.node = seen.key"
+                "WITH seen AS MATERIALIZED (SELECT key AS node, CAST(value AS BIGINT) AS at FROM json_each($2)) \
+                 UPDATE devices SET last_seen = seen.at FROM seen \
+                 WHERE devices.network = $1 AND devices.node = seen.node"
             }
             Self::Postgres => {
                 "UPDATE devices SET last_seen = CAST(seen.value AS BIGINT) \
@@ -206,9 +208,11 @@ impl Dialect {
     pub(super) fn presence(self) -> &'static str {
         match self {
             Self::Sqlite => {
-                "UPDATE devices SET presence = json_extract(one.value, '$.presence'), \
-                 presence_since = json_extract(one.value, '$.since') FROM json_each($2) AS one \
-                 WHERE devices.network = $1 AND devices.node = json_extract(one.value, '$.node')"
+                "WITH one AS MATERIALIZED (SELECT json_extract(value, '$.node') AS node, \
+                 json_extract(value, '$.presence') AS presence, json_extract(value, '$.since') AS since \
+                 FROM json_each($2)) \
+                 UPDATE devices SET presence = one.presence, presence_since = one.since FROM one \
+                 WHERE devices.network = $1 AND devices.node = one.node"
             }
             Self::Postgres => {
                 "UPDATE devices SET presence = one.presence, presence_since = one.since \
@@ -275,5 +279,28 @@ mod tests {
         let place = Place::parse("sqlite:/a b/c?d#e.db").unwrap();
         assert_eq!(place.file.unwrap(), Path::new("/a b/c?d#e.db"));
         assert_eq!(place.options.database_url.query(), Some("mode=rwc"));
+    }
+
+    #[tokio::test]
+    async fn devices_are_found_by_their_ids_and_not_one_after_the_other() {
+        crate::store::install_drivers();
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::parse(&format!("sqlite:{}", folder.path().join("control.db").display())).unwrap();
+        let pool = crate::store::pool(&place, 1).await.unwrap();
+        crate::store::migrate(&pool, crate::store::newest()).await.unwrap();
+        for statement in [Dialect::Sqlite.seen(), Dialect::Sqlite.presence()] {
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                    .bind("network")
+                    .bind("[]")
+                    .fetch_all(&pool)
+                    .await
+                    .unwrap();
+            let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();
+            let found = steps
+                .iter()
+                .any(|step| step.contains("devices") && step.contains("node=?"));
+            assert!(found, "{steps:?}");
+        }
     }
 }
