@@ -42,14 +42,16 @@ async fn who_was_put_out_since_the_back_up_is_put_out_again_after_a_restore() {
         "--invite",
         made["code"].as_str().unwrap(),
     ];
-    lab.dawn(&[&join[..], &["--name", "lab"]].concat()).await.success();
+    let joined = lab.dawn(&[&join[..], &["--name", "lab"]].concat()).await;
+    assert_eq!(joined.code, 0, "{joined:?}");
     home.knows("lab").await;
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("backup");
     let file = file.to_str().unwrap();
     server.said(&["backup", file]).await;
-    home.dawn(&["peers", "revoke", "lab"]).await.success();
+    let revoked = home.dawn(&["peers", "revoke", "lab"]).await;
+    assert_eq!(revoked.code, 0, "{revoked:?}");
     eventually("the control plane is told", async || {
         state(&server, "lab").await == "revoked"
     })
