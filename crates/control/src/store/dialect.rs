@@ -188,7 +188,7 @@ impl Dialect {
     }
 
     /// Sets `last_seen` of many devices: `$1` the network, `$2` a JSON object of node ids to seconds. SQLite would go through
-    /// the list once for each device of the network, and not the other way round, were the list not a table of its own.
+    /// the list once for each device of the network, were it not a table of its own, which has an index.
     pub(super) fn seen(self) -> &'static str {
         match self {
             Self::Sqlite => {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn devices_are_found_by_their_ids_and_not_one_after_the_other() {
+    async fn a_device_and_what_is_said_of_it_are_brought_together_by_an_index() {
         crate::store::install_drivers();
         let folder = tempfile::tempdir().unwrap();
         let place = Place::parse(&format!("sqlite:{}", folder.path().join("control.db").display())).unwrap();
