@@ -299,7 +299,7 @@ mod tests {
             let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();
             let found = steps
                 .iter()
-                .any(|step| step.contains("devices") && step.contains("node=?"));
+                .any(|step| step.starts_with("SEARCH") && step.contains("node=?"));
             assert!(found, "{steps:?}");
         }
     }
