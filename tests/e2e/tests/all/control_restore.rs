@@ -34,7 +34,7 @@ async fn who_was_put_out_since_the_back_up_is_put_out_again_after_a_restore() {
         assert_eq!(said.code, 0, "{said:?}");
     }
     let made = server.said(&["invite", "create"]).await;
-    let lab = Node::new("lab", Transport::Quic);
+    let mut lab = Node::new("lab", Transport::Quic);
     let join = [
         "join",
         "--control",
@@ -44,6 +44,7 @@ async fn who_was_put_out_since_the_back_up_is_put_out_again_after_a_restore() {
     ];
     let joined = lab.dawn(&[&join[..], &["--name", "lab"]].concat()).await;
     assert_eq!(joined.code, 0, "{joined:?}");
+    lab.up().await;
     home.knows("lab").await;
 
     let folder = tempfile::tempdir().unwrap();
