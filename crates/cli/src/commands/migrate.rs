@@ -343,7 +343,13 @@ fn here(context: &Context, to: Mode, host: Option<&str>) -> Result<(), Failure> 
     let wanted = json!({ "to": to.name(), "host": host });
     let now: Box<RawValue> = context.wait(async { Ok(client.post("/api/mode", &wanted).await?) })?;
     context.out.answer(&now, |now: super::status::Mode| {
-        context.out.line(format!("This node: {}.", words::clean(&now.words())))
+        let found = match to {
+            Mode::Centralized => "The others are found through that host: they have to be its neighbours, or centralized there, too.",
+            Mode::Hybrid | Mode::Decentralized => {
+                "It looks for the others where they were last, where the configuration, a control plane or the local network says that they are, and takes who comes to it. Those that the lost host has still are told the same, on each; `dawn peers` shows who was found."
+            }
+        };
+        context.out.line(format!("This node: {}.\n{found}", words::clean(&now.words())))
     })
 }
 

@@ -329,6 +329,49 @@ async fn who_is_away_gets_its_order_when_it_is_back_and_a_host_that_is_not_there
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_the_host_is_lost_for_good_each_node_is_told_so_and_they_find_each_other_again() {
+    let mut network = network(&["owner", "a", "b", "server"]).await;
+    migrate(&network.nodes[0], "centralized", &["--host", "server"]).await;
+    let reaches = async |from: &Node, to: &str| {
+        eventually(&format!("{} reaches {to}", from.name), async || {
+            echo(from, to, "here").await["result"]["content"][0]["text"] == "here"
+        })
+        .await;
+    };
+    reaches(&network.nodes[0], "a").await;
+    // What they have of each other is on the disk, too.
+    assert_eq!(network.nodes[1].down().await, 0);
+    network.nodes[1].up().await;
+    reaches(&network.nodes[1], "owner").await;
+    network.nodes[3].kill().await;
+    for node in &network.nodes[..2] {
+        let now = node.words(&["migrate", "here", "--to", "decentralized"]).await.success();
+        assert!(now.stdout.contains("looks for the others where they were"), "{now:?}");
+    }
+    let [owner, a] = [&network.nodes[0], &network.nodes[1]];
+    reaches(owner, "a").await;
+    reaches(a, "owner").await;
+    eventually("over a connection of their own", async || {
+        owner.peer("a").await["route"] == "direct" && owner.peer("a").await["mode"] == "decentralized"
+    })
+    .await;
+    // One that was not told is behind the lost host still, and is left there.
+    assert_eq!(echo(owner, "b", "lost").await["error"]["data"]["dawn"]["code"], "host_away");
+    // Another host instead.
+    assert_eq!(network.nodes[2].down().await, 0);
+    network.nodes[2].up().await;
+    let b = &network.nodes[2];
+    let _now = b
+        .dawn(&["migrate", "here", "--to", "centralized", "--host", "a"])
+        .await
+        .success();
+    let owner = &network.nodes[0];
+    reaches(b, "owner").await;
+    reaches(owner, "b").await;
+    eventually("through it", async || owner.peer("b").await["host"]["name"] == "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_the_host_dies_calls_fail_within_seconds_by_its_name_and_work_again_when_it_is_back() {
     let mut network = network(&["owner", "a", "server"]).await;
     migrate(&network.nodes[0], "centralized", &["--host", "server"]).await;
