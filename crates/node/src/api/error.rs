@@ -132,10 +132,12 @@ impl From<crate::error::NodeError> for ApiError {
             NodeError::Exists { .. }
             | NodeError::SeveralRequests(_)
             | NodeError::BehindHost(_)
+            | NodeError::MigrationOver
             | NodeError::MigrationUnderWay => StatusCode::CONFLICT,
             NodeError::Config(_)
             | NodeError::NoProgram(_)
             | NodeError::SharedKey(_)
+            | NodeError::GuestHost(_)
             | NodeError::MigrationNeedsHost(_) => StatusCode::BAD_REQUEST,
             NodeError::NotFound { .. } | NodeError::Lock(LockError::NoProposal(_)) => StatusCode::NOT_FOUND,
             NodeError::Lock(LockError::NoNetworkKey | LockError::NoKey) => StatusCode::FORBIDDEN,

@@ -329,6 +329,66 @@ async fn who_is_away_gets_its_order_when_it_is_back_and_a_host_that_is_not_there
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_away_is_in_the_way_of_no_other_plan_and_who_was_put_out_is_left_out() {
+    let mut network = network(&["owner", "a", "b", "server"]).await;
+    let state = async |owner: &Node, state: &str, of_b: &str| {
+        eventually(&format!("it is {state}, and b {of_b}"), async || {
+            let migration = owner.get("/api/migration").await["migration"].take();
+            let steps = migration["steps"].as_array().unwrap();
+            let b = steps.iter().find(|step| step["node"]["name"] == "b").unwrap();
+            migration["state"] == state && b["state"] == of_b
+        })
+        .await;
+    };
+    assert_eq!(network.nodes[2].down().await, 0);
+    let owner = &network.nodes[0];
+    owner.sees_online("b", false).await;
+    let _planned = owner
+        .dawn(&["migrate", "plan", "--to", "hybrid", "--host", "server"])
+        .await
+        .success();
+    let _begun = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    // From there on: b has not heard of the one before, and never does.
+    let planned = owner
+        .words(&["migrate", "plan", "--to", "centralized", "--host", "server"])
+        .await
+        .success();
+    for part in [
+        "which waited for b",
+        "when they are back: b.",
+        "WARNING: nobody can join",
+    ] {
+        assert!(planned.stdout.contains(part), "{part}: {planned:?}");
+    }
+    let _begun = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    network.nodes[2].up().await;
+    let owner = &network.nodes[0];
+    state(owner, "done", "done").await;
+    assert_eq!(mode(&network.nodes[2]).await, "centralized");
+    // How long orders count can be said anew, and a later apply gives new ones.
+    assert_eq!(network.nodes[2].down().await, 0);
+    owner.sees_online("b", false).await;
+    let _planned = owner
+        .dawn(&["migrate", "plan", "--to", "decentralized"])
+        .await
+        .success();
+    let _begun = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    let _same = owner.dawn(&["migrate", "apply", "--expires", "1s"]).await.success();
+    state(owner, "done", "expired").await;
+    let _again = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    let _out = owner.dawn(&["peers", "revoke", "b"]).await.success();
+    state(owner, "done", "skipped").await;
+    let back = owner.dawn(&["migrate", "rollback"]).await.success().json();
+    assert_eq!(back["state"], "rolled_back", "{back}");
+    let over = owner.dawn(&["migrate", "apply"]).await;
+    assert_eq!(over.json()["error"]["code"], "migration_over", "{over:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_the_host_is_lost_for_good_each_node_is_told_so_and_they_find_each_other_again() {
     let mut network = network(&["owner", "a", "b", "server"]).await;
     migrate(&network.nodes[0], "centralized", &["--host", "server"]).await;
@@ -345,7 +405,10 @@ async fn when_the_host_is_lost_for_good_each_node_is_told_so_and_they_find_each_
     reaches(&network.nodes[1], "owner").await;
     network.nodes[3].kill().await;
     for node in &network.nodes[..2] {
-        let now = node.words(&["migrate", "here", "--to", "decentralized"]).await.success();
+        let now = node
+            .words(&["migrate", "here", "--to", "decentralized"])
+            .await
+            .success();
         assert!(now.stdout.contains("looks for the others where they were"), "{now:?}");
     }
     let [owner, a] = [&network.nodes[0], &network.nodes[1]];
@@ -356,7 +419,10 @@ async fn when_the_host_is_lost_for_good_each_node_is_told_so_and_they_find_each_
     })
     .await;
     // One that was not told is behind the lost host still, and is left there.
-    assert_eq!(echo(owner, "b", "lost").await["error"]["data"]["dawn"]["code"], "host_away");
+    assert_eq!(
+        echo(owner, "b", "lost").await["error"]["data"]["dawn"]["code"],
+        "host_away"
+    );
     // Another host instead.
     assert_eq!(network.nodes[2].down().await, 0);
     network.nodes[2].up().await;
