@@ -96,7 +96,7 @@ pub enum NodeError {
     TooManyRevocations(String),
     /// This node is reached through its host alone, so that nobody new can come to it.
     #[error("this node is reached through its host {0} alone: nobody who is no member yet can come to it")]
-    BehindHost(dawn_identity::NodeId),
+    BehindHost(String),
     /// Another migration is under way.
     #[error("a migration is under way")]
     MigrationUnderWay,

@@ -85,7 +85,8 @@ impl From<Fault> for ApiError {
             other => other.http_status(),
         };
         let next = match fault.code {
-            FaultCode::NodeOffline | FaultCode::UnknownNode | FaultCode::HostAway => "dawn peers",
+            FaultCode::NodeOffline | FaultCode::UnknownNode => "dawn peers",
+            FaultCode::HostAway => "if the host is lost for good, on each node: dawn migrate here --to decentralized",
             FaultCode::UnknownAgent | FaultCode::AgentFailed => "dawn agent list",
             FaultCode::Denied => "ask the owner of the agent's node",
             FaultCode::PinMismatch => "dawn keys list",
