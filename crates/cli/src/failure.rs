@@ -139,7 +139,7 @@ impl From<ClientError> for Failure {
 fn exit_of(status: u16, code: &str) -> Exit {
     match (status, code) {
         (401 | 403, _) | (_, "denied" | "not_allowed" | "policy_denied") => Exit::NotAllowed,
-        (404, _) | (_, "node_offline" | "unknown_node" | "unknown_agent") => Exit::NotFound,
+        (404, _) | (_, "node_offline" | "host_away" | "unknown_node" | "unknown_agent") => Exit::NotFound,
         (400 | 422, "bad_request") => Exit::Usage,
         _ => Exit::Failed,
     }
@@ -188,6 +188,7 @@ mod tests {
         for (status, code, exit) in [
             (403, "host_not_allowed", Exit::NotAllowed),
             (502, "node_offline", Exit::NotFound),
+            (502, "host_away", Exit::NotFound),
             (0, "unknown_agent", Exit::NotFound),
             (404, "unknown_route", Exit::NotFound),
             (400, "bad_request", Exit::Usage),

@@ -67,6 +67,10 @@ pub trait Directory: Send + Sync + 'static {
     fn agents(&self) -> Vec<AgentEntry>;
     /// What is known of the tools of a node's agent.
     fn tools(&self, node: NodeId, agent: &AgentName) -> Option<ToolList>;
+    /// What a node is called, for people.
+    fn name_of(&self, _node: NodeId) -> Option<String> {
+        None
+    }
     /// Changes whenever [`agents`](Self::agents) does.
     fn changes(&self) -> watch::Receiver<u64>;
     /// Looks for what an address means, where that is not known, or not where it is; whether it is worth trying again.
@@ -365,7 +369,8 @@ impl Router {
             Err(_) => OpenError::Timeout(node),
         };
         tracing::info!(%name, %error, "a node was not reached");
-        Err(unreachable_node(name, &error, presence))
+        let called = |node: NodeId| self.directory.name_of(node).unwrap_or_else(|| node.to_string());
+        Err(unreachable_node(name, &error, presence, called))
     }
 
     /// What a client is told when the way to this address is lost.
@@ -465,7 +470,7 @@ fn is_to_be_sought(code: FaultCode) -> bool {
     )
 }
 
-fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fault {
+fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence, called: impl Fn(NodeId) -> String) -> Fault {
     let silent = presence
         .silent_for
         .map(|silent| humantime::format_duration(Duration::from_secs(silent.as_secs().max(1))));
@@ -501,8 +506,8 @@ fn unreachable_node(node: &NodeRef, error: &OpenError, presence: Presence) -> Fa
         OpenError::HostAway { host, .. } => (
             FaultCode::HostAway,
             format!(
-                "node {node} is reached through its host {host} alone, which is away; start that with `dawn up`, and see \
-                 `dawn status`"
+                "node {node} is reached through its host {} alone, which is away; start it there with `dawn up`",
+                called(*host)
             ),
         ),
         OpenError::NotConnected { .. } | OpenError::Timeout(_) | OpenError::Apart { .. } | OpenError::Closed

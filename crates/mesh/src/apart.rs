@@ -9,6 +9,10 @@
 //! it opened the neighbour, which it asks over the same protocol: the byte that comes back is 1 where the neighbour still
 //! works on something, and 0 otherwise. Who dials it later is told in the membership handshake through whom it is reached,
 //! and takes that way at once.
+//!
+//! That a member is apart is believed for as long as its host is there. While the host is away the member may have come out
+//! by itself, and has nobody through whom it could say so: then it is dialled again ([`Mesh::doubt_apart`]), and says itself
+//! how it is.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -46,6 +50,10 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOST: Duration = Duration::from_secs(3);
 /// Between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(150);
+/// A host has to be away for so long before those that are apart behind it are dialled.
+const DOUBT: Duration = Duration::from_secs(5);
+/// Before one that has said again that it is apart is dialled again.
+const DOUBT_AGAIN: Duration = Duration::from_secs(20);
 
 /// With whom a node has connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,6 +145,22 @@ struct Inner {
     behind: HashMap<NodeId, NodeId>,
     /// Since when hosts are away.
     lost: HashMap<NodeId, Instant>,
+    /// Of those members, whose word was doubted.
+    doubts: HashMap<NodeId, Doubt>,
+}
+
+/// Whether a member is apart still is not known, as its host is away.
+#[derive(Debug)]
+struct Doubt {
+    since: Instant,
+    /// Until it has said again that it is.
+    is_open: bool,
+}
+
+impl Inner {
+    fn is_doubted(&self, node: &NodeId) -> bool {
+        self.doubts.get(node).is_some_and(|doubt| doubt.is_open)
+    }
 }
 
 impl State {
@@ -170,7 +194,7 @@ impl State {
             Neighbours::All => {}
         }
         match inner.behind.get(&node) {
-            Some(host) if *host != self.local => Err(Denied(*host)),
+            Some(host) if *host != self.local && !inner.is_doubted(&node) => Err(Denied(*host)),
             _ => Ok(()),
         }
     }
@@ -189,22 +213,68 @@ impl State {
         }
     }
 
-    /// Notes through whom a node is reached; whether that is new.
+    /// Notes through whom a node is reached; whether that is new, or was doubted.
     pub(crate) fn set_behind(&self, node: NodeId, host: Option<NodeId>) -> bool {
         let mut inner = lock(&self.inner);
-        match host.filter(|host| *host != node) {
-            Some(host) => inner.behind.insert(node, host) != Some(host),
-            None => inner.behind.remove(&node).is_some(),
-        }
+        let Some(host) = host.filter(|host| *host != node) else {
+            inner.doubts.remove(&node);
+            return inner.behind.remove(&node).is_some();
+        };
+        let doubt = inner.doubts.get_mut(&node);
+        let was_doubted = doubt.is_some_and(|doubt| std::mem::take(&mut doubt.is_open));
+        inner.behind.insert(node, host) != Some(host) || was_doubted
     }
 
-    /// A node made a connection: it is not apart, or this node is its host.
-    pub(crate) fn met(&self, node: NodeId) {
+    /// A node made a connection: it is not apart, or this node is its host. Whether it was taken for one that is.
+    pub(crate) fn met(&self, node: NodeId) -> bool {
         let mut inner = lock(&self.inner);
         inner.lost.remove(&node);
-        if inner.behind.get(&node).is_some_and(|host| *host != self.local) {
+        inner.doubts.remove(&node);
+        let was_apart = inner.behind.get(&node).is_some_and(|host| *host != self.local);
+        if was_apart {
             inner.behind.remove(&node);
         }
+        was_apart
+    }
+
+    /// Whether a node said last that it is apart.
+    fn is_apart(&self, node: NodeId) -> bool {
+        lock(&self.inner).behind.contains_key(&node)
+    }
+
+    /// Whose word that they are apart is doubted from now on, since their hosts have been away for so long, and, with their
+    /// hosts, whose no more.
+    fn doubt(&self, is_there: impl Fn(NodeId) -> bool, long: Duration) -> Vec<(NodeId, Option<NodeId>)> {
+        let mut inner = lock(&self.inner);
+        let Inner {
+            rule,
+            behind,
+            lost,
+            doubts,
+            ..
+        } = &mut *inner;
+        doubts.retain(|node, _| behind.contains_key(node));
+        let (mut changed, may_dial) = (Vec::new(), *rule == Neighbours::All);
+        for (node, host) in behind.iter().filter(|(_, host)| **host != self.local) {
+            let is_lost = if is_there(*host) {
+                lost.remove(host);
+                false
+            } else {
+                lost.entry(*host).or_insert_with(Instant::now).elapsed() >= long
+            };
+            let doubt = doubts.get(node);
+            if !(is_lost && may_dial) {
+                if doubt.is_some_and(|doubt| doubt.is_open) {
+                    changed.push((*node, Some(*host)));
+                }
+                doubts.remove(node);
+            } else if doubt.is_none_or(|doubt| !doubt.is_open && doubt.since.elapsed() >= DOUBT_AGAIN) {
+                let (since, is_open) = (Instant::now(), true);
+                doubts.insert(*node, Doubt { since, is_open });
+                changed.push((*node, None));
+            }
+        }
+        changed
     }
 
     /// The connection with a node has ended.
@@ -299,6 +369,21 @@ impl Mesh {
     /// Notes that a member is apart, and through whom it is reached, or, with nothing, that it is not.
     pub fn reach_through(&self, node: NodeId, host: Option<NodeId>) {
         if self.shared.apart.set_behind(node, host) {
+            self.shared.say(PeerEvent::Apart { node, host });
+        }
+    }
+
+    /// Whether a member said last that it is reached through one host alone.
+    #[must_use]
+    pub fn is_apart(&self, node: NodeId) -> bool {
+        self.shared.apart.is_apart(node)
+    }
+
+    /// Has members dialled that were apart, and whose hosts have been away for a while: they may have come out by
+    /// themselves. Who has not says so again. `is_there` is asked whether a host is.
+    pub fn doubt_apart(&self, is_there: impl Fn(NodeId) -> bool) {
+        for (node, host) in self.shared.apart.doubt(is_there, DOUBT) {
+            tracing::debug!(%node, ?host, "a member's host is away, or is back");
             self.shared.say(PeerEvent::Apart { node, host });
         }
     }
@@ -557,13 +642,50 @@ mod tests {
             (Some(vec![host]), Err(Denied(host)))
         );
         assert_eq!(state.way(host), None);
-        state.met(apart);
+        assert!(state.met(apart));
         assert_eq!((state.way(apart), state.admits(apart)), (None, Ok(())));
         // Whose host this node is it has a connection with.
-        assert!(state.set_behind(apart, Some(local)));
-        state.met(apart);
+        assert!(state.set_behind(apart, Some(local)) && !state.met(apart));
         assert_eq!((state.way(apart), state.admits(apart)), (None, Ok(())));
         assert!(state.set_behind(apart, None) && !state.set_behind(apart, None));
+    }
+
+    #[test]
+    fn that_a_member_is_apart_is_doubted_while_its_host_is_away_and_until_it_says_so_again() {
+        let [local, host, apart, own] = nodes();
+        let state = State::new(local);
+        let (gone, there) = (|_| false, |_| true);
+        assert!(state.set_behind(apart, Some(host)) && state.set_behind(own, Some(local)));
+        assert_eq!(state.doubt(there, Duration::ZERO), []);
+        assert_eq!(state.doubt(gone, Duration::from_secs(60)), [], "it may come back");
+        assert_eq!(state.admits(apart), Err(Denied(host)));
+        assert_eq!(state.doubt(gone, Duration::ZERO), [(apart, None)]);
+        assert_eq!(state.admits(apart), Ok(()));
+        assert_eq!(
+            state.way(apart),
+            Some(vec![host]),
+            "what is opened takes its way, still"
+        );
+        assert_eq!(state.doubt(gone, Duration::ZERO), [], "once");
+        // It says that it is, and is left alone for a while.
+        assert!(state.set_behind(apart, Some(host)) && !state.set_behind(apart, Some(host)));
+        assert_eq!(state.admits(apart), Err(Denied(host)));
+        assert_eq!(state.doubt(gone, Duration::ZERO), []);
+        // The host is back.
+        assert_eq!(state.doubt(there, Duration::ZERO), []);
+        assert_eq!(state.doubt(gone, Duration::ZERO), [(apart, None)]);
+        assert_eq!(state.doubt(there, Duration::ZERO), [(apart, Some(host))]);
+        assert_eq!(state.admits(apart), Err(Denied(host)));
+        // Who has one host itself dials nobody else.
+        assert!(state.set_rule(Neighbours::Only(host)).is_some());
+        assert_eq!(state.doubt(gone, Duration::ZERO), []);
+        assert!(state.set_rule(Neighbours::All).is_some());
+        assert_eq!(state.doubt(gone, Duration::ZERO), [(apart, None)]);
+        assert!(state.met(apart) && !state.met(apart));
+        assert_eq!(
+            (state.way(apart), state.doubt(gone, Duration::ZERO)),
+            (None, Vec::new())
+        );
     }
 
     #[test]

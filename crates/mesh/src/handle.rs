@@ -890,7 +890,9 @@ impl Mesh {
             }
         });
         if is_new {
-            self.shared.apart.met(node);
+            if self.shared.apart.met(node) {
+                self.shared.say(PeerEvent::Apart { node, host: None });
+            }
             let mesh = self.clone();
             tokio::spawn(async move { mesh.write_published(node, queue).await });
             // A relayed connection is measured by itself: no tunnel is made for that.

@@ -85,6 +85,8 @@ struct Inner {
     limits: Limits,
     /// Where members are, as the configuration says.
     bootstrap: BTreeMap<NodeId, Vec<String>>,
+    /// Where they were and may be besides.
+    places: Mutex<BTreeMap<NodeId, Places>>,
     /// This incarnation.
     epoch: AtomicU64,
     started: Instant,
@@ -107,6 +109,16 @@ struct Inner {
     place: watch::Sender<Place>,
     events: Events,
     tasks: TaskTracker,
+}
+
+/// Addresses of a node that count beside those that it says now.
+#[derive(Default)]
+struct Places {
+    /// What it said last that it has, also where it says none any more: if the host is lost that it is reached through, it
+    /// is found there.
+    said: Vec<String>,
+    /// What a control plane says.
+    hinted: Vec<String>,
 }
 
 /// How much is known.
@@ -203,6 +215,7 @@ impl Directory {
             config,
             limits,
             bootstrap,
+            places: Mutex::default(),
             epoch: AtomicU64::new(epoch),
             started: Instant::now(),
             hinted: Mutex::default(),

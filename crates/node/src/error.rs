@@ -96,10 +96,16 @@ pub enum NodeError {
     TooManyRevocations(String),
     /// This node is reached through its host alone, so that nobody new can come to it.
     #[error("this node is reached through its host {0} alone: nobody who is no member yet can come to it")]
-    BehindHost(dawn_identity::NodeId),
+    BehindHost(String),
     /// Another migration is under way.
     #[error("a migration is under way")]
     MigrationUnderWay,
+    /// What was planned last was taken back.
+    #[error("the last migration was taken back, and nothing of it is left to be done")]
+    MigrationOver,
+    /// A guest carries nobody's streams.
+    #[error("{0} is a guest of the network, and cannot be the host")]
+    GuestHost(String),
     /// A mode cannot be without a host.
     #[error("in the mode {0} nodes talk through a host, and none is named")]
     MigrationNeedsHost(String),
@@ -186,6 +192,8 @@ impl NodeError {
             Self::TooManyRevocations(_) => "too_many_revocations",
             Self::BehindHost(_) => "behind_host",
             Self::MigrationUnderWay => "migration_under_way",
+            Self::MigrationOver => "migration_over",
+            Self::GuestHost(_) => "guest_host",
             Self::MigrationNeedsHost(_) => "needs_host",
             Self::NotFound { .. } => "not_found",
             Self::SeveralRequests(_) => "ambiguous",
@@ -236,7 +244,10 @@ impl NodeError {
             Self::Refused { .. } => "ask for a new ticket (`dawn invite` on a node of the network)".to_owned(),
             Self::NotAllowed(SELF) => "`dawn leave` takes this node out of the network".to_owned(),
             Self::NotAllowed(_) => "do it on the owner's node or an admin's".to_owned(),
-            Self::BehindHost(_) => "make the invite on the host, or on a node that is not centralized".to_owned(),
+            Self::BehindHost(_) => {
+                "make the invite on an owner's or admin's node that is the host, or not centralized; or admit by a control plane"
+                    .to_owned()
+            },
             Self::PolicyDenied(_) => {
                 "`dawn policy show` prints what is in force; who administers the network can change it".to_owned()
             }
@@ -248,7 +259,12 @@ impl NodeError {
             }
             Self::NotFound { what: "agent", .. } => "see `dawn agent list`".to_owned(),
             Self::NotFound { what: "node", .. } => "see `dawn peers`".to_owned(),
-            Self::MigrationUnderWay => "see `dawn migrate status`; `dawn migrate rollback` takes it back".to_owned(),
+            Self::MigrationUnderWay => {
+                "see `dawn migrate status`, wait until only nodes that are away are left; or `dawn migrate rollback` takes it back"
+                    .to_owned()
+            },
+            Self::MigrationOver => "plan another with `dawn migrate plan --to MODE`".to_owned(),
+            Self::GuestHost(_) => "name a member with --host NODE, best one that may invite: an owner's or an admin's".to_owned(),
             Self::MigrationNeedsHost(_) => "name one with --host NODE".to_owned(),
             Self::NotFound { what: "migration", .. } => {
                 "plan one with `dawn migrate plan --to MODE`, or see `dawn migrate status`".to_owned()

@@ -480,7 +480,8 @@ impl Members {
     pub async fn invite(&self, options: &InviteOptions) -> Result<(Invite, Ticket), NodeError> {
         let authority = self.authority().ok_or(NodeError::NotAllowed("invite"))?;
         if let Some(Neighbours::Only(host)) = self.mesh().map(Mesh::neighbours) {
-            return Err(NodeError::BehindHost(host));
+            let called = self.name_of(host).map(|name| name.to_string());
+            return Err(NodeError::BehindHost(called.unwrap_or_else(|| host.to_string())));
         }
         if options.role != Role::Member && options.role != Role::Guest && !matches!(authority, Authority::Root { .. }) {
             return Err(NodeError::NotAllowed("appoint admins"));

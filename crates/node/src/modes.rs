@@ -179,6 +179,8 @@ impl Modes {
             directory.find_again(host);
         }
         if let Some(host) = hosts(place) {
+            // It is dialled, whatever it said last of whom it talks with.
+            mesh.reach_through(host, None);
             mesh.keep(host, Vec::new());
         }
         let forwarding = &self.0.forwarding;

@@ -142,6 +142,15 @@ struct Migration {
     expires: Option<Timestamp>,
     counts: BTreeMap<String, u64>,
     steps: Vec<Step>,
+    /// Who can make invites when it is done.
+    #[serde(default)]
+    invites: Vec<String>,
+    /// Whether this node has a control plane.
+    #[serde(default)]
+    control: bool,
+    /// Who was away, and is told nothing of the migration before any more.
+    #[serde(default)]
+    replaced: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -191,7 +200,7 @@ fn meaning(planned: &Migration) -> Vec<String> {
             format!("{host} sees who talks with whom, when and how much; it cannot read or change what is said. Other members see nobody's address any more."),
             format!("Calls between others take two hops: slower by the way to {host}, and all together no faster than its line."),
             format!("While {host} is away nobody reaches anybody else. They come back by themselves when it does."),
-            format!("New members join by an invite of {host}."),
+            joining(planned, &host),
         ]),
         "hybrid" => said.extend([
             format!("Nodes talk with each other as before, and keep a connection to {host}, which carries streams from and to centralized nodes."),
@@ -213,7 +222,28 @@ fn meaning(planned: &Migration) -> Vec<String> {
     if !away.is_empty() {
         said.push(format!("Away now, and told when they are back: {}.", away.join(", ")));
     }
+    if !planned.replaced.is_empty() {
+        said.push(format!(
+            "This takes the place of the migration before, which waited for {}: of that nobody is told any more.",
+            planned.replaced.join(", ")
+        ));
+    }
     said
+}
+
+/// How new members join a centralized network.
+fn joining(planned: &Migration, host: &str) -> String {
+    let by = planned.invites.join(", ");
+    match (planned.invites.is_empty(), planned.control) {
+        (false, false) => format!("New members join by an invite of {by}."),
+        (false, true) => format!("New members join by an invite of {by}, or by the control plane."),
+        (true, true) => format!(
+            "New members join by the control plane alone: {host} is no owner's or admin's node, and makes no invites."
+        ),
+        (true, false) => format!(
+            "WARNING: nobody can join any more. {host} is no owner's or admin's node, so it makes no invites, and to those that do nobody new can come. Take a host that may invite (`dawn peers` shows roles), leave one that may out with --nodes, or set up a control plane first."
+        ),
+    }
 }
 
 fn table(context: &Context, migration: &Migration) -> Result<(), Failure> {
@@ -245,7 +275,8 @@ fn table(context: &Context, migration: &Migration) -> Result<(), Failure> {
             false => step.node.words(),
         };
         let why = match &step.why {
-            Some(why) => format!("{}: {}", why.code, why.message),
+            // What transports say of every address is long; --json has all of it.
+            Some(why) => words::short(&format!("{}: {}", why.code, why.message), 160),
             None => words::when(step.at).trim_matches('–').trim().to_owned(),
         };
         rows.row(vec![
@@ -269,14 +300,18 @@ fn told(context: &Context, migration: &Migration) -> Result<(), Failure> {
         "running" | "rolling_back" if count("away") > 0 => {
             let until = words::when(migration.expires);
             format!(
-                "Under way: {} away, told when they are back, for orders that expire {until}.",
+                "Under way: {} away, to be told until the orders expire {until}. `dawn migrate plan` can go on from here; `dawn migrate apply --expires 1s` ends the waiting.",
                 words::count(count("away"), "node")
             )
         }
         "running" | "rolling_back" => "Under way.".to_owned(),
+        "halted" if migration.back => "Halted on the way back: a node is where it was before. Mend that and `dawn migrate rollback` goes on.".to_owned(),
         "halted" => "Halted: a node is where it was. Mend that and `dawn migrate apply` goes on; `dawn migrate rollback` takes all of it back.".to_owned(),
         "done" if count("expired") > 0 => {
-            format!("Done, but for {} not there in time.", words::count(count("expired"), "node"))
+            format!(
+                "Done, but for {} not there in time; `dawn migrate apply` tells them when they are back.",
+                words::count(count("expired"), "node")
+            )
         }
         "done" => "Done. `dawn migrate rollback` takes it back.".to_owned(),
         "rolled_back" => "All nodes that were told anything are where they were.".to_owned(),
@@ -343,7 +378,13 @@ fn here(context: &Context, to: Mode, host: Option<&str>) -> Result<(), Failure> 
     let wanted = json!({ "to": to.name(), "host": host });
     let now: Box<RawValue> = context.wait(async { Ok(client.post("/api/mode", &wanted).await?) })?;
     context.out.answer(&now, |now: super::status::Mode| {
-        context.out.line(format!("This node: {}.", words::clean(&now.words())))
+        let found = match to {
+            Mode::Centralized => "The others are found through that host: they have to be its neighbours, or centralized there, too.",
+            Mode::Hybrid | Mode::Decentralized => {
+                "It looks for the others where they were last, where the configuration, a control plane or the local network says that they are, and takes who comes to it. Those that the lost host has still are told the same, on each; `dawn peers` shows who was found."
+            }
+        };
+        context.out.line(format!("This node: {}.\n{found}", words::clean(&now.words())))
     })
 }
 
@@ -375,7 +416,13 @@ mod tests {
     fn a_plan_says_what_it_will_mean_and_who_is_away() {
         let host = json!({ "id": "12D4", "name": "server" });
         let said = meaning(&migration("centralized", &host)).join("\n");
-        for part in ["server sees who talks with whom", "cannot read", "slower", "lab"] {
+        for part in [
+            "server sees who talks with whom",
+            "cannot read",
+            "slower",
+            "lab",
+            "WARNING: nobody can join",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
         assert!(
@@ -388,6 +435,26 @@ mod tests {
                 .join("\n")
                 .contains("no server")
         );
+    }
+
+    #[test]
+    fn a_plan_says_who_lets_others_in_and_what_it_takes_the_place_of() {
+        let host = json!({ "id": "12D4", "name": "server" });
+        let mut planned = migration("centralized", &host);
+        planned.control = true;
+        assert!(
+            meaning(&planned)
+                .join("\n")
+                .contains("by the control plane alone: server is no owner's")
+        );
+        planned.invites = vec!["server".into(), "desk".into()];
+        planned.replaced = vec!["k1".into()];
+        let said = meaning(&planned).join("\n");
+        assert!(
+            said.contains("by an invite of server, desk, or by the control plane."),
+            "{said}"
+        );
+        assert!(said.contains("which waited for k1"), "{said}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct NetcheckArgs {}
 
 #[derive(Deserialize)]
 struct Netcheck {
+    #[serde(default)]
+    mode: Option<super::status::Mode>,
     listen: Vec<Listen>,
     announced: Vec<String>,
     transports: BTreeMap<String, Transport>,
@@ -242,13 +244,16 @@ fn show(context: &Context, netcheck: &Netcheck) -> Result<(), Failure> {
 
 /// What is known of this node's own ways.
 fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
+    let mode = netcheck.mode.iter().map(|mode| match mode.lost() {
+        Some(_) => ("mode", format!("{}, which is away", mode.words())),
+        None => ("mode", mode.words()),
+    });
     let listens = netcheck.listen.iter();
-    let mut lines: Vec<(&str, String)> = listens
-        .map(|listen| match &listen.scope {
-            Some(scope) => ("listens", format!("{} ({scope})", listen.address)),
-            None => ("listens", listen.address.clone()),
-        })
-        .collect();
+    let listens = listens.map(|listen| match &listen.scope {
+        Some(scope) => ("listens", format!("{} ({scope})", listen.address)),
+        None => ("listens", listen.address.clone()),
+    });
+    let mut lines: Vec<(&str, String)> = mode.chain(listens).collect();
     let announced = netcheck.announced.iter().filter(|announced| {
         let is_listened_on = |listen: &Listen| listen.address == **announced;
         !netcheck.listen.iter().any(is_listened_on)
@@ -326,7 +331,9 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
 
 /// To whom a hole can be punched.
 fn punching(netcheck: &Netcheck) -> String {
+    let is_apart = netcheck.mode.as_ref().is_some_and(super::status::Mode::is_apart);
     let words = match netcheck.nat.guess.as_str() {
+        _ if is_apart => "not done: this node is centralized, and talks with its host alone",
         _ if !netcheck.punching => "switched off (mesh.punching in config.toml)",
         "none" => "not needed here: who cannot be dialled dials this node",
         "cone" => "works with everybody, also behind a symmetric NAT; over TCP where UDP is blocked there",

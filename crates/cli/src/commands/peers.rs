@@ -114,7 +114,8 @@ impl Peer {
         }
     }
 
-    fn state(&self) -> (String, anstyle::Style) {
+    /// `lost`: this node is reached, and reaches others, through its host alone, which is away.
+    fn state(&self, lost: bool) -> (String, anstyle::Style) {
         if self.this {
             ("this node".to_owned(), STRONG)
         } else if self.expired {
@@ -123,7 +124,8 @@ impl Peer {
             ("online".to_owned(), GOOD)
         } else {
             let seen = self.last_seen.map(|time| format!(", seen {}", words::when(Some(time))));
-            (format!("offline{}", seen.unwrap_or_default()), FAINT)
+            let word = if lost { "out of reach" } else { "offline" };
+            (format!("{word}{}", seen.unwrap_or_default()), FAINT)
         }
     }
 }
@@ -138,6 +140,7 @@ fn list(context: &Context) -> Result<(), Failure> {
             not_member_because,
         } = listed;
         let alone = peers.iter().all(|peer| peer.this);
+        let lost = lost_host(&peers);
         // Long columns are for programs and for who asks.
         let all = context.verbose > 0 || !out.on_terminal();
         let mut header = vec![
@@ -160,7 +163,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         }
         let mut rows = Rows::new(out.on_terminal(), &header);
         for peer in peers {
-            let state = peer.state();
+            let state = peer.state(lost.as_ref().is_some_and(|(id, _)| *id != peer.id));
             let away = peer.this || peer.route == "none";
             let route = way(&peer.route, peer.via.as_deref());
             let mode = peer.mode();
@@ -187,11 +190,24 @@ fn list(context: &Context) -> Result<(), Failure> {
         out.line(rows.render())?;
         if let Some(why) = not_member_because {
             out.note(words::no_member(&why));
+        } else if let Some((_, host)) = lost {
+            out.note(format!(
+                "{host}, the host, is away, and the others are reached through it alone: start it with `dawn up`; if it is lost for good, on each node: dawn migrate here --to decentralized"
+            ));
         } else if alone {
             out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
         }
         Ok(())
     })
+}
+
+/// The id and the name of this node's host, where this node is centralized and its host is away.
+fn lost_host(peers: &[Peer]) -> Option<(String, String)> {
+    let this = peers.iter().find(|peer| peer.this)?;
+    let host = this.host.as_ref().filter(|host| host.id != this.id)?;
+    let is_away = peers.iter().any(|peer| peer.id == host.id && !peer.online);
+    let name = words::clean(host.name.as_ref().unwrap_or(&host.id)).into_owned();
+    (this.mode.as_deref() == Some("centralized") && is_away).then(|| (host.id.clone(), name))
 }
 
 fn revoke(context: &Context, node: &str) -> Result<(), Failure> {

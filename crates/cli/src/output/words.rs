@@ -80,6 +80,14 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
+/// The beginning of a text that is too long for a cell.
+pub(crate) fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or(text).trim_end()),
+        None => text.to_owned(),
+    }
+}
+
 /// `1 tool`, `3 tools`.
 pub(crate) fn count(n: u64, noun: &str) -> String {
     if n == 1 {

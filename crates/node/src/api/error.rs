@@ -85,7 +85,8 @@ impl From<Fault> for ApiError {
             other => other.http_status(),
         };
         let next = match fault.code {
-            FaultCode::NodeOffline | FaultCode::UnknownNode | FaultCode::HostAway => "dawn peers",
+            FaultCode::NodeOffline | FaultCode::UnknownNode => "dawn peers",
+            FaultCode::HostAway => "if the host is lost for good, on each node: dawn migrate here --to decentralized",
             FaultCode::UnknownAgent | FaultCode::AgentFailed => "dawn agent list",
             FaultCode::Denied => "ask the owner of the agent's node",
             FaultCode::PinMismatch => "dawn keys list",
@@ -132,10 +133,12 @@ impl From<crate::error::NodeError> for ApiError {
             NodeError::Exists { .. }
             | NodeError::SeveralRequests(_)
             | NodeError::BehindHost(_)
+            | NodeError::MigrationOver
             | NodeError::MigrationUnderWay => StatusCode::CONFLICT,
             NodeError::Config(_)
             | NodeError::NoProgram(_)
             | NodeError::SharedKey(_)
+            | NodeError::GuestHost(_)
             | NodeError::MigrationNeedsHost(_) => StatusCode::BAD_REQUEST,
             NodeError::NotFound { .. } | NodeError::Lock(LockError::NoProposal(_)) => StatusCode::NOT_FOUND,
             NodeError::Lock(LockError::NoNetworkKey | LockError::NoKey) => StatusCode::FORBIDDEN,

@@ -17,8 +17,6 @@ use crate::modes::PlaceText;
 use crate::node::NodeState;
 use crate::time::rfc3339;
 
-/// For how long orders are obeyed where nothing else is said.
-const LASTS: Duration = Duration::from_secs(7 * 86_400);
 /// The longest time.
 const LONGEST: Duration = Duration::from_secs(90 * 86_400);
 
@@ -53,8 +51,8 @@ pub(super) struct Which {
 }
 
 impl Which {
-    fn lasts(&self) -> Duration {
-        self.expires.map_or(LASTS, |span| span.0).min(LONGEST)
+    fn lasts(&self) -> Option<Duration> {
+        self.expires.map(|span| span.0.min(LONGEST))
     }
 }
 
@@ -79,6 +77,20 @@ fn step(state: &NodeState, step: &Step) -> Value {
     })
 }
 
+/// Nodes that make invites to which strangers can come, when all of it is done.
+fn inviters(state: &NodeState, migration: &Migration) -> Vec<String> {
+    let goes = |step: &Step| if migration.back { step.from } else { step.to };
+    let views = state.directory.nodes().into_iter();
+    let inviting = views.filter(|view| {
+        let node = view.said.node;
+        let step = migration.steps.iter().find(|step| step.node == node);
+        let place = step.and_then(|step| Place::try_from(goes(step)).ok());
+        let place = place.unwrap_or_else(|| state.directory.place_of(node));
+        view.said.membership.roles.may_admit() && place.behind(node).is_none()
+    });
+    inviting.map(|view| view.said.name.to_string()).collect()
+}
+
 fn shown(state: &NodeState, migration: &Migration) -> Value {
     let time = |at: u64| rfc3339(dawn_identity::UnixTime(at));
     json!({
@@ -89,6 +101,9 @@ fn shown(state: &NodeState, migration: &Migration) -> Value {
         "created": time(migration.created),
         "expires": migration.expires.map(time),
         "counts": migration.counts(),
+        "invites": inviters(state, migration),
+        "control": state.control.url().is_some(),
+        "replaced": migration.replaced,
         "steps": migration.steps.iter().map(|one| step(state, one)).collect::<Vec<_>>(),
     })
 }

@@ -210,6 +210,7 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
     let reach = state.mesh.public_addresses();
     Json(json!({
         "node": { "id": state.node_id(), "name": state.node_name() },
+        "mode": state.modes.shown(),
         "listen": addresses,
         "announced": state.members.addresses(),
         "transports": transports,

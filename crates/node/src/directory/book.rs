@@ -276,7 +276,11 @@ impl Directory {
             if is_gone {
                 if why == LOCKED_OUT {
                     // Where it is stays known: the two may have heard different things of the lock, and tell each other.
-                    telling.contacts.insert(node, before.said.addresses.clone());
+                    let places = lock(&self.0.places);
+                    let said = places.get(&node).map(|places| places.said.clone());
+                    telling
+                        .contacts
+                        .insert(node, said.unwrap_or_else(|| before.said.addresses.clone()));
                 }
                 lock(&self.0.known).remove(&node);
                 self.0.sessions.forget(&node);
@@ -311,7 +315,11 @@ impl Directory {
             .as_ref()
             .is_some_and(|before| before.said.addresses == said.addresses);
         if is_other && !knew {
-            telling.contacts.insert(node, said.addresses.clone());
+            // One that is reached through its host says none: where it was stays known, for when that is lost.
+            if said.place.behind(node).is_none() || !said.addresses.is_empty() {
+                telling.contacts.insert(node, said.addresses.clone());
+                lock(&self.0.places).entry(node).or_default().said = said.addresses.clone();
+            }
             self.meet_member(node, said.addresses.clone());
         }
         if said.relays || before.as_ref().is_some_and(|before| before.said.relays) {

@@ -8,7 +8,7 @@ mod attendance;
 mod links;
 mod news;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -218,8 +218,14 @@ impl Directory {
     /// A member may be at these addresses.
     pub(super) fn find_at(&self, node: NodeId, addresses: Vec<String>) {
         // What the owner wrote comes first: a node says so many addresses that others may not count any more.
-        let written = self.0.bootstrap.get(&node).into_iter().flatten().cloned();
-        self.0.mesh.know(node, written.chain(addresses).collect());
+        let mut all: Vec<String> = self.0.bootstrap.get(&node).into_iter().flatten().cloned().collect();
+        all.extend(addresses);
+        if let Some(places) = lock(&self.0.places).get(&node) {
+            all.extend(places.hinted.iter().chain(&places.said).cloned());
+        }
+        let mut seen = BTreeSet::new();
+        all.retain(|address| seen.insert(address.clone()));
+        self.0.mesh.know(node, all);
         self.gossip(|gossip, now| gossip.reachable(&node, now));
     }
 
@@ -241,6 +247,7 @@ impl Directory {
     /// Somebody is a member no more.
     pub(super) fn forget_member(&self, node: &NodeId) {
         self.0.mesh.forget(*node);
+        lock(&self.0.places).remove(node);
         self.with_talk(|state, now| {
             state.gossip.remove_member(node, now);
             state.attendance.forget(node);

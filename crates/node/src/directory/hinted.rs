@@ -36,22 +36,27 @@ impl Directory {
         if addresses.is_empty() || node == self.0.key.node_id() {
             return;
         }
+        let hinted = |addresses| lock(&self.0.places).entry(node).or_default().hinted = addresses;
         let known = lock(&self.0.known);
         if let Some(itself) = known.get(&node) {
-            let mut all = itself.said.addresses.clone();
+            let said = itself.said.addresses.clone();
             drop(known);
-            all.extend(addresses);
-            return self.find_at(node, all);
+            hinted(addresses);
+            return self.find_at(node, said);
         }
         let is_tried = lock(&self.0.hinted).add(node, |node| known.contains_key(node));
         drop(known);
         if is_tried {
-            self.meet_member(node, addresses);
+            hinted(addresses);
+            self.meet_member(node, Vec::new());
         }
     }
 
     /// It says so no more.
     pub(crate) fn unhint(&self, node: &NodeId) {
+        if let Some(places) = lock(&self.0.places).get_mut(node) {
+            places.hinted.clear();
+        }
         let was_hinted = lock(&self.0.hinted).nodes.remove(node);
         if was_hinted && !self.has_said(node) {
             self.forget_member(node);
@@ -60,6 +65,9 @@ impl Directory {
 
     /// Nothing of what it said counts any more.
     pub(crate) fn unhint_all(&self) {
+        lock(&self.0.places)
+            .values_mut()
+            .for_each(|places| places.hinted.clear());
         let nodes = std::mem::take(&mut lock(&self.0.hinted).nodes);
         for node in nodes.iter().filter(|node| !self.has_said(node)) {
             self.forget_member(node);

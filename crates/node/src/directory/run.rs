@@ -90,10 +90,12 @@ impl Directory {
         bootstrap.for_each(|(node, addresses)| self.meet_member(node, addresses));
         let out: BTreeSet<NodeId> = self.0.members.revoked_nodes().into_iter().collect();
         match self.0.store.contacts().await {
-            Ok(contacts) => contacts
-                .into_iter()
-                .filter(|(node, _)| !out.contains(node))
-                .for_each(|(node, addresses)| self.meet_member(node, addresses)),
+            Ok(contacts) => {
+                for (node, addresses) in contacts.into_iter().filter(|(node, _)| !out.contains(node)) {
+                    lock(&self.0.places).entry(node).or_default().said = addresses;
+                    self.meet_member(node, Vec::new());
+                }
+            }
             Err(error) => tracing::error!(%error, "the known addresses could not be read"),
         }
         for view in self.nodes() {
@@ -244,6 +246,7 @@ impl Directory {
         .await;
         self.renew_own().await;
         self.compact_log().await;
+        self.0.mesh.doubt_apart(|host| self.is_online(host));
     }
 }
 

@@ -32,6 +32,10 @@ impl View for Seeking {
         self.directory.tools(node, agent)
     }
 
+    fn name_of(&self, node: NodeId) -> Option<String> {
+        self.directory.name_of(node)
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.directory.changes()
     }

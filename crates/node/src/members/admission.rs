@@ -272,13 +272,17 @@ impl Members {
 
     async fn admitted_message(&self, chain: CertificateChain) -> Result<Admitted, NodeError> {
         let mut contacts = vec![(self.0.node, self.addresses())];
+        let (mesh, subject) = (self.mesh(), chain.leaf.claims().subject);
+        // Where one was that talks with its host alone is nobody's business now.
+        let is_apart = |node: NodeId| mesh.as_ref().is_some_and(|mesh| mesh.is_apart(node));
+        let is_told = |node: NodeId| node != subject && !is_apart(node);
         contacts.extend(
             self.0
                 .store
                 .contacts()
                 .await?
                 .into_iter()
-                .filter(|(node, addresses)| *node != chain.leaf.claims().subject && !addresses.is_empty()),
+                .filter(|(node, addresses)| is_told(*node) && !addresses.is_empty()),
         );
         contacts.truncate(CONTACTS);
         for (_, addresses) in &mut contacts {

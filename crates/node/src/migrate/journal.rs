@@ -51,7 +51,7 @@ pub enum StepState {
     Failed,
     /// The node did not come back in time.
     Expired,
-    /// There was nothing to be taken back.
+    /// There was nothing to be taken back, or the node is no member any more.
     Skipped,
 }
 
@@ -102,6 +102,9 @@ pub struct Migration {
     pub back: bool,
     /// Its steps, in their order.
     pub steps: Vec<Step>,
+    /// Nodes that were away, and whom the migration before this one tells nothing any more.
+    #[serde(default)]
+    pub replaced: Vec<String>,
 }
 
 /// A node that may be part of a migration.
@@ -110,6 +113,8 @@ pub(super) struct Candidate {
     pub(super) node: NodeId,
     pub(super) name: String,
     pub(super) place: Place,
+    /// Whether it may have been told to go somewhere else, and is away.
+    pub(super) is_told: bool,
 }
 
 /// The steps that bring these nodes into a mode: who becomes the host first, who stops being one last, and this node after
@@ -127,7 +132,7 @@ pub(super) fn steps(local: NodeId, candidates: Vec<Candidate>, to: Place) -> Vec
     };
     let mut candidates: Vec<Candidate> = candidates
         .into_iter()
-        .filter(|candidate| candidate.place != to)
+        .filter(|candidate| candidate.is_told || candidate.place != to)
         .collect();
     candidates.sort_by_key(|candidate| (turn(candidate), candidate.name.clone()));
     let step = |candidate: Candidate| Step {
@@ -144,6 +149,28 @@ pub(super) fn steps(local: NodeId, candidates: Vec<Candidate>, to: Place) -> Vec
 }
 
 impl Migration {
+    /// Whether all that is left of it is nodes that are away.
+    pub(super) fn only_waits(&self) -> bool {
+        let is_away = |at: &usize| self.steps.get(*at).is_some_and(|step| step.state == StepState::Away);
+        self.state.is_under_way() && self.open().iter().all(is_away)
+    }
+
+    /// The steps whose nodes are away.
+    pub(super) fn away(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| step.state == StepState::Away)
+    }
+
+    /// Whether something was not done in time.
+    pub(super) fn has_expired(&self) -> bool {
+        self.steps.iter().any(|step| step.state == StepState::Expired)
+    }
+
+    /// Orders are obeyed until then, also those that wait.
+    pub(super) fn lasts_until(&mut self, expires: UnixTime, now: UnixTime) {
+        self.expires = Some(expires.0);
+        self.settle(now);
+    }
+
     /// The steps that are not over, in the order in which they are taken.
     pub(super) fn open(&self) -> Vec<usize> {
         let is_open = |at: &usize| {
@@ -226,6 +253,7 @@ impl Migration {
             for step in &mut self.steps {
                 if matches!(step.state, StepState::Pending | StepState::Away | StepState::Sent) {
                     step.state = StepState::Expired;
+                    step.why = None;
                     step.at = Some(now.0);
                 }
             }
@@ -279,6 +307,7 @@ mod tests {
             node: id(seed),
             name: name.to_owned(),
             place,
+            is_told: false,
         };
         [(1, "owner"), (2, "a"), (3, "b"), (4, "host")]
             .into_iter()
@@ -300,6 +329,7 @@ mod tests {
             state: State::Planned,
             back: false,
             steps: steps(id(1), candidates(Place::Decentralized), to),
+            replaced: Vec::new(),
         };
         migration.begin(LATER);
         migration
@@ -356,6 +386,31 @@ mod tests {
         migration.begin_back(LATER);
         assert_eq!(migration.open(), [1, 0]);
         assert_eq!(migration.counts()["skipped"], 2);
+    }
+
+    #[test]
+    fn a_migration_that_only_waits_can_be_replaced_and_who_may_have_been_told_is_told_anew() {
+        let mut migration = migration();
+        assert!(!migration.only_waits());
+        for at in [0, 1, 3] {
+            done(&mut migration, at);
+        }
+        migration.steps[2].number = Some(7);
+        assert!(!migration.only_waits(), "its turn has not come");
+        migration.note(2, StepState::Sent, None, NOW);
+        assert!(!migration.only_waits(), "it may answer");
+        migration.note(2, StepState::Away, None, NOW);
+        assert!(migration.only_waits());
+        let mut candidates = candidates(Place::Decentralized);
+        assert!(steps(id(1), candidates.clone(), Place::Decentralized).is_empty());
+        candidates[2].is_told = true;
+        assert_eq!(names(&steps(id(1), candidates, Place::Decentralized)), ["b"]);
+        // Waiting ends when it is said to.
+        let mut soon = migration.clone();
+        soon.lasts_until(LATER, NOW);
+        assert_eq!((soon.state, soon.expires), (State::Running, Some(LATER.0)));
+        migration.lasts_until(NOW, NOW);
+        assert!(migration.state == State::Done && migration.has_expired());
     }
 
     #[test]

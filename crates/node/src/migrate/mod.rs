@@ -14,7 +14,7 @@ mod stream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dawn_identity::{Keypair, NodeId, NodeRef};
+use dawn_identity::{Keypair, NodeId, NodeRef, Role};
 use dawn_mesh::{Mesh, Protocol};
 use dawn_registry::{Mode, Place};
 use tokio::sync::Notify;
@@ -33,6 +33,8 @@ pub(crate) const MIGRATE: Protocol = Protocol("/dawn/migrate/1");
 /// The keys under which the migration is kept, and the number of the last order.
 const MIGRATION: &str = "migration";
 const NUMBER: &str = "orders-number";
+/// For how long orders are obeyed where nothing else is said.
+const LASTS: Duration = Duration::from_secs(7 * 86_400);
 /// Nodes of one migration.
 const NODES: usize = 4096;
 
@@ -140,16 +142,19 @@ impl Migrations {
         }
     }
 
-    /// Plans how the network, or some nodes of it, get into a mode. Nobody is told anything.
+    /// Plans how the network, or some nodes of it, get into a mode. Nobody is told anything. Of a migration that only waits
+    /// for nodes that are away this takes the place.
     ///
     /// # Errors
     /// This node may not order, another migration is under way, a node is not known, or the mode needs a host.
     pub async fn plan(&self, mode: Mode, host: Option<&NodeRef>, nodes: &[NodeRef]) -> Result<Migration, NodeError> {
         self.may_order()?;
         let _one = self.0.changing.lock().await;
-        if self.status().is_some_and(|migration| migration.state.is_under_way()) {
+        let before = self.status().filter(|migration| migration.state.is_under_way());
+        if before.as_ref().is_some_and(|migration| !migration.only_waits()) {
             return Err(NodeError::MigrationUnderWay);
         }
+        let replaced: Vec<&journal::Step> = before.iter().flat_map(Migration::away).collect();
         let find = |node: &NodeRef| {
             let found = self.0.directory.find(node).map(|view| view.said.node);
             found.map_err(|_| NodeError::NotFound {
@@ -159,18 +164,27 @@ impl Migrations {
         };
         let host = host.map(find).transpose()?.filter(|_| mode != Mode::Decentralized);
         let to = Place::new(mode, host).ok_or_else(|| NodeError::MigrationNeedsHost(mode.to_string()))?;
+        let views = self.0.directory.nodes();
+        if let Some(guest) = views.iter().find(|view| to.host() == Some(view.said.node))
+            && guest.said.membership.roles.contains(Role::Guest)
+        {
+            return Err(NodeError::GuestHost(guest.said.name.to_string()));
+        }
         let mut wanted = nodes.iter().map(find).collect::<Result<Vec<NodeId>, _>>()?;
         if !wanted.is_empty() {
             wanted.extend(to.host());
         }
-        let views = self.0.directory.nodes().into_iter();
         let candidates: Vec<Candidate> = views
+            .into_iter()
             .filter(|view| wanted.is_empty() || wanted.contains(&view.said.node))
             .take(NODES)
             .map(|view| Candidate {
                 node: view.said.node,
                 name: view.said.name.to_string(),
                 place: self.0.directory.place_of(view.said.node),
+                is_told: replaced
+                    .iter()
+                    .any(|step| step.node == view.said.node && step.number.is_some()),
             })
             .collect();
         let migration = Migration {
@@ -181,21 +195,30 @@ impl Migrations {
             state: State::Planned,
             back: false,
             steps: journal::steps(self.0.local, candidates, to),
+            replaced: replaced.into_iter().map(|step| step.name.clone()).collect(),
         };
         self.keep(&migration).await?;
         Ok(migration)
     }
 
-    /// Begins the migration that was planned, or goes on with one that halted.
+    /// Begins the migration that was planned, or goes on with one that halted, or in which somebody was not there in time.
+    /// `lasts` is for how long orders are obeyed, also those of one that is under way.
     ///
     /// # Errors
-    /// This node may not order, nothing is planned, or it is another one than this.
-    pub async fn apply(&self, id: Option<&str>, lasts: Duration) -> Result<Migration, NodeError> {
-        self.change(id, |migration| match migration.state {
-            State::Planned => migration.begin(now() + lasts),
-            State::Halted if migration.back => migration.begin_back(now() + lasts),
-            State::Halted => migration.begin(now() + lasts),
-            _ => {}
+    /// This node may not order, nothing is planned, it is another one than this, or it was taken back.
+    pub async fn apply(&self, id: Option<&str>, lasts: Option<Duration>) -> Result<Migration, NodeError> {
+        let until = now() + lasts.unwrap_or(LASTS);
+        self.change(id, |migration| {
+            match migration.state {
+                State::Halted if migration.back => migration.begin_back(until),
+                State::RolledBack if migration.has_expired() => migration.begin_back(until),
+                State::Planned | State::Halted => migration.begin(until),
+                State::Done if migration.has_expired() => migration.begin(until),
+                State::RolledBack => return Err(NodeError::MigrationOver),
+                State::Running | State::RollingBack if lasts.is_some() => migration.lasts_until(until, now()),
+                State::Running | State::RollingBack | State::Done => {}
+            }
+            Ok(())
         })
         .await
     }
@@ -204,17 +227,27 @@ impl Migrations {
     ///
     /// # Errors
     /// This node may not order, nothing was begun, or it is another one than this.
-    pub async fn rollback(&self, id: Option<&str>, lasts: Duration) -> Result<Migration, NodeError> {
+    pub async fn rollback(&self, id: Option<&str>, lasts: Option<Duration>) -> Result<Migration, NodeError> {
+        let until = now() + lasts.unwrap_or(LASTS);
         self.change(id, |migration| {
-            if !matches!(migration.state, State::Planned | State::RollingBack | State::RolledBack) {
-                migration.begin_back(now() + lasts);
-                migration.settle(now());
+            match migration.state {
+                State::RollingBack if lasts.is_some() => migration.lasts_until(until, now()),
+                State::Planned | State::RollingBack | State::RolledBack => {}
+                State::Running | State::Halted | State::Done => {
+                    migration.begin_back(until);
+                    migration.settle(now());
+                }
             }
+            Ok(())
         })
         .await
     }
 
-    async fn change(&self, id: Option<&str>, act: impl FnOnce(&mut Migration)) -> Result<Migration, NodeError> {
+    async fn change(
+        &self,
+        id: Option<&str>,
+        act: impl FnOnce(&mut Migration) -> Result<(), NodeError>,
+    ) -> Result<Migration, NodeError> {
         self.may_order()?;
         let _one = self.0.changing.lock().await;
         let missing = |name: &str| NodeError::NotFound {
@@ -225,7 +258,7 @@ impl Migrations {
         if let Some(id) = id.filter(|id| !migration.id.starts_with(*id)) {
             return Err(missing(id));
         }
-        act(&mut migration);
+        act(&mut migration)?;
         self.keep(&migration).await?;
         self.0.changed.notify_waiters();
         Ok(migration)

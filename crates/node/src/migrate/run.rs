@@ -69,6 +69,14 @@ impl Migrations {
         for at in migration.open() {
             let Some(step) = migration.steps.get(at) else { continue };
             let node = step.node;
+            if self.is_out(node) {
+                let why = Why {
+                    code: "revoked".into(),
+                    message: "it is no member any more".into(),
+                };
+                self.note(&migration, at, StepState::Skipped, Some(why)).await?;
+                continue;
+            }
             if node == self.0.local || self.is_there(node) {
                 self.take_step(&migration, at).await?;
                 return Ok(true);
@@ -82,6 +90,11 @@ impl Migrations {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a node was put out of the network.
+    fn is_out(&self, node: NodeId) -> bool {
+        self.0.members.revoked_at(node).is_some() && !self.0.directory.is_member(node)
     }
 
     fn is_there(&self, node: NodeId) -> bool {

@@ -329,6 +329,115 @@ async fn who_is_away_gets_its_order_when_it_is_back_and_a_host_that_is_not_there
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_away_is_in_the_way_of_no_other_plan_and_who_was_put_out_is_left_out() {
+    let mut network = network(&["owner", "a", "b", "server"]).await;
+    let state = async |owner: &Node, state: &str, of_b: &str| {
+        eventually(&format!("it is {state}, and b {of_b}"), async || {
+            let migration = owner.get("/api/migration").await["migration"].take();
+            let steps = migration["steps"].as_array().unwrap();
+            let b = steps.iter().find(|step| step["node"]["name"] == "b").unwrap();
+            migration["state"] == state && b["state"] == of_b
+        })
+        .await;
+    };
+    assert_eq!(network.nodes[2].down().await, 0);
+    let owner = &network.nodes[0];
+    owner.sees_online("b", false).await;
+    let _planned = owner
+        .dawn(&["migrate", "plan", "--to", "hybrid", "--host", "server"])
+        .await
+        .success();
+    let _begun = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    // From there on: b has not heard of the one before, and never does.
+    let planned = owner
+        .words(&["migrate", "plan", "--to", "centralized", "--host", "server"])
+        .await
+        .success();
+    for part in [
+        "which waited for b",
+        "when they are back: b.",
+        "WARNING: nobody can join",
+    ] {
+        assert!(planned.stdout.contains(part), "{part}: {planned:?}");
+    }
+    let _begun = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    network.nodes[2].up().await;
+    let owner = &network.nodes[0];
+    state(owner, "done", "done").await;
+    assert_eq!(mode(&network.nodes[2]).await, "centralized");
+    // How long orders count can be said anew, and a later apply gives new ones.
+    assert_eq!(network.nodes[2].down().await, 0);
+    owner.sees_online("b", false).await;
+    let _planned = owner
+        .dawn(&["migrate", "plan", "--to", "decentralized"])
+        .await
+        .success();
+    let _begun = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    let _same = owner.dawn(&["migrate", "apply", "--expires", "1s"]).await.success();
+    state(owner, "done", "expired").await;
+    let _again = owner.dawn(&["migrate", "apply"]).await.success();
+    state(owner, "running", "away").await;
+    let _out = owner.dawn(&["peers", "revoke", "b"]).await.success();
+    state(owner, "done", "skipped").await;
+    let back = owner.dawn(&["migrate", "rollback"]).await.success().json();
+    assert_eq!(back["state"], "rolled_back", "{back}");
+    let over = owner.dawn(&["migrate", "apply"]).await;
+    assert_eq!(over.json()["error"]["code"], "migration_over", "{over:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_host_is_lost_for_good_each_node_is_told_so_and_they_find_each_other_again() {
+    let mut network = network(&["owner", "a", "b", "server"]).await;
+    migrate(&network.nodes[0], "centralized", &["--host", "server"]).await;
+    let reaches = async |from: &Node, to: &str| {
+        eventually(&format!("{} reaches {to}", from.name), async || {
+            echo(from, to, "here").await["result"]["content"][0]["text"] == "here"
+        })
+        .await;
+    };
+    reaches(&network.nodes[0], "a").await;
+    // What they have of each other is on the disk, too.
+    assert_eq!(network.nodes[1].down().await, 0);
+    network.nodes[1].up().await;
+    reaches(&network.nodes[1], "owner").await;
+    network.nodes[3].kill().await;
+    for node in &network.nodes[..2] {
+        let now = node
+            .words(&["migrate", "here", "--to", "decentralized"])
+            .await
+            .success();
+        assert!(now.stdout.contains("looks for the others where they were"), "{now:?}");
+    }
+    let [owner, a] = [&network.nodes[0], &network.nodes[1]];
+    reaches(owner, "a").await;
+    reaches(a, "owner").await;
+    eventually("over a connection of their own", async || {
+        owner.peer("a").await["route"] == "direct" && owner.peer("a").await["mode"] == "decentralized"
+    })
+    .await;
+    // One that was not told is behind the lost host still, and is left there.
+    assert_eq!(
+        echo(owner, "b", "lost").await["error"]["data"]["dawn"]["code"],
+        "host_away"
+    );
+    // Another host instead.
+    assert_eq!(network.nodes[2].down().await, 0);
+    network.nodes[2].up().await;
+    let b = &network.nodes[2];
+    let _now = b
+        .dawn(&["migrate", "here", "--to", "centralized", "--host", "a"])
+        .await
+        .success();
+    let owner = &network.nodes[0];
+    reaches(b, "owner").await;
+    reaches(owner, "b").await;
+    eventually("through it", async || owner.peer("b").await["host"]["name"] == "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_the_host_dies_calls_fail_within_seconds_by_its_name_and_work_again_when_it_is_back() {
     let mut network = network(&["owner", "a", "server"]).await;
     migrate(&network.nodes[0], "centralized", &["--host", "server"]).await;
@@ -351,6 +460,11 @@ async fn when_the_host_dies_calls_fail_within_seconds_by_its_name_and_work_again
     assert!(longest < Duration::from_secs(30), "{longest:?}");
     let called = network.nodes[0].dawn(&["call", "a:probe", "echo", "text=x"]).await;
     assert_eq!(called.json()["error"]["code"], "host_away", "{called:?}");
+    let called = network.nodes[0].words(&["call", "a:probe", "echo", "text=x"]).await;
+    assert!(called.stderr.contains("through its host server alone"), "{called:?}");
+    assert_eq!(called.code, 5, "{called:?}");
+    let peers = network.nodes[0].words(&["peers"]).await;
+    assert!(peers.stdout.contains("out of reach"), "{peers:?}");
     let doctor = network.nodes[0].words(&["doctor"]).await;
     assert!(doctor.stdout.contains("server, which is away"), "{doctor:?}");
     network.nodes[2].up().await;

@@ -112,7 +112,12 @@ fn mode(mode: &Mode) -> Check {
     let Some(host) = mode.lost() else {
         return Check::ok("mode", words);
     };
-    let next = format!("start {host} with `dawn up`, or move the network with `dawn migrate`");
+    let next = match mode.is_apart() {
+        true => format!(
+            "start {host} with `dawn up`; if it is lost for good, on each node: dawn migrate here --to decentralized"
+        ),
+        false => format!("start {host} with `dawn up`, or move the network with `dawn migrate plan`"),
+    };
     match mode.is_apart() {
         true => Check::failed("mode", format!("{words}, which is away: nobody is reached"), next),
         false => Check::warning(
@@ -170,9 +175,15 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
             Ok(Keys { pins }) => pinned(&pins),
             Err(failure) => Check::broken("pins", &failure),
         });
-        checks.push(match &status.not_member_because {
-            None => peers(&client).await,
-            Some(_) => Check::new("peers", State::Skipped, "none: this node is no member any more"),
+        let lost = status.mode.as_ref().filter(|mode| mode.is_apart()).and_then(Mode::lost);
+        checks.push(match (&status.not_member_because, lost) {
+            (None, Some(host)) => Check::new(
+                "peers",
+                State::Skipped,
+                format!("are out of reach while {host}, the host, is away, whether they run or not"),
+            ),
+            (None, None) => peers(&client).await,
+            (Some(_), _) => Check::new("peers", State::Skipped, "none: this node is no member any more"),
         });
         checks.push(match get::<Agents>(&client, "/api/agents").await {
             Ok(Agents { agents }) => agents_state(&agents, Timestamp::now()),
