@@ -268,10 +268,12 @@ fn told(context: &Context, migration: &Migration) -> Result<(), Failure> {
         "planned" => "Planned; nobody was told anything. Next: dawn migrate apply".to_owned(),
         "running" | "rolling_back" if count("away") > 0 => {
             let until = words::when(migration.expires);
-            format!(
-                "Under way: {} away, told when they are back, for orders that expire {until}.",
-                words::count(count("away"), "node")
-            )
+            match count("away") {
+                1 => format!("Under way: 1 node is away, and is told when it is back; its order expires {until}."),
+                away => {
+                    format!("Under way: {away} nodes are away, and are told when they are back; their orders expire {until}.")
+                }
+            }
         }
         "running" | "rolling_back" => "Under way.".to_owned(),
         "halted" => "Halted: a node is where it was. Mend that and `dawn migrate apply` goes on; `dawn migrate rollback` takes all of it back.".to_owned(),
