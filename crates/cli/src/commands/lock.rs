@@ -107,6 +107,8 @@ struct YesArgs {
 impl YesArgs {
     /// Goes on if that was said, or somebody at the terminal says so.
     fn or_ask(self, context: &Context, question: &str) -> Result<(), Failure> {
+        // Nobody is asked for what cannot be done.
+        let _node = context.client()?;
         if self.yes || ask::agreed(context.out.json, question)? {
             return Ok(());
         }

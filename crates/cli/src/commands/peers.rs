@@ -191,7 +191,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         if let Some(why) = not_member_because {
             out.note(words::no_member(&why));
         } else if alone && let Some(alone) = lonely(context)? {
-            out.note(format!("{}. Next: {}", alone.0, alone.1));
+            out.note(format!("This node is alone: {}. Next: {}", alone.0, alone.1));
         } else if alone {
             out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
         }
@@ -232,7 +232,7 @@ impl Registered {
             return None;
         }
         Some((
-            format!("No other member is registered at {url} yet, so this node knows none"),
+            format!("no other member is registered at {url} yet, so this node knows none"),
             format!("on the owner's node, and on other members: dawn control join {url}"),
         ))
     }
