@@ -127,6 +127,8 @@ fn without_a_node_a_command_says_so_in_words_and_in_json() {
         &["call", "lab:files", "read", "a=b"],
         &["events"],
         &["down"],
+        &["lock", "add", "x"],
+        &["peers", "revoke", "x"],
     ] {
         let output = dawn(home.path(), args);
         assert_eq!(output.status.code(), Some(3), "{args:?}: {output:?}");
@@ -173,6 +175,28 @@ fn wrong_usage_is_told_in_words_and_in_json() {
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(json(&output)["error"]["code"], "usage", "{args:?}");
     }
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_to_do() {
+    let home = home();
+    for (args, code, next) in [
+        (&["join", "--name", "x"][..], 2, "dawn join --control URL"),
+        (&["relay", "serve"], 2, "dawn relay serve --help"),
+        (
+            &["relay", "check", "--config", "nowhere.toml"],
+            1,
+            "dawn relay serve --help",
+        ),
+        (&["control", "backup", "file", "--data", "nowhere"], 1, "--data DIR"),
+    ] {
+        let output = dawn(home.path(), &[&["--json"], args].concat());
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        let told = json(&output)["error"]["next"].clone();
+        assert!(told.as_str().is_some_and(|told| told.contains(next)), "{output:?}");
+    }
+    let help = dawn(home.path(), &["relay", "serve", "--help"]);
+    assert!(text(&help.stdout).contains("networks = ["), "{help:?}");
 }
 
 #[test]

@@ -69,7 +69,8 @@ pub struct Device {
     /// When its last known certificate ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<UnixTime>,
-    /// Three words that the device shows too, for who approves it to compare.
+    /// Three words that the device shows too, for whoever approves it, or looks at what an invite let in, to compare. Other
+    /// devices are not told them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
 }

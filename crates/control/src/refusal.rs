@@ -53,7 +53,11 @@ impl Refusal {
     /// There is no such thing.
     #[must_use]
     pub fn no(what: &str) -> Self {
-        Self::because(Code::NotFound, format!("there is no such {what}"))
+        let refusal = Self::because(Code::NotFound, format!("there is no such {what}"));
+        match what {
+            "network" => refusal.next("where the control plane runs: dawn control network add NETWORK --name NAME"),
+            _ => refusal,
+        }
     }
 
     /// It was changed since it was read.

@@ -107,7 +107,7 @@ pub enum NodeError {
     #[error("{0} is a guest of the network, and cannot be the host")]
     GuestHost(String),
     /// A mode cannot be without a host.
-    #[error("in the mode {0} nodes talk through a host, and none is named")]
+    #[error("the mode {0} has a host, over which centralized nodes are reached, and none is named")]
     MigrationNeedsHost(String),
     /// Something that was named does not exist.
     #[error("there is no {what} {name}")]

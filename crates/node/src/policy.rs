@@ -273,6 +273,20 @@ impl Policies {
         Ok(signed)
     }
 
+    /// The policy in force, where it has this text and this node's signature: there is nothing to change.
+    pub(crate) fn has_signed(&self, text: &str) -> Option<SignedPolicy> {
+        let (_, chain) = self.0.members.signer();
+        let own = self.0.members.own().node;
+        self.with_log(|log| {
+            let current = log.current()?;
+            let is_own = match current.author() {
+                Issuer::Network(_) => chain.is_none(),
+                Issuer::Node(node) => chain.is_some() && node == own,
+            };
+            (is_own && current.text() == text).then(|| current.clone())
+        })
+    }
+
     /// Signs the text that is in force anew, where this node has put out who signed it: what somebody who is out has signed
     /// last is not taken by those that did not have it.
     pub(crate) async fn vouch(&self, put_out: NodeId) {

@@ -172,6 +172,14 @@ impl Actions {
         }
     }
 
+    /// Whose agents it speaks of.
+    pub(crate) const fn node(&self) -> Option<&Pattern> {
+        match self {
+            Self::Call { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+
     /// Of which names of an agent it speaks, if it speaks of agents.
     pub(crate) fn names(&self) -> Option<Pattern> {
         match self {

@@ -1,7 +1,9 @@
 //! What a policy says of itself: tests that fail, and rules that do nothing.
 
+use crate::action::Actions;
 use crate::file::Problem;
 use crate::policy::{Decision, Policy, Rule, Verdict};
+use crate::who::Who;
 
 /// A test of the file that does not come out as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,17 @@ pub struct Shadowed {
     pub by_line: usize,
 }
 
+/// A node that a rule speaks of by its name or id, without `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The name of the rule.
+    pub rule: String,
+    /// Where it stands, from 1.
+    pub line: usize,
+    /// The node.
+    pub node: String,
+}
+
 /// What is to be said of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -69,6 +82,26 @@ impl Policy {
         let mut findings = self.run_tests();
         findings.shadowed = self.shadowed();
         findings
+    }
+
+    /// The nodes that rules speak of by name or id: one that nobody has may be a mistake. Each once for a rule.
+    pub fn named(&self) -> Vec<Named> {
+        let mut all: Vec<Named> = Vec::new();
+        for rule in self.deny.iter().chain(&self.allow) {
+            let who = rule.who.iter().filter_map(Who::node);
+            for node in who.chain(rule.what.iter().filter_map(Actions::node)) {
+                let named = Named {
+                    rule: rule.name.clone(),
+                    line: rule.line,
+                    node: node.as_str().to_owned(),
+                };
+                if node.is_literal() && !all.contains(&named) {
+                    all.push(named);
+                }
+            }
+        }
+        all.sort_by_key(|named| named.line);
+        all
     }
 
     pub(crate) fn run_tests(&self) -> Findings {

@@ -38,7 +38,7 @@ mod tests;
 mod who;
 
 pub use action::{Action, Administered, Target};
-pub use check::{Failed, Findings, Shadowed};
+pub use check::{Failed, Findings, Named, Shadowed};
 pub use file::{Errors, MAX_POLICY_BYTES, Problem};
 pub use log::{Log, LogError, MAX_LOG_BYTES, Taken};
 pub use pattern::Pattern;

@@ -88,6 +88,14 @@ impl fmt::Display for Who {
 }
 
 impl Who {
+    /// The nodes that it speaks of by their names.
+    pub(crate) const fn node(&self) -> Option<&Pattern> {
+        match self {
+            Self::Node(node) | Self::PersonOf(node, _) => Some(node),
+            _ => None,
+        }
+    }
+
     /// Whether it speaks of somebody, for a rule that allows or one that does not. What names a node or a role speaks of
     /// the people that the node asks for, too, but allows them nothing: they are not the node.
     pub fn fits(&self, subject: &Subject<'_>, allows: bool) -> bool {

@@ -112,6 +112,14 @@ impl Plane {
         })
     }
 
+    /// The command by which a member registers there.
+    fn joining(&self) -> String {
+        let Trust { ca, insecure, .. } = &self.trust;
+        let ca = ca.as_ref().map(|ca| format!(" --ca {}", ca.display()));
+        let insecure = if *insecure { " --insecure" } else { "" };
+        format!("dawn control join {}{}{insecure}", self.url, ca.unwrap_or_default())
+    }
+
     /// The file, wherever the node runs.
     fn ca(&self) -> Option<PathBuf> {
         let ca = self.trust.ca.as_ref()?;

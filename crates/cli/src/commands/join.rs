@@ -27,7 +27,7 @@ const TICKET_BYTES: u64 = 64 * 1024;
 )]
 pub(crate) struct JoinArgs {
     /// The ticket that `dawn invite` printed, or - to read it from standard input
-    #[arg(required_unless_present = "control", conflicts_with = "control", num_args = 1.., value_name = "TICKET")]
+    #[arg(conflicts_with = "control", num_args = 1.., value_name = "TICKET")]
     ticket: Vec<String>,
     /// The control plane to register at, instead of a ticket
     #[arg(long, value_name = "URL")]
@@ -54,6 +54,11 @@ pub(crate) struct JoinArgs {
 pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     let ticket = match &args.control {
         Some(_) => None,
+        None if args.ticket.is_empty() => {
+            return Err(Failure::usage("who lets this node in is missing").next(
+                "dawn join TICKET, with the line that `dawn invite` printed; or dawn join --control URL [--invite CODE]",
+            ));
+        }
         None => Some(ticket(&args.ticket)?),
     };
     let node_name = args.name.map_or_else(super::init::own_name, Ok)?;
@@ -111,7 +116,7 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     }
     out.line(format!("  safety words: {}", styled(STRONG, joined.words)))?;
     out.note(if is_controlled {
-        "The control plane shows the same words for this device."
+        "The control plane shows the same words for this device: `dawn control device list` there."
     } else {
         "Compare the words aloud with who invited you (`dawn invite joins` shows them there): they must be the same."
     });

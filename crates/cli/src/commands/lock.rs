@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::{FAINT, STRONG, styled, words};
+use crate::output::{FAINT, STRONG, ask, styled, words};
 
 /// The network lock: which keys may admit members, whoever holds the network key
 #[derive(Debug, Args)]
@@ -38,51 +38,82 @@ enum LockCommand {
     /// Propose that the key of a node becomes a lock key
     Add {
         /// The node's name or id
-        #[arg(value_name = "KEY")]
+        #[arg(value_name = "NODE")]
         key: String,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Propose that a key is a lock key no more
     Remove {
         /// The node's name or id
-        #[arg(value_name = "KEY")]
+        #[arg(value_name = "NODE")]
         key: String,
         #[command(flatten)]
         signing: SigningArgs,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Propose that a key takes the place of another
     Rotate {
-        /// The key that goes
-        #[arg(value_name = "KEY")]
+        /// The node whose key goes
+        #[arg(value_name = "OLD")]
         key: String,
-        /// The key that comes
-        #[arg(value_name = "NEW-KEY")]
+        /// The node whose key comes
+        #[arg(value_name = "NEW")]
         to: String,
         #[command(flatten)]
         signing: SigningArgs,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Propose how many keys have to agree on a change
     Quorum {
         /// How many
         #[arg(value_name = "N")]
         quorum: u8,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Propose how many keys have to stand behind a member
     Signatures {
         /// How many
         #[arg(value_name = "N")]
         signatures: u8,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Changes that lack votes
     Proposals,
-    /// Vote for a proposal with this node's key
+    /// Vote for a proposal with this node's key; shows first what it is, and asks
     Approve {
         /// The proposal's id, or how it begins
         id: String,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Begin the lock anew with a recovery secret, whatever the lock keys say
     Recover(RecoverArgs),
     /// Every change, and who signed it
     Log,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct YesArgs {
+    /// Do it without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl YesArgs {
+    /// Goes on if that was said, or somebody at the terminal says so.
+    fn or_ask(self, context: &Context, question: &str) -> Result<(), Failure> {
+        // Nobody is asked for what cannot be done.
+        let _node = context.client()?;
+        if self.yes || ask::agreed(context.out.json, question)? {
+            return Ok(());
+        }
+        Err(not_agreed())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -161,24 +192,31 @@ pub(crate) fn run(context: &Context, args: LockArgs) -> Result<(), Failure> {
         None | Some(LockCommand::Status) => show::status(context),
         Some(LockCommand::Init(args)) => begin::init(context, args),
         Some(LockCommand::Sign(args)) => sign::run(context, args),
-        Some(LockCommand::Add { key }) => change::propose(context, &json!({ "verb": "add", "key": key })),
-        Some(LockCommand::Remove { key, signing }) => {
-            change::without(context, json!({ "verb": "remove", "key": key }), &key, signing)
+        Some(LockCommand::Add { key, yes }) => {
+            let what = format!("that {} becomes a lock key", words::clean(&key));
+            change::propose(context, &json!({ "verb": "add", "key": key }), yes, &what)
         }
-        Some(LockCommand::Rotate { key, to, signing }) => change::without(
-            context,
-            json!({ "verb": "rotate", "key": key, "to": to }),
-            &key,
-            signing,
-        ),
-        Some(LockCommand::Quorum { quorum }) => {
-            change::propose(context, &json!({ "verb": "quorum", "quorum": quorum }))
+        Some(LockCommand::Remove { key, signing, yes }) => {
+            let what = format!("that {} is a lock key no more", words::clean(&key));
+            let body = json!({ "verb": "remove", "key": key });
+            change::without(context, body, &key, signing, yes, &what)
         }
-        Some(LockCommand::Signatures { signatures }) => {
-            change::propose(context, &json!({ "verb": "signatures", "signatures": signatures }))
+        Some(LockCommand::Rotate { key, to, signing, yes }) => {
+            let what = format!("that {} takes the place of {}", words::clean(&to), words::clean(&key));
+            let body = json!({ "verb": "rotate", "key": key, "to": to });
+            change::without(context, body, &key, signing, yes, &what)
+        }
+        Some(LockCommand::Quorum { quorum, yes }) => {
+            let what = format!("that {quorum} have to agree on a change");
+            change::propose(context, &json!({ "verb": "quorum", "quorum": quorum }), yes, &what)
+        }
+        Some(LockCommand::Signatures { signatures, yes }) => {
+            let what = format!("that {signatures} have to stand behind a member");
+            let body = json!({ "verb": "signatures", "signatures": signatures });
+            change::propose(context, &body, yes, &what)
         }
         Some(LockCommand::Proposals) => show::proposals(context),
-        Some(LockCommand::Approve { id }) => change::approve(context, &id),
+        Some(LockCommand::Approve { id, yes }) => change::approve(context, &id, yes),
         Some(LockCommand::Recover(args)) => begin::recover(context, args),
         Some(LockCommand::Log) => show::log(context),
     }
@@ -243,6 +281,11 @@ impl Proposal {
     fn short(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
     }
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    proposals: Vec<Proposal>,
 }
 
 #[derive(Deserialize)]

@@ -300,7 +300,7 @@ fn told(context: &Context, migration: &Migration) -> Result<(), Failure> {
         "running" | "rolling_back" if count("away") > 0 => {
             let until = words::when(migration.expires);
             format!(
-                "Under way: {} away, to be told until the orders expire {until}. `dawn migrate plan` can go on from here; `dawn migrate apply --expires 1s` ends the waiting.",
+                "Under way: {} away; what they are told expires {until}. `dawn migrate plan` can go on from here; `dawn migrate apply --expires 1s` ends the waiting.",
                 words::count(count("away"), "node")
             )
         }

@@ -8,9 +8,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::table::{Rows, plain};
-use crate::output::{FAINT, GOOD, STRONG, styled, words};
+use crate::output::{FAINT, GOOD, STRONG, ask, styled, words};
 
 /// Every node of the network, with its route and latency; or remove one
 #[derive(Debug, Args)]
@@ -26,10 +26,13 @@ pub(crate) struct PeersArgs {
 enum PeersCommand {
     /// Every node of the network
     List,
-    /// Remove a node from the network, at once and for good
+    /// Remove a node from the network, at once and for good; asks on a terminal
     Revoke {
         /// The node's name or id
         node: String,
+        /// Do it without asking
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 
@@ -47,7 +50,7 @@ pub(crate) struct PingArgs {
 pub(crate) fn run(context: &Context, args: PeersArgs) -> Result<(), Failure> {
     match args.command {
         None | Some(PeersCommand::List) => list(context),
-        Some(PeersCommand::Revoke { node }) => revoke(context, &node),
+        Some(PeersCommand::Revoke { node, yes }) => revoke(context, &node, yes),
     }
 }
 
@@ -194,6 +197,8 @@ fn list(context: &Context) -> Result<(), Failure> {
             out.note(format!(
                 "{host}, the host, is away, and the others are reached through it alone: start it with `dawn up`; if it is lost for good, on each node: dawn migrate here --to decentralized"
             ));
+        } else if alone && let Some(alone) = lonely(context)? {
+            out.note(format!("This node is alone: {}. Next: {}", alone.0, alone.1));
         } else if alone {
             out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
         }
@@ -210,13 +215,60 @@ fn lost_host(peers: &[Peer]) -> Option<(String, String)> {
     (this.mode.as_deref() == Some("centralized") && is_away).then(|| (host.id.clone(), name))
 }
 
-fn revoke(context: &Context, node: &str) -> Result<(), Failure> {
+/// Why this node knows nobody, and what to do, where it has a control plane that knows nobody else either.
+fn lonely(context: &Context) -> Result<Option<(String, String)>, Failure> {
     let client = context.client()?;
+    let registered: Registered = context.wait(async { Ok(client.get("/api/control").await?) })?;
+    Ok(registered.alone())
+}
+
+/// Who is registered at the control plane.
+#[derive(Deserialize)]
+pub(super) struct Registered {
+    url: Option<String>,
+    #[serde(default)]
+    devices: Vec<Device>,
+}
+
+#[derive(Deserialize)]
+struct Device {
+    state: String,
+    this: bool,
+}
+
+impl Registered {
+    /// That nobody else is a member there, and what to do.
+    pub(super) fn alone(&self) -> Option<(String, String)> {
+        let url = self.url.as_ref()?;
+        if self
+            .devices
+            .iter()
+            .any(|device| !device.this && device.state == "approved")
+        {
+            return None;
+        }
+        Some((
+            format!("no other member is registered at {url} yet, so this node knows none"),
+            format!("on the owner's node, and on other members: dawn control join {url}"),
+        ))
+    }
+}
+
+fn revoke(context: &Context, node: &str, yes: bool) -> Result<(), Failure> {
+    let client = context.client()?;
+    let question = format!(
+        "Put {} out for good? It comes back as a new node only, with a new invite.",
+        words::clean(node)
+    );
+    if !yes && ask::refused(context.out.json, &question)? {
+        return Err(Failure::new(Exit::Failed, "not_agreed", "nothing was changed")
+            .next("add --yes to do it without being asked"));
+    }
     let path = format!("/api/peers/{}/revoke", segment(node));
     let revoked: Box<RawValue> = context.wait(async { Ok(client.post(&path, &json!({})).await?) })?;
     context.out.answer(&revoked, |_: serde_json::Value| {
         context.out.line(format!(
-            "{node} is no member any more; its connections are closed, and every member learns of it"
+            "{node} is no member any more, for good: its connections are closed, and every member learns of it"
         ))
     })
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dawn_policy::{Errors, Findings, MAX_POLICY_BYTES, Policy, Problem};
+use dawn_node::client::Client;
+use dawn_policy::{Errors, Findings, MAX_POLICY_BYTES, Named, Policy, Problem};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -20,7 +21,7 @@ use crate::output::{BAD, CAUTION, FAINT, GOOD, STRONG, styled, words};
 /// Who may do what in the network: one file, tested, signed, and enforced by every node
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dawn policy test policy.toml      runs the tests in the file; no node is needed\n  dawn policy apply policy.toml     signs it, tells the others, and says who has it\n  dawn policy show > policy.toml    the text in force\n  dawn policy show --nodes          which node has which version\n  dawn policy log\n\nWithout a policy members may do everything and guests nothing. The file is described in docs/policy.md."
+    after_help = "Examples:\n  dawn policy test policy.toml      runs the tests in the file; a running node also knows which names nobody has\n  dawn policy apply policy.toml     signs it, tells the others, and says who has it\n  dawn policy show > policy.toml    the text in force\n  dawn policy show --nodes          which node has which version\n  dawn policy log\n\nWithout a policy members may do everything and guests nothing. The file is described in docs/policy.md."
 )]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
@@ -121,6 +122,38 @@ fn raw(value: &Value) -> Result<Box<RawValue>, Failure> {
     to_raw_value(value).map_err(|error| Failure::new(Exit::Failed, "internal", error.to_string()))
 }
 
+/// Names of nodes in rules that no node of this network has, where one runs here that knows them.
+fn unknown(context: &Context, policy: &Policy) -> Option<Vec<Named>> {
+    #[derive(Deserialize)]
+    struct Peers {
+        peers: Vec<Peer>,
+    }
+    #[derive(Deserialize)]
+    struct Peer {
+        id: String,
+        name: String,
+    }
+    let client = Client::connect(&context.home).ok()?;
+    let listed: Result<Peers, Failure> = context.wait(async { Ok(client.get("/api/peers").await?) });
+    let Peers { peers } = listed.ok()?;
+    let is_known = |named: &Named| {
+        peers
+            .iter()
+            .any(|peer| peer.name == named.node || peer.id == named.node)
+    };
+    Some(policy.named().into_iter().filter(|named| !is_known(named)).collect())
+}
+
+fn warned(named: &Named) -> String {
+    format!(
+        "{} the rule {:?} (line {}) speaks of {:?}, and no node of this network is called so",
+        styled(CAUTION, "warning"),
+        words::clean(&named.rule),
+        named.line,
+        words::clean(&named.node)
+    )
+}
+
 fn test(context: &Context, file: &Path) -> Result<(), Failure> {
     let text = read(file)?;
     let accepted = Policy::accept(&text);
@@ -130,8 +163,12 @@ fn test(context: &Context, file: &Path) -> Result<(), Failure> {
     };
     let Findings { passed, shadowed, .. } = policy.check();
     let rules = policy.size().0;
+    let unknown = unknown(context, &policy);
     let told = json!({
         "rules": rules,
+        "unknown": unknown.as_ref().map(|unknown| unknown.iter().map(|named| json!({
+            "rule": named.rule, "line": named.line, "node": named.node,
+        })).collect::<Vec<_>>()),
         "passed": passed,
         "shadowed": shadowed.iter().map(|rule| json!({
             "rule": rule.rule, "line": rule.line, "by": rule.by, "by_line": rule.by_line,
@@ -151,6 +188,9 @@ fn test(context: &Context, file: &Path) -> Result<(), Failure> {
                 words::clean(&rule.by),
                 rule.by_line
             ))?;
+        }
+        for named in unknown.iter().flatten() {
+            out.line(warned(named))?;
         }
         let (rules, tests) = (
             words::count(rules as u64, "rule"),
@@ -203,15 +243,25 @@ struct Holder {
 struct Applied {
     policy: Whole,
     nodes: Vec<Holder>,
+    #[serde(default = "yes")]
+    changed: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 fn apply(context: &Context, file: &Path, wait: Duration) -> Result<(), Failure> {
     let text = read(file)?;
     // What is wrong with it is said as by `dawn policy test`, and nothing is sent.
-    if let Err(errors) = Policy::accept(&text) {
-        return Err(rejected(context, file, &errors)?);
-    }
+    let policy = match Policy::accept(&text) {
+        Ok(policy) => policy,
+        Err(errors) => return Err(rejected(context, file, &errors)?),
+    };
     let client = context.client()?;
+    for unknown in unknown(context, &policy).unwrap_or_default() {
+        context.out.note(warned(&unknown));
+    }
     let body = json!({ "text": text, "wait_s": wait.as_secs() });
     let answer: Box<RawValue> = context.wait(async { Ok(client.post("/api/policy", &body).await?) })?;
     let out = context.out;
@@ -222,8 +272,9 @@ fn apply(context: &Context, file: &Path, wait: Duration) -> Result<(), Failure> 
             let names = nodes.iter().map(|node| words::clean(&node.name).into_owned());
             names.collect::<Vec<_>>().join(", ")
         };
+        let unchanged = if applied.changed { "" } else { "nothing changed: " };
         out.line(format!(
-            "version {} is in force on {}: {}",
+            "{unchanged}version {} is in force on {}: {}",
             styled(STRONG, version.to_string()),
             words::count(has.len() as u64, "node"),
             names(&has)

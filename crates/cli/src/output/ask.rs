@@ -28,6 +28,12 @@ pub(crate) fn agreed(is_json: bool, question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Whether the person at the terminal says no; without a terminal, or for JSON, nobody is asked, and it goes on.
+pub(crate) fn refused(is_json: bool, question: &str) -> Result<bool, Failure> {
+    let is_asked = !is_json && std::io::stdin().is_terminal();
+    Ok(is_asked && !agreed(is_json, question)?)
+}
+
 /// Asks one line after another.
 pub(crate) struct Lines(Editor<Answers, MemHistory>);
 

@@ -60,7 +60,7 @@ pub(super) async fn list(
         let Some(last) = rows.last() else { break };
         after = last.number;
         for row in &rows {
-            let device = view::device(&control, row);
+            let device = view::shown(&control, row);
             if query.presence.is_none_or(|presence| device.presence == presence) {
                 items.push((row.number, device));
             }
@@ -88,7 +88,7 @@ pub(super) async fn get(
 
 /// The answer with a device. Whether it is there is no part of what its tag names.
 fn shown(control: &Control, row: &DeviceRow) -> Result<Answer, ControlError> {
-    Ok(Answer::with(200, &view::device(control, row))?.tagged(row.revision))
+    Ok(Answer::with(200, &view::shown(control, row))?.tagged(row.revision))
 }
 
 /// Writes a device that was changed, and tells of it.

@@ -38,6 +38,16 @@ pub(super) fn device(control: &Control, row: &DeviceRow) -> Device {
     }
 }
 
+/// A device as administrators see it: with its words also once it is in, where an invite let it in unseen.
+pub(super) fn shown(control: &Control, row: &DeviceRow) -> Device {
+    let shown = device(control, row);
+    let words = (row.state == State::Approved).then(|| challenge::words(&row.network, &row.node).to_string());
+    Device {
+        words: shown.words.or(words),
+        ..shown
+    }
+}
+
 /// A network.
 pub(super) fn network(control: &Control, row: &NetworkRow, now: UnixTime) -> Network {
     Network {

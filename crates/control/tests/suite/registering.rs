@@ -66,6 +66,12 @@ async fn a_device_without_an_invite_waits_until_a_person_approves_it(database: D
     registration.is(200);
     assert_eq!(chain(&registration.body).leaf.claims().subject, device.node());
     device.beat(json!({})).await.is(200);
+    let seen = plane.admin.get(&device.own("")).await;
+    assert_eq!(
+        seen.body["words"],
+        words.to_string(),
+        "what it shows can still be compared"
+    );
     let owner = json!({ "role": "owner" });
     let other = plane.device(8);
     other.register("other", None).await.is(202);

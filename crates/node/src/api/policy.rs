@@ -156,7 +156,14 @@ const fn patience() -> u64 {
 }
 
 pub(super) async fn apply(State(state): State<NodeState>, Json(wanted): Json<Wanted>) -> Result<Json<Value>, ApiError> {
-    let signed = state.policies.apply(&wanted.text).await?;
+    let has = state.policies.has_signed(&wanted.text);
+    let is_changed = has.is_none();
+    let signed = match has {
+        Some(signed) => signed,
+        None => state.policies.apply(&wanted.text).await?,
+    };
     wait_for_all(&state, Duration::from_secs(wanted.wait_s.min(LONGEST))).await?;
-    Ok(Json(json!({ "policy": whole(&signed), "nodes": nodes(&state).await? })))
+    Ok(Json(
+        json!({ "policy": whole(&signed), "nodes": nodes(&state).await?, "changed": is_changed }),
+    ))
 }

@@ -31,10 +31,11 @@ fn month() -> u64 {
 /// Makes a token by which a peer reserves at the network's relays. One that an admin signs ends with its certificate:
 /// `is_shorter` says so.
 pub(super) async fn token(State(state): State<NodeState>, Json(wanted): Json<Wanted>) -> Result<Json<Value>, ApiError> {
-    let peer: NodeId = wanted
-        .peer
-        .parse()
-        .map_err(|_| ApiError::bad_request(format!("{:?} is no peer id", wanted.peer)).next("12D3KooW…"))?;
+    // Who is no member is known by its id alone.
+    let peer = match wanted.peer.parse::<NodeId>() {
+        Ok(peer) => peer,
+        Err(_) => super::registry::find(&state, &wanted.peer)?,
+    };
     if wanted.expires_s == 0 {
         return Err(ApiError::bad_request("a relay token lasts at least one second"));
     }

@@ -164,6 +164,37 @@ what = ["submit embed"]
 }
 
 #[test]
+fn the_nodes_that_rules_name_are_told_each_once_for_a_rule() {
+    let text = r#"
+[groups]
+staff = ["labb", "role:guest"]
+
+[[deny]]
+who = ["group:staff", "desk/user:ann"]
+what = ["call hmoe:memory/*", "call labb:notes", "call r*:notes", "relay"]
+
+[[allow]]
+name = "open"
+who = ["*"]
+what = ["call *:notes", "call home:notes"]
+"#;
+    let named = Policy::parse(text).unwrap().named();
+    let told: Vec<_> = named
+        .iter()
+        .map(|named| (named.rule.as_str(), named.node.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("deny 1", "labb"),
+            ("deny 1", "desk"),
+            ("deny 1", "hmoe"),
+            ("open", "home")
+        ]
+    );
+}
+
+#[test]
 fn groups_within_groups_are_read_once_each_however_often_they_are_named() {
     use std::fmt::Write as _;
     let mut text = "[groups]\ng0 = [\"desk\"]\n".to_owned();

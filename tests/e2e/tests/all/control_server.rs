@@ -163,6 +163,11 @@ async fn calls(from: &Node, to: &str) {
 
 /// An owner's node, and a control plane that serves its network and that it is registered at.
 async fn with_an_owner(configuration: &str) -> (Network, ControlPlane) {
+    served(configuration, &["authorize", "join"]).await
+}
+
+/// An owner's node, and a control plane that serves its network and where the owner has done this much.
+async fn served(configuration: &str, verbs: &[&str]) -> (Network, ControlPlane) {
     let network = Network::start(Transport::Quic, &["home"]).await;
     let home = &network.nodes[0];
     let status = home.get("/api/status").await;
@@ -171,7 +176,7 @@ async fn with_an_owner(configuration: &str) -> (Network, ControlPlane) {
     server.up().await;
     let added = server.said(&["network", "add", id, "--name", "home"]).await;
     assert!(added["command"].as_str().unwrap().contains(&server.issuer));
-    for verb in ["authorize", "join"] {
+    for &verb in verbs {
         let said = home
             .dawn(&["control", verb, &server.url, "--issuer", &server.issuer])
             .await;
@@ -198,6 +203,8 @@ async fn a_network_lives_by_it_without_it_and_with_it_again() {
     for node in [&lab, &desk] {
         let joined = node.dawn(&[&join[..], &[&node.name]].concat()).await.success();
         assert_eq!(joined.json()["node"]["name"], node.name.as_str());
+        // Nobody compared the words before, so they can be compared still.
+        assert_eq!(device(&server, &node.name).await["words"], joined.json()["words"]);
     }
     let late = attic.dawn(&[&join[..], &["late"]].concat()).await;
     assert_eq!(late.json()["error"]["code"], "invite_used_up", "{late:?}");
@@ -227,6 +234,10 @@ async fn a_network_lives_by_it_without_it_and_with_it_again() {
         })
         .await;
     }
+    // People go by name, as devices do.
+    let ada = server.said(&["people", "add", "Ada"]).await["id"].clone();
+    server.said(&["device", "give", "desk", "Ada"]).await;
+    assert_eq!(device(&server, "desk").await["person"], ada);
     // One is put out, and all hear of it.
     server.said(&["device", "revoke", "lab", "--reason", "lost"]).await;
     for node in [home, &desk, &attic] {
@@ -280,6 +291,29 @@ async fn a_network_lives_by_it_without_it_and_with_it_again() {
 }
 
 #[tokio::test]
+async fn a_device_that_comes_before_anybody_is_registered_says_so() {
+    let (network, server) = served("", &["authorize"]).await;
+    let home = &network.nodes[0];
+    let mut lab = Node::new("lab", Transport::Quic);
+    let code = invite(&server, "1").await;
+    let arguments = ["join", "--control", &server.url, "--invite", &code, "--name", "lab"];
+    let _joined = lab.dawn(&arguments).await.success();
+    lab.up().await;
+    let next = format!("dawn control join {}", server.url);
+    let peers = lab.words(&["peers"]).await.success();
+    assert!(peers.stderr.contains(&next), "{peers:?}");
+    let doctor = lab.dawn(&["doctor"]).await.success().json();
+    let checks = doctor["checks"].as_array().unwrap();
+    let found = checks.iter().find(|check| check["name"] == "peers").unwrap();
+    assert!(
+        found["state"] == "warning" && found["next"].as_str().unwrap().contains(&next),
+        "{doctor}"
+    );
+    let _registered = home.dawn(&["control", "join", &server.url]).await.success();
+    lab.knows("home").await;
+}
+
+#[tokio::test]
 async fn certificates_are_renewed_before_they_end() {
     let (network, server) = with_an_owner("[limits]\ncertificate = \"10s\"\n").await;
     let mut lab = Node::new("lab", Transport::Quic);
@@ -306,6 +340,14 @@ async fn one_command_backs_it_up_and_one_restores_it() {
     server.said(&["backup", &path(&file)]).await;
     let refused = dawn_e2e::run(&mut server.command(&["restore", &path(&file)])).await;
     assert_ne!(refused.code, 0);
+    for (args, step) in [
+        (["backup", &path(&file)], "--force"),
+        (["restore", "nowhere"], "name the file"),
+    ] {
+        let refused = dawn_e2e::run(&mut server.command(&args)).await;
+        let next = refused.json()["error"]["next"].clone();
+        assert!(next.as_str().is_some_and(|next| next.contains(step)), "{refused:?}");
+    }
     server.down().await;
     let database = Postgres::start();
     let mut other = ControlPlane::new(&database.as_ref().map(on).unwrap_or_default());

@@ -194,19 +194,23 @@ async fn two_signatures_change_the_keys_and_one_changes_nothing() {
     };
     let before = keys(home).await;
     assert_eq!(before, ["desk", "home", "lab"]);
-    let proposed = home.dawn(&["lock", "add", "extra"]).await.success().json();
+    // Nothing is proposed that nobody has said yes to.
+    let unasked = home.dawn(&["lock", "add", "extra"]).await;
+    assert_eq!(unasked.json()["error"]["code"], "not_agreed", "{unasked:?}");
+    assert!(status(home).await["proposals"].as_array().unwrap().is_empty());
+    let proposed = home.dawn(&["lock", "add", "--yes", "extra"]).await.success().json();
     assert_eq!(
         (&proposed["made"], proposed["proposal"]["needed"].as_u64()),
         (&Value::Bool(false), Some(2))
     );
-    let refused = extra.dawn(&["lock", "add", "extra"]).await;
+    let refused = extra.dawn(&["lock", "add", "--yes", "extra"]).await;
     assert_eq!(refused.json()["error"]["code"], "no_lock_key", "{refused:?}");
     agree(&[home, lab, desk, extra]).await;
     for node in [home, lab, desk, extra] {
         assert_eq!(keys(node).await, before);
     }
     let id = proposed["proposal"]["id"].as_str().unwrap();
-    let made = lab.dawn(&["lock", "approve", &id[..8]]).await.success().json();
+    let made = lab.dawn(&["lock", "approve", "--yes", &id[..8]]).await.success().json();
     assert_eq!(made["made"], true, "{made}");
     for node in [home, lab, desk, extra] {
         eventually("extra is a lock key", async || {
@@ -216,13 +220,13 @@ async fn two_signatures_change_the_keys_and_one_changes_nothing() {
     }
     // And one goes, by the votes of two others.
     let proposed = desk
-        .dawn(&["lock", "remove", "lab", "--sign-all"])
+        .dawn(&["lock", "remove", "--yes", "lab", "--sign-all"])
         .await
         .success()
         .json();
     agree(&[extra, desk]).await;
     let id = proposed["proposal"]["id"].as_str().unwrap();
-    let _made = extra.dawn(&["lock", "approve", id]).await.success();
+    let _made = extra.dawn(&["lock", "approve", "--yes", id]).await.success();
     for node in [home, lab, desk, extra] {
         eventually("lab is none", async || keys(node).await == ["desk", "extra", "home"]).await;
         node.knows("lab").await;
@@ -245,11 +249,11 @@ async fn a_member_whose_only_key_goes_is_cut_until_somebody_signs_for_it() {
     let [home, lab, desk, guest] = &network.nodes[..] else {
         unreachable!()
     };
-    let _proposed = lab.dawn(&["lock", "remove", "home"]).await.success();
+    let _proposed = lab.dawn(&["lock", "remove", "--yes", "home"]).await.success();
     agree(&[lab, desk]).await;
     let proposals = status(desk).await["proposals"].clone();
     let _made = desk
-        .dawn(&["lock", "approve", proposals[0]["id"].as_str().unwrap()])
+        .dawn(&["lock", "approve", "--yes", proposals[0]["id"].as_str().unwrap()])
         .await
         .success();
     // Whom home alone stood for, itself among them, is out.
@@ -277,7 +281,7 @@ async fn a_recovery_secret_begins_the_lock_anew_when_the_keys_are_lost_and_who_w
     let [home, _, desk, _] = &network.nodes[..] else {
         unreachable!()
     };
-    let stuck = home.dawn(&["lock", "remove", "lab"]).await;
+    let stuck = home.dawn(&["lock", "remove", "--yes", "lab"]).await;
     assert_ne!(stuck.code, 0, "{stuck:?}");
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), format!("{}\n", "AAAAA-".repeat(7) + "AAAAA")).expect("written");
@@ -424,18 +428,18 @@ async fn a_forged_log_is_refused_and_counted_and_a_stolen_key_cannot_turn_a_deci
     // home had once proposed another key; then home and desk put the stolen key of lab out.
     let stranger = Keypair::from_seed([77; 32]).node_id();
     let proposed = home
-        .dawn(&["lock", "add", &stranger.to_string()])
+        .dawn(&["lock", "add", "--yes", &stranger.to_string()])
         .await
         .success()
         .json();
     let removed = home
-        .dawn(&["lock", "remove", "lab", "--sign-all"])
+        .dawn(&["lock", "remove", "--yes", "lab", "--sign-all"])
         .await
         .success()
         .json();
     agree(&[home, desk, lab]).await;
     let id = removed["proposal"]["id"].as_str().unwrap();
-    let _made = desk.dawn(&["lock", "approve", id]).await.success();
+    let _made = desk.dawn(&["lock", "approve", "--yes", id]).await.success();
     agree(&[desk, home, lab]).await;
     assert_eq!(keys(home).await, ["desk", "home"]);
     assert!(proposed["proposal"]["id"].is_string());

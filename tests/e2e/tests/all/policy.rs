@@ -203,7 +203,19 @@ async fn a_policy_is_refused_whose_tests_fail_or_whose_author_may_not_and_nothin
     let [home, lab, _den, ann] = &network.nodes[..] else {
         unreachable!()
     };
-    let _applied = apply(home, GUESTS_ECHO).await;
+    let applied = apply(home, GUESTS_ECHO).await;
+    assert_eq!(applied["changed"], true, "{applied}");
+    let again = apply(home, GUESTS_ECHO).await;
+    assert_eq!(
+        (&again["changed"], &again["policy"]["version"]),
+        (&json!(false), &json!(1)),
+        "{again}"
+    );
+    // A name that nobody has is told of.
+    let path = file(home, "[[deny]]\nwho = [\"labb\", \"lab\"]\nwhat = [\"relay\"]\n");
+    let tested = home.dawn(&["policy", "test", path.to_str().expect("a path")]).await;
+    let unknown = tested.success().json()["unknown"].clone();
+    assert_eq!(unknown, json!([{ "rule": "deny 1", "line": 1, "node": "labb" }]));
     let wrong = GUESTS_ECHO.replace("expect = \"deny\"", "expect = \"allow\"");
     let path = file(home, &wrong);
     for verb in ["test", "apply"] {

@@ -76,6 +76,39 @@ async fn a_person_chooses_a_tool_is_asked_for_its_arguments_and_sees_the_result(
 }
 
 #[tokio::test]
+async fn what_cannot_be_taken_back_is_asked_for() {
+    let network = Network::start(Transport::Quic, &["home", "lab"]).await;
+    let home = &network.nodes[0];
+    home.knows("lab").await;
+    let mut terminal = Terminal::run(home, &["peers", "revoke", "lab"]);
+    terminal.sees("Put lab out for good?").await;
+    terminal.types("n\r");
+    terminal.sees("nothing was changed").await;
+    assert_eq!(terminal.ends().await.0, 1);
+    let _begun = home
+        .dawn(&["lock", "init", "--yes", "--key", "lab", "--quorum", "2"])
+        .await
+        .success();
+    let mut terminal = Terminal::run(home, &["lock", "quorum", "1"]);
+    terminal.sees("1 have to agree").await;
+    terminal.types("y\r");
+    terminal.sees("1 of 2 votes").await;
+    assert_eq!(terminal.ends().await.0, 0);
+    let proposals = home.get("/api/lock").await["proposals"].clone();
+    let id = proposals[0]["id"].as_str().expect("an id").to_owned();
+    let mut terminal = Terminal::run(home, &["lock", "approve", &id]);
+    terminal.sees("quorum 1").await;
+    terminal.sees("Vote for it").await;
+    terminal.types("n\r");
+    assert_eq!(terminal.ends().await.0, 1);
+    let mut terminal = Terminal::run(home, &["peers", "revoke", "lab"]);
+    terminal.sees("Put lab out for good?").await;
+    terminal.types("y\r");
+    terminal.sees("for good").await;
+    assert_eq!(terminal.ends().await.0, 0);
+}
+
+#[tokio::test]
 async fn prompts_are_got_and_resources_read() {
     let network = home().await;
     let mut terminal = inspect(&network.nodes[0]);

@@ -132,7 +132,15 @@ fn at_url(context: &Context, client: &Client, args: AuthorizeArgs, url: String) 
             styled(GOOD, "✓"),
             styled(STRONG, words::clean(&plane.url)),
             done.expires
-        ))
+        ))?;
+        let own: Own = context.wait(async { Ok(client.get("/api/control").await?) })?;
+        if own.url.is_none() {
+            out.note(format!(
+                "Next: {}, here and on other members: a new device finds those alone that are registered there",
+                plane.joining()
+            ));
+        }
+        Ok(())
     })
 }
 

@@ -1,5 +1,6 @@
 //! `dawn control serve`, `init`, `backup` and `restore`: the control plane itself.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -52,6 +53,20 @@ impl Place {
             config.database.clone_from(&self.database);
         }
         Ok(config)
+    }
+
+    /// The options by which another command finds the same place, with a space in front of each.
+    fn options(&self) -> String {
+        let option = |name: &str, path: &Option<PathBuf>| {
+            path.as_ref().map_or_else(String::new, |path| {
+                let path = path.display().to_string();
+                match path.contains(char::is_whitespace) {
+                    true => format!(" --{name} '{path}'"),
+                    false => format!(" --{name} {path}"),
+                }
+            })
+        };
+        option("config", &self.config) + &option("data", &self.data)
     }
 }
 
@@ -172,13 +187,25 @@ pub(crate) fn init(context: &Context, args: &InitArgs) -> Result<(), Failure> {
         styled(GOOD, "✓"),
         key::path(&config.data).display()
     ))?;
+    let options = args.place.options();
+    // A database's address may have a password in it.
+    let database = args.place.database.as_ref().map_or("", |_| " --database …");
+    let at = args
+        .url
+        .as_ref()
+        .map_or_else(String::new, |url| format!(" --url {url}"));
     out.line(format!(
-        "Run it with `dawn control serve`, add a network with `dawn control network add`, and have the network's owner run\n  {command}"
+        "Run it, and add a network:\n  dawn control serve{options}{database}{at}\n  dawn control network add NETWORK --name NAME{options}\nThen on the node of the network's owner:\n  {command}\n  dawn control join {url}"
     ))
 }
 
 pub(crate) fn backup(context: &Context, args: &BackupArgs) -> Result<(), Failure> {
     let config = args.place.config(context)?;
+    if !key::path(&config.data).exists() {
+        let words = format!("there is no control plane in {}", config.data.display());
+        return Err(Failure::new(Exit::Failed, "io", words)
+            .next("name its data folder with --data DIR, or its configuration with --config FILE"));
+    }
     let done = context.wait(async {
         let place = database(&config)?;
         Ok(backup::backup(&place, &config.data, &args.file, args.force).await?)
@@ -192,7 +219,13 @@ pub(crate) fn restore(context: &Context, args: &RestoreArgs) -> Result<(), Failu
         let place = database(&config)?;
         Ok(backup::restore(&place, &config.data, &args.file, args.force).await?)
     })?;
-    said(context, "restored from", &done)
+    said(context, "restored from", &done)?;
+    let options = args.place.options();
+    context.out.note(format!(
+        "It is as it was at {}: tokens and invites that were withdrawn since are good again, and devices that were denied since may wait again. Members that were put out since are put out again when one who knows of it is back.\nNext: dawn control token list{options}; dawn control invite list{options}",
+        super::operate::moment(done.at)
+    ));
+    Ok(())
 }
 
 fn said(context: &Context, what: &str, done: &backup::Summary) -> Result<(), Failure> {
@@ -218,6 +251,20 @@ impl From<ControlError> for Failure {
             ControlError::Backup(_) => Some("see `dawn control restore --help`"),
             _ => None,
         };
+        if let ControlError::File { path, source } = &error {
+            let path = path.display();
+            match source.kind() {
+                ErrorKind::NotFound => {
+                    return Self::new(Exit::Failed, error.code(), format!("there is no file {path}"))
+                        .next("name the file that is meant; --data DIR names another data folder");
+                }
+                ErrorKind::AlreadyExists => {
+                    return Self::new(Exit::Failed, error.code(), format!("there is a file {path} already"))
+                        .next("choose another one, or replace it with --force");
+                }
+                _ => {}
+            }
+        }
         let exit = match &error {
             ControlError::NoDatabase(_) | ControlError::Config(_) => Exit::Usage,
             _ => Exit::Failed,

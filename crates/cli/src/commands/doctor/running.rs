@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Check, State};
 use crate::commands::listing;
+use crate::commands::peers::Registered;
 use crate::commands::status::{Mode, Waiting};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -182,7 +183,7 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
                 State::Skipped,
                 format!("are out of reach while {host}, the host, is away, whether they run or not"),
             ),
-            (None, None) => peers(&client).await,
+            (None, None) => peers(&client, status.control.is_some()).await,
             (Some(_), _) => Check::new("peers", State::Skipped, "none: this node is no member any more"),
         });
         checks.push(match get::<Agents>(&client, "/api/agents").await {
@@ -242,10 +243,10 @@ fn control(control: &Control) -> Check {
 
 fn envelopes(envelopes: &Envelopes) -> Check {
     if envelopes.readable.is_empty() {
-        return Check::ok("envelopes", "are encrypted");
+        return Check::ok("envelopes", "encrypted");
     }
     let words = format!(
-        "are NOT encrypted where {} is \"none\": everybody on their way can read them",
+        "NOT encrypted where {} is \"none\": everybody on their way can read them",
         envelopes.readable.join(", ")
     );
     Check::warning(
@@ -339,7 +340,7 @@ fn listening(addresses: &[String]) -> Check {
     )
 }
 
-async fn peers(client: &Client) -> Check {
+async fn peers(client: &Client, has_control: bool) -> Check {
     let peers: Peers = match get(client, "/api/peers").await {
         Ok(peers) => peers,
         Err(failure) => return Check::broken("peers", &failure),
@@ -372,6 +373,13 @@ async fn peers(client: &Client) -> Check {
             format!("{} offline", offline.join(", ")),
             "run `dawn up` there if it should be online",
         );
+    }
+    if others.is_empty()
+        && has_control
+        && let Ok(registered) = get::<Registered>(client, "/api/control").await
+        && let Some((words, next)) = registered.alone()
+    {
+        return Check::warning("peers", words, next);
     }
     if others.is_empty() {
         return Check::ok("peers", "none yet; `dawn invite` lets one join");

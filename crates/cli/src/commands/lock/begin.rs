@@ -84,6 +84,17 @@ pub(super) fn init(context: &Context, args: InitArgs) -> Result<(), Failure> {
             words::list(&keys)
         ),
     };
+    if keys.is_empty() {
+        context.out.note(styled(
+            CAUTION,
+            "One lock key alone: whoever steals this device has the lock with it. `--key NODE` takes more, and `dawn lock add NODE` later.",
+        ));
+    } else if terms.quorum == Some(1) {
+        context.out.note(styled(
+            CAUTION,
+            "A quorum of one: whoever steals one of these devices has the lock with it.",
+        ));
+    }
     let sign = signed_for(context, &terms, &question)?;
     let body = json!({ "keys": keys, "quorum": terms.quorum, "signatures": terms.signatures, "secrets": terms.secrets, "sign": sign });
     let begun = post(context, "/api/lock", &body)?;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Change, Named, Proposal, Vote};
+use super::{Change, Listed, Named, Proposal, Vote};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table::{Rows, plain};
@@ -91,7 +91,10 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
                 out.note("Next: dawn lock sign NODE, for those that belong here");
             }
         }
-        table(context, &status.proposals)?;
+        if !status.proposals.is_empty() {
+            out.line("")?;
+            table(context, &status.proposals)?;
+        }
         for fork in &status.forks {
             let twice: Vec<String> = fork.twice.iter().map(Named::shown).collect();
             out.line(styled(
@@ -108,9 +111,6 @@ pub(super) fn status(context: &Context) -> Result<(), Failure> {
 }
 
 fn table(context: &Context, proposals: &[Proposal]) -> Result<(), Failure> {
-    if proposals.is_empty() {
-        return Ok(());
-    }
     let out = context.out;
     let mut rows = Rows::new(out.on_terminal(), &["PROPOSED", "VOTES", "BY", "ID"]);
     for proposal in proposals {
@@ -121,14 +121,10 @@ fn table(context: &Context, proposals: &[Proposal]) -> Result<(), Failure> {
             (proposal.short().to_owned(), FAINT),
         ]);
     }
-    out.line(format!("\n{}", rows.render()))
+    out.line(rows.render())
 }
 
 pub(super) fn proposals(context: &Context) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Listed {
-        proposals: Vec<Proposal>,
-    }
     let answer = asked(context, "/api/lock")?;
     let out = context.out;
     if out.json {

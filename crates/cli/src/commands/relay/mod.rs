@@ -3,7 +3,7 @@
 mod serve;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -41,16 +41,37 @@ enum RelayCommand {
     Secret(SecretArgs),
 }
 
+const EXAMPLE: &str = "\
+An example of such a file; docs/relay.md has the rest:
+  listen = [\"/ip4/0.0.0.0/udp/7442/quic-v1\", \"/ip4/0.0.0.0/tcp/7442\"]
+  external = [\"/dns4/relay.example.org/udp/7442/quic-v1\", \"/dns4/relay.example.org/tcp/7442\"]
+  networks = [\"z6Mk…\"]              # `dawn status` of a member shows it
+  identity = \"relay.key\"           # made at the first start, beside this file
+  observe = \"127.0.0.1:7441\"       # for `dawn relay status`";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
 struct FileArgs {
     /// The relay's configuration, TOML
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
 }
+
+impl FileArgs {
+    fn file(&self) -> Result<&Path, Failure> {
+        self.config.as_deref().ok_or_else(|| {
+            Failure::usage("the relay's configuration is missing: --config FILE")
+                .next("`dawn relay serve --help` shows such a file; a member with a public address relays without one")
+        })
+    }
+}
+
+/// What a node does with a token.
+const MESH: &str = "[mesh]\nrelays = [\"/dns4/relay.example.org/tcp/7442/p2p/12D3KooW…\"]\nrelay_token = \"TOKEN\"";
 
 #[derive(Debug, Args)]
 struct TokenArgs {
-    /// The peer, by its id
+    /// The peer, by its id, as `dawn status` there shows it; or a node of this network by its name
     #[arg(long = "for", value_name = "PEER")]
     peer: String,
     /// How long the token is good, such as 12h or 30d; one that an admin signs ends with the admin's certificate
@@ -76,21 +97,33 @@ struct SecretArgs {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(Exit::Failed, "config", error.to_string()).next("`dawn relay check --config FILE` reads it again")
+        let message = error.to_string();
+        let (message, next) = match &error {
+            ConfigError::File { path, source } if source.kind() == std::io::ErrorKind::NotFound => (
+                format!("there is no file {}", path.display()),
+                "name the file that is meant; `dawn relay serve --help` shows one",
+            ),
+            ConfigError::File { .. } => (message, "let the user who runs the relay read and write it"),
+            ConfigError::Invalid { .. } => (
+                message,
+                "mend it there and try again; `dawn relay serve --help` shows an example",
+            ),
+        };
+        Self::new(Exit::Failed, "config", message).next(next)
     }
 }
 
 pub(crate) fn run(context: &Context, args: RelayArgs) -> Result<(), Failure> {
     match args.command {
-        RelayCommand::Serve(args) => serve::run(context, &args.config),
-        RelayCommand::Check(args) => check(context, &args.config),
-        RelayCommand::Status(args) => status::run(context, &args.config),
+        RelayCommand::Serve(args) => serve::run(context, args.file()?),
+        RelayCommand::Check(args) => check(context, args.file()?),
+        RelayCommand::Status(args) => status::run(context, args.file()?),
         RelayCommand::Token(args) => token(context, &args),
         RelayCommand::Secret(args) => secret(context, &args.name),
     }
 }
 
-fn check(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
+fn check(context: &Context, file: &Path) -> Result<(), Failure> {
     let config = Config::read(file)?;
     let kept = kept::read(&config.revocations)?;
     let networks: Vec<String> = config.networks.iter().map(ToString::to_string).collect();
@@ -167,7 +200,7 @@ fn token(context: &Context, args: &TokenArgs) -> Result<(), Failure> {
         })?;
         context.out.line(&made.token)?;
         context.out.note(format!(
-            "good until {} for this peer alone; the relay's file names the network under `networks`",
+            "good until {} for this peer alone, which shows it where its configuration says\n\n{MESH}\n\nThe relay's file names the network under `networks`.",
             made.expires
         ));
         if made.is_shorter {
@@ -190,7 +223,7 @@ fn secret(context: &Context, name: &str) -> Result<(), Failure> {
     context.out.line(&token)?;
     let name = toml::Value::String(name.to_owned());
     context.out.note(format!(
-        "Next: this entry in the relay's file, then SIGHUP\n\n[[token]]\nname = {name}\nsha256 = \"{hash}\""
+        "That is the token, shown this once. Next: this entry in the relay's file, then SIGHUP\n\n[[token]]\nname = {name}\nsha256 = \"{hash}\"\n\nand in the configuration of each node that is to use it\n\n{MESH}"
     ));
     Ok(())
 }

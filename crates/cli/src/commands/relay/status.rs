@@ -26,6 +26,12 @@ pub(super) fn run(context: &Context, file: &Path) -> Result<(), Failure> {
         )
         .next("observe = \"127.0.0.1:7441\"")
     })?;
+    if address.port() == 0 {
+        let words = "the relay takes any port for `observe`, and it alone knows which: its file has the port 0";
+        return Err(Failure::new(Exit::Failed, "config", words).next(
+            "give `observe` a port, as in \"127.0.0.1:7441\"; the running relay printed the address that it has",
+        ));
+    }
     let answer = ask(address).map_err(|error| {
         Failure::new(
             Exit::NotRunning,

@@ -1,7 +1,7 @@
 //! `dawn control device`: who waits, who is in, who is there.
 
 use clap::{Args, Subcommand};
-use dawn_control_api::{Device, DevicePatch, PersonId, paths};
+use dawn_control_api::{Device, DevicePatch, paths};
 use dawn_identity::{NetworkId, NodeId, Role};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -47,9 +47,9 @@ enum DeviceCommand {
         /// Its id or name
         #[arg(value_name = "DEVICE")]
         device: String,
-        /// The id of a person; nobody's without
+        /// A person, by name or id; nobody's without
         #[arg(value_name = "PERSON")]
-        person: Option<PersonId>,
+        person: Option<String>,
     },
     /// Say no to a device that waits
     Deny {
@@ -101,12 +101,13 @@ pub(crate) fn device(context: &Context, args: DeviceArgs) -> Result<(), Failure>
             let desk = Desk::new(context, &of.place)?;
             let network = desk.network(of.network)?;
             let node = desk.device(&network, &device)?;
+            let person = person.map(|person| desk.person(&network, &person)).transpose()?;
             let body = DevicePatch {
-                person,
+                person: person.as_ref().map(|(id, _)| *id),
                 no_person: person.is_none(),
             };
             let device: Device = desk.ask("PATCH", &paths::device(&network, &node), Some(&body))?;
-            let words = person.map_or_else(|| "nobody's".to_owned(), |person| format!("{person}'s"));
+            let words = person.map_or_else(|| "nobody's".to_owned(), |(_, name)| format!("{name}'s"));
             desk.done(&device, format!("{} is {words}", device.name))
         }
         DeviceCommand::Deny { of, device } => act(context, &of, &device, paths::deny, &json!({}), "is denied"),

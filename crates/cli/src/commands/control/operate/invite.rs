@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dawn_control_api::{CreateInvite, CreatedInvite, InviteView, PersonId, paths};
+use dawn_control_api::{CreateInvite, CreatedInvite, InviteView, paths};
 use dawn_identity::{InviteId, Role};
 use serde_json::{Value, json};
 
-use super::{Desk, Of, when};
+use super::{Desk, Of, is_over, when};
 use crate::commands::duration;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -39,9 +39,9 @@ enum InviteCommand {
         /// Whether a person has to approve each
         #[arg(long)]
         approval: bool,
-        /// Whose the devices are that come by it: the id of a person
-        #[arg(long, value_name = "ID")]
-        person: Option<PersonId>,
+        /// Whose the devices are that come by it: a person, by name or id
+        #[arg(long, value_name = "PERSON")]
+        person: Option<String>,
         /// Whatever helps to tell it from others
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
@@ -74,12 +74,13 @@ pub(crate) fn invite(context: &Context, args: InviteArgs) -> Result<(), Failure>
         } => {
             let desk = Desk::new(context, &of.place)?;
             let network = desk.network(of.network)?;
+            let person = person.map(|person| desk.person(&network, &person)).transpose()?;
             let body = CreateInvite {
                 role,
                 max_uses: Some(uses),
                 valid_seconds: Some(lasts.as_secs()),
                 approval,
-                person,
+                person: person.map(|(id, _)| id),
                 note,
             };
             let made: CreatedInvite = desk.ask("POST", &paths::invites(&network), Some(&body))?;
@@ -103,6 +104,10 @@ pub(crate) fn invite(context: &Context, args: InviteArgs) -> Result<(), Failure>
             for invite in invites {
                 let (state, style) = if invite.revoked {
                     ("withdrawn", BAD)
+                } else if invite.uses >= invite.max_uses {
+                    ("used up", FAINT)
+                } else if is_over(invite.expires) {
+                    ("ended", FAINT)
                 } else {
                     ("good", GOOD)
                 };

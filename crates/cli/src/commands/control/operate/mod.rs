@@ -11,7 +11,7 @@ mod token;
 
 use clap::Args;
 use dawn_control::operator::{Operator, OperatorError};
-use dawn_control_api::{Code, Device, Network, Page, paths};
+use dawn_control_api::{Code, Device, Network, Page, Person, PersonId, paths};
 use dawn_identity::{NetworkId, NodeId, UnixTime};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -135,6 +135,25 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// The person of an id or a name, and what to call it.
+    fn person(&self, network: &NetworkId, named: &str) -> Result<(PersonId, String), Failure> {
+        let people: Vec<Person> = self.all(&paths::people(network))?;
+        let id: Option<PersonId> = named.parse().ok();
+        let mut fitting = people
+            .into_iter()
+            .filter(|person| id.map_or(person.name == named, |id| person.id == id));
+        match (fitting.next(), fitting.next()) {
+            (Some(person), None) => Ok((person.id, person.name)),
+            (Some(_), Some(_)) => {
+                Err(Failure::usage(format!("several people are called {named}")).next("name one by the id"))
+            }
+            (None, _) => Err(
+                Failure::new(Exit::NotFound, "not_found", format!("nobody is called {named}"))
+                    .next("dawn control people list"),
+            ),
+        }
+    }
+
     fn done(&self, value: &impl Serialize, words: impl std::fmt::Display) -> Result<(), Failure> {
         let out = self.context.out;
         if out.json {
@@ -145,8 +164,23 @@ impl<'a> Desk<'a> {
 }
 
 fn when(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.0).unwrap_or(i64::MAX);
-    words::when(Timestamp::from_second(seconds).ok())
+    words::when(timestamp(time))
+}
+
+fn timestamp(time: UnixTime) -> Option<Timestamp> {
+    i64::try_from(time.0)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+}
+
+/// A point in time, in full.
+pub(super) fn moment(time: UnixTime) -> String {
+    timestamp(time).map_or_else(|| "another time".to_owned(), |time| time.to_string())
+}
+
+/// Whether a time has come.
+fn is_over(time: UnixTime) -> bool {
+    timestamp(time).is_some_and(|time| time <= Timestamp::now())
 }
 
 impl From<OperatorError> for Failure {

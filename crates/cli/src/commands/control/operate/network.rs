@@ -63,9 +63,13 @@ pub(crate) fn network(context: &Context, args: NetworkArgs) -> Result<(), Failur
             let made: Network = desk.ask("POST", paths::NETWORKS, Some(&body))?;
             let view: dawn_control_api::IssuerView = desk.get(&paths::issuer(&id))?;
             let command = format!("dawn control authorize {} --issuer {}", view.url, view.issuer);
+            let join = format!("dawn control join {}", view.url);
             desk.done(
-                &json!({ "network": made, "command": command }),
-                format!("network {} is served; on its owner's node:\n  {command}", made.name),
+                &json!({ "network": made, "command": command, "join": join }),
+                format!(
+                    "network {} is served; on its owner's node:\n  {command}\n  {join}        # and on other members: new devices find those that are registered",
+                    made.name
+                ),
             )
         }
         NetworkCommand::List { place } => {

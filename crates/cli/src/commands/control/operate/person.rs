@@ -1,7 +1,7 @@
 //! `dawn control people`: whose devices they are.
 
 use clap::{Args, Subcommand};
-use dawn_control_api::{CreatePerson, Person, PersonId, PersonPatch, paths};
+use dawn_control_api::{CreatePerson, Person, PersonPatch, paths};
 use serde_json::{Value, json};
 
 use super::{Desk, Of, when};
@@ -39,9 +39,9 @@ enum PeopleCommand {
     Change {
         #[command(flatten)]
         of: Of,
-        /// Its id
-        #[arg(value_name = "ID")]
-        id: PersonId,
+        /// The person, by name or id
+        #[arg(value_name = "PERSON")]
+        person: String,
         /// What it is called from now on
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
@@ -53,9 +53,9 @@ enum PeopleCommand {
     Remove {
         #[command(flatten)]
         of: Of,
-        /// Its id
-        #[arg(value_name = "ID")]
-        id: PersonId,
+        /// The person, by name or id
+        #[arg(value_name = "PERSON")]
+        person: String,
     },
 }
 
@@ -90,18 +90,20 @@ pub(crate) fn people(context: &Context, args: PeopleArgs) -> Result<(), Failure>
             let person: Person = desk.ask("POST", &paths::people(&network), Some(&body))?;
             desk.done(&person, format!("{} is added: {}", person.name, person.id))
         }
-        PeopleCommand::Change { of, id, name, note } => {
+        PeopleCommand::Change { of, person, name, note } => {
             let desk = Desk::new(context, &of.place)?;
             let network = desk.network(of.network)?;
+            let (id, _) = desk.person(&network, &person)?;
             let body = PersonPatch { name, note };
             let person: Person = desk.ask("PATCH", &paths::person(&network, id), Some(&body))?;
             desk.done(&person, format!("{} is changed", person.name))
         }
-        PeopleCommand::Remove { of, id } => {
+        PeopleCommand::Remove { of, person } => {
             let desk = Desk::new(context, &of.place)?;
             let network = desk.network(of.network)?;
+            let (id, name) = desk.person(&network, &person)?;
             let _nothing: Value = desk.ask("DELETE", &paths::person(&network, id), None::<&Value>)?;
-            desk.done(&json!({ "id": id }), format!("person {id} is removed"))
+            desk.done(&json!({ "id": id }), format!("{name} is removed"))
         }
     }
 }

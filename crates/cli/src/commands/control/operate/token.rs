@@ -7,7 +7,7 @@ use dawn_control_api::{CreateToken, CreatedToken, Page, Scope, TokenId, TokenVie
 use serde_json::{Value, json};
 
 use super::super::serve::Place;
-use super::{Desk, Of, when};
+use super::{Desk, Of, is_over, when};
 use crate::commands::duration;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -82,19 +82,23 @@ pub(crate) fn token(context: &Context, args: TokenArgs) -> Result<(), Failure> {
             if context.out.json {
                 return context.out.document(&page.items);
             }
-            let mut rows = Rows::new(context.out.on_terminal(), &["ID", "NAME", "SCOPES", "USED", "STATE"]);
+            let mut rows = Rows::new(
+                context.out.on_terminal(),
+                &["ID", "NAME", "SCOPES", "USED", "UNTIL", "STATE"],
+            );
             for token in page.items {
                 let scopes: Vec<_> = token.scopes.iter().map(ToString::to_string).collect();
-                let (state, style) = if token.revoked {
-                    ("revoked", BAD)
-                } else {
-                    ("good", GOOD)
+                let (state, style) = match token.expires {
+                    _ if token.revoked => ("revoked", BAD),
+                    Some(expires) if is_over(expires) => ("ended", FAINT),
+                    _ => ("good", GOOD),
                 };
                 rows.row([
                     plain(token.id.to_string()),
                     (token.name, STRONG),
                     plain(scopes.join(" ")),
                     (token.last_used.map_or_else(|| "never".to_owned(), when), FAINT),
+                    (token.expires.map_or_else(|| "for good".to_owned(), when), FAINT),
                     (state.to_owned(), style),
                 ]);
             }
