@@ -369,6 +369,7 @@ async fn who_is_away_is_in_the_way_of_no_other_plan_and_who_was_put_out_is_left_
     assert_eq!(mode(&network.nodes[2]).await, "centralized");
     // How long orders count can be said anew, and a later apply gives new ones.
     assert_eq!(network.nodes[2].down().await, 0);
+    let owner = &network.nodes[0];
     owner.sees_online("b", false).await;
     let _planned = owner
         .dawn(&["migrate", "plan", "--to", "decentralized"])
