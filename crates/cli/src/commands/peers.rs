@@ -85,13 +85,13 @@ struct Peer {
 
 /// A member in between.
 #[derive(Deserialize)]
-struct Via {
+pub(super) struct Via {
     id: String,
     name: Option<String>,
 }
 
 /// A route in words: `direct`, `forwarded via desk, lab`.
-fn way(route: &str, via: Option<&[Via]>) -> String {
+pub(super) fn way(route: &str, via: Option<&[Via]>) -> String {
     let names: Vec<String> = via
         .unwrap_or_default()
         .iter()
@@ -122,8 +122,7 @@ impl Peer {
         } else if self.online {
             ("online".to_owned(), GOOD)
         } else {
-            let seen = self.last_seen.map(|time| format!(", seen {}", words::when(Some(time))));
-            (format!("offline{}", seen.unwrap_or_default()), FAINT)
+            (words::offline(self.last_seen), FAINT)
         }
     }
 }
@@ -138,6 +137,10 @@ fn list(context: &Context) -> Result<(), Failure> {
             not_member_because,
         } = listed;
         let alone = peers.iter().all(|peer| peer.this);
+        let is_authority = |role: &String| matches!(role.as_str(), "owner" | "admin");
+        let may_invite = peers
+            .iter()
+            .any(|peer| peer.this && peer.roles.iter().any(is_authority));
         // Long columns are for programs and for who asks.
         let all = context.verbose > 0 || !out.on_terminal();
         let mut header = vec![
@@ -188,7 +191,10 @@ fn list(context: &Context) -> Result<(), Failure> {
         if let Some(why) = not_member_because {
             out.note(words::no_member(&why));
         } else if alone {
-            out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
+            out.note(match may_invite {
+                true => "This node is alone in its network; `dawn invite` makes a ticket for another.",
+                false => "Nobody else is known here; `dawn doctor` says what may be wrong.",
+            });
         }
         Ok(())
     })
