@@ -22,7 +22,7 @@ use crate::peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Route, Tr
 use crate::per_node::PerNode;
 use crate::pubsub::{self, PUBSUB, Published};
 use crate::punch::PunchOutcome;
-use crate::relaying::KnownRelay;
+use crate::relaying::{KnownRelay, RelayInfo};
 use crate::stream::MeshStream;
 use crate::swarm::{self, Connection};
 
@@ -111,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) apart: Arc<apart::State>,
     /// Who refused this node, and why.
     refused_by: Mutex<HashMap<NodeId, String>>,
+    /// How it stands with relays.
+    pub(crate) relays: Mutex<Vec<RelayInfo>>,
     /// Forwarded routes, where the mesh has any.
     pub(crate) forward: OnceLock<Forward>,
 }
@@ -143,6 +145,7 @@ impl Shared {
             room,
             apart,
             refused_by: Mutex::default(),
+            relays: Mutex::default(),
             forward: OnceLock::new(),
         })
     }
@@ -722,6 +725,12 @@ impl Mesh {
         if let Backend::Swarm(control) = &self.backend {
             control.set_relays(relays.into_iter().map(Into::into).collect());
         }
+    }
+
+    /// The relays of the configuration, those of others at which this node reserves, and how it stands with each.
+    #[must_use]
+    pub fn relays(&self) -> Vec<RelayInfo> {
+        lock(&self.shared.relays).clone()
     }
 
     /// There is a revocation that relays are to know of ([`Relaying::revocations`](crate::Relaying)): those at which this

@@ -39,7 +39,7 @@ pub use nat::{MappedBy, PortMapping};
 pub use peer::{Audience, Counters, Gate, Peer, PeerEvent, PeerInfo, Refusal, Route, Transport};
 pub use pubsub::Published;
 pub use punch::PunchOutcome;
-pub use relaying::{KnownRelay, Relaying, RevocationSource};
+pub use relaying::{KnownRelay, RelayInfo, RelayState, Relaying, RevocationSource};
 pub use stream::MeshStream;
 pub use swarm::check_address;
 pub use transport::relay_transport;

@@ -38,6 +38,48 @@ impl fmt::Debug for KnownRelay {
     }
 }
 
+/// A relay as this node uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayInfo {
+    /// Which.
+    pub node: NodeId,
+    /// Where it is.
+    pub addresses: Vec<String>,
+    /// Whether it is one of the configuration.
+    pub is_configured: bool,
+    /// How it stands.
+    pub state: RelayState,
+}
+
+/// How it stands with a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayState {
+    /// There is a reservation.
+    Reserved,
+    /// It is asked for one, for the first time.
+    Asking,
+    /// It said no, and why.
+    Refused(String),
+    /// There is no answer, or the reservation was lost; why.
+    Failed(String),
+    /// It is not needed now.
+    Spare,
+}
+
+impl RelayState {
+    /// One word for it, and the reason where there is one.
+    #[must_use]
+    pub fn word(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Reserved => ("reserved", None),
+            Self::Asking => ("asking", None),
+            Self::Refused(why) => ("refused", Some(why)),
+            Self::Failed(why) => ("no_answer", Some(why)),
+            Self::Spare => ("spare", None),
+        }
+    }
+}
+
 /// How a mesh uses relays.
 #[derive(Clone)]
 pub struct Relaying {

@@ -39,9 +39,10 @@ pub struct AuditLine {
     pub user: Option<String>,
     /// The agent, or the path of the exposed endpoint.
     pub agent: String,
-    /// The method: `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`.
+    /// The method: `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`; another where the caller may use
+    /// nothing of the agent.
     pub method: String,
-    /// The tool or prompt, or the resource's address.
+    /// The tool or prompt, or the resource's address; `(anything)` where the caller may use nothing of the agent.
     pub what: String,
     /// SHA-256 of the arguments as they were written, hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none", default)]

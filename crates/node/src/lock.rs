@@ -13,7 +13,7 @@ mod waiting;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dawn_identity::{Issuer, Keypair, Membership, NetworkId, NodeId};
+use dawn_identity::{Issuer, Keypair, Membership, NetworkId, NodeId, NodeName};
 use dawn_lock::{Lock, Opening, Outcome, Refused, Statement, Why};
 use serde_json::json;
 use tokio::sync::watch;
@@ -170,6 +170,11 @@ impl NetworkLock {
         })
     }
 
+    /// The name of somebody who is kept out.
+    pub(crate) fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        self.0.waiting.name_of(node)
+    }
+
     /// What is shown to whom the lock keeps out: with what it begins, which tells that there is one.
     pub(crate) fn evidence(&self) -> Bytes {
         self.decisive(EVIDENCE_BYTES)
@@ -203,9 +208,15 @@ impl NetworkLock {
         let Some(opening) = self.beginning_in(evidence) else {
             return false;
         };
+        let is_first = self.0.waiting.told().is_none();
         if self.0.waiting.locked_out(by, now()) {
             let keys: Vec<NodeId> = opening.terms.keys.iter().copied().collect();
-            tracing::error!(%by, node = %self.0.key.node_id(), "the network lock keeps this node out; on a node with a lock key: dawn lock sign NODE");
+            let node = self.0.key.node_id();
+            if is_first {
+                tracing::error!(%by, "the network lock keeps this node out; on a node with a lock key: dawn lock sign {node}");
+            } else {
+                tracing::debug!(%by, "another member keeps this node out, by the network lock");
+            }
             self.0.events.say("lock.locked_out", &json!({ "by": by, "keys": keys }));
         }
         self.hear(by, evidence).await;

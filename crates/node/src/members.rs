@@ -371,6 +371,12 @@ impl Members {
         Ok(authority.relay_token(peer, quota, now + expires, serial, now)?)
     }
 
+    /// Whether this node may admit others, as far as its own rights go.
+    #[must_use]
+    pub fn may_admit(&self) -> bool {
+        self.authority().is_some()
+    }
+
     fn authority(&self) -> Option<Authority> {
         if let Some(root) = &self.0.root {
             return Some(Authority::Root { key: root.clone() });
@@ -712,9 +718,10 @@ impl Members {
         }
         match lock.locked_out_by() {
             Some(told) if lock.read(|lock| lock.genesis().is_none()) => {
+                // An id would tell nobody anything.
                 let by = self
                     .name_of(told.by)
-                    .map_or_else(|| told.by.to_string(), |name| name.to_string());
+                    .map_or_else(|| "a member".to_owned(), |name| name.to_string());
                 Err(format!(
                     "the network lock keeps it out, says {by}; on a node with a lock key: dawn lock sign {}",
                     own.node
@@ -722,6 +729,16 @@ impl Members {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Why the network lock keeps somebody out, with names for ids.
+    pub(crate) fn lock_words(&self, why: &dawn_lock::Why) -> String {
+        let words = why.to_string();
+        let name = why.key().and_then(|key| Some((key, self.name_of_any(key)?)));
+        name.map_or_else(
+            || words.clone(),
+            |(key, name)| words.replace(&key.to_string(), name.as_str()),
+        )
     }
 
     /// What the network lock says of somebody whom it keeps out, and what to do.
@@ -733,7 +750,8 @@ impl Members {
             name.map_or_else(|| key.to_string(), |name| name.to_string())
         });
         format!(
-            "the network lock keeps it out: {why}; ask {} to run `dawn lock sign {}`",
+            "the network lock keeps it out: {}; ask {} to run `dawn lock sign {}`",
+            self.lock_words(why),
             names.collect::<Vec<_>>().join(" or "),
             membership.node
         )
@@ -875,6 +893,11 @@ impl Members {
         let chain = lock(&self.0.heard).get(&node).cloned()?;
         let chain = CertificateChain::decode(&chain).ok()?;
         Some(chain.leaf.claims().name.clone())
+    }
+
+    /// The same, of those that the network lock keeps out too.
+    pub(crate) fn name_of_any(&self, node: NodeId) -> Option<NodeName> {
+        self.name_of(node).or_else(|| self.0.network_lock.name_of(node))
     }
 
     /// Whether this node is known to be no member any more.

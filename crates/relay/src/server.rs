@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::desk::{CircuitId, Desk, Grant, Now, Refusal};
 use crate::gate::Gate;
 use crate::quota::Quotas;
-use showing::Seldom;
+use showing::{Refused, Seldom};
 
 /// How long a peer may take for a message, and a target for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +89,8 @@ struct Inner {
     counters: Counters,
     /// Revocations that are shown by peers without a grant.
     seldom: Mutex<Seldom>,
+    /// Peers of whom it is in the log that they are refused.
+    refused: Mutex<Refused>,
     /// A circuit has ended.
     ended: Notify,
 }
@@ -149,6 +151,7 @@ impl Server {
             closing,
             counters: Counters::default(),
             seldom: Mutex::new(Seldom::new(Instant::now())),
+            refused: Mutex::new(Refused::new(Instant::now())),
             ended: Notify::new(),
         }));
         (server, closings)

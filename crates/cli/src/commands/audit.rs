@@ -74,7 +74,12 @@ pub(crate) fn run(context: &Context, args: &AuditArgs) -> Result<(), Failure> {
         );
     }
     if lines.is_empty() {
-        return out.line("no calls that fit; --since reaches further back, and what is filtered goes by exact names");
+        let is_filtered = args.failed || [&args.caller, &args.agent, &args.what].iter().any(|it| it.is_some());
+        return out.line(if is_filtered {
+            "no calls that fit; --since reaches further back, and what is filtered goes by exact names"
+        } else {
+            "no calls; --since reaches further back"
+        });
     }
     let mut rows = Rows::new(
         out.on_terminal(),

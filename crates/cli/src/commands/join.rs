@@ -121,6 +121,12 @@ pub(crate) fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
         "Compare the words aloud with who invited you (`dawn invite joins` shows them there): they must be the same."
     });
     out.note("Next: dawn up");
+    if is_controlled {
+        out.note(format!(
+            "Where the network has a lock this node waits then, until `dawn lock sign {}` on a node with a lock key.",
+            joined.node_id
+        ));
+    }
     Ok(())
 }
 

@@ -295,6 +295,9 @@ struct Member {
     roles: Vec<String>,
     /// Who admitted it; none where that is the network key.
     issuer: Option<String>,
+    issuer_name: Option<String>,
+    /// The control plane's address, where it was that.
+    control_plane: Option<String>,
     #[serde(default)]
     admitted_now: bool,
     #[serde(default)]

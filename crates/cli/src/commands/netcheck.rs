@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::commands::peers::{Via, way};
+use crate::commands::status::{self, Relay};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table::{Rows, plain};
@@ -47,6 +49,8 @@ struct Netcheck {
     /// Addresses at which this node is reached from far away.
     #[serde(default)]
     external: Vec<String>,
+    #[serde(default)]
+    relays: Vec<Relay>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +76,7 @@ struct Mdns {
 struct Member {
     node: Node,
     route: String,
+    via: Option<Vec<Via>>,
     transport: Option<String>,
     latency_ms: Option<f64>,
     dialled: Option<String>,
@@ -306,6 +311,7 @@ fn lines(netcheck: &Netcheck) -> Vec<(&'static str, String)> {
     for seen in &netcheck.nat.seen {
         lines.push(("UDP from", format!("{seen}, as others see this node's QUIC socket")));
     }
+    lines.extend(netcheck.relays.iter().map(|relay| ("relay", relay.words())));
     lines.push(("punching", punching(netcheck)));
     lines.extend(mapped(netcheck.port_mapping.as_ref()).map(|text| ("port map", text)));
     for external in &netcheck.external {
@@ -398,14 +404,9 @@ fn row(member: &Member) -> [(String, anstyle::Style); 7] {
     let (route, style) = match (member.error.as_ref(), member.route.as_str()) {
         (Some(error), _) => (words::one_line(error), BAD),
         (None, "none") if member.online => ("online, no connection needed".to_owned(), FAINT),
-        (None, "none") => {
-            let seen = member
-                .last_seen
-                .map(|seen| format!(", seen {}", words::when(Some(seen))));
-            (format!("offline{}", seen.unwrap_or_default()), FAINT)
-        }
+        (None, "none") => (words::away("offline", member.last_seen), FAINT),
         (None, "direct") => ("direct".to_owned(), GOOD),
-        (None, route) => (route.to_owned(), CAUTION),
+        (None, route) => (way(route, member.via.as_deref()), CAUTION),
     };
     [
         (member.node.name.as_ref().unwrap_or(&member.node.id).clone(), STRONG),
@@ -490,6 +491,7 @@ fn advice(netcheck: &Netcheck) -> Vec<String> {
                 .to_owned(),
         );
     }
+    advice.extend(status::relays_advice(&netcheck.relays).map(str::to_owned));
     if netcheck.nat.guess == "udp_blocked" {
         advice.push(
             "UDP is blocked on the way: let it out at the firewall; until then TCP (also punched), relays and members carry"
@@ -699,6 +701,44 @@ mod tests {
             let advice = advice(&netcheck(&changes));
             assert!(matches!(advice.as_slice(), [one] if one.contains(word)), "{advice:?}");
         }
+    }
+
+    #[test]
+    fn of_each_relay_it_is_said_whether_it_is_reserved_there_and_why_not() {
+        let relay = |state: &str, reason: Option<&str>| json!({ "id": "12D3", "name": null, "addresses": ["/ip4/192.0.2.1/tcp/7442"], "configured": true, "state": state, "reason": reason });
+        for (state, reason, words, next) in [
+            ("reserved", None, "reserved", None),
+            ("asking", None, "is asked", None),
+            ("spare", None, "not needed", None),
+            (
+                "refused",
+                Some("the token is not known here"),
+                "refused: the token is not known here",
+                Some("mesh.relay_token"),
+            ),
+            (
+                "no_answer",
+                Some("no answer in time"),
+                "does not answer",
+                Some("dawn relay status"),
+            ),
+        ] {
+            let netcheck = netcheck(&json!({ "relays": [relay(state, reason)] }));
+            let lines = lines(&netcheck);
+            let said = lines.iter().find(|(name, _)| *name == "relay").unwrap();
+            assert!(
+                said.1.contains(words) && said.1.contains("/ip4/192.0.2.1/tcp/7442"),
+                "{lines:?}"
+            );
+            let advice = advice(&netcheck);
+            assert_eq!(advice.len(), usize::from(next.is_some()), "{advice:?}");
+            assert!(next.is_none_or(|next| advice[0].contains(next)), "{advice:?}");
+        }
+        let relayed = json!({
+            "node": { "id": "12D4", "name": "k2" }, "route": "relayed", "via": [{ "id": "12D3", "name": null }],
+        });
+        let [_, (route, _), ..] = row(&serde_json::from_value(relayed).unwrap());
+        assert_eq!(route, "relayed via 12D3");
     }
 
     #[test]

@@ -88,13 +88,13 @@ struct Peer {
 
 /// A member in between.
 #[derive(Deserialize)]
-struct Via {
+pub(super) struct Via {
     id: String,
     name: Option<String>,
 }
 
 /// A route in words: `direct`, `forwarded via desk, lab`.
-fn way(route: &str, via: Option<&[Via]>) -> String {
+pub(super) fn way(route: &str, via: Option<&[Via]>) -> String {
     let names: Vec<String> = via
         .unwrap_or_default()
         .iter()
@@ -126,9 +126,8 @@ impl Peer {
         } else if self.online {
             ("online".to_owned(), GOOD)
         } else {
-            let seen = self.last_seen.map(|time| format!(", seen {}", words::when(Some(time))));
             let word = if lost { "out of reach" } else { "offline" };
-            (format!("{word}{}", seen.unwrap_or_default()), FAINT)
+            (words::away(word, self.last_seen), FAINT)
         }
     }
 }
@@ -144,6 +143,10 @@ fn list(context: &Context) -> Result<(), Failure> {
         } = listed;
         let alone = peers.iter().all(|peer| peer.this);
         let lost = lost_host(&peers);
+        let is_authority = |role: &String| matches!(role.as_str(), "owner" | "admin");
+        let may_invite = peers
+            .iter()
+            .any(|peer| peer.this && peer.roles.iter().any(is_authority));
         // Long columns are for programs and for who asks.
         let all = context.verbose > 0 || !out.on_terminal();
         let mut header = vec![
@@ -200,7 +203,10 @@ fn list(context: &Context) -> Result<(), Failure> {
         } else if alone && let Some(alone) = lonely(context)? {
             out.note(format!("This node is alone: {}. Next: {}", alone.0, alone.1));
         } else if alone {
-            out.note("This node is alone in its network; `dawn invite` makes a ticket for another.");
+            out.note(match may_invite {
+                true => "This node is alone in its network; `dawn invite` makes a ticket for another.",
+                false => "Nobody else is known here; `dawn doctor` says what may be wrong.",
+            });
         }
         Ok(())
     })

@@ -132,6 +132,7 @@ struct Gateway {
 struct Control {
     url: String,
     reachable: bool,
+    last_beat: Option<Timestamp>,
     authorised_until: Option<Timestamp>,
     #[serde(default)]
     authorisation_ends: bool,
@@ -139,7 +140,12 @@ struct Control {
 
 impl Control {
     fn words(&self) -> String {
-        let reach = if self.reachable { "answers" } else { "does not answer" };
+        // It was not asked just now.
+        let reach = match (self.reachable, self.last_beat) {
+            (true, Some(beat)) => format!("answered {}", words::when(Some(beat))),
+            (true, None) => "was not asked yet".to_owned(),
+            (false, _) => "does not answer".to_owned(),
+        };
         let ends = match self.authorised_until {
             Some(until) if self.authorisation_ends => {
                 format!("; it may issue until {until} only: `dawn control authorize` on the owner's node")
@@ -148,6 +154,61 @@ impl Control {
         };
         format!("{} {reach}{ends}", self.url)
     }
+}
+
+/// A relay that the node uses, or would.
+#[derive(Deserialize)]
+pub(super) struct Relay {
+    id: String,
+    name: Option<String>,
+    addresses: Vec<String>,
+    configured: bool,
+    state: String,
+    reason: Option<String>,
+}
+
+impl Relay {
+    pub(super) fn is_reserved(&self) -> bool {
+        self.state == "reserved"
+    }
+
+    /// Whether it is one of the configuration that does not do what is asked of it.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.configured && matches!(self.state.as_str(), "refused" | "no_answer")
+    }
+
+    /// Which it is and how it stands: `192.0.2.1 refused: the token is not known here`.
+    pub(super) fn words(&self) -> String {
+        /// Characters of a reason that are shown: it may be the relay's own word.
+        const SHOWN: usize = 120;
+        let reason: String = self
+            .reason
+            .iter()
+            .flat_map(|reason| reason.chars())
+            .take(SHOWN)
+            .collect();
+        let state = match self.state.as_str() {
+            "reserved" => "reserved".to_owned(),
+            "refused" => format!("refused: {}", words::one_line(&reason)),
+            "no_answer" => format!("does not answer ({})", words::one_line(&reason)),
+            "spare" => "not needed now".to_owned(),
+            _ => "is asked for a reservation".to_owned(),
+        };
+        let at = self.addresses.first().map_or("", String::as_str);
+        format!("{} {at}: {state}", self.name.as_ref().unwrap_or(&self.id))
+    }
+}
+
+/// What to do about relays of the configuration that do not do what is asked of them.
+pub(super) fn relays_advice(relays: &[Relay]) -> Option<&'static str> {
+    let mut troubled = relays.iter().filter(|relay| relay.is_in_trouble()).peekable();
+    troubled.peek()?;
+    Some(match troubled.any(|relay| relay.state == "refused") {
+        true => {
+            "a relay takes members of the networks in its file, or a token of its operator's: compare mesh.relay_token in config.toml with what it knows"
+        }
+        false => "is the relay up, and its address in mesh.relays right? `dawn relay status` on its machine",
+    })
 }
 
 /// Where envelopes are not encrypted.
@@ -255,6 +316,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
                 ))?;
                 match &status.not_member_because {
                     None => line("roles", words::list(&status.roles))?,
+                    Some(why) if words::waits(why).is_some() => line("membership", format!("waits: {why}"))?,
                     Some(why) => line("membership", format!("none any more: {why}; {}", words::REJOIN))?,
                 }
             }
@@ -271,9 +333,13 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             line("control", control.words())?;
         }
         if let Some(certificate) = status.certificate {
-            let renews = certificate
-                .renews
-                .map(|time| format!(", is renewed {}", words::when(Some(time))));
+            let is_out = |why: &String| words::waits(why).is_none();
+            let renews = match status.not_member_because.as_ref().is_some_and(is_out) {
+                true => Some(", is not renewed".to_owned()),
+                false => certificate
+                    .renews
+                    .map(|time| format!(", is renewed {}", words::when(Some(time)))),
+            };
             line(
                 "certificate",
                 format!(

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::memory;
-use crate::output::{BAD, FAINT, GOOD, Output, STRONG, styled, words};
+use crate::output::{BAD, CAUTION, FAINT, GOOD, Output, STRONG, styled, words};
 use crate::passphrase;
 
 /// How long an agent's processes may take to end after they were asked to, milliseconds.
@@ -144,10 +144,10 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
         styled(STRONG, network)
     ))?;
     if let Err(why) = state.members.standing() {
-        out.line(format!(
-            "{} but it is no member any more: {why}; `dawn down`, `dawn leave`, then join with a new invite",
-            styled(BAD, "✗")
-        ))?;
+        out.line(match words::waits(&why) {
+            Some(_) => format!("{} {}", styled(CAUTION, "!"), words::no_member(&why)),
+            None => format!("{} {}", styled(BAD, "✗"), words::no_member(&why)),
+        })?;
     }
     let line = |name: &str, text: &str| out.line(format!("  {}  {text}", styled(FAINT, format!("{name:<7}"))));
     line("API", node.api_url())?;
@@ -164,8 +164,14 @@ fn ready(context: &Context, node: &Node) -> Result<(), Failure> {
         return Ok(());
     }
     out.line("")?;
+    if state.members.may_admit() {
+        out.line(format!(
+            "  {:<32}{}",
+            "dawn invite",
+            styled(FAINT, "let another machine join")
+        ))?;
+    }
     for (command, what) in [
-        ("dawn invite", "let another machine join"),
         ("dawn agent add NAME -- COMMAND", "share an MCP server"),
         (
             "dawn mcp --print-config claude",

@@ -100,15 +100,30 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
 /// What to do where a node is no member any more.
 pub(crate) const REJOIN: &str = "`dawn down`, `dawn leave`, then join with a new invite";
 
-/// Says that this node is no member any more, why, and what to do.
+/// What a node waits for that the network lock keeps out, and what lets it in, where that is why it is no member. To leave
+/// would help nobody: the next identity would wait, too.
+pub(crate) fn waits(why: &str) -> Option<(&str, &str)> {
+    why.starts_with("the network lock")
+        .then(|| why.rsplit_once("; ").unwrap_or((why, "dawn lock status")))
+}
+
+/// Says that this node is no member any more, or none yet, why, and what to do.
 pub(crate) fn no_member(why: &str) -> String {
-    if why.starts_with("the network lock") {
-        return format!("This node is kept out of its network: {}.", one_line(why));
+    if waits(why).is_some() {
+        return format!("This node waits: {}.", one_line(why));
     }
     format!(
         "This node is no member of its network any more: {}; {REJOIN}.",
         one_line(why)
     )
+}
+
+/// That a node is away, by this word for it (such as "offline"), and since when this node knows.
+pub(crate) fn away(word: &str, last_seen: Option<Timestamp>) -> String {
+    match last_seen {
+        Some(_) => format!("{word}, seen {}", when(last_seen)),
+        None => format!("{word}, not heard yet"),
+    }
 }
 
 /// A list in one cell, or a dash.
@@ -123,6 +138,21 @@ pub(crate) fn list(items: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_the_network_lock_is_not_told_to_leave() {
+        let why = "the network lock keeps it out, says home; on a node with a lock key: dawn lock sign 12D3";
+        assert_eq!(
+            waits(why),
+            Some((
+                "the network lock keeps it out, says home",
+                "on a node with a lock key: dawn lock sign 12D3"
+            ))
+        );
+        assert!(!no_member(why).contains("leave"));
+        assert_eq!(waits("it was put out of the network (revoked)"), None);
+        assert!(no_member("it was put out").contains("`dawn leave`"));
+    }
 
     #[test]
     fn a_text_from_elsewhere_cannot_steer_the_terminal() {

@@ -30,6 +30,14 @@ pub enum Why {
 }
 
 impl Why {
+    /// The key that it is about, where it is about one.
+    pub const fn key(&self) -> Option<NodeId> {
+        match self {
+            Self::KeyGone(key) | Self::OtherTerms(key) => Some(*key),
+            Self::NotSigned | Self::TooFew { .. } => None,
+        }
+    }
+
     /// A stable code.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ mod network;
 mod policy;
 mod reading;
 mod share;
+mod shut_out;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,8 @@ use self::policy::{Applied, Applies, Policy, Version};
 use self::reading::{Named, called, is_plain, named, shown, watched};
 pub use self::share::CallerLimits;
 use self::share::{Share, Usage};
+use self::shut_out::ShutOut;
+use super::audit::AuditSink;
 use super::lock;
 use crate::aggregate::{CALL_TOOL, May};
 use crate::fault::{Fault, FaultCode};
@@ -120,6 +123,8 @@ pub(crate) struct Owner {
     pub(crate) node: Option<NodeName>,
     /// Asks him; without it the answer is no.
     pub(crate) approver: Option<Arc<dyn Approver>>,
+    /// Records who may use nothing at all; calls are recorded where they pass.
+    pub(crate) audit: Option<Arc<dyn AuditSink>>,
 }
 
 /// Rules and limits of one agent or exposed endpoint.
@@ -128,6 +133,7 @@ pub(crate) struct Access {
     policy: Mutex<Policy>,
     version: Version,
     usage: Mutex<HashMap<Counted, Usage>>,
+    shut_out: ShutOut,
 }
 
 impl Policy {
@@ -213,6 +219,13 @@ type ToClient = mpsc::Sender<Result<Frame, Fault>>;
 fn verdict(rules: &[Rule], what: &str) -> Verdict {
     let fits = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|pattern| pattern.fits(what));
     rules.iter().find(fits).map_or(Verdict::Allow, |rule| rule.then)
+}
+
+/// Whether rules deny whatever is named.
+fn denies_everything(rules: &[Rule]) -> bool {
+    let is_any = |rule: &&Rule| rule.what.is_empty() || rule.what.iter().any(|what| what.as_str() == "*");
+    let mut until_any = rules.iter().take_while(|rule| rule.then == Verdict::Deny);
+    until_any.any(|rule| is_any(&rule))
 }
 
 /// What is to be done with a message of the client.
@@ -379,7 +392,12 @@ impl Guard {
             }
         }
         let what = match named(&peek) {
-            Named::Nothing => return Step::Pass(message.clone()),
+            Named::Nothing => {
+                if peek.method().ends_with("/list") && denies_everything(&self.rules) {
+                    self.record_shut_out(peek.method());
+                }
+                return Step::Pass(message.clone());
+            }
             Named::One(what) => what,
             Named::Unclear => {
                 self.share.end(&id);
@@ -662,6 +680,7 @@ async fn towards_client(guard: &Mutex<Guard>, mut from_agent: LinkReceiver, to_c
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::audit::AuditEntry;
 
     fn message(text: &str) -> Message {
         Message::new(text.to_owned().into())
@@ -748,6 +767,7 @@ mod tests {
         let owner = Owner {
             node: Some("lab".parse().unwrap()),
             approver: Some(Arc::new(Thinks)),
+            ..Owner::default()
         };
         let rules = vec![Rule {
             who: Vec::new(),
@@ -768,5 +788,34 @@ mod tests {
             String::from_utf8_lossy(frame.message.as_bytes()),
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1.50,"progress":0,"message":"waiting for the owner of lab:files to allow this call"}}"#
         );
+    }
+
+    struct Recorded(Mutex<Vec<(String, String)>>);
+
+    impl AuditSink for Recorded {
+        fn record(&self, entry: AuditEntry) {
+            lock(&self.0).push((entry.method, entry.name));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_use_nothing_and_lists_is_recorded_once_and_who_may_use_something_is_not() {
+        for (what, recorded) in [("*", 1), ("rm", 0)] {
+            let sink = Arc::new(Recorded(Mutex::default()));
+            let owner = Owner {
+                audit: Some(Arc::clone(&sink) as Arc<dyn AuditSink>),
+                ..Owner::default()
+            };
+            let (mut client, mut agent) = guarded_by(denying(what), owner);
+            for id in 1..4 {
+                let list = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#);
+                client.sender.send(message(&list).into()).await.unwrap();
+                assert_eq!(heard(&mut agent).await, list);
+            }
+            let seen = lock(&sink.0).clone();
+            assert_eq!(seen.len(), recorded, "{what}: {seen:?}");
+            let entry = ("tools/list".to_owned(), "(anything)".to_owned());
+            assert!(seen.iter().all(|one| *one == entry), "{seen:?}");
+        }
     }
 }

@@ -39,9 +39,9 @@ pub struct AuditEntry {
     pub user: Option<User>,
     /// The agent, or the path of the exposed endpoint.
     pub agent: String,
-    /// `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`.
+    /// `tools/call`, `prompts/get`, `resources/read` or `resources/subscribe`; another where nothing may be used at all.
     pub method: String,
-    /// The tool or prompt, or the resource's address.
+    /// The tool or prompt, or the resource's address; `(anything)` where nothing may be used at all.
     pub name: String,
     /// SHA-256 of the arguments as they were written, if there were any.
     pub arguments: Option<[u8; 32]>,
@@ -64,6 +64,14 @@ struct Open {
     begun: Instant,
 }
 
+/// Whether each request of a method is recorded.
+pub(super) fn is_recorded(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe"
+    )
+}
+
 /// The calls of one link.
 struct Trail {
     caller: Caller,
@@ -83,12 +91,7 @@ impl Trail {
             return;
         }
         let Ok(peek) = message.peek() else { return };
-        if peek.kind() == Kind::Response
-            || !matches!(
-                peek.method(),
-                "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe"
-            )
-        {
+        if peek.kind() == Kind::Response || !is_recorded(peek.method()) {
             return;
         }
         let Some(params) = peek.params.and_then(Members::of) else {

@@ -202,8 +202,12 @@ impl Host {
             stop: CancellationToken::new(),
             http: std::sync::OnceLock::new(),
             vault,
+            owner: access::Owner {
+                node,
+                approver,
+                audit: audit.clone(),
+            },
             audit,
-            owner: access::Owner { node, approver },
             identity,
             policy,
         }))

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::{ip_and_port, is_circuit, moved, node_id, tcp_address};
 use super::connections::{Connection, Connections};
+use super::reserve::Lost;
 use super::show::Credentials;
 use crate::circuit::Relays;
 use crate::dial_back::{AddressSource, Candidate, DialBacks, ReachVerdict, Seen, candidates};
@@ -81,7 +82,7 @@ pub(super) enum Command {
     Unreserved {
         relay: NodeId,
         attempt: u64,
-        why: String,
+        why: Lost,
     },
     Shutdown(oneshot::Sender<()>),
 }

@@ -12,10 +12,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Actor;
 use super::address::{ip_and_port, is_circuit, node_id, peer_id};
-use super::reserve::Reserving;
+use super::reserve::{Lost, Reserving};
+use crate::handle::lock;
 use crate::nat::{Scope, scope};
 use crate::peer::{Counters, PeerEvent};
-use crate::relaying::{KnownRelay, Relaying};
+use crate::relaying::{KnownRelay, RelayInfo, RelayState, Relaying};
 
 /// Relays that are remembered of those told.
 const RELAYS: usize = 256;
@@ -43,6 +44,10 @@ struct Held {
 struct Failed {
     attempt: u32,
     next: Option<Instant>,
+    /// Why, at the last try.
+    why: Option<Lost>,
+    /// It is in the log that it refuses this node.
+    is_told: bool,
 }
 
 /// The reservations of this node.
@@ -123,6 +128,32 @@ impl Reservations {
         known
     }
 
+    /// How it stands with the relays of the configuration, and with those of others at which this node reserves.
+    fn shown(&self) -> Vec<RelayInfo> {
+        let (mut seen, mut shown) = (HashSet::new(), Vec::new());
+        for (node, _) in self.known().filter(|(node, _)| seen.insert(*node)) {
+            let held = self.held.get(node);
+            let lost = self.failed.get(node).and_then(|failed| failed.why.as_ref());
+            let state = match (held, lost) {
+                (Some(held), _) if held.made.is_some() => RelayState::Reserved,
+                (_, Some(lost)) if lost.is_refused => RelayState::Refused(lost.why.clone()),
+                (_, Some(lost)) => RelayState::Failed(lost.why.clone()),
+                (Some(_), None) => RelayState::Asking,
+                (None, None) => RelayState::Spare,
+            };
+            let is_configured = self.written.iter().any(|(written, _)| written == node);
+            if is_configured || state != RelayState::Spare {
+                shown.push(RelayInfo {
+                    node: *node,
+                    addresses: self.addresses(*node).iter().map(ToString::to_string).collect(),
+                    is_configured,
+                    state,
+                });
+            }
+        }
+        shown
+    }
+
     /// The next relay to reserve at, and when something is due.
     fn next(&self, now: Instant) -> (Option<NodeId>, Option<Instant>) {
         if self.is_apart || self.held.len() >= self.relaying.wanted {
@@ -168,6 +199,11 @@ impl Actor {
         }
         let known: HashSet<NodeId> = self.reservations.known().map(|(node, _)| *node).collect();
         self.reservations.failed.retain(|node, _| known.contains(node));
+        self.show_relays();
+    }
+
+    fn show_relays(&self) {
+        *lock(&self.mesh.shared.relays) = self.reservations.shown();
     }
 
     /// When a reservation is to be begun.
@@ -199,6 +235,7 @@ impl Actor {
                 made: None,
             };
             self.reservations.held.insert(node, held);
+            self.show_relays();
         }
     }
 
@@ -223,12 +260,16 @@ impl Actor {
             }
         }
         if held.listeners.is_empty() {
-            self.unreserved(node, attempt, "its address is not known");
+            return self.unreserved(node, attempt, "its address is not known".into());
         }
+        if let Some(failed) = self.reservations.failed.get_mut(&node) {
+            (failed.why, failed.is_told) = (None, false);
+        }
+        self.show_relays();
     }
 
     /// There is no reservation, or none any more.
-    pub(super) fn unreserved(&mut self, node: NodeId, attempt: u64, why: &str) {
+    pub(super) fn unreserved(&mut self, node: NodeId, attempt: u64, lost: Lost) {
         let held = self.reservations.held.get(&node);
         let Some(held) = held.filter(|held| held.attempt == attempt) else {
             return;
@@ -245,7 +286,13 @@ impl Actor {
         let delay = pauses.delay(failed.attempt, rand::random());
         failed.attempt = failed.attempt.saturating_add(1);
         failed.next = Some(Instant::now() + delay);
-        self.drop_reservation(node, why);
+        let lasts = lost.is_refused && failed.why.as_ref().is_some_and(|before| before.is_refused);
+        if lasts && !std::mem::replace(&mut failed.is_told, true) {
+            tracing::warn!(relay = %node, why = lost.why, "a relay refuses this node; see `dawn netcheck`");
+        }
+        failed.why = Some(lost.clone());
+        self.drop_reservation(node, &lost.why);
+        self.show_relays();
     }
 
     /// Keeps no reservations while this node is apart: nobody but its host has a connection with it.
@@ -258,11 +305,14 @@ impl Actor {
         for node in held {
             self.drop_reservation(node, "this node is apart");
         }
+        self.show_relays();
     }
 
     /// Relays that failed are tried again without a pause.
     pub(super) fn reserve_anew(&mut self) {
-        self.reservations.failed.clear();
+        for failed in self.reservations.failed.values_mut() {
+            (failed.attempt, failed.next) = (0, None);
+        }
     }
 
     fn drop_reservation(&mut self, node: NodeId, why: &str) {
@@ -319,6 +369,7 @@ mod tests {
         let failed = Failed {
             attempt: 1,
             next: Some(next),
+            ..Failed::default()
         };
         reservations.failed.insert(nodes[0], failed);
         assert_eq!(reservations.next(now), (Some(nodes[2]), Some(next)));
@@ -329,10 +380,45 @@ mod tests {
             Failed {
                 attempt: 1,
                 next: Some(next),
+                ..Failed::default()
             },
         );
         assert_eq!(reservations.next(now), (None, Some(next)));
         assert_eq!(reservations.next(next).0, Some(nodes[0]));
+    }
+
+    #[tokio::test]
+    async fn it_is_said_of_each_relay_whether_it_is_used_and_why_not() {
+        let nodes = [1, 2, 3, 4].map(|seed| dawn_identity::Keypair::from_seed([seed; 32]).node_id());
+        let mut reservations = reservations(&nodes);
+        let made = Held {
+            made: Some(Instant::now()),
+            ..held()
+        };
+        reservations.held.extend([(nodes[0], made), (nodes[1], held())]);
+        let lost = |why: &str, is_refused| Failed {
+            why: Some(Lost {
+                why: why.to_owned(),
+                is_refused,
+            }),
+            ..Failed::default()
+        };
+        // What it was before a reservation was made counts no more; while it is asked again it does.
+        reservations.failed.insert(nodes[0], lost("late", false));
+        reservations
+            .failed
+            .insert(nodes[1], lost("the token is not known here", true));
+        reservations.failed.insert(nodes[2], lost("late", false));
+        let states: Vec<RelayState> = reservations.shown().into_iter().map(|relay| relay.state).collect();
+        let expected = [
+            RelayState::Reserved,
+            RelayState::Refused("the token is not known here".into()),
+            RelayState::Failed("late".into()),
+            RelayState::Spare,
+        ];
+        assert_eq!(states, expected);
+        reservations.told = std::mem::take(&mut reservations.written);
+        assert_eq!(reservations.shown().len(), 3, "spare ones of others are not shown");
     }
 
     #[test]

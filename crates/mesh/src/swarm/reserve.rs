@@ -22,6 +22,26 @@ const REVOCATIONS: usize = 32;
 const LATE: &str = "no answer in time";
 const ENDED: &str = "the connection ended";
 
+/// Why there is no reservation, or none any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) why: String,
+    /// The relay said no, rather than nothing.
+    pub(super) is_refused: bool,
+}
+
+impl From<String> for Lost {
+    fn from(why: String) -> Self {
+        Self { why, is_refused: false }
+    }
+}
+
+impl From<&str> for Lost {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
 /// What is needed to reserve at a relay.
 pub(super) struct Reserving {
     pub(super) mesh: Mesh,
@@ -45,7 +65,7 @@ impl Reserving {
         });
     }
 
-    async fn run(&self) -> Result<Infallible, String> {
+    async fn run(&self) -> Result<Infallible, Lost> {
         let connecting = self.control.direct(self.relay, self.addresses.clone());
         let connection = timeout(self.mesh.shared.limits.open, connecting).await;
         let connection = connection.map_err(|_| LATE)??;
@@ -56,14 +76,17 @@ impl Reserving {
         }
     }
 
-    async fn reserve_over(&self, connection: &Connection) -> Result<Infallible, String> {
+    async fn reserve_over(&self, connection: &Connection) -> Result<Infallible, Lost> {
         let limit = self.mesh.shared.limits.handshake;
         let mut revoked = self.control.revoked.subscribe();
         let (mut told, mut is_made) = (HashSet::new(), false);
         loop {
             // A chain is renewed from time to time, and is shown anew then.
             let showing = timeout(limit, self.control.show_credential(self.relay, connection.id)).await;
-            let is_heard = showing.map_err(|_| LATE)??;
+            let is_heard = showing.map_err(|_| LATE)?.map_err(|why| Lost {
+                is_refused: why != ENDED,
+                why,
+            })?;
             if is_heard {
                 self.tell(connection.id, &mut told).await;
             }
@@ -109,11 +132,14 @@ impl Reserving {
     }
 
     /// Reserves, and says after which time that is to be renewed.
-    async fn reserve(&self, connection: ConnectionId) -> Result<std::time::Duration, String> {
+    async fn reserve(&self, connection: ConnectionId) -> Result<std::time::Duration, Lost> {
         let opening = self.control.opener.open(connection, StreamProtocol::new(message::HOP));
         let mut stream = opening.await.map_err(|error| error.to_string())?;
         let (now, soonest) = (UnixTime::from(SystemTime::now()), self.mesh.shared.limits.renewal);
         let reserved = client::reserve(&mut stream, now, soonest).await;
-        reserved.map_err(|error| error.to_string())
+        reserved.map_err(|error| Lost {
+            is_refused: matches!(error, client::Failure::Refused(_)),
+            why: error.to_string(),
+        })
     }
 }

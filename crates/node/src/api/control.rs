@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use dawn_control_api::InviteCode;
 use dawn_identity::NodeId;
@@ -63,8 +63,18 @@ fn error(error: &ControlError) -> Value {
     json!({ "code": error.code(), "message": error.to_string(), "next": error.next() })
 }
 
-pub(super) async fn show(State(state): State<NodeState>) -> Result<Json<Value>, ApiError> {
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Show {
+    /// Whether it is asked first if it answers.
+    ask: bool,
+}
+
+pub(super) async fn show(State(state): State<NodeState>, Query(wanted): Query<Show>) -> Result<Json<Value>, ApiError> {
     let control = &state.control;
+    if wanted.ask {
+        control.ask().await;
+    }
     let (Some(standing), Some(config)) = (control.standing(), control.config()) else {
         return Ok(Json(json!({ "url": null })));
     };

@@ -15,7 +15,7 @@ use crate::node::NodeState;
 use crate::time::rfc3339;
 
 fn named(state: &NodeState, node: NodeId) -> Value {
-    let name = state.members.name_of(node);
+    let name = state.members.name_of_any(node);
     json!({ "id": node, "name": name, "this": node == state.node_id() })
 }
 
@@ -58,13 +58,17 @@ fn shown_entry(state: &NodeState, entry: &Entry) -> Value {
     })
 }
 
-fn shown_member(membership: &Membership) -> Value {
+fn shown_member(state: &NodeState, membership: &Membership) -> Value {
+    let issuer = membership.issuer;
+    let plane = issuer.filter(|issuer| state.control.pinned() == Some(*issuer));
     json!({
         "id": membership.node,
         "name": membership.name,
         "roles": membership.roles.iter().map(|role| role.to_string()).collect::<Vec<_>>(),
         "admitted": rfc3339(membership.admitted_at),
-        "issuer": membership.issuer,
+        "issuer": issuer,
+        "issuer_name": issuer.and_then(|issuer| state.members.name_of_any(issuer)),
+        "control_plane": plane.and_then(|_| state.control.url()),
     })
 }
 
@@ -73,9 +77,9 @@ pub(super) async fn status(State(state): State<NodeState>) -> Json<Value> {
     let (lock, last, proposals, forks) =
         network_lock.read(|lock| (lock.state().cloned(), lock.last(), lock.proposals(), lock.forks()));
     let waiting = network_lock.kept_out().into_iter().map(|kept| {
-        let mut shown = shown_member(&kept.membership);
+        let mut shown = shown_member(&state, &kept.membership);
         shown["code"] = kept.why.code().into();
-        shown["reason"] = kept.why.to_string().into();
+        shown["reason"] = state.members.lock_words(&kept.why).into();
         shown["since"] = rfc3339(kept.since).into();
         shown["seen"] = rfc3339(kept.seen).into();
         shown
@@ -136,7 +140,7 @@ pub(super) async fn members(
         });
         let admitted = |membership: &Membership| after.as_ref().is_none_or(|after| lock.admits_at(after, membership));
         let shown = certified.iter().map(|membership| {
-            let mut shown = shown_member(membership);
+            let mut shown = shown_member(&state, membership);
             shown["admitted_now"] = lock.admits(membership).is_ok().into();
             shown["admitted_then"] = admitted(membership).into();
             shown
@@ -300,7 +304,7 @@ pub(super) async fn sign(State(state): State<NodeState>, Json(wanted): Json<Sign
     }
     let admitted = network_lock.read(|lock| lock.admits(&member)).is_ok();
     let shown = json!({
-        "node": shown_member(&member),
+        "node": shown_member(&state, &member),
         "issuer": wanted.issuer,
         "withdrawn": wanted.withdraw,
         "admitted": admitted,

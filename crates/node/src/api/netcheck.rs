@@ -30,19 +30,27 @@ fn transport_of(address: &str) -> Transport {
     }
 }
 
-fn member(state: &NodeState, peer: &PeerInfo, told: Option<&Result<Told, String>>) -> Value {
-    let way = Way::of(peer.node, state.node_id(), std::slice::from_ref(peer), &[]);
+/// Whether nobody is in between.
+fn is_straight(peer: &PeerInfo) -> bool {
+    matches!(peer.route, Route::Direct | Route::Punched)
+}
+
+fn member(state: &NodeState, peer: &PeerInfo, told: Option<&Result<Told, String>>, nodes: &[NodeView]) -> Value {
+    let way = Way::of(peer.node, state.node_id(), std::slice::from_ref(peer), nodes);
     let answer = told.and_then(|told| told.as_ref().ok());
+    // What a member sees that is reached through another is that one's address.
+    let seen = answer.filter(|_| is_straight(peer));
     json!({
         "node": { "id": peer.node, "name": peer.membership.name },
         "route": way.route,
+        "via": way.via,
         "transport": way.transport,
         "address": peer.address,
         "latency_ms": answer.map(|told| (told.round_trip.as_secs_f64() * 1e6).round() / 1e3),
         "dialled": peer.dialled.map(|dialled| if dialled { "by_us" } else { "by_them" }),
         "online": true,
         "last_seen": null,
-        "sees_us_at": answer.and_then(|told| told.seen.address.as_deref()).map(place),
+        "sees_us_at": seen.and_then(|told| told.seen.address.as_deref()).map(place),
         "clock_ms": answer.map(|told| told.clock_ms),
         "error": told.and_then(|told| told.as_ref().err()),
         "punch": punched(state, peer.node),
@@ -105,6 +113,7 @@ fn unconnected(state: &NodeState, view: &NodeView) -> Value {
     json!({
         "node": { "id": view.said.node, "name": view.said.name },
         "route": "none",
+        "via": null,
         "transport": null,
         "address": null,
         "latency_ms": null,
@@ -137,7 +146,8 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         .filter(|(_, told)| told.seen.dialled == Some(false));
     let observed = |by: &NodeId, told: &Told| {
         let at = |address: &str| netcheck::socket(address).map(SocketAddr::from);
-        let by = peers.iter().find(|peer| peer.node == *by)?.address.as_deref()?;
+        let by = peers.iter().find(|peer| peer.node == *by && is_straight(peer))?;
+        let by = by.address.as_deref()?;
         let seen = told.seen.address.as_deref()?;
         Some((at(by)?, at(seen)?, is_udp(seen)))
     };
@@ -180,14 +190,17 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "eager": linked.eager,
         "tries": linked.size.tries,
     });
-    let mut others = state.directory.nodes();
+    let nodes = state.directory.nodes();
+    let mut others: Vec<&NodeView> = nodes.iter().collect();
     others.retain(|view| {
         let node = view.said.node;
         node != state.node_id() && peers.iter().all(|peer| peer.node != node)
     });
     // Who is away is what is looked for here; in a large network most have no connection.
     others.sort_by(|a, b| (a.online, &a.said.name).cmp(&(b.online, &b.said.name)));
-    let connected = peers.iter().map(|peer| member(&state, peer, told.get(&peer.node)));
+    let connected = peers
+        .iter()
+        .map(|peer| member(&state, peer, told.get(&peer.node), &nodes));
     let away = others.iter().take(UNCONNECTED).map(|view| unconnected(&state, view));
     let members: Vec<Value> = connected.chain(away).collect();
     let observed: Vec<Value> = observed
@@ -229,5 +242,6 @@ pub(super) async fn netcheck(State(state): State<NodeState>) -> Json<Value> {
         "punching": state.uses_punching(),
         "port_mapping": { "enabled": state.maps_ports(), "ports": mapped },
         "external": state.mesh.external_addresses(),
+        "relays": super::status::relays(&state),
     }))
 }

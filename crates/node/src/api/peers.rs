@@ -37,7 +37,7 @@ pub(super) fn ago(elapsed: std::time::Duration) -> String {
 /// The way to a node, and who is in between.
 pub(super) struct Way {
     pub(super) route: &'static str,
-    via: Option<Vec<Value>>,
+    pub(super) via: Option<Vec<Value>>,
     pub(super) transport: Option<&'static str>,
 }
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use dawn_mcp::router::Directory as _;
+use dawn_mesh::RelayInfo;
 use serde_json::{Value, json};
 
 use crate::node::NodeState;
@@ -33,6 +34,7 @@ pub(super) async fn status(State(state): State<NodeState>) -> Result<Json<Value>
         "api": state.api_url(),
         "gateway": state.exposed().map(|(listen, resources)| json!({ "listen": listen, "resources": resources })),
         "websocket": websocket(&state),
+        "relays": relays(&state),
         "listen": state.mesh.listen_addresses(),
         "uptime_ms": u64::try_from(state.uptime().as_millis()).unwrap_or(u64::MAX),
         "peers": { "online": nodes.iter().filter(|view| view.online && view.said.node != this).count(), "known": nodes.len().saturating_sub(1) },
@@ -74,6 +76,22 @@ async fn registry(state: &NodeState) -> Value {
 pub(super) fn lookup(state: &NodeState) -> Value {
     let size = state.lookup.size();
     json!({ "members": size.members, "words": size.words, "provided": size.provided })
+}
+
+/// The relays that this node uses, or would, and how it stands with each.
+pub(super) fn relays(state: &NodeState) -> Vec<Value> {
+    let shown = |relay: RelayInfo| {
+        let (word, why) = relay.state.word();
+        json!({
+            "id": relay.node,
+            "name": state.members.name_of(relay.node),
+            "addresses": relay.addresses,
+            "configured": relay.is_configured,
+            "state": word,
+            "reason": why,
+        })
+    };
+    state.mesh.relays().into_iter().map(shown).collect()
 }
 
 /// The control plane, where there is one.

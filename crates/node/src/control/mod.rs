@@ -290,6 +290,20 @@ impl Control {
         Ok(certificate)
     }
 
+    /// Asks the control plane whether it answers now, and takes note where it does not: what is known of that else is as
+    /// old as the last beat.
+    pub async fn ask(&self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let Some(joined) = lock(&self.0.joined).clone() else {
+            return;
+        };
+        let asked = tokio::time::timeout(PATIENCE, joined.plane.info()).await;
+        let late = || Err(ControlError::Unreachable("no answer in time".to_owned()));
+        if let Err(error @ ControlError::Unreachable(_)) = asked.unwrap_or_else(|_| late()) {
+            self.failed(&joined, &error.into());
+        }
+    }
+
     /// The address of the control plane, where there is one.
     #[must_use]
     pub fn url(&self) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use dawn_identity::{Membership, NodeId, UnixTime};
+use dawn_identity::{Membership, NodeId, NodeName, UnixTime};
 use dawn_lock::Why;
 
 use crate::shares::Seldom;
@@ -83,6 +83,11 @@ impl Waiting {
         let mut kept = lock(&self.kept);
         kept.retain(|_, kept| holds(kept));
         kept.values().cloned().collect()
+    }
+
+    /// The name of somebody who is kept out.
+    pub(super) fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        lock(&self.kept).get(&node).map(|kept| kept.membership.name.clone())
     }
 
     /// Takes note that a member keeps this node out; whether it is time to speak of it.

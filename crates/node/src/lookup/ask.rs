@@ -151,7 +151,7 @@ impl Lookup {
 
     /// Whether a node was there, and is not now.
     fn is_away(&self, node: NodeId) -> bool {
-        let presence = self.0.directory.presence(node);
-        !presence.online && presence.silent_for.is_some()
+        let directory = &self.0.directory;
+        !directory.is_online(node) && (directory.is_gone(node) || directory.presence(node).silent_for.is_some())
     }
 }

@@ -1,5 +1,6 @@
 //! What peers show.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,30 @@ impl Seldom {
     }
 }
 
+/// Of whom it is in the log that what they show is refused: of each once a minute, and of so many at most.
+#[derive(Debug)]
+pub(super) struct Refused {
+    since: Instant,
+    peers: HashSet<PeerId>,
+}
+
+impl Refused {
+    const SPAN: Duration = Duration::from_secs(60);
+    const MOST: usize = 10;
+
+    pub(super) fn new(now: Instant) -> Self {
+        let peers = HashSet::new();
+        Self { since: now, peers }
+    }
+
+    fn may_tell(&mut self, peer: PeerId, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= Self::SPAN {
+            *self = Self::new(now);
+        }
+        self.peers.len() < Self::MOST && self.peers.insert(peer)
+    }
+}
+
 impl Server {
     /// Serves a stream on which something is shown.
     pub(crate) async fn take_shown(self, peer: PeerId, connection: ConnectionId, mut stream: Stream) {
@@ -60,7 +85,11 @@ impl Server {
                     self.0.counters.accepted.fetch_add(1, Ordering::Relaxed);
                 }
                 Some(Denied { code, reason }) => {
-                    tracing::debug!(%peer, code, %reason, "what a peer has shown is refused");
+                    if lock(&self.0.refused).may_tell(peer, Instant::now()) {
+                        tracing::warn!(%peer, code, %reason, "what a peer has shown is refused");
+                    } else {
+                        tracing::debug!(%peer, code, %reason, "what a peer has shown is refused");
+                    }
                     self.0.counters.refuse(code);
                 }
             }
@@ -152,6 +181,17 @@ mod tests {
         server.disconnected(peer, id, true);
         assert_eq!(shown(&server).unwrap_err().code, "gone");
         assert!(server.desk().grant(&peer).is_none());
+    }
+
+    #[test]
+    fn the_log_tells_of_a_peer_that_is_refused_once_a_minute_and_of_ten() {
+        let begun = Instant::now();
+        let mut refused = Refused::new(begun);
+        let peers: Vec<PeerId> = (0..20).map(|_| PeerId::random()).collect();
+        let told = |refused: &mut Refused, at| peers.iter().filter(|peer| refused.may_tell(**peer, at)).count();
+        assert!(refused.may_tell(peers[0], begun) && !refused.may_tell(peers[0], begun));
+        assert_eq!(told(&mut refused, begun), 9);
+        assert_eq!(told(&mut refused, begun + Refused::SPAN), 10);
     }
 
     #[test]

@@ -110,6 +110,9 @@ async fn calls_go_on_while_the_control_plane_is_away_and_beats_come_back_with_it
     let home = &mut network.nodes[0];
     home.knows("lab").await;
     plane.down();
+    // Who asks knows it at once.
+    let shown = lab.words(&["control", "status"]).await.success();
+    assert!(shown.stdout.contains("does not answer"), "{shown:?}");
     eventually("it is noticed", async || {
         let control = control(&lab).await;
         control["reachable"] == false && control["error"]["code"] == "control_unreachable"
@@ -123,6 +126,8 @@ async fn calls_go_on_while_the_control_plane_is_away_and_beats_come_back_with_it
     home.up().await;
     home.knows("lab").await;
     calls(home, "lab").await;
+    let shown = lab.words(&["control", "status"]).await.success();
+    assert!(shown.stdout.contains("as it said when it answered last"), "{shown:?}");
     let doctor = lab.dawn(&["doctor"]).await.json();
     let check = doctor["checks"]
         .as_array()

@@ -263,6 +263,10 @@ async fn a_member_whose_only_key_goes_is_cut_until_somebody_signs_for_it() {
         })
         .await;
     }
+    // It is told by name whose key that was, although that is out itself.
+    let shown = desk.words(&["lock", "status"]).await.success();
+    let gone = "home signed for it, which is no lock key any more";
+    assert_eq!(shown.stdout.matches(gone).count(), 2, "{shown:?}");
     let _signed = desk.dawn(&["lock", "sign", "--yes", "guest"]).await.success();
     let _signed = desk.dawn(&["lock", "sign", "--yes", &home.id().await]).await.success();
     desk.knows("guest").await;
@@ -379,6 +383,25 @@ async fn a_control_plane_that_is_broken_into_adds_nobody_where_there_is_a_lock()
     assert!(home.peer("phone").await.is_null() && lab.peer("phone").await.is_null());
     let asked = home.dawn(&["lock", "sign", "phone"]).await;
     assert_eq!(asked.json()["error"]["code"], "not_agreed", "{asked:?}");
+    let asked = home.words(&["lock", "sign", "phone"]).await;
+    let shown = [&asked.stdout[..], &asked.stderr].concat();
+    assert!(
+        shown.contains(&format!("admitted by the control plane {url}")),
+        "{asked:?}"
+    );
+    // It is told to wait, and to leave nowhere: another identity would wait, too.
+    eventually("phone knows why", async || {
+        phone.get("/api/status").await["not_member_because"].is_string()
+    })
+    .await;
+    let id = phone.get("/api/status").await["node"]["id"].clone();
+    let sign = format!("dawn lock sign {}", id.as_str().expect("an id"));
+    for said in [&["status"][..], &["doctor"], &["peers"], &["lock", "status"]] {
+        let told = phone.words(said).await;
+        let words = [&told.stdout[..], &told.stderr].concat();
+        assert!(words.contains("waits") && words.contains(&sign), "{told:?}");
+        assert!(!words.contains("dawn leave") && !words.contains("any more"), "{told:?}");
+    }
     let _signed = home.dawn(&["lock", "sign", "--yes", "phone"]).await.success();
     home.knows("phone").await;
     lab.knows("phone").await;

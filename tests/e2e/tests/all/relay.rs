@@ -108,11 +108,49 @@ async fn a_node_joins_and_is_called_through_a_relay() {
     let Some(apart) = Apart::start(1, "").await else { return };
     apart.echoes("through a relay").await;
     assert_eq!(apart.used().await, 0);
+    let netcheck = apart.a.get("/api/netcheck").await;
+    assert_eq!(netcheck["relays"][0]["state"], "reserved", "{netcheck}");
+    // What c sees is the relay's address.
+    let c = &netcheck["members"][0];
+    assert_eq!(
+        (&c["route"], &c["sees_us_at"]),
+        (&"relayed".into(), &serde_json::Value::Null),
+        "{netcheck}"
+    );
+    assert_eq!(c["via"][0]["id"], apart.relays[0].peer(), "{netcheck}");
     let relay = &apart.relays[0];
     assert!(relay.metric("circuits").await >= 1);
     assert!(relay.metric("carried_bytes_total").await > 0);
     let checked = relay.run("check").await.success().json();
     assert_eq!(checked["valid"], true);
+}
+
+#[tokio::test]
+async fn of_a_relay_that_refuses_or_does_not_answer_it_is_said_and_why() {
+    let Some(apart) = Apart::new(1, "").await else { return };
+    let Apart {
+        a, mut relays, _lab, ..
+    } = apart;
+    let mut a = a.env("DAWN_MESH__RELAY_TOKEN", "not-the-one");
+    a.up().await;
+    let state = async || a.get("/api/netcheck").await["relays"][0].clone();
+    eventually("it is refused", async || state().await["state"] == "refused").await;
+    let refused = state().await;
+    assert_eq!(refused["reason"], "the token is not known here", "{refused}");
+    assert_eq!(
+        (&refused["id"], &refused["configured"]),
+        (&relays[0].peer().into(), &true.into())
+    );
+    for command in ["netcheck", "doctor"] {
+        let said = a.words(&[command]).await;
+        let words = [&said.stdout[..], &said.stderr].concat();
+        assert!(words.contains("refused: the token is not known here"), "{said:?}");
+        assert!(words.contains("mesh.relay_token"), "{said:?}");
+    }
+    relays[0].kill().await;
+    eventually("it does not answer", async || state().await["state"] == "no_answer").await;
+    relays[0].up().await;
+    eventually("it is refused again", async || state().await["state"] == "refused").await;
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ struct Relay {
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
-    let status: Box<RawValue> = context.wait(async { Ok(client.get("/api/control").await?) })?;
+    let status: Box<RawValue> = context.wait(async { Ok(client.get("/api/control?ask=true").await?) })?;
     let out = context.out;
     out.answer(&status, |status: Status| {
         let Some(url) = &status.url else {
@@ -104,7 +104,8 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         if !status.devices.is_empty() {
             let mut rows = Rows::new(out.on_terminal(), &["DEVICE", "STATE", "ROLE", "PRESENCE", "SINCE"]);
             for device in status.devices {
-                let presence = if device.presence == "online" { GOOD } else { FAINT };
+                let is_there = status.reachable && device.presence == "online";
+                let presence = if is_there { GOOD } else { FAINT };
                 let name = if device.this { STRONG } else { plain("").1 };
                 rows.row([
                     (device.name, name),
@@ -115,6 +116,9 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
                 ]);
             }
             out.line("")?;
+            if !status.reachable {
+                out.line(styled(CAUTION, "as it said when it answered last:"))?;
+            }
             out.line(rows.render())?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Check, State};
 use crate::commands::listing;
 use crate::commands::peers::Registered;
-use crate::commands::status::{Mode, Waiting};
+use crate::commands::status::{self, Mode, Relay, Waiting};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::words;
@@ -32,6 +32,8 @@ struct Status {
     control: Option<Control>,
     #[serde(default)]
     waiting: Waiting,
+    #[serde(default)]
+    relays: Vec<Relay>,
 }
 
 /// The control plane, and how this node stands with it.
@@ -129,6 +131,31 @@ fn mode(mode: &Mode) -> Check {
     }
 }
 
+/// How it stands with the relays, where any are used or wanted.
+fn relays(relays: &[Relay]) -> Option<Check> {
+    if relays.is_empty() {
+        return None;
+    }
+    let reserved = relays.iter().filter(|relay| relay.is_reserved()).count();
+    let said = format!(
+        "reserved at {reserved} of {}",
+        words::count(relays.len() as u64, "relay")
+    );
+    let Some(next) = status::relays_advice(relays) else {
+        return Some(Check::ok("relays", said));
+    };
+    let troubled: Vec<String> = relays
+        .iter()
+        .filter(|relay| relay.is_in_trouble())
+        .map(Relay::words)
+        .collect();
+    Some(Check::warning(
+        "relays",
+        format!("{said}; {}", troubled.join("; ")),
+        next,
+    ))
+}
+
 /// A request that is not waited for longer than [`PATIENCE`].
 async fn soon<T>(asked: impl Future<Output = Result<T, ClientError>>) -> Result<T, Failure> {
     let late = || ClientError::Broken(format!("no answer within {} s", PATIENCE.as_secs()).into());
@@ -154,7 +181,9 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
             membership(&status, Timestamp::now()),
             listening(&status.listen),
         ];
+        checks.extend(locked_out(&status));
         checks.extend(status.mode.as_ref().map(mode));
+        checks.extend(relays(&status.relays));
         if !status.doubts.is_empty() {
             checks.push(Check::warning(
                 "config",
@@ -170,7 +199,11 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
                 "look at them with the commands named, and say yes or no",
             ));
         }
-        checks.extend(status.control.as_ref().map(control));
+        if let Some(known) = &status.control {
+            // What the node knows of it is as old as the last beat.
+            let asked = get::<Control>(&client, "/api/control?ask=true").await;
+            checks.push(control(asked.as_ref().unwrap_or(known)));
+        }
         checks.extend(status.envelopes.as_ref().map(envelopes));
         checks.push(match get::<Keys>(&client, "/api/keys").await {
             Ok(Keys { pins }) => pinned(&pins),
@@ -184,6 +217,9 @@ pub(super) fn check(context: &Context) -> Result<Vec<Check>, Failure> {
                 format!("are out of reach while {host}, the host, is away, whether they run or not"),
             ),
             (None, None) => peers(&client, status.control.is_some()).await,
+            (Some(why), _) if words::waits(why).is_some() => {
+                Check::new("peers", State::Skipped, "none yet: this node waits")
+            }
             (Some(_), _) => Check::new("peers", State::Skipped, "none: this node is no member any more"),
         });
         checks.push(match get::<Agents>(&client, "/api/agents").await {
@@ -287,13 +323,19 @@ fn node(status: &Status, client: &Client) -> Check {
 fn membership(status: &Status, now: Timestamp) -> Check {
     let certificate = certificate(status.certificate.as_ref(), now);
     match &status.not_member_because {
-        Some(why) if certificate.state != State::Failed => Check::failed(
+        Some(why) if certificate.state != State::Failed && words::waits(why).is_none() => Check::failed(
             "certificate",
             format!("this node is no member any more: {why}"),
             words::REJOIN,
         ),
         _ => certificate,
     }
+}
+
+/// What a node waits for that the network lock keeps out.
+fn locked_out(status: &Status) -> Option<Check> {
+    let (waits, next) = words::waits(status.not_member_because.as_deref()?)?;
+    Some(Check::failed("lock", format!("this node waits: {waits}"), next))
 }
 
 fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Check {

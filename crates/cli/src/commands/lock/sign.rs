@@ -25,13 +25,13 @@ fn shown(context: &Context, node: &str) -> Result<Option<String>, Failure> {
         .collect();
     for member in &meant {
         out.note(member.line());
-        out.note(match &member.issuer {
-            Some(issuer) => {
-                let admin = all.iter().find(|other| other.id == *issuer);
-                let admin = admin.map_or(issuer, |admin| &admin.name);
+        out.note(match (&member.control_plane, &member.issuer) {
+            (Some(url), _) => format!("    admitted by the control plane {}", words::clean(url)),
+            (None, Some(issuer)) => {
+                let admin = member.issuer_name.as_ref().unwrap_or(issuer);
                 format!("    admitted by {}", words::clean(admin))
             }
-            None => "    admitted with the network key".to_owned(),
+            (None, None) => "    admitted with the network key".to_owned(),
         });
         if member.roles.iter().any(|role| role == "owner" || role == "admin") {
             out.note(styled(CAUTION, "    it may admit others, and put them out"));

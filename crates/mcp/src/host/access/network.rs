@@ -113,6 +113,7 @@ impl Guard {
         let method = peek.method();
         if let Some(calls) = &self.calls {
             if let Some(reason) = calls.closed() {
+                self.record_shut_out(method);
                 return Some(self.refused_by(&reason, method, "anything"));
             }
             let is_named = !matches!(super::named(peek), super::Named::Nothing);
