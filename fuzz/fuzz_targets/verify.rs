@@ -1,12 +1,16 @@
-//! What is read of jobs over `/dawn/job/1` and of their proofs: read within bounds or refused, and written as it was read.
-//! Nothing passes for anything that its author did not sign.
+//! Jobs, results, draws, records and confirmations: read within bounds or refused, and written as they were read. Nothing
+//! passes for anything that its author did not sign.
 #![no_main]
 
 use std::time::Duration;
 
 use dawn_identity::{Keypair, UnixTime};
+use dawn_verify::frauds::Reader;
 use dawn_verify::vrf::{PROOF_BYTES, Proof};
-use dawn_verify::{Draw, Job, JobResult, MAX_JOB_BYTES, MAX_RESULT_BYTES, Precision, ResultId};
+use dawn_verify::{
+    Confirmation, Draw, Frauds, Job, JobResult, MAX_CONFIRMATION_BYTES, MAX_JOB_BYTES, MAX_RECORD_BYTES,
+    MAX_RESULT_BYTES, Precision, Record, ResultId,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -28,6 +32,24 @@ fuzz_target!(|data: &[u8]| {
         assert!(data.len() <= MAX_RESULT_BYTES);
         assert_eq!(result.bytes(), data);
     }
+    if let Ok(record) = Record::decode(data, &network) {
+        assert!(data.len() <= MAX_RECORD_BYTES);
+        assert_eq!(record.bytes(), data);
+        assert!(record.testimony().len() >= 2);
+        let _ = record.judge(None, &|_| true, []);
+    }
+    if let Ok(confirmation) = Confirmation::decode(data) {
+        assert!(data.len() <= MAX_CONFIRMATION_BYTES);
+        assert_eq!(confirmation.bytes(), data);
+    }
+    let mut frauds = Frauds::new(network);
+    let reader = Reader {
+        is_member: &|_| true,
+        now: UnixTime(1_800_003_600),
+        skew: Duration::from_secs(60),
+    };
+    let taken = frauds.take(data, &reader);
+    assert_eq!(taken.is_new, !frauds.head().is_empty());
     if let Some(proof) = data.first_chunk::<PROOF_BYTES>() {
         let id = ResultId::from_bytes([7; 32]);
         let of = |proof| Draw::beta_of(&proof, &node, &network, &id).is_ok();

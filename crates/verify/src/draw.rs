@@ -3,6 +3,8 @@
 //! The input is the id of the result that the worker signed, so the worker cannot know the draw before; the key is the
 //! requester's identity, so the requester cannot choose it; the proof says to everybody what was drawn.
 
+use std::collections::BTreeMap;
+
 use dawn_identity::{Keypair, NetworkId, NodeId};
 
 use crate::id::hash;
@@ -38,7 +40,7 @@ impl Rate {
     }
 
     /// Whether a result with this output of the draw is to be checked.
-    pub(crate) fn draws(self, beta: &Beta) -> bool {
+    pub fn draws(self, beta: &Beta) -> bool {
         let [a, b, c, d, e, f, g, h, ..] = *beta.as_bytes();
         self == Self::ALWAYS || u64::from_be_bytes([a, b, c, d, e, f, g, h]) < u64::from(self.0) << 48
     }
@@ -109,19 +111,19 @@ impl Draw {
 
     /// The candidates in the order in which they are asked: to check the result, and then as jurors.
     pub fn order<'a>(&self, candidates: impl IntoIterator<Item = &'a NodeId>) -> Vec<NodeId> {
-        order(&self.beta, candidates)
+        self.beta.order(candidates)
+    }
+}
+
+impl Beta {
+    /// The candidates in the order of this draw. Who is missing moves nobody else.
+    pub fn order<'a>(&self, candidates: impl IntoIterator<Item = &'a NodeId>) -> Vec<NodeId> {
+        let places: BTreeMap<_, _> = candidates.into_iter().map(|node| (place(self, node), *node)).collect();
+        places.into_values().collect()
     }
 }
 
 /// Where a node stands in the order of a draw.
 pub(crate) fn place(beta: &Beta, node: &NodeId) -> [u8; 32] {
     hash("dawn verifier 1", &[beta.as_bytes(), node.as_bytes()])
-}
-
-/// The candidates in the order of a draw.
-pub(crate) fn order<'a>(beta: &Beta, candidates: impl IntoIterator<Item = &'a NodeId>) -> Vec<NodeId> {
-    let mut places: Vec<_> = candidates.into_iter().map(|node| (place(beta, node), *node)).collect();
-    places.sort_unstable();
-    places.dedup();
-    places.into_iter().map(|(_, node)| node).collect()
 }

@@ -71,3 +71,8 @@ id!(
     Root,
     32
 );
+id!(
+    /// Names a [`Record`](crate::Record): a hash of which results it opens, and where.
+    RecordId,
+    32
+);

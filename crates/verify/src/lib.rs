@@ -14,6 +14,10 @@
 //! - [`Commitment`]: a result commits to each of its items by a tree, so that one can be opened to everybody.
 //! - [`Draw`]: whether a result is checked, and who is asked, by a verifiable random function of the requester over the
 //!   result's id. The worker cannot know it before it has signed, the requester cannot choose it.
+//! - [`compare`]: which outputs agree. [`Jury`]: who is wrong where two differ. [`Record`]: what proves it to others, who may
+//!   back it with a [`Confirmation`]; [`Frauds`] is the set of both that members keep in step.
+//! - [`Book`]: what was seen of others, how much of their work is checked, whom to believe. [`Provisional`]: what has to be
+//!   done again when one of them is wrong.
 //!
 //! Floor 1: no clock, no randomness, no I/O.
 #![deny(
@@ -31,22 +35,36 @@
 
 mod class;
 mod commit;
+pub mod compare;
+mod confirmation;
 mod draw;
+pub mod frauds;
 mod id;
 mod job;
+pub mod jury;
+mod provisional;
+mod record;
 mod refused;
 mod result;
 mod statement;
 #[cfg(test)]
 mod tests;
 mod tree;
+pub mod trust;
 pub mod vrf;
 
 pub use class::{Class, MAX_PRECISION_BYTES, Precision, Tolerance, Workload};
 pub use commit::{Commitment, Opening, Output, Salt};
+pub use compare::Agreement;
+pub use confirmation::{Confirmation, MAX_CONFIRMATION_BYTES, Said};
 pub use draw::{Draw, Rate};
-pub use id::{JobHash, JobId, ModelDigest, ResultId, Root};
+pub use frauds::Frauds;
+pub use id::{JobHash, JobId, ModelDigest, RecordId, ResultId, Root};
 pub use job::{Asked, Job, LONGEST, Limits, MAX_JOB_BYTES, MAX_OPTION_BYTES, MAX_PARTS, Part, Spec};
+pub use jury::Jury;
+pub use provisional::{DOUBTED, Provisional};
+pub use record::{Basis, Finding, MAX_RECORD_BYTES, Record, Testimony};
 pub use refused::Refused;
 pub use result::{Given, JobResult, MAX_RESULT_BYTES};
 pub use statement::{Committed, MAX_INPUT_BYTES, MAX_ITEMS, Units};
+pub use trust::{Book, Observed};

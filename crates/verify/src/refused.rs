@@ -1,7 +1,9 @@
 //! Why something is not taken.
 
-use dawn_identity::UnixTime;
 use dawn_identity::statement::Malformed;
+use dawn_identity::{NodeId, UnixTime};
+
+use crate::RecordId;
 
 /// Why a statement, an opening or a record is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +43,18 @@ pub enum Refused {
     /// The draw is not the one of this result and its requester.
     #[error("the draw is not the one of this result and its requester")]
     BadDraw,
+    /// A node in it is no member.
+    #[error("{0}, which is in it, is no member")]
+    NoMember(NodeId),
+    /// It is about a record that is not kept here.
+    #[error("it is about the record {0}, which is not kept here")]
+    UnknownRecord(RecordId),
+    /// It is so old that it is not kept any more.
+    #[error("it is of {0}, and not kept any more")]
+    TooOld(UnixTime),
+    /// Others fill the room that there is.
+    #[error("others fill the room that there is")]
+    Full,
 }
 
 impl Refused {
@@ -57,7 +71,20 @@ impl Refused {
             Self::Price { .. } => "price",
             Self::BadOpening => "bad_opening",
             Self::BadDraw => "bad_draw",
+            Self::NoMember(_) => "no_member",
+            Self::UnknownRecord(_) => "unknown_record",
+            Self::TooOld(_) => "too_old",
+            Self::Full => "full",
         }
+    }
+
+    /// Whether an honest node may have passed it on: it may know what is not known here, or not know what is, and its
+    /// clock may differ.
+    pub const fn is_innocent(&self) -> bool {
+        matches!(
+            self,
+            Self::FromTheFuture(_) | Self::NoMember(_) | Self::UnknownRecord(_) | Self::TooOld(_) | Self::Full
+        )
     }
 }
 

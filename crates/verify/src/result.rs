@@ -8,6 +8,7 @@ use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
 use crate::class::Precision;
+use crate::commit::Commitment;
 use crate::statement::{Committed, Units, claim, fixed, id_of, is_shortest, number, private};
 use crate::{Job, JobHash, Refused, ResultId};
 
@@ -131,8 +132,21 @@ impl JobResult {
         Ok(Self::of(given, signed))
     }
 
-    /// Checks that it answers this job, in the class and within the price that were asked for. That outputs are those that
-    /// it commits to is for who has them, and its salt, to compute.
+    /// Checks that it commits to these outputs and claims no other units than theirs. Who asked makes the commitment, of its
+    /// inputs, the outputs that came and the salt.
+    ///
+    /// # Errors
+    /// [`Refused::BadOpening`] if it does not.
+    pub fn commits_to(&self, outputs: &Commitment) -> Result<(), Refused> {
+        if (self.given.output, self.given.units) == (outputs.committed(), outputs.units()) {
+            Ok(())
+        } else {
+            Err(Refused::BadOpening)
+        }
+    }
+
+    /// Checks that it answers this job, in the class and within the price that were asked for. Whether it commits to the
+    /// outputs that came is said by [`JobResult::commits_to`].
     ///
     /// # Errors
     /// [`Refused`] says why it does not.

@@ -28,6 +28,8 @@ pub(crate) mod claim {
     pub(crate) const UNITS: i64 = -65_632;
     pub(crate) const CLASS: i64 = -65_633;
     pub(crate) const AMOUNT: i64 = -65_634;
+    pub(crate) const RECORD: i64 = -65_640;
+    pub(crate) const WRONG: i64 = -65_641;
 }
 
 /// What somebody committed to: items by the root of a tree over them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::draw::{order, place};
+use crate::draw::place;
 use crate::vrf::{Beta, Proof};
 
 fn results(count: u16) -> impl Iterator<Item = ResultId> {
@@ -84,7 +84,7 @@ fn the_order_is_of_the_draw_and_not_of_the_candidates() {
         assert_eq!(ordered.iter().collect::<BTreeSet<_>>(), candidates.iter().collect());
         assert!(ordered.is_sorted_by_key(|node| place(draw.beta(), node)));
         // Who is left out moves nobody else.
-        let without = order(draw.beta(), ordered.iter().skip(1));
+        let without = draw.beta().order(ordered.iter().skip(1));
         assert_eq!(without, ordered[1..]);
         firsts.insert(ordered[0]);
     }

@@ -2,8 +2,13 @@
 
 mod class;
 mod commit;
+mod compare;
 mod draw;
+mod frauds;
+mod jury;
+mod record;
 mod statements;
+mod trust;
 mod vrf;
 mod wire;
 

@@ -158,6 +158,23 @@ fn a_result_fits_its_own_job_its_class_and_its_price() {
     assert!(matches!(copied.fits(&job), Err(Refused::NotForThis(_))));
 }
 
+#[test]
+fn a_result_commits_to_its_outputs_and_claims_their_units() {
+    let (_, result) = pair();
+    let of = |salt, outputs: &[Output]| Commitment::to_outputs(salt, &INPUTS, outputs).unwrap();
+    let right = honest(&INPUTS);
+    assert_eq!(result.commits_to(&of(output_salt(1), &right)), Ok(()));
+    let mut other = right.clone();
+    other[0] = embedded("another");
+    assert_eq!(result.commits_to(&of(output_salt(1), &other)), Err(Refused::BadOpening));
+    assert_eq!(result.commits_to(&of(output_salt(2), &right)), Err(Refused::BadOpening));
+    // More in all than for the items.
+    let mut given = result.given().clone();
+    given.units.input += 1;
+    let more = JobResult::sign(given, &key(1)).unwrap();
+    assert_eq!(more.commits_to(&of(output_salt(1), &right)), Err(Refused::BadOpening));
+}
+
 /// The same claims, changed, under the same requester's signature.
 fn signed_again(job: &Job, change: &dyn Fn(&mut ClaimsSet)) -> Vec<u8> {
     let kind = Kind::new("application/dawn-job+cwt");

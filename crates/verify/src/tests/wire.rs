@@ -2,6 +2,7 @@
 
 use data_encoding::HEXLOWER;
 
+use super::record::{confirmation, record};
 use super::*;
 
 fn hex(bytes: &[u8]) -> String {
@@ -22,6 +23,15 @@ fn statements_keep_their_bytes() {
     insta::assert_snapshot!("job_paid", hex(paid.bytes()));
     insta::assert_snapshot!("job_free", hex(free.bytes()));
     insta::assert_snapshot!("result", hex(result.bytes()));
+}
+
+#[test]
+fn records_and_confirmations_keep_their_bytes() {
+    let record = record(REQUESTER, (1, false), &[(2, true)]);
+    let confirmation = confirmation(3, &record, &[1]);
+    insta::assert_snapshot!("record", hex(record.bytes()));
+    insta::assert_snapshot!("confirmation", hex(confirmation.bytes()));
+    insta::assert_snapshot!("record_id", record.id());
 }
 
 #[test]
