@@ -193,14 +193,23 @@ fn hash(what: &str, numbers: &[u64]) -> [u8; 32] {
     digest(&SHA256, &bytes).as_ref().try_into().expect("32 bytes")
 }
 
+/// What a jury found, as a record says it to others.
+#[derive(Debug, Clone)]
+struct Found {
+    /// The side that leads.
+    side: Vec<NodeId>,
+    /// Who stands against it.
+    wrong: Vec<NodeId>,
+}
+
 /// One node that asks for work, with what it knows of the others.
 struct Requester {
     book: Book,
     doubts: Provisional,
     /// Of each result that was taken unchecked its job, and whether it is wrong.
     unchecked: BTreeMap<ResultId, (u64, bool)>,
-    /// Records that are not believed yet: the side that leads, and who stands against it.
-    pending: Vec<(Vec<NodeId>, Vec<NodeId>)>,
+    /// Records that are not believed yet.
+    pending: Vec<Found>,
     /// Wrong outputs that it has, and that it had.
     accepted: i64,
     delivered: i64,
@@ -279,23 +288,18 @@ impl Requester {
 
     /// Believes what others found, where it can by now.
     fn look_again(&mut self, workers: &mut Workers, now: UnixTime) {
-        for (side, wrong) in std::mem::take(&mut self.pending) {
-            let believed = side.iter().filter(|id| self.book.is_proven(id, EMBED, now)).count();
-            if believed >= 3 {
-                wrong.iter().for_each(|id| self.convict(workers, *id, now));
+        for found in std::mem::take(&mut self.pending) {
+            let proven = |id: &&NodeId| self.book.is_proven(id, EMBED, now);
+            if found.side.iter().filter(proven).count() >= 3 {
+                found.wrong.iter().for_each(|id| self.convict(workers, *id, now));
             } else {
-                self.pending.push((side, wrong));
+                self.pending.push(found);
             }
         }
     }
 
     /// One attempt at a job. Whether there is an output, and what others are to hear.
-    fn attempt(
-        &mut self,
-        workers: &mut Workers,
-        job: u64,
-        now: UnixTime,
-    ) -> (bool, Option<(Vec<NodeId>, Vec<NodeId>)>) {
+    fn attempt(&mut self, workers: &mut Workers, job: u64, now: UnixTime) -> (bool, Option<Found>) {
         let Some(worker) = self.anybody(workers, now, None) else {
             return (false, None);
         };
@@ -354,15 +358,15 @@ impl Requester {
             heard.iter().partition(|gave| wrong.contains(&workers.ids[gave.worker]));
         let is_wrong = side.first().is_some_and(|gave| gave.is_wrong);
         let ids = |all: &[&Gave]| all.iter().map(|gave| workers.ids[gave.worker]).collect::<Vec<_>>();
-        let (side, against) = (ids(&side), ids(&against));
+        let (side, wrong) = (ids(&side), ids(&against));
         for id in &side {
             self.book.observe(*id, EMBED, Observed::Agreed, now);
         }
-        for id in &against {
+        for id in &wrong {
             self.convict(workers, *id, now);
         }
         self.take(is_wrong);
-        (true, Some((side, against)))
+        (true, Some(Found { side, wrong }))
     }
 }
 
@@ -383,11 +387,11 @@ fn checked(mut workers: Workers, jobs: u64) -> Outcome {
         let asks = (job % REQUESTERS as u64) as usize;
         let mut is_done = false;
         for _ in 0..ATTEMPTS {
-            let (done, record) = requesters[asks].attempt(&mut workers, job, now);
-            if let Some(record) = record {
+            let (done, found) = requesters[asks].attempt(&mut workers, job, now);
+            if let Some(found) = found {
                 for (other, requester) in requesters.iter_mut().enumerate() {
                     if other != asks {
-                        requester.pending.push(record.clone());
+                        requester.pending.push(found.clone());
                         requester.look_again(&mut workers, now);
                     }
                 }
@@ -490,7 +494,7 @@ fn tell(kind: Kind, outcome: &Outcome, size: Size, report: &mut Report) {
     let is_open = matches!(kind, Kind::Sleeper | Kind::Seldom);
     let (mean_lies, most_lies) = match kind {
         Kind::Sleeper | Kind::Seldom => (40.0, 150.0),
-        Kind::Colluding => (2.0, 6.0),
+        Kind::Colluding => (3.0, 6.0),
         _ => (1.0, 1.0),
     };
     let lies: Vec<f64> = workers.lies.iter().map(|lies| f64::from(*lies)).collect();
