@@ -90,8 +90,14 @@ impl Report {
 
     /// A network of this scenario has run to its end.
     pub(crate) fn ran(&mut self, network: &Network) {
-        self.events += network.happened();
-        self.traces.push(network.trace().chars().take(16).collect());
+        self.ran_as(network.happened(), network.trace().chars().take(16).collect());
+    }
+
+    /// Something of this scenario that is no network has run to its end: so many events, and what tells this run from
+    /// another.
+    pub(crate) fn ran_as(&mut self, events: u64, trace: String) {
+        self.events += events;
+        self.traces.push(trace);
     }
 
     /// How many events there were, and what tells this run from another.

@@ -1,5 +1,6 @@
-//! The scenarios: each a promise of the registry or of discovery, at scale.
+//! The scenarios: each a promise of the registry, of discovery or of checks, at scale.
 
+mod cheats;
 mod churn;
 mod crash;
 mod difference;
@@ -37,7 +38,7 @@ pub(crate) struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 12] = [
     Scenario {
         name: "difference",
         about: "two replicas of 10,000 items that differ in some settle in few rounds and bytes",
@@ -92,6 +93,11 @@ pub(crate) const ALL: [Scenario; 11] = [
         name: "join",
         about: "a new node is complete soon, and known to all of 1,000",
         run: join::run,
+    },
+    Scenario {
+        name: "cheats",
+        about: "workers that cheat are caught, and nobody honest is punished",
+        run: cheats::run,
     },
 ];
 
