@@ -77,6 +77,18 @@ impl World {
         for owner in 1..=PARTIES {
             world.offer(&open(owner, Credits::whole(10)), 7);
         }
+        // Some have paid each other already, so that there are rewards that are old enough.
+        for (payer, payee) in [(1, 2), (3, 4), (1, 2), (3, 4)] {
+            world.show(7);
+            let (number, previous) = world.all.head(&node(payer)).unwrap();
+            let held = hold_at(payer, number + 1, previous, payee, Credits::whole(1), world.now);
+            world.offer(&held, 7);
+            world.show(7);
+            world.offer(&close(payer, payee, &held, 30, Credits::whole(1)), 7);
+            world.now = world.now + MINUTE;
+        }
+        world.show(7);
+        world.now = world.now + HOUR;
         world
     }
 
@@ -263,4 +275,32 @@ proptest! {
             prop_assert_eq!(&other, &world.all);
         }
     }
+}
+
+#[test]
+fn histories_reach_every_kind_of_entry() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut kinds, mut refused) = ([0; 6], 0);
+    for _ in 0..64 {
+        let steps = steps(60).new_tree(&mut runner).unwrap().current();
+        let mut world = World::new();
+        world.run(&steps);
+        refused += world.entries.len() - world.certified.len();
+        for certified in &world.certified {
+            let kind = match certified.entry().what() {
+                What::Open { .. } => 0,
+                What::Hold(_) => 1,
+                What::Close { .. } => 2,
+                What::Lapse { .. } => 3,
+                What::Mature { .. } => 4,
+                What::Forfeit { .. } => 5,
+            };
+            kinds[kind] += 1;
+        }
+    }
+    assert!(
+        kinds.iter().all(|count| *count >= 5) && refused >= 100,
+        "{kinds:?}, {refused}"
+    );
 }
