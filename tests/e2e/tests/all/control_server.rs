@@ -421,6 +421,7 @@ async fn a_policy_that_a_member_applies_is_passed_on_by_it() {
     // The operator makes none, and an older one does not come back.
     let older = folder.path().join("signed.json");
     std::fs::write(&older, home.dawn(&["policy", "log"]).await.success().stdout).unwrap();
+    std::fs::write(&file, format!("# Again.\n{text}")).unwrap();
     let _applied = home.dawn(&["policy", "apply", path]).await.success();
     eventually("it has the next one", async || {
         server.said(&["policy", "show"]).await["version"] == 2
