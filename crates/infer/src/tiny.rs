@@ -54,6 +54,9 @@ impl Seed {
     }
 }
 
+/// Adds a tensor: its name, its shape, around what and how far its numbers lie.
+type Add<'a> = &'a mut dyn FnMut(String, &[usize], f32, f32);
+
 /// The weights. Some channels are ten times the others, as in trained networks.
 pub(crate) fn tensors() -> Tensors {
     let mut seed = Seed(7);
@@ -64,7 +67,7 @@ pub(crate) fn tensors() -> Tensors {
             .collect();
         all.insert(name, (shape.to_vec(), numbers));
     };
-    let norm = |add: &mut dyn FnMut(String, &[usize], f32, f32), name: &str| {
+    let norm = |add: Add<'_>, name: &str| {
         add(format!("{name}.weight"), &[HIDDEN], 1.0, 0.5);
         add(format!("{name}.bias"), &[HIDDEN], 0.0, 0.3);
     };

@@ -29,6 +29,7 @@ pub const MAX_OPEN_HOLDS: usize = 64;
 
 /// Where the credits for a job are.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is made and taken apart at once")]
 pub enum Need {
     /// In this hold, and promised from now on.
     Use(EntryHash),

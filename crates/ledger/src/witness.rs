@@ -143,7 +143,7 @@ impl Witness {
     }
 
     /// Takes a lock from the disk, after the certificates.
-    pub fn restore(&mut self, lock: Lock) {
+    pub fn restore(&mut self, lock: &Lock) {
         for place in lock.entry.places() {
             if self.accounts.certified(&place).is_none() {
                 self.locks.insert(place, lock.clone());

@@ -141,7 +141,7 @@ impl Network {
                     key_units,
                     values,
                 });
-            share.each(work.collect(), 1, |work| layer.before(engine, heads, work))?;
+            share.each(work.collect(), 1, |mut work| layer.before(engine, heads, &mut work))?;
 
             control.check()?;
             let mut work = Vec::with_capacity(texts.len() * heads);

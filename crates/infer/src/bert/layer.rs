@@ -49,7 +49,7 @@ pub(super) struct Before<'a> {
 
 impl Layer {
     /// Queries and keys as integers by head, values as numbers.
-    pub(super) fn before(&self, engine: &Engine, heads: usize, block: Before<'_>) -> Result<(), NotFinite> {
+    pub(super) fn before(&self, engine: &Engine, heads: usize, block: &mut Before<'_>) -> Result<(), NotFinite> {
         let hidden = self.project.depth;
         lend(|scratch| {
             self.project.times(engine, scratch, block.x, Then::Nothing, Out::Wide)?;

@@ -88,7 +88,7 @@ impl Reader {
             bias.extend(self.table(&format!("{name}.bias"), &[outputs])?.numbers()?);
         }
         Packed::new(inputs, bias, |column, out| {
-            weights[column / outputs].row(column % outputs, out)
+            weights[column / outputs].row(column % outputs, out);
         })
         .map_err(|_| {
             let damaged = weights.iter().find(|table| table.check_finite().is_err());

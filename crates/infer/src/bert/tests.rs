@@ -76,11 +76,6 @@ fn a_trained_network_is_that_of_f64_but_for_a_ten_thousandth_and_the_same_with_e
     let right = model.embed(&engine, &tokens, &Control::default()).unwrap();
     for ((text, tokens), found) in texts.iter().zip(&tokens).zip(right.rows()) {
         let apart = apart(&naive.embed(&tokens.ids), found);
-        eprintln!(
-            "{apart:.1e} {:4} tokens, begins {:?}: {text:.40}",
-            tokens.ids.len(),
-            &found[..5]
-        );
         assert!(apart < 1e-4, "{text}: {apart:e}");
     }
     for engine in tiny::engines() {

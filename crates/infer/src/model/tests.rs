@@ -190,7 +190,7 @@ fn modules_say_how_a_text_is_pooled_and_others_are_refused() {
     );
     assert_eq!(shape(&three, json!({ "pooling_mode": "mean" })).unwrap(), (Mean, true));
     let refused = |modules: &[(&str, &str)], pooling| {
-        assert_eq!(shape(modules, pooling).unwrap_err().code(), "unsupported_model")
+        assert_eq!(shape(modules, pooling).unwrap_err().code(), "unsupported_model");
     };
     refused(
         &two,

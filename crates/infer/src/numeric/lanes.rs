@@ -48,13 +48,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// The error function; at most 4.2e-7 off.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
-    let x = if x > 4.0 {
-        4.0
-    } else if x < -4.0 {
-        -4.0
-    } else {
-        x
-    };
+    let x = x.clamp(-4.0, 4.0);
     let s = x * x;
     let mut p = -2.726_142_258_013_06e-10_f32;
     for c in [

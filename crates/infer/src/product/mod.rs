@@ -46,10 +46,10 @@ pub fn available() -> Vec<Arc<dyn Product>> {
     let mut found: Vec<Arc<dyn Product>> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        found.extend(x86::Avx512Vnni::new());
-        found.extend(x86::Avx512::new());
-        found.extend(x86::AvxVnni::new());
-        found.extend(x86::Avx2::new());
+        found.extend(x86::Avx512Vnni::detect());
+        found.extend(x86::Avx512::detect());
+        found.extend(x86::AvxVnni::detect());
+        found.extend(x86::Avx2::detect());
     }
     found.push(Arc::new(Portable));
     found

@@ -194,7 +194,7 @@ macro_rules! x86_product {
         pub(super) struct $product(());
 
         impl $product {
-            pub(super) fn new() -> Option<Arc<dyn Product>> {
+            pub(super) fn detect() -> Option<Arc<dyn Product>> {
                 let found = $(is_x86_feature_detected!($detected))&&+;
                 found.then(|| Arc::new(Self(())) as Arc<dyn Product>)
             }

@@ -34,44 +34,44 @@ pub(super) struct Wheel {
 
 impl Wheel {
     pub(super) fn open(path: &Path, inside: Option<&str>) -> Result<Self, StoreError> {
-        let broken = |problem: String| StoreError::Wheel {
+        let broken = |problem: &str| StoreError::Wheel {
             path: path.to_owned(),
-            problem,
+            problem: problem.to_owned(),
         };
         let file = File::open(path).map_err(StoreError::at(path))?;
-        let mut archive = ZipArchive::new(file).map_err(|error| broken(error.to_string()))?;
+        let mut archive = ZipArchive::new(file).map_err(|error| broken(&error.to_string()))?;
         if archive.len() > MAX_MEMBERS {
-            return Err(broken(format!(
+            return Err(broken(&format!(
                 "it has {} members, and {MAX_MEMBERS} are allowed",
                 archive.len()
             )));
         }
         let mut members = BTreeMap::new();
         for number in 0..archive.len() {
-            let member = archive.by_index(number).map_err(|error| broken(error.to_string()))?;
-            let name = member.name().map_err(|error| broken(error.to_string()))?.into_owned();
+            let member = archive.by_index(number).map_err(|error| broken(&error.to_string()))?;
+            let name = member.name().map_err(|error| broken(&error.to_string()))?.into_owned();
             if member.is_file() && plain(&name) {
                 let (size, packed) = (member.size(), member.compressed_size());
                 if members.insert(name.clone(), (size, packed)).is_some() {
-                    return Err(broken(format!("it has `{name}` twice")));
+                    return Err(broken(&format!("it has `{name}` twice")));
                 }
             }
         }
         let info = members.keys().find_map(|name| name.strip_suffix(".dist-info/RECORD"));
         let info = info
             .filter(|info| !info.contains('/'))
-            .ok_or_else(|| broken("it has no RECORD".to_owned()))?;
+            .ok_or_else(|| broken("it has no RECORD"))?;
         let (distribution, version) = info
             .split_once('-')
-            .ok_or_else(|| broken(format!("`{info}` has no version")))?;
+            .ok_or_else(|| broken(&format!("`{info}` has no version")))?;
         let (distribution, version) = (distribution.replace('_', "-"), version.to_owned());
         let record = format!("{info}.dist-info/RECORD");
-        let member = archive.by_name(&record).map_err(|error| broken(error.to_string()))?;
+        let member = archive.by_name(&record).map_err(|error| broken(&error.to_string()))?;
         let mut text = String::new();
         let read = member.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text);
-        read.map_err(|error| broken(format!("`{record}`: {error}")))?;
+        read.map_err(|error| broken(&format!("`{record}`: {error}")))?;
         if text.len() as u64 > MAX_CONFIG_BYTES {
-            return Err(broken(format!("`{record}` is longer than {MAX_CONFIG_BYTES} bytes")));
+            return Err(broken(&format!("`{record}` is longer than {MAX_CONFIG_BYTES} bytes")));
         }
         let record = text.lines().filter_map(hash_of).collect();
 
@@ -82,7 +82,7 @@ impl Wheel {
                 continue;
             };
             if *size > packed.saturating_mul(MAX_RATIO) {
-                return Err(broken(format!(
+                return Err(broken(&format!(
                     "`{name}` is more than {MAX_RATIO} times what is in the archive"
                 )));
             }
@@ -99,10 +99,10 @@ impl Wheel {
         })
     }
 
-    fn broken(&self, problem: impl ToString) -> StoreError {
+    fn broken(&self, problem: &str) -> StoreError {
         StoreError::Wheel {
             path: self.path.clone(),
-            problem: problem.to_string(),
+            problem: problem.to_owned(),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Origin for Wheel {
 
     fn open(&mut self, file: &str, take: &mut Take<'_>) -> Result<(), StoreError> {
         if self.expects(file).is_none() {
-            return Err(self.broken(format!("RECORD has no SHA-256 of `{file}`")));
+            return Err(self.broken(&format!("RECORD has no SHA-256 of `{file}`")));
         }
         let name = format!("{}{file}", self.folder);
         match self.archive.by_name(&name) {

@@ -225,10 +225,10 @@ fn delivered(certified: &[Certified], order: &[u64], lost: bool) -> Vec<Certifie
     for (at, one) in certified.iter().enumerate() {
         let key = order[at % order.len()].wrapping_mul(at as u64 * 2 + 1);
         all.push((key, one));
-        if key % 3 == 0 {
+        if key.is_multiple_of(3) {
             all.push((key.rotate_left(32), one));
         }
-        if lost && key % 5 == 0 {
+        if lost && key.is_multiple_of(5) {
             all.retain(|(_, other)| *other != one);
         }
     }

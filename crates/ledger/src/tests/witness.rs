@@ -68,12 +68,12 @@ fn a_lock_outlives_a_crash_and_a_certificate_comes_before_it() {
         at: NOW,
     };
     let mut witness = witness();
-    witness.restore(lock.clone());
+    witness.restore(&lock);
     assert_eq!(witness.lock(&begun.places()[0]), Some(&lock));
     assert_eq!(ask(&mut witness, &other, NOW), Considered::Locked(lock.clone()));
     let mut witness = self::witness();
     take(&mut witness, &[&other], NOW);
-    witness.restore(lock);
+    witness.restore(&lock);
     assert_eq!(witness.lock(&begun.places()[0]), None);
 }
 

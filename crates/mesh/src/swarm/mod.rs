@@ -344,7 +344,7 @@ impl Actor {
                 attempt,
                 dialled,
             } => self.reserved(relay, attempt, dialled.as_deref()),
-            Command::Unreserved { relay, attempt, why } => self.unreserved(relay, attempt, why),
+            Command::Unreserved { relay, attempt, why } => self.unreserved(relay, attempt, &why),
             Command::Shutdown(_) => {}
         }
     }

@@ -260,7 +260,7 @@ impl Actor {
             }
         }
         if held.listeners.is_empty() {
-            return self.unreserved(node, attempt, "its address is not known".into());
+            return self.unreserved(node, attempt, &"its address is not known".into());
         }
         if let Some(failed) = self.reservations.failed.get_mut(&node) {
             (failed.why, failed.is_told) = (None, false);
@@ -269,7 +269,7 @@ impl Actor {
     }
 
     /// There is no reservation, or none any more.
-    pub(super) fn unreserved(&mut self, node: NodeId, attempt: u64, lost: Lost) {
+    pub(super) fn unreserved(&mut self, node: NodeId, attempt: u64, lost: &Lost) {
         let held = self.reservations.held.get(&node);
         let Some(held) = held.filter(|held| held.attempt == attempt) else {
             return;

@@ -464,8 +464,11 @@ async fn when_the_host_dies_calls_fail_within_seconds_by_its_name_and_work_again
     let called = network.nodes[0].words(&["call", "a:probe", "echo", "text=x"]).await;
     assert!(called.stderr.contains("through its host server alone"), "{called:?}");
     assert_eq!(called.code, 5, "{called:?}");
-    let peers = network.nodes[0].words(&["peers"]).await;
-    assert!(peers.stdout.contains("out of reach"), "{peers:?}");
+    eventually("nobody is said to be offline for that", async || {
+        let peers = network.nodes[0].words(&["peers"]).await;
+        peers.stdout.contains("out of reach")
+    })
+    .await;
     let doctor = network.nodes[0].words(&["doctor"]).await;
     assert!(doctor.stdout.contains("server, which is away"), "{doctor:?}");
     network.nodes[2].up().await;
