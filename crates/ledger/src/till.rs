@@ -10,7 +10,8 @@ use dawn_identity::{NodeId, UnixTime};
 
 use crate::mature::Seen;
 use crate::{
-    Accounts, Credits, Entry, EntryHash, JobId, MARGIN, MAX_REWARDS, Outcome, Posting, Receipt, Refused, ResultId, What,
+    Accounts, Credits, Entry, EntryHash, Held, JobId, MARGIN, MAX_REWARDS, Outcome, Posting, Receipt, Refused,
+    ResultId, What,
 };
 
 /// Most jobs of a payer that were not paid yet.
@@ -97,6 +98,13 @@ impl Till {
         }
     }
 
+    /// A hold from which something can still be had: it has not ended, and this node has not signed its end.
+    fn open<'a>(&self, hash: &EntryHash, accounts: &'a Accounts) -> Option<&'a Held> {
+        accounts
+            .hold(hash)
+            .filter(|held| held.end.is_none() && !self.closing.contains(hash))
+    }
+
     fn total(&self, hold: &EntryHash) -> Credits {
         let last = self.lanes.get(hold).and_then(|lane| lane.last.as_ref());
         last.map_or(Credits::ZERO, |last| last.said().total)
@@ -114,10 +122,7 @@ impl Till {
         accounts: &Accounts,
         now: UnixTime,
     ) -> Result<(), Refused> {
-        let held = accounts
-            .hold(&hash)
-            .filter(|held| held.end.is_none() && !self.closing.contains(&hash));
-        let held = held.ok_or(Refused::UnknownHold(hash))?;
+        let held = self.open(&hash, accounts).ok_or(Refused::UnknownHold(hash))?;
         if held.payer != payer || held.hold.payee != self.node {
             return Err(Refused::NotYours(hash));
         }
@@ -188,11 +193,11 @@ impl Till {
         if said.result != result {
             return Err(Refused::OutOfChain("it is for another result"));
         }
-        let amount = accounts
-            .hold(&unpaid.hold)
-            .map_or(Credits::ZERO, |held| held.hold.amount);
-        if said.total > amount {
-            return Err(Refused::OverHold(amount));
+        let held = self
+            .open(&unpaid.hold, accounts)
+            .ok_or(Refused::UnknownHold(unpaid.hold))?;
+        if said.total > held.hold.amount {
+            return Err(Refused::OverHold(held.hold.amount));
         }
         let last = self.lanes.get(&unpaid.hold).and_then(|lane| lane.last.as_ref());
         receipt.follows(last)?;
@@ -225,7 +230,8 @@ impl Till {
         };
         let is_ours = receipt.payee() == self.node && held.hold.payee == self.node && receipt.payer() == held.payer;
         let known = self.last(&hash).map(|last| (last.said().count, last.said().total));
-        let is_news = is_ours && said.total <= held.hold.amount && known < Some((said.count, said.total));
+        let is_open = self.open(&hash, accounts).is_some();
+        let is_news = is_ours && is_open && said.total <= held.hold.amount && known < Some((said.count, said.total));
         if is_news {
             self.known.insert(receipt.payer());
             self.keep(receipt, receipt.at());

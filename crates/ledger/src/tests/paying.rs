@@ -169,6 +169,21 @@ fn receipts_add_up_and_a_payee_closes_with_the_last() {
 }
 
 #[test]
+fn a_receipt_from_a_hold_that_was_closed_pays_nothing() {
+    let mut bank = Bank::new();
+    let hold = bank.held();
+    let first = bank.work(1, hold);
+    assert_eq!(bank.need(2, Credits::whole(1)), Need::Use(hold));
+    bank.take(2, hold, NOW).unwrap();
+    let late = bank.pay(2, Credits::whole(1));
+    let receipt = Some(first.clone());
+    bank.sign(2, What::Close { hold, receipt }, NOW);
+    assert_eq!(bank.receive(&late, 2, NOW), Err(Refused::UnknownHold(hold)));
+    assert!(!bank.till.heard(&late, &bank.accounts));
+    assert_eq!(bank.till.last(&hold).map(Receipt::id), Some(first.id()));
+}
+
+#[test]
 fn a_payee_is_at_risk_of_one_job_of_a_new_payer_and_of_eight_of_one_that_paid() {
     let mut bank = Bank::new();
     let hold = bank.held();
