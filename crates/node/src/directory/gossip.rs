@@ -286,11 +286,6 @@ impl Directory {
         nodes.map(|node| (node, state.attendance.of(&node, now))).collect()
     }
 
-    /// Whether it was told that a node is not there.
-    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
-        lock(&self.0.talk.state).attendance.is_gone(&node)
-    }
-
     /// With whom this node has links, and how much its gossip holds.
     #[must_use]
     pub fn linked(&self) -> Linked {

@@ -152,6 +152,6 @@ impl Lookup {
     /// Whether a node was there, and is not now.
     fn is_away(&self, node: NodeId) -> bool {
         let directory = &self.0.directory;
-        !directory.is_online(node) && (directory.is_gone(node) || directory.presence(node).silent_for.is_some())
+        !directory.is_online(node) && directory.presence(node).silent_for.is_some()
     }
 }

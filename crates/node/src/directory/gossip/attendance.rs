@@ -12,9 +12,6 @@ const ALONE: Duration = Duration::from_secs(10);
 /// A neighbour's silence is noticed within this; of whom nothing came for longer there was no link.
 const NOTICED: Duration = Duration::from_secs(30);
 
-/// A node that is told to be there and then not to be within this was told of as it was when this node began to listen.
-const TOLD_AT_ONCE: Duration = Duration::from_secs(1);
-
 /// Somebody came or went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
@@ -28,10 +25,6 @@ struct Entry {
     is_online: bool,
     /// Since when somebody does not hear it, or when it went.
     silent_since: Option<Instant>,
-    /// Since when it was told to be there, if it ever was.
-    came: Option<Instant>,
-    /// It was there while this node was.
-    was_seen: bool,
 }
 
 /// Who is there.
@@ -79,20 +72,11 @@ impl Attendance {
             Event::Offline(node) => (*node, false, since(node)),
             Event::News { .. } | Event::Differs(_) | Event::Muted(_) => return,
         };
-        let before = self.entries.get(&node).copied();
-        let is_refuted = is_online && before.is_some_and(|before| before.silent_since.is_some());
-        let has_lasted = |came: Instant| now >= came + TOLD_AT_ONCE;
-        let was_seen = before.is_some_and(|before| {
-            let was_there = before.silent_since.is_none() && before.came.is_some_and(has_lasted);
-            before.was_seen || was_there
-        });
         let new = Entry {
             is_online,
             silent_since,
-            came: before.and_then(|before| before.came).or(is_online.then_some(now)),
-            was_seen: was_seen || is_refuted || self.heard.contains_key(&node),
         };
-        self.entries.insert(node, new);
+        let before = self.entries.insert(node, new);
         // What was suspected was not heard since then.
         if let (false, Some(before), Some(entry)) = (is_online, before, self.entries.get_mut(&node)) {
             entry.silent_since = before.silent_since.or(silent_since);
@@ -140,13 +124,7 @@ impl Attendance {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether it was told that a node is not there, by itself or by somebody.
-    pub(super) fn is_gone(&self, node: &NodeId) -> bool {
-        self.entries.get(node).is_some_and(|entry| !entry.is_online)
-    }
-
-    /// Whether a node is online, and when it was last known to be: of one that has not been there while this node was that
-    /// is not known.
+    /// Whether a node is online, and when it was last known to be.
     pub(super) fn of(&self, node: &NodeId, now: Instant) -> (bool, Option<Instant>) {
         if *node == self.local {
             return (true, Some(now));
@@ -156,8 +134,7 @@ impl Attendance {
         };
         let alone_since = self.alone_since.filter(|_| self.is_alone);
         let seen = entry.silent_since.or(alone_since).unwrap_or(now);
-        let is_seen = entry.was_seen || entry.silent_since.is_none();
-        (entry.is_online && !self.is_alone, is_seen.then_some(seen))
+        (entry.is_online && !self.is_alone, Some(seen))
     }
 }
 
@@ -191,26 +168,6 @@ mod tests {
         attendance.forget(&node(2));
         let changes = attendance.changes();
         assert_eq!(changes[2..], [Change::Came(node(2)), Change::Went(node(2))]);
-    }
-
-    #[test]
-    fn who_was_gone_when_this_node_came_was_never_seen_by_it() {
-        let mut attendance = Attendance::new(node(9));
-        attendance.has_links(true, SECOND);
-        // What is known already is told at once: what it said last, and that it is not heard.
-        attendance.hear(&Event::Offline(node(1)), SECOND);
-        attendance.hear(&Event::Online(node(2)), SECOND);
-        attendance.hear(&Event::Suspected(node(2)), SECOND);
-        attendance.hear(&Event::Offline(node(2)), 9 * SECOND);
-        for gone in [node(1), node(2)] {
-            assert_eq!(attendance.of(&gone, 20 * SECOND), (false, None));
-            assert!(attendance.is_gone(&gone));
-        }
-        assert!(!attendance.is_gone(&node(3)));
-        // It comes back.
-        attendance.hear(&Event::Online(node(1)), 30 * SECOND);
-        attendance.hear(&Event::Offline(node(1)), 40 * SECOND);
-        assert_eq!(attendance.of(&node(1), 50 * SECOND), (false, Some(40 * SECOND)));
     }
 
     #[test]
