@@ -151,7 +151,7 @@ impl Lookup {
 
     /// Whether a node was there, and is not now.
     fn is_away(&self, node: NodeId) -> bool {
-        let directory = &self.0.directory;
-        !directory.is_online(node) && directory.presence(node).silent_for.is_some()
+        let presence = self.0.directory.presence(node);
+        !presence.online && presence.silent_for.is_some()
     }
 }
