@@ -774,11 +774,19 @@ impl Mesh {
         }
     }
 
-    /// Measures a round trip to a member.
+    /// Measures a round trip to a member. It is tried once more where the connection ended meanwhile: of two that dial each
+    /// other at once, one connection stays.
     ///
     /// # Errors
     /// It cannot be reached.
     pub async fn ping(&self, node: NodeId) -> Result<Duration, OpenError> {
+        match self.ping_once(node).await {
+            Err(OpenError::NotConnected { .. }) => self.ping_once(node).await,
+            measured => measured,
+        }
+    }
+
+    async fn ping_once(&self, node: NodeId) -> Result<Duration, OpenError> {
         let mut stream = self.open(node, PING).await?;
         let round = async {
             // The first message carries the stream's negotiation with it; the second is the round trip.
