@@ -1,8 +1,8 @@
 //! What the statements here have in common: their claims, their ids, and that each has one encoding.
 
 use ciborium::Value;
-use coset::CborSerializable as _;
 use coset::cwt::{ClaimName, ClaimsSet};
+use coset::{CborSerializable as _, CoseSign1, TaggedCborSerializable as _};
 use dawn_identity::SIGNATURE_BYTES;
 use dawn_identity::statement::{Malformed, Signed};
 
@@ -117,14 +117,12 @@ pub(crate) fn id_of(domain: &str, signed: &Signed) -> [u8; 32] {
 /// Checks that a statement says what it says as `claims`, made of what was read of it, would say it: nothing more, in the
 /// same order, each number in its shortest form.
 pub(crate) fn is_shortest(signed: &Signed, claims: ClaimsSet) -> Result<(), Malformed> {
-    let payload = claims.to_vec().map_err(|_| Malformed("not to be encoded"))?;
-    let mut end = Vec::with_capacity(payload.len() + 8);
-    ciborium::into_writer(&Value::Bytes(payload), &mut end).map_err(|_| Malformed("not to be encoded"))?;
-    // The header of the byte string of a signature.
-    end.extend([0x58, SIGNATURE_BYTES as u8]);
-    if covered(signed).ends_with(&end) {
+    const OTHER: Malformed = Malformed("not in its shortest encoding");
+    let written = CoseSign1::from_tagged_slice(signed.bytes()).map_err(|_| OTHER)?;
+    let meant = claims.to_vec().map_err(|_| OTHER)?;
+    if written.payload.as_deref() == Some(&meant[..]) {
         Ok(())
     } else {
-        Err(Malformed("not in its shortest encoding"))
+        Err(OTHER)
     }
 }

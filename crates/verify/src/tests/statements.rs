@@ -1,6 +1,7 @@
 //! Jobs and results: what is read, what is refused, and what a result has to fit.
 
 use ciborium::Value;
+use coset::CborSerializable as _;
 use coset::cwt::{ClaimName, ClaimsSet};
 use dawn_identity::statement::{Kind, Signed};
 use proptest::prelude::*;
@@ -192,6 +193,11 @@ fn a_job_says_nothing_twice_nothing_more_and_in_one_order() {
         assert!(matches!(refused, Err(Refused::Malformed(_))), "{refused:?}");
     };
     refused(&|claims| claims.rest.push((ClaimName::PrivateUse(-70_000), Value::Null)));
+    // More at its end, which ends as what is meant does.
+    refused(&|claims| {
+        let meant = Value::Bytes(claims.clone().to_vec().unwrap());
+        claims.rest.push((ClaimName::PrivateUse(-70_000), meant));
+    });
     refused(&|claims| claims.rest.swap(0, 1));
     refused(&|claims| claims.rest.extend(claims.rest.last().cloned()));
     refused(&|claims| claims.not_before = claims.issued_at.clone());
