@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use ciborium::Value;
 use coset::cwt::ClaimsSetBuilder;
+use dawn_identity::statement::claims::{fixed, id, private, required, take};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 use rand::CryptoRng;
@@ -376,31 +377,32 @@ impl Envelope {
             Some(receiver) => Some(statement::parsed(Some(receiver), "no valid sub")?),
             None => None,
         };
-        let encryption = claims::private(&set, claims::ENCRYPTION)
-            .and_then(Value::as_text)
-            .and_then(Encryption::parse)
-            .ok_or(Malformed("no valid encryption"))?;
+        let read = |encryption: &Value| Encryption::parse(encryption.as_text()?);
+        let encryption = required(&set, claims::ENCRYPTION, read, "no valid encryption")?;
         let key_id = "no valid key id";
         let sealed = match encryption {
-            Encryption::Asymmetric => Sealed::Asymmetric(claims::array(&set, claims::KEY_ID, key_id)?),
-            Encryption::Symmetric => Sealed::Symmetric(KeyId::from_bytes(claims::array(&set, claims::KEY_ID, key_id)?)),
+            Encryption::Asymmetric => Sealed::Asymmetric(required(&set, claims::KEY_ID, fixed, key_id)?),
+            Encryption::Symmetric => {
+                Sealed::Symmetric(required(&set, claims::KEY_ID, fixed, key_id).map(KeyId::from_bytes)?)
+            }
             Encryption::None => Sealed::None,
         };
-        if sealed == Sealed::None && claims::private(&set, claims::KEY_ID).is_some() {
+        if sealed == Sealed::None && private(&set, claims::KEY_ID).is_some() {
             return Err(Malformed(key_id).into());
         }
         if sealed != Sealed::None && receiver.is_none() {
             return Err(Malformed("encrypted to nobody").into());
         }
         let cover = Cover {
-            id: EnvelopeId(claims::id(&set)?),
+            id: id(&set).map(EnvelopeId)?,
             network: statement::parsed(set.audience.take(), "no valid aud")?,
             sender: statement::parsed(set.issuer.take(), "no valid iss")?,
             receiver,
             sent: statement::time(set.issued_at.as_ref(), "no valid iat")?,
             expires: statement::time(set.expiration_time.as_ref(), "no valid exp")?,
         };
-        let content = claims::take_bytes(&mut set, claims::CONTENT).ok_or(Malformed("no valid content"))?;
+        let content = take(&mut set, claims::CONTENT).and_then(|content| content.into_bytes().ok());
+        let content = content.ok_or(Malformed("no valid content"))?;
         if cover.expires <= cover.sent {
             return Err(Malformed("expires before it is sent").into());
         }

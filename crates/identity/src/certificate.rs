@@ -12,9 +12,10 @@ use std::fmt;
 use std::time::Duration;
 
 use ciborium::Value;
-use coset::cwt::{ClaimName, ClaimsSet, ClaimsSetBuilder};
+use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::statement::claims::{id, list, number, required, text};
 use crate::statement::{self, Issuer, Kind, Malformed, Signed, serde_encoded};
 use crate::{Keypair, NetworkId, NodeId, NodeName, Revocations, Role, Roles, Serial, UnixTime};
 
@@ -125,37 +126,23 @@ impl Claims {
             .as_deref()
             .and_then(Issuer::parse)
             .ok_or(Malformed("no valid iss"))?;
-        let (mut name, mut roles, mut admitted) = (None, None, None);
-        for (claim, value) in cwt.rest {
-            match claim {
-                ClaimName::PrivateUse(NAME_CLAIM) => name = value.into_text().ok(),
-                ClaimName::PrivateUse(ROLES_CLAIM) => roles = value.into_array().ok(),
-                ClaimName::PrivateUse(ADMITTED_CLAIM) => {
-                    admitted = value.into_integer().ok().and_then(|at| u64::try_from(at).ok());
-                }
-                // RFC 8392, section 3: claims that are not understood are ignored.
-                _ => {}
-            }
-        }
-        let roles = roles
-            .ok_or(Malformed("no valid roles"))?
-            .iter()
-            .filter_map(|role| role.as_text()?.parse::<Role>().ok())
-            .collect();
+        // RFC 8392, section 3: claims that are not understood are ignored, and roles that are not known too.
+        let roles = required(
+            &cwt,
+            ROLES_CLAIM,
+            |roles| list(roles, |role| Some(text::<Role>(role))),
+            "no valid roles",
+        )?;
         let claims = Self {
+            name: required(&cwt, NAME_CLAIM, text, "no valid name")?,
+            roles: roles.into_iter().flatten().collect::<Roles>(),
+            admitted_at: required(&cwt, ADMITTED_CLAIM, number, "no valid time of admission").map(UnixTime)?,
+            serial: id(&cwt).map(Serial::from_bytes)?,
             network: statement::parsed(cwt.audience, "no valid aud")?,
             subject: statement::parsed(cwt.subject, "no valid sub")?,
-            name: statement::parsed(name, "no valid name")?,
-            roles,
-            admitted_at: admitted.map(UnixTime).ok_or(Malformed("no valid time of admission"))?,
             issued_at: statement::time(cwt.issued_at.as_ref(), "no valid iat")?,
             not_before: statement::time(cwt.not_before.as_ref(), "no valid nbf")?,
             expires: statement::time(cwt.expiration_time.as_ref(), "no valid exp")?,
-            serial: cwt
-                .cwt_id
-                .and_then(|serial| serial.try_into().ok())
-                .map(Serial::from_bytes)
-                .ok_or(Malformed("no valid cti"))?,
         };
         if claims.admitted_at > claims.issued_at {
             return Err(Malformed("admitted after it was issued"));

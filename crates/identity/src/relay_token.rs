@@ -10,9 +10,10 @@ use std::fmt;
 use std::time::Duration;
 
 use ciborium::Value;
-use coset::cwt::{ClaimName, ClaimsSet, ClaimsSetBuilder};
+use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
 
 use crate::certificate::{Certificate, CertificateError};
+use crate::statement::claims::{id, number, optional};
 use crate::statement::{self, Issuer, Kind, Malformed, Signed, serde_encoded};
 use crate::{Keypair, NetworkId, NodeId, Revocations, Roles, Serial, UnixTime};
 
@@ -84,14 +85,14 @@ impl RelayQuota {
         (!pairs.is_empty()).then_some(Value::Map(pairs))
     }
 
-    fn from_value(value: Value) -> Option<Self> {
+    fn from_value(value: &Value) -> Option<Self> {
         let mut quota = Self::default();
-        for (label, number) in value.into_map().ok()? {
-            let number = Some(u64::try_from(number.into_integer().ok()?).ok()?);
-            match u64::try_from(label.into_integer().ok()?).ok()? {
-                1 => quota.circuits = number,
-                2 => quota.bytes = number,
-                3 => quota.bytes_per_second = number,
+        for (label, most) in value.as_map()? {
+            let most = Some(number(most)?);
+            match number::<u64>(label)? {
+                1 => quota.circuits = most,
+                2 => quota.bytes = most,
+                3 => quota.bytes_per_second = most,
                 // What is not known cannot be kept to: the token is not understood.
                 _ => return None,
             }
@@ -142,23 +143,14 @@ impl RelayClaims {
             .as_deref()
             .and_then(Issuer::parse)
             .ok_or(Malformed("no valid iss"))?;
-        let mut quota = RelayQuota::default();
-        for (claim, value) in cwt.rest {
-            if claim == ClaimName::PrivateUse(QUOTA_CLAIM) {
-                quota = RelayQuota::from_value(value).ok_or(Malformed("no valid quota"))?;
-            }
-        }
+        let quota = optional(&cwt, QUOTA_CLAIM, RelayQuota::from_value, "no valid quota")?.unwrap_or_default();
         let claims = Self {
+            serial: id(&cwt).map(Serial::from_bytes)?,
             network: statement::parsed(cwt.audience, "no valid aud")?,
             subject: statement::parsed(cwt.subject, "no valid sub")?,
             issued_at: statement::time(cwt.issued_at.as_ref(), "no valid iat")?,
             not_before: statement::time(cwt.not_before.as_ref(), "no valid nbf")?,
             expires: statement::time(cwt.expiration_time.as_ref(), "no valid exp")?,
-            serial: cwt
-                .cwt_id
-                .and_then(|serial| serial.try_into().ok())
-                .map(Serial::from_bytes)
-                .ok_or(Malformed("no valid cti"))?,
             quota,
         };
         Ok((claims, issuer))

@@ -14,6 +14,8 @@ use crate::key::{SIGNATURE_BYTES, verify};
 use crate::shape::has_at_most;
 use crate::{Keypair, NetworkId, NodeId, UnixTime};
 
+pub mod claims;
+
 /// The COSE header parameter `typ` (RFC 9596).
 const TYPE_LABEL: i64 = 16;
 /// A tag, a list, and the four parts of a COSE_Sign1.
@@ -168,9 +170,32 @@ impl Signed {
         verify(public, &self.to_be_signed, &self.signature).is_ok()
     }
 
+    /// Checks that it says what it says as `claims`, made of what was read of it, would say it: nothing more, in the same
+    /// order, each number in its shortest form.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it says it in other bytes, or says more.
+    pub fn check_canonical(&self, claims: ClaimsSet) -> Result<(), Malformed> {
+        const OTHER: Malformed = Malformed("not in the one encoding of what it says");
+        let written = CoseSign1::from_tagged_slice(&self.bytes).map_err(|_| OTHER)?;
+        let meant = claims.to_vec().map_err(|_| OTHER)?;
+        if written.payload.as_deref() == Some(&meant[..]) {
+            Ok(())
+        } else {
+            Err(OTHER)
+        }
+    }
+
     /// The statement, CBOR.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What its signature covers, and nothing else: the statement without the signature, which stands at its end. Who
+    /// signs can make many signatures of one text, so that an id is made of this.
+    pub fn covered(&self) -> &[u8] {
+        let length = self.bytes.len().saturating_sub(SIGNATURE_BYTES);
+        self.bytes.get(..length).unwrap_or(&self.bytes)
     }
 }
 
@@ -338,6 +363,34 @@ mod tests {
             Signed::parse(KIND, &[&bytes[..], &[0]].concat()),
             Err(Malformed("not a COSE_Sign1"))
         );
+    }
+
+    #[test]
+    fn what_is_said_in_other_bytes_or_beside_more_is_not_canonical() {
+        let claims = |more: &[(i64, Value)]| {
+            let said = ClaimsSetBuilder::new().private_claim(-70_000, 1.into());
+            let add = |said: ClaimsSetBuilder, (label, value)| said.private_claim(label, value);
+            more.iter().cloned().fold(said, add).build()
+        };
+        let check = |written: ClaimsSet| {
+            let signed = Signed::sign(KIND, written, &Keypair::from_seed([1; 32])).unwrap();
+            let (read, _) = Signed::parse(KIND, signed.bytes()).unwrap();
+            read.check_canonical(claims(&[]))
+        };
+        let refused = Err(Malformed("not in the one encoding of what it says"));
+        assert_eq!(check(claims(&[])), Ok(()));
+        assert_eq!(check(claims(&[(-70_001, Value::Null)])), refused);
+        // At the end of what is covered the very bytes that were meant, in a claim that nobody asked for.
+        let meant = claims(&[]).to_vec().unwrap();
+        assert_eq!(check(claims(&[(-70_001, Value::Bytes(meant))])), refused);
+    }
+
+    #[test]
+    fn an_id_is_of_all_but_the_signature() {
+        let signed = with_list_of(1);
+        let (covered, signature) = signed.bytes().split_at(signed.bytes().len() - SIGNATURE_BYTES);
+        assert_eq!(signed.covered(), covered);
+        assert_eq!(signature, signed.signature);
     }
 
     #[test]

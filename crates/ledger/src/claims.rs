@@ -1,10 +1,9 @@
-//! What the statements of the ledger have in common: how claims are read, and that each meaning has one encoding.
+//! What the statements of the ledger have in common: the labels of their claims, how long they may be, and amounts.
 
 use ciborium::Value;
-use coset::cwt::{ClaimName, ClaimsSet};
-use coset::{CborSerializable as _, CoseSign1, TaggedCborSerializable as _};
-use dawn_identity::SIGNATURE_BYTES;
-use dawn_identity::statement::{Kind, Malformed, Signed};
+use coset::cwt::ClaimsSet;
+use dawn_identity::statement::claims::number;
+use dawn_identity::statement::{Kind, Signed};
 
 use crate::{Credits, Refused};
 
@@ -31,49 +30,9 @@ pub(crate) fn parse(kind: Kind, bytes: &[u8], most: usize) -> Result<(Signed, Cl
     Ok(Signed::parse(kind, bytes)?)
 }
 
-/// What the signature covers and nothing else: the statement without its signature, which stands at its end.
-pub(crate) fn unsigned(signed: &Signed) -> &[u8] {
-    let bytes = signed.bytes();
-    bytes
-        .get(..bytes.len().saturating_sub(SIGNATURE_BYTES))
-        .unwrap_or(bytes)
-}
-
-/// Refuses a statement that says what these claims say in other bytes, or says more.
-pub(crate) fn check_canonical(signed: &Signed, claims: ClaimsSet) -> Result<(), Malformed> {
-    const OTHER: Malformed = Malformed("not in the one encoding of what it says");
-    let written = CoseSign1::from_tagged_slice(signed.bytes()).map_err(|_| OTHER)?;
-    let meant = claims.to_vec().map_err(|_| OTHER)?;
-    if written.payload.as_deref() == Some(&meant[..]) {
-        Ok(())
-    } else {
-        Err(OTHER)
-    }
-}
-
-/// The private claim of a label, if it is there once.
-pub(crate) fn private(claims: &ClaimsSet, label: i64) -> Option<&Value> {
-    let wanted = ClaimName::PrivateUse(label);
-    let mut found = claims.rest.iter().filter(|(name, _)| *name == wanted);
-    match (found.next(), found.next()) {
-        (Some((_, value)), None) => Some(value),
-        _ => None,
-    }
-}
-
-/// A number.
-pub(crate) fn number(value: &Value) -> Option<u64> {
-    u64::try_from(value.as_integer()?).ok()
-}
-
 /// An amount of credits.
 pub(crate) fn amount(value: &Value) -> Option<Credits> {
     Credits::from_amount(number(value)?)
-}
-
-/// So many bytes.
-pub(crate) fn bytes<const N: usize>(value: &Value) -> Option<[u8; N]> {
-    value.as_bytes()?.as_slice().try_into().ok()
 }
 
 /// Bytes as a claim.

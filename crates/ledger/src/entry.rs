@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use ciborium::Value;
 use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
+use dawn_identity::statement::claims::{fixed, list, number, optional, required};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{CertificateChain, Keypair, NetworkId, NodeId, UnixTime};
 
-use crate::claims::{self, bytes, bytes_value, claim, private};
+use crate::claims::{self, amount, bytes_value, claim};
 use crate::id::hash;
 use crate::{Credits, EntryHash, MAX_RECEIPT_BYTES, Receipt, RecordId, Refused};
 
@@ -119,13 +120,11 @@ fn hashes(rewards: &[EntryHash]) -> Value {
 }
 
 fn read_hash(value: &Value) -> Option<EntryHash> {
-    bytes(value).map(EntryHash::from_bytes)
+    fixed(value).map(EntryHash::from_bytes)
 }
 
 fn read_hashes(value: &Value) -> Option<Vec<EntryHash>> {
-    let items = value.as_array()?;
-    (items.len() <= MAX_REWARDS).then_some(())?;
-    items.iter().map(read_hash).collect()
+    list(value, read_hash).filter(|hashes| hashes.len() <= MAX_REWARDS)
 }
 
 fn amount_value(amount: Credits) -> Value {
@@ -193,19 +192,19 @@ impl What {
     }
 
     /// What a claim says, with the number and the entry before that stand beside it.
-    fn from_value(value: &Value, number: Option<u64>, previous: Option<EntryHash>) -> Option<Self> {
+    fn from_value(value: &Value, place: Option<u64>, previous: Option<EntryHash>) -> Option<Self> {
         let (code, rest) = value.as_array()?.split_first()?;
-        let what = match (claims::number(code)?, rest, number, previous) {
+        let what = match (number::<u64>(code)?, rest, place, previous) {
             (0, [grant, chain], Some(0), None) => Self::Open {
-                grant: claims::amount(grant)?,
+                grant: amount(grant)?,
                 chain: CertificateChain::decode(chain.as_bytes()?).ok()?,
             },
-            (1, [payee, amount, expires], Some(number), Some(previous)) => Self::Hold(Hold {
-                number,
+            (1, [payee, held, expires], Some(place), Some(previous)) => Self::Hold(Hold {
+                number: place,
                 previous,
-                payee: NodeId::from_bytes(bytes(payee)?),
-                amount: claims::amount(amount)?,
-                expires: UnixTime(claims::number(expires)?),
+                payee: NodeId::from_bytes(fixed(payee)?),
+                amount: amount(held)?,
+                expires: UnixTime(number(expires)?),
             }),
             (2, [hold, receipt], None, None) => Self::Close {
                 hold: read_hash(hold)?,
@@ -219,8 +218,8 @@ impl What {
             },
             (3, [hold], None, None) => Self::Lapse { hold: read_hash(hold)? },
             (4, [subject, record, rewards], None, None) => Self::Forfeit {
-                subject: NodeId::from_bytes(bytes(subject)?),
-                record: RecordId::from_bytes(bytes(record)?),
+                subject: NodeId::from_bytes(fixed(subject)?),
+                record: RecordId::from_bytes(fixed(record)?),
                 rewards: read_hashes(rewards)?,
             },
             (5, [rewards], None, None) => Self::Mature {
@@ -256,7 +255,7 @@ impl Entry {
     }
 
     fn new(author: NodeId, network: NetworkId, at: UnixTime, what: What, signed: Signed) -> Self {
-        let hash = EntryHash::from_bytes(hash("dawn ledger entry 1", &[claims::unsigned(&signed)]));
+        let hash = EntryHash::from_bytes(hash("dawn ledger entry 1", &[signed.covered()]));
         Self {
             author,
             network,
@@ -291,13 +290,12 @@ impl Entry {
         let author = statement::parsed(claims.issuer.clone(), "no valid iss")?;
         let network = statement::parsed(claims.audience.clone(), "no valid aud")?;
         let at = statement::time(claims.issued_at.as_ref(), "no valid iat")?;
-        let number = private(&claims, claim::NUMBER).and_then(claims::number);
-        let previous = private(&claims, claim::PREVIOUS).and_then(read_hash);
-        let what = private(&claims, claim::WHAT)
-            .and_then(|what| What::from_value(what, number, previous))
-            .ok_or(Malformed("it says nothing that an entry says"))?;
+        let place = optional(&claims, claim::NUMBER, number, "no valid number")?;
+        let previous = optional(&claims, claim::PREVIOUS, read_hash, "no valid entry before")?;
+        let read = |what: &Value| What::from_value(what, place, previous);
+        let what = required(&claims, claim::WHAT, read, "it says nothing that an entry says")?;
         what.check(author, network, at)?;
-        claims::check_canonical(&signed, Self::claims(author, network, at, &what)?)?;
+        signed.check_canonical(Self::claims(author, network, at, &what)?)?;
         if !signed.is_signed_by(author.as_bytes()) {
             return Err(Refused::Forged(author));
         }

@@ -8,10 +8,11 @@ use std::fmt;
 
 use ciborium::Value;
 use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
+use dawn_identity::statement::claims::{fixed, number, optional, required};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
-use crate::claims::{self, bytes, bytes_value, claim, private};
+use crate::claims::{self, amount, bytes_value, claim};
 use crate::id::hash;
 use crate::{Credits, EntryHash, ReceiptId, RecordId, Refused, ResultId};
 
@@ -101,12 +102,12 @@ impl Outcome {
 
     fn from_value(value: &Value) -> Option<Self> {
         let (code, rest) = value.as_array()?.split_first()?;
-        Some(match (claims::number(code)?, rest) {
+        Some(match (number::<u64>(code)?, rest) {
             (0, []) => Self::Plain,
-            (1, [result]) => Self::Agreed(ResultId::from_bytes(bytes(result)?)),
+            (1, [result]) => Self::Agreed(ResultId::from_bytes(fixed(result)?)),
             (2, []) => Self::Unchecked,
             (3, []) => Self::Inconclusive,
-            (4, [record]) => Self::Wrong(RecordId::from_bytes(bytes(record)?)),
+            (4, [record]) => Self::Wrong(RecordId::from_bytes(fixed(record)?)),
             _ => return None,
         })
     }
@@ -154,31 +155,26 @@ impl Said {
             .build())
     }
 
-    fn from_claims(claims: &ClaimsSet) -> Option<Self> {
-        let private = |label| private(claims, label);
-        let hold = match private(claim::HOLD) {
-            None => None,
-            Some(hold) => Some(EntryHash::from_bytes(bytes(hold)?)),
-        };
-        let count = claims::number(private(claim::COUNT)?)?;
-        let before = bytes(private(claim::BEFORE)?)?;
-        Some(Self {
-            hold,
+    fn from_claims(claims: &ClaimsSet) -> Result<Self, Malformed> {
+        let count = required(claims, claim::COUNT, number, "no valid count")?;
+        let before = required(claims, claim::BEFORE, fixed, "no valid receipt before")?;
+        Ok(Self {
+            hold: optional(claims, claim::HOLD, fixed, "no valid hold")?.map(EntryHash::from_bytes),
             count,
-            total: claims::amount(private(claim::TOTAL)?)?,
+            total: required(claims, claim::TOTAL, amount, "no valid total")?,
             // Of the first one the claim is given by who it is for, and compared with it when the claims are.
             previous: (count > 1).then_some(ReceiptId::from_bytes(before)),
-            result: ResultId::from_bytes(bytes(private(claim::RESULT)?)?),
-            draw: Draw(bytes(private(claim::DRAW)?)?),
-            outcome: Outcome::from_value(private(claim::OUTCOME)?)?,
-            amount: claims::amount(private(claim::AMOUNT)?)?,
+            result: required(claims, claim::RESULT, fixed, "no valid result").map(ResultId::from_bytes)?,
+            draw: required(claims, claim::DRAW, fixed, "no valid draw").map(Draw)?,
+            outcome: required(claims, claim::OUTCOME, Outcome::from_value, "no valid outcome")?,
+            amount: required(claims, claim::AMOUNT, amount, "no valid amount")?,
         })
     }
 }
 
 impl Receipt {
     fn new(payer: NodeId, payee: NodeId, network: NetworkId, at: UnixTime, said: Said, signed: Signed) -> Self {
-        let id = ReceiptId::from_bytes(hash("dawn ledger receipt 1", &[claims::unsigned(&signed)]));
+        let id = ReceiptId::from_bytes(hash("dawn ledger receipt 1", &[signed.covered()]));
         Self {
             payer,
             payee,
@@ -211,9 +207,9 @@ impl Receipt {
         let payee = statement::parsed(claims.subject.clone(), "no valid sub")?;
         let network = statement::parsed(claims.audience.clone(), "no valid aud")?;
         let at = statement::time(claims.issued_at.as_ref(), "no valid iat")?;
-        let said = Said::from_claims(&claims).ok_or(Malformed("it says nothing that a receipt says"))?;
+        let said = Said::from_claims(&claims)?;
         said.check(payer, payee)?;
-        claims::check_canonical(&signed, said.to_claims(payer, payee, network, at)?)?;
+        signed.check_canonical(said.to_claims(payer, payee, network, at)?)?;
         if !signed.is_signed_by(payer.as_bytes()) {
             return Err(Refused::Forged(payer));
         }

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use ciborium::Value;
 use dawn_identity::NodeId;
-
-use crate::statement::{bytes32, number};
+use dawn_identity::statement::claims::{fixed, number};
 
 /// Most lock keys at once.
 pub const MAX_KEYS: usize = 64;
@@ -118,8 +117,8 @@ impl Change {
 
     pub(crate) fn from_value(value: &Value) -> Option<Self> {
         let items = value.as_array()?;
-        let key = |value: &Value| bytes32(value).map(NodeId::from_bytes);
-        let kind: u8 = number(items.first())?;
+        let key = |value: &Value| fixed(value).map(NodeId::from_bytes);
+        let kind: u8 = number(items.first()?)?;
         match (kind, items.get(1..)?) {
             (1, [added]) => key(added).map(Self::Add),
             (2, [removed]) => key(removed).map(Self::Remove),
@@ -127,8 +126,8 @@ impl Change {
                 from: key(from)?,
                 to: key(to)?,
             }),
-            (4, [quorum]) => number(Some(quorum)).map(Self::Quorum),
-            (5, [signatures]) => number(Some(signatures)).map(Self::Signatures),
+            (4, [quorum]) => number(quorum).map(Self::Quorum),
+            (5, [signatures]) => number(signatures).map(Self::Signatures),
             _ => None,
         }
     }

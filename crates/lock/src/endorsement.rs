@@ -6,11 +6,12 @@
 
 use ciborium::Value;
 use coset::cwt::ClaimsSetBuilder;
+use dawn_identity::statement::claims::{list, optional, text};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, Membership, NetworkId, NodeId, NodeName, Role, Roles, UnixTime};
 
 use crate::Refused;
-use crate::statement::{claim, private};
+use crate::statement::claim;
 
 const KIND: Kind = Kind::new("application/dawn-lock-endorsement+cwt");
 
@@ -95,20 +96,18 @@ impl Endorsement {
     /// Reads an endorsement; its signature is not checked yet.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let (signed, claims) = Signed::parse(KIND, bytes)?;
-        let (name, roles) = (private(&claims, claim::NAME), private(&claims, claim::ROLES));
+        let name = optional(&claims, claim::NAME, text, "no valid name")?;
+        let known = |roles: &Value| list(roles, |role| Some(text::<Role>(role)));
+        let roles = optional(&claims, claim::ROLES, known, "no valid roles")?;
         let node: NodeId = statement::parsed(claims.subject.clone(), "no valid sub")?;
         let subject = match (name, roles) {
             (None, None) => Subject::Issuer(node),
-            (None, Some(Value::Array(roles))) if roles.is_empty() => Subject::NoIssuer(node),
-            (Some(name), Some(roles)) => {
-                let roles = roles.as_array().ok_or(Malformed("no valid roles"))?;
-                let known = roles.iter().filter_map(|role| role.as_text()?.parse::<Role>().ok());
-                Subject::Member {
-                    node,
-                    name: statement::parsed(name.as_text().map(str::to_owned), "no valid name")?,
-                    roles: known.collect(),
-                }
-            }
+            (None, Some(roles)) if roles.is_empty() => Subject::NoIssuer(node),
+            (Some(name), Some(roles)) => Subject::Member {
+                node,
+                name,
+                roles: roles.into_iter().flatten().collect(),
+            },
             _ => return Err(Malformed("a name without roles, or roles without a name").into()),
         };
         Ok(Self {

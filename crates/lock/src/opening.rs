@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 
 use ciborium::Value;
 use coset::cwt::ClaimsSetBuilder;
+use dawn_identity::statement::claims::{fixed, number, optional, required};
 use dawn_identity::statement::{self, Issuer, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
-use crate::statement::{bytes32, claim, keys, keys_value, number, private};
+use crate::statement::{claim, keys, keys_value};
 use crate::{MAX_KEYS, Refused, State, StatementId};
 
 const KIND: Kind = Kind::new("application/dawn-lock-opening+cwt");
@@ -145,28 +146,19 @@ impl Opening {
     /// Reads an opening; its signature is not checked yet.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let (signed, claims) = Signed::parse(KIND, bytes)?;
-        let parent = match private(&claims, claim::PARENT) {
-            None => None,
-            Some(value) => Some(
-                bytes32(value)
-                    .map(StatementId::from_bytes)
-                    .ok_or(Malformed("no valid parent"))?,
-            ),
-        };
+        let at_most = |most| move |value: &Value| keys(value, most);
         let terms = Terms {
-            generation: number(private(&claims, claim::GENERATION)).ok_or(Malformed("no valid generation"))?,
-            parent,
-            keys: keys(private(&claims, claim::KEYS), MAX_KEYS)
-                .ok_or(Malformed("no valid keys"))?
-                .into_iter()
-                .collect(),
-            quorum: number(private(&claims, claim::QUORUM)).ok_or(Malformed("no valid quorum"))?,
-            signatures: number(private(&claims, claim::SIGNATURES))
-                .ok_or(Malformed("no valid number of signatures"))?,
-            recovery: keys(private(&claims, claim::RECOVERY), MAX_RECOVERY)
-                .ok_or(Malformed("no valid recovery keys"))?
-                .into_iter()
-                .collect(),
+            generation: required(&claims, claim::GENERATION, number, "no valid generation")?,
+            parent: optional(&claims, claim::PARENT, fixed, "no valid parent")?.map(StatementId::from_bytes),
+            keys: required(&claims, claim::KEYS, at_most(MAX_KEYS), "no valid keys")?,
+            quorum: required(&claims, claim::QUORUM, number, "no valid quorum")?,
+            signatures: required(&claims, claim::SIGNATURES, number, "no valid number of signatures")?,
+            recovery: required(
+                &claims,
+                claim::RECOVERY,
+                at_most(MAX_RECOVERY),
+                "no valid recovery keys",
+            )?,
             at: statement::time(claims.issued_at.as_ref(), "no valid iat")?,
             network: statement::parsed(claims.audience, "no valid aud")?,
         };

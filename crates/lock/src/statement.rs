@@ -1,13 +1,14 @@
 //! What all statements of the lock have in common: how long they may be, their ids, and reading one of unknown kind.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use ciborium::Value;
-use coset::cwt::{ClaimName, ClaimsSet};
 use data_encoding::HEXLOWER;
 use dawn_identity::NodeId;
 use dawn_identity::statement::Malformed;
+use dawn_identity::statement::claims::{fixed, list};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Endorsement, Opening, Refused, Vote};
@@ -144,40 +145,11 @@ pub(crate) mod claim {
     pub(crate) const ROLES: i64 = -65_538;
 }
 
-/// The private claim of a label, if it is there.
-pub(crate) fn private(claims: &ClaimsSet, label: i64) -> Option<&Value> {
-    let mut found = claims
-        .rest
-        .iter()
-        .filter(|(name, _)| *name == ClaimName::PrivateUse(label));
-    match (found.next(), found.next()) {
-        (Some((_, value)), None) => Some(value),
-        _ => None,
-    }
-}
-
-/// A number in a claim.
-pub(crate) fn number<T: TryFrom<u64>>(value: Option<&Value>) -> Option<T> {
-    let number = u64::try_from(value?.as_integer()?).ok()?;
-    T::try_from(number).ok()
-}
-
-/// Thirty-two bytes in a claim.
-pub(crate) fn bytes32(value: &Value) -> Option<[u8; 32]> {
-    value.as_bytes()?.as_slice().try_into().ok()
-}
-
 /// Keys in a claim, ascending and each once.
-pub(crate) fn keys(value: Option<&Value>, most: usize) -> Option<Vec<NodeId>> {
-    let items = value?.as_array()?;
-    if items.len() > most {
-        return None;
-    }
-    let keys: Vec<NodeId> = items
-        .iter()
-        .map(|item| bytes32(item).map(NodeId::from_bytes))
-        .collect::<Option<_>>()?;
-    keys.is_sorted_by(|a, b| a < b).then_some(keys)
+pub(crate) fn keys(value: &Value, most: usize) -> Option<BTreeSet<NodeId>> {
+    let keys = list(value, |key| fixed(key).map(NodeId::from_bytes))?;
+    let is_valid = keys.len() <= most && keys.is_sorted_by(|a, b| a < b);
+    is_valid.then(|| keys.into_iter().collect())
 }
 
 /// Keys as a claim.

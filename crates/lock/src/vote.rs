@@ -5,10 +5,11 @@
 
 use ciborium::Value;
 use coset::cwt::ClaimsSetBuilder;
-use dawn_identity::statement::{self, Kind, Malformed, Signed};
+use dawn_identity::statement::claims::{fixed, number, required};
+use dawn_identity::statement::{self, Kind, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
-use crate::statement::{bytes32, claim, number, private};
+use crate::statement::claim;
 use crate::{Change, Refused, StatementId};
 
 const KIND: Kind = Kind::new("application/dawn-lock-vote+cwt");
@@ -77,14 +78,9 @@ impl Vote {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         let (signed, claims) = Signed::parse(KIND, bytes)?;
         Ok(Self {
-            parent: private(&claims, claim::PARENT)
-                .and_then(bytes32)
-                .map(StatementId::from_bytes)
-                .ok_or(Malformed("no valid parent"))?,
-            change: private(&claims, claim::CHANGE)
-                .and_then(Change::from_value)
-                .ok_or(Malformed("no valid change"))?,
-            number: number(private(&claims, claim::NUMBER)).ok_or(Malformed("no valid number"))?,
+            parent: required(&claims, claim::PARENT, fixed, "no valid parent").map(StatementId::from_bytes)?,
+            change: required(&claims, claim::CHANGE, Change::from_value, "no valid change")?,
+            number: required(&claims, claim::NUMBER, number, "no valid number")?,
             at: statement::time(claims.issued_at.as_ref(), "no valid iat")?,
             key: statement::parsed(claims.issuer, "no valid iss")?,
             network: statement::parsed(claims.audience, "no valid aud")?,

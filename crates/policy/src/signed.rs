@@ -2,7 +2,8 @@
 //! signed it, where that is not the network key.
 
 use ciborium::Value as Cbor;
-use coset::cwt::{ClaimName, ClaimsSet, ClaimsSetBuilder};
+use coset::cwt::ClaimsSetBuilder;
+use dawn_identity::statement::claims::{fixed, number, required, take};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{
     CertificateChain, CertificateError, Issuer, Keypair, NetworkId, NodeId, Revocations, Role, Roles, UnixTime,
@@ -187,21 +188,14 @@ impl SignedPolicy {
         let chain = chain.map(|chain| CertificateChain::decode(&chain).map_err(SignedError::Author));
         let read = Self {
             network: statement::parsed(claims.audience.take(), "no valid aud")?,
-            version: claim(&claims, VERSION)
-                .and_then(Cbor::as_integer)
-                .and_then(|version| version.try_into().ok())
-                .ok_or(SignedError::Malformed("no valid version"))?,
-            previous: claim(&claims, PREVIOUS)
-                .and_then(Cbor::as_bytes)
-                .and_then(|hash| hash.as_slice().try_into().ok())
-                .ok_or(SignedError::Malformed("no valid hash of the version before"))?,
+            version: required(&claims, VERSION, number, "no valid version")?,
+            previous: required(&claims, PREVIOUS, fixed, "no valid hash of the version before")?,
             at: statement::time(claims.issued_at.as_ref(), "no valid iat")?,
             issuer,
             chain: chain.transpose()?,
-            text: claim(&claims, TEXT)
-                .and_then(Cbor::as_text)
-                .ok_or(SignedError::Malformed("no text"))?
-                .to_owned(),
+            text: take(&mut claims, TEXT)
+                .and_then(|text| text.into_text().ok())
+                .ok_or(SignedError::Malformed("no text"))?,
             hash: Sha256::digest(signed.bytes()).into(),
             signed,
         };
@@ -313,13 +307,4 @@ impl std::fmt::Debug for SignedPolicy {
             .field("at", &self.at)
             .finish_non_exhaustive()
     }
-}
-
-fn claim(claims: &ClaimsSet, label: i64) -> Option<&Cbor> {
-    let wanted = ClaimName::PrivateUse(label);
-    claims
-        .rest
-        .iter()
-        .find(|(name, _)| *name == wanted)
-        .map(|(_, value)| value)
 }

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use ciborium::Value;
-use coset::cwt::{ClaimName, ClaimsSet, ClaimsSetBuilder};
+use coset::cwt::ClaimsSetBuilder;
+use dawn_identity::statement::claims::{id, number, optional, required, text};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
@@ -97,16 +98,6 @@ pub struct Order {
     signed: Signed,
 }
 
-fn private(claims: &ClaimsSet, label: i64) -> Option<&Value> {
-    let wanted = ClaimName::PrivateUse(label);
-    let found = claims.rest.iter().find(|(name, _)| *name == wanted);
-    found.map(|(_, value)| value)
-}
-
-fn text(claims: &ClaimsSet, label: i64) -> Option<String> {
-    private(claims, label)?.as_text().map(str::to_owned)
-}
-
 impl Order {
     /// The order of the node that holds `key`, which has to be its author.
     ///
@@ -149,25 +140,15 @@ impl Order {
             return Err(OrderError::TooLarge);
         }
         let (signed, claims) = Signed::parse(KIND, bytes)?;
-        let number = private(&claims, NUMBER).and_then(Value::as_integer);
-        let mode = statement::parsed(text(&claims, MODE), "no valid mode")?;
-        let host = match private(&claims, HOST) {
-            Some(_) => Some(statement::parsed(text(&claims, HOST), "no valid host")?),
-            None => None,
-        };
+        let mode = required(&claims, MODE, text, "no valid mode")?;
+        let host = optional(&claims, HOST, text, "no valid host")?;
         let place = Place::new(mode, host).ok_or(Malformed("a mode without its host"))?;
         if place.host() != host {
             return Err(Malformed("a host without a mode that has one").into());
         }
         let ordered = Ordered {
-            migration: claims
-                .cwt_id
-                .as_deref()
-                .and_then(|id| id.try_into().ok())
-                .ok_or(Malformed("no valid cti"))?,
-            number: number
-                .and_then(|number| number.try_into().ok())
-                .ok_or(Malformed("no valid number"))?,
+            migration: id(&claims)?,
+            number: required(&claims, NUMBER, number, "no valid number")?,
             place,
             issued_at: statement::time(claims.issued_at.as_ref(), "no valid iat")?,
             expires: statement::time(claims.expiration_time.as_ref(), "no valid exp")?,

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use ciborium::Value;
 use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
-use dawn_identity::statement::{self, Kind, Malformed, Signed};
+use dawn_identity::statement::claims::{fixed, list, required};
+use dawn_identity::statement::{self, Kind, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
 use crate::jury::LEAD;
 use crate::record::MAX_TESTIMONY;
-use crate::statement::{claim, fixed, id_of, is_shortest, private};
+use crate::statement::{claim, id_of};
 use crate::{RecordId, Refused};
 
 /// Longest confirmation that is read, bytes.
@@ -87,22 +88,16 @@ impl Confirmation {
             return Err(Refused::TooLarge);
         }
         let (signed, read) = Signed::parse(KIND, bytes)?;
-        let record = private(&read, claim::RECORD).and_then(fixed);
-        let wrong = private(&read, claim::WRONG).and_then(|wrong| {
-            let wrong = wrong.as_array()?.iter();
-            wrong
-                .map(|node| fixed(node).map(NodeId::from_bytes))
-                .collect::<Option<_>>()
-        });
+        let nodes = |wrong: &Value| list(wrong, |node| fixed(node).map(NodeId::from_bytes));
         let said = Said {
-            record: RecordId::from_bytes(record.ok_or(Malformed("no valid record"))?),
-            wrong: wrong.ok_or(Malformed("no valid nodes"))?,
+            record: required(&read, claim::RECORD, fixed, "no valid record").map(RecordId::from_bytes)?,
+            wrong: required(&read, claim::WRONG, nodes, "no valid nodes")?,
             at: statement::time(read.issued_at.as_ref(), "no valid iat")?,
             node: statement::parsed(read.issuer, "no valid iss")?,
             network: statement::parsed(read.audience, "no valid aud")?,
         };
         said.check()?;
-        is_shortest(&signed, claims(&said)?)?;
+        signed.check_canonical(claims(&said)?)?;
         if !signed.is_signed_by(said.node.as_bytes()) {
             return Err(Refused::BadSignature);
         }

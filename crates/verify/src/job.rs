@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use ciborium::Value;
 use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
-use dawn_identity::statement::{self, Kind, Malformed, Signed};
+use dawn_identity::statement::claims::{fixed, id, number, optional, required, text};
+use dawn_identity::statement::{self, Kind, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
 use crate::class::{Class, Precision, Workload};
 use crate::draw::Rate;
-use crate::statement::{Committed, MAX_INPUT_BYTES, claim, fixed, id_of, is_shortest, number, private};
+use crate::statement::{Committed, MAX_INPUT_BYTES, claim, id_of};
 use crate::{JobHash, JobId, ModelDigest, Refused};
 
 /// Longest job that is read, bytes.
@@ -137,10 +138,10 @@ fn part(value: &Value) -> Option<Part> {
 fn spec(value: &Value) -> Option<Spec> {
     match value.as_array()?.as_slice() {
         [workload, model, precision, options] => Some(Spec {
-            workload: workload.as_text()?.parse().ok()?,
+            workload: text(workload)?,
             class: Class {
                 model: ModelDigest::from_bytes(fixed(model)?),
-                precision: precision.as_text()?.parse::<Precision>().ok()?,
+                precision: text(precision)?,
             },
             options: options.as_bytes()?.clone(),
         }),
@@ -214,25 +215,15 @@ impl Job {
             return Err(Refused::TooLarge);
         }
         let (signed, read) = Signed::parse(KIND, bytes)?;
-        let claim = |label| private(&read, label);
-        let hold = match claim(claim::HOLD) {
-            Some(hold) => Some(fixed(hold).ok_or(Malformed("no valid hold"))?),
-            None => None,
-        };
-        let id = read.cwt_id.as_deref().and_then(|id| id.try_into().ok());
         let asked = Asked {
-            id: JobId::from_bytes(id.ok_or(Malformed("no valid cti"))?),
-            part: claim(claim::PART).and_then(part).ok_or(Malformed("no valid part"))?,
-            spec: claim(claim::SPEC).and_then(spec).ok_or(Malformed("no valid spec"))?,
-            input: claim(claim::INPUT)
-                .and_then(Committed::from_value)
-                .ok_or(Malformed("no valid input"))?,
-            limits: claim(claim::LIMITS)
-                .and_then(limits)
-                .ok_or(Malformed("no valid limits"))?,
-            most: claim(claim::MOST).and_then(number).ok_or(Malformed("no valid price"))?,
-            rate: Rate(claim(claim::RATE).and_then(number).ok_or(Malformed("no valid rate"))?),
-            hold,
+            id: id(&read).map(JobId::from_bytes)?,
+            part: required(&read, claim::PART, part, "no valid part")?,
+            spec: required(&read, claim::SPEC, spec, "no valid spec")?,
+            input: required(&read, claim::INPUT, Committed::from_value, "no valid input")?,
+            limits: required(&read, claim::LIMITS, limits, "no valid limits")?,
+            most: required(&read, claim::MOST, number, "no valid price")?,
+            rate: required(&read, claim::RATE, number, "no valid rate").map(Rate)?,
+            hold: optional(&read, claim::HOLD, fixed, "no valid hold")?,
             at: statement::time(read.issued_at.as_ref(), "no valid iat")?,
             deadline: statement::time(read.expiration_time.as_ref(), "no valid exp")?,
             requester: statement::parsed(read.issuer, "no valid iss")?,
@@ -240,7 +231,7 @@ impl Job {
             network: statement::parsed(read.audience, "no valid aud")?,
         };
         asked.check()?;
-        is_shortest(&signed, claims(&asked)?)?;
+        signed.check_canonical(claims(&asked)?)?;
         if !signed.is_signed_by(asked.requester.as_bytes()) {
             return Err(Refused::BadSignature);
         }

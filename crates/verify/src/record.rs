@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ciborium::Value;
+use dawn_identity::statement::claims::{fixed, number};
 use dawn_identity::{NetworkId, NodeId, UnixTime};
 
 use crate::class::{Class, Workload};
@@ -15,7 +16,7 @@ use crate::confirmation::{Confirmation, led};
 use crate::draw::{Draw, place};
 use crate::id::hash;
 use crate::jury::{Jury, LEAD, MAX_JURORS, Voice};
-use crate::statement::{MAX_ITEMS, Units, fixed, number};
+use crate::statement::{MAX_ITEMS, Units};
 use crate::vrf::Proof;
 use crate::{Job, JobResult, RecordId, Refused};
 

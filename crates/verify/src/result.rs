@@ -4,12 +4,13 @@
 use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
 
 use ciborium::Value;
-use dawn_identity::statement::{self, Kind, Malformed, Signed};
+use dawn_identity::statement::claims::{fixed, number, required, text};
+use dawn_identity::statement::{self, Kind, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
 use crate::class::Precision;
 use crate::commit::Commitment;
-use crate::statement::{Committed, Units, claim, fixed, id_of, is_shortest, number, private};
+use crate::statement::{Committed, Units, claim, id_of};
 use crate::{Job, JobHash, Refused, ResultId};
 
 /// Longest result that is read, bytes.
@@ -105,27 +106,18 @@ impl JobResult {
             return Err(Refused::TooLarge);
         }
         let (signed, read) = Signed::parse(KIND, bytes)?;
-        let claim = |label| private(&read, label);
-        let precision = claim(claim::CLASS).and_then(|text| text.as_text()?.parse().ok());
         let given = Given {
-            job: claim(claim::JOB)
-                .and_then(fixed)
-                .map(JobHash::from_bytes)
-                .ok_or(Malformed("no valid job"))?,
-            output: claim(claim::OUTPUT)
-                .and_then(Committed::from_value)
-                .ok_or(Malformed("no valid output"))?,
-            units: claim(claim::UNITS).and_then(units).ok_or(Malformed("no valid units"))?,
-            precision: precision.ok_or(Malformed("no valid class"))?,
-            amount: claim(claim::AMOUNT)
-                .and_then(number)
-                .ok_or(Malformed("no valid amount"))?,
+            job: required(&read, claim::JOB, fixed, "no valid job").map(JobHash::from_bytes)?,
+            output: required(&read, claim::OUTPUT, Committed::from_value, "no valid output")?,
+            units: required(&read, claim::UNITS, units, "no valid units")?,
+            precision: required(&read, claim::CLASS, text, "no valid class")?,
+            amount: required(&read, claim::AMOUNT, number, "no valid amount")?,
             at: statement::time(read.issued_at.as_ref(), "no valid iat")?,
             worker: statement::parsed(read.issuer, "no valid iss")?,
             requester: statement::parsed(read.subject, "no valid sub")?,
             network: statement::parsed(read.audience, "no valid aud")?,
         };
-        is_shortest(&signed, claims(&given)?)?;
+        signed.check_canonical(claims(&given)?)?;
         if !signed.is_signed_by(given.worker.as_bytes()) {
             return Err(Refused::BadSignature);
         }

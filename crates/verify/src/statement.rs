@@ -1,10 +1,8 @@
-//! What the statements here have in common: their claims, their ids, and that each has one encoding.
+//! What the statements here have in common: the labels of their claims, what they count, and their ids.
 
 use ciborium::Value;
-use coset::cwt::{ClaimName, ClaimsSet};
-use coset::{CborSerializable as _, CoseSign1, TaggedCborSerializable as _};
-use dawn_identity::SIGNATURE_BYTES;
-use dawn_identity::statement::{Malformed, Signed};
+use dawn_identity::statement::Signed;
+use dawn_identity::statement::claims::{fixed, number};
 
 use crate::Root;
 use crate::id::hash;
@@ -82,47 +80,7 @@ impl Units {
     }
 }
 
-/// The private claim of a label.
-pub(crate) fn private(claims: &ClaimsSet, label: i64) -> Option<&Value> {
-    let wanted = ClaimName::PrivateUse(label);
-    let found = claims.rest.iter().find(|(name, _)| *name == wanted);
-    found.map(|(_, value)| value)
-}
-
-/// A number that is none below zero and fits.
-pub(crate) fn number<T: TryFrom<u64>>(value: &Value) -> Option<T> {
-    let number = u64::try_from(value.as_integer()?).ok()?;
-    T::try_from(number).ok()
-}
-
-/// So many bytes.
-pub(crate) fn fixed<const N: usize>(value: &Value) -> Option<[u8; N]> {
-    value.as_bytes()?.as_slice().try_into().ok()
-}
-
-/// What of a statement its signature covers, whole and in its one encoding: all of it but the signature, which stands
-/// at its end.
-fn covered(signed: &Signed) -> &[u8] {
-    let bytes = signed.bytes();
-    bytes
-        .split_at_checked(bytes.len().saturating_sub(SIGNATURE_BYTES))
-        .map_or(bytes, |(front, _)| front)
-}
-
 /// The id of a statement. Who signs can make many signatures of one text; they have one id.
 pub(crate) fn id_of(domain: &str, signed: &Signed) -> [u8; 32] {
-    hash(domain, &[covered(signed)])
-}
-
-/// Checks that a statement says what it says as `claims`, made of what was read of it, would say it: nothing more, in the
-/// same order, each number in its shortest form.
-pub(crate) fn is_shortest(signed: &Signed, claims: ClaimsSet) -> Result<(), Malformed> {
-    const OTHER: Malformed = Malformed("not in its shortest encoding");
-    let written = CoseSign1::from_tagged_slice(signed.bytes()).map_err(|_| OTHER)?;
-    let meant = claims.to_vec().map_err(|_| OTHER)?;
-    if written.payload.as_deref() == Some(&meant[..]) {
-        Ok(())
-    } else {
-        Err(OTHER)
-    }
+    hash(domain, &[signed.covered()])
 }

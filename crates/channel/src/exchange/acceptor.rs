@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ciborium::Value;
+use dawn_identity::statement::claims::{fixed, required};
 use dawn_identity::statement::{Kind, Signed};
 use dawn_identity::{Keypair, UnixTime};
 use hmac::Mac;
@@ -109,11 +110,11 @@ impl Acceptor {
         let (about, set, _) = About::read(CONFIRMATION, confirmation, now, skew)?;
         let (requester, local) = (self.request.requester(), self.request.offer().peer);
         self.request.check_follows(&about, requester, local)?;
-        if claims::array(&set, claims::ANSWERS, "no valid hash of the acceptance")? != hash(&self.acceptance) {
+        if required(&set, claims::ANSWERS, fixed, "no valid hash of the acceptance")? != hash(&self.acceptance) {
             return Err(ExchangeError::WrongExchange);
         }
         self.request.check_deadline(now, skew)?;
-        let proof = claims::array(&set, claims::PROOF, "no valid proof")?;
+        let proof = required(&set, claims::PROOF, fixed, "no valid proof")?;
         check_proof(self.agreed.requester_mac(), &proof)?;
         Ok(self.agreed.key(requester))
     }

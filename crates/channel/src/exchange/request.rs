@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ciborium::Value;
 use coset::cwt::{ClaimsSet, ClaimsSetBuilder};
+use dawn_identity::statement::claims::{fixed, id, number, optional, required};
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
@@ -73,7 +74,7 @@ impl About {
             from: statement::parsed(set.issuer.take(), "no valid iss")?,
             to: statement::parsed(set.subject.take(), "no valid sub")?,
             network: statement::parsed(set.audience.take(), "no valid aud")?,
-            exchange: claims::id(&set)?,
+            exchange: id(&set)?,
             at: statement::time(set.issued_at.as_ref(), "no valid iat")?,
         };
         if !signed.is_signed_by(about.from.as_bytes()) {
@@ -147,23 +148,19 @@ impl KeyRequest {
         if about.from == *local {
             return Err(ExchangeError::Oneself);
         }
-        let generation = claims::number(&set, claims::GENERATION, "no valid generation")?;
-        let former = match claims::private(&set, claims::KEY_ID) {
-            Some(_) => Some(claims::array(&set, claims::KEY_ID, "no valid former key")?),
-            None => None,
-        };
+        let former = optional(&set, claims::KEY_ID, fixed, "no valid former key")?;
         let request = Self {
             requester: about.from,
             offer: Offer {
                 network: about.network,
                 peer: about.to,
                 deadline: statement::time(set.expiration_time.as_ref(), "no valid exp")?,
-                key_expires: UnixTime(claims::number(&set, claims::KEY_EXPIRES, "no valid end of the key")?),
+                key_expires: required(&set, claims::KEY_EXPIRES, number, "no valid end of the key").map(UnixTime)?,
             },
             made_at: about.at,
             exchange: about.exchange,
-            ephemeral: claims::array(&set, claims::EPHEMERAL, "no valid ephemeral key")?,
-            generation: u32::try_from(generation).map_err(|_| Malformed("no valid generation"))?,
+            ephemeral: required(&set, claims::EPHEMERAL, fixed, "no valid ephemeral key")?,
+            generation: required(&set, claims::GENERATION, number, "no valid generation")?,
             former: former.map(KeyId::from_bytes),
             signed,
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ciborium::Value;
+use dawn_identity::statement::claims::{fixed, number, required};
 use dawn_identity::statement::{Kind, Signed};
 use dawn_identity::{Keypair, UnixTime};
 use hmac::Mac;
@@ -82,14 +83,14 @@ impl Requester {
         let offer = request.offer();
         let (about, set, signed) = About::read(ACCEPTANCE, acceptance, now, skew)?;
         request.check_follows(&about, offer.peer, request.requester())?;
-        if claims::array(&set, claims::ANSWERS, "no valid hash of the request")? != request.hash() {
+        if required(&set, claims::ANSWERS, fixed, "no valid hash of the request")? != request.hash() {
             return Err(ExchangeError::WrongExchange);
         }
         request.check_deadline(now, skew)?;
         let answered = Answered {
-            ephemeral: claims::array(&set, claims::EPHEMERAL, "no valid ephemeral key")?,
+            ephemeral: required(&set, claims::EPHEMERAL, fixed, "no valid ephemeral key")?,
             created: about.at,
-            expires: UnixTime(claims::number(&set, claims::KEY_EXPIRES, "no valid end of the key")?),
+            expires: required(&set, claims::KEY_EXPIRES, number, "no valid end of the key").map(UnixTime)?,
         };
         if answered.expires > offer.key_expires
             || answered.expires <= now
@@ -99,7 +100,7 @@ impl Requester {
         }
         let shared = Agreement::new(&self.secret)?.with(&answered.ephemeral)?;
         let agreed = Agreed::new(request, answered, &shared, self.former.as_ref());
-        let proof = claims::array(&set, claims::PROOF, "no valid proof")?;
+        let proof = required(&set, claims::PROOF, fixed, "no valid proof")?;
         check_proof(agreed.acceptor_mac(), &proof)?;
         let confirmation = About {
             from: request.requester(),

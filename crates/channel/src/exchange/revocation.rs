@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use coset::cwt::ClaimsSetBuilder;
+use dawn_identity::statement::claims::id;
 use dawn_identity::statement::{self, Kind, Malformed, Signed};
 use dawn_identity::{Keypair, NetworkId, NodeId, UnixTime};
 
-use crate::claims;
 use crate::shared_key::{KeyId, SharedKey};
 
 /// Longest encoded revocation of a key that is read, bytes.
@@ -85,7 +85,7 @@ impl KeyRevocation {
         }
         let (signed, set) = Signed::parse(KIND, bytes)?;
         let revocation = Self {
-            key: KeyId::from_bytes(claims::id(&set)?),
+            key: KeyId::from_bytes(id(&set)?),
             at: statement::time(set.issued_at.as_ref(), "no valid iat")?,
             issuer: statement::parsed(set.issuer, "no valid iss")?,
             signed,

@@ -280,7 +280,7 @@ fn a_peer_that_lies_in_its_confirmation_gets_no_key() {
     assert_eq!(read(1, no_proof), Err(ExchangeError::WrongProof));
     // The acceptor's own proof is none of the requester's.
     let (_, set) = Signed::parse(Kind::new(ACCEPTANCE), acceptor.acceptance()).unwrap();
-    let proof = claims::private(&set, claims::PROOF).unwrap().clone();
+    let proof = statement::claims::private(&set, claims::PROOF).unwrap().clone();
     let (_, mut set) = Signed::parse(Kind::new(CONFIRMATION), &confirmation).unwrap();
     set_private(&mut set, claims::PROOF, proof);
     let reflected = Signed::sign(Kind::new(CONFIRMATION), set, &identity(1)).unwrap();
