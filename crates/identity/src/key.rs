@@ -56,7 +56,16 @@ impl Keypair {
     }
 
     /// Signs `message`. Deterministic: the same message has the same signature.
+    ///
+    /// A message begins with what it is for, and is never 32 bytes long. The same key makes verifiable random functions
+    /// (RFC 9381), whose nonce is SHA-512 over half of the secret and 32 bytes (section 5.4.2.2); Ed25519's is over the same
+    /// half and the message. A signature of those very bytes would share the nonce, and the two together give the secret away.
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        debug_assert_ne!(
+            message.len(),
+            32,
+            "a proof of RFC 9381 may have the nonce of this signature"
+        );
         self.0.sign(message).to_bytes()
     }
 }
@@ -92,6 +101,13 @@ mod tests {
         assert_eq!(key.network_id().verify(b"dusk", &signature), Err(BadSignature));
         assert_eq!(other.node_id().verify(b"dawn", &signature), Err(BadSignature));
         assert_eq!(verify(&[0xff; 32], b"dawn", &signature), Err(BadSignature));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "RFC 9381")]
+    fn what_could_share_its_nonce_with_a_proof_is_not_signed() {
+        Keypair::from_seed([1; 32]).sign(&[7; 32]);
     }
 
     #[test]

@@ -386,6 +386,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_signed_of_the_shortest_statement_is_longer_than_what_no_key_may_sign() {
+        let shortest = Kind::new("application/dawn-a+cwt");
+        for kind in [shortest, Kind::CERTIFICATE, Kind::REVOCATION, Kind::RELAY_TOKEN] {
+            let signed = Signed::sign(kind, ClaimsSet::default(), &Keypair::from_seed([1; 32])).unwrap();
+            assert!(signed.to_be_signed.len() > 32, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn an_id_is_of_all_but_the_signature() {
         let signed = with_list_of(1);
         let (covered, signature) = signed.bytes().split_at(signed.bytes().len() - SIGNATURE_BYTES);
