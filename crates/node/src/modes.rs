@@ -195,13 +195,14 @@ impl Modes {
         directory.set_place(place);
     }
 
-    /// As the API shows it.
+    /// As the API shows it. `lost`: the host should be connected and is not.
     pub(crate) fn shown(&self) -> Value {
         let place = self.place();
+        let is_lost = |host: NodeId| host != self.0.local && !self.is_linked(host);
         let host = place.host().map(|host| {
             json!({ "id": host, "name": self.0.directory.name_of(host), "connected": host == self.0.local || self.is_linked(host) })
         });
-        json!({ "mode": place.mode().as_str(), "host": host, "is_host": self.is_host() })
+        json!({ "mode": place.mode().as_str(), "host": host, "is_host": self.is_host(), "lost": place.host().is_some_and(is_lost) })
     }
 
     fn is_linked(&self, node: NodeId) -> bool {

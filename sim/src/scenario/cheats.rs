@@ -492,15 +492,18 @@ fn tell(kind: Kind, outcome: &Outcome, size: Size, report: &mut Report) {
     let (case, workers) = (kind.name(), &outcome.workers);
     // A sleeper gets some through before it is first checked; others are checked from the beginning.
     let is_open = matches!(kind, Kind::Sleeper | Kind::Seldom);
+    let is_full = size == Size::Full;
+    // A colluder's lie passes where another of them is drawn to check it, 4 of 48 or 1 of 18: 1.09 and 1.06 lies on average
+    // until one does not. The bounds are what one seed in a thousand is beyond.
     let (mean_lies, most_lies) = match kind {
         Kind::Sleeper | Kind::Seldom => (40.0, 150.0),
-        Kind::Colluding => (3.0, 6.0),
+        Kind::Colluding if is_full => (2.2, 4.0),
+        Kind::Colluding => (3.0, 3.0),
         _ => (1.0, 1.0),
     };
     let lies: Vec<f64> = workers.lies.iter().map(|lies| f64::from(*lies)).collect();
     let most = lies.iter().copied().fold(0.0, f64::max);
     let missed = (workers.cheats - workers.caught.len()) as f64;
-    let is_full = size == Size::Full;
     let caught = if is_full || !is_open {
         Bound::AtMost(0.0)
     } else {

@@ -58,6 +58,10 @@ pub(crate) fn run(context: &Context, args: PeersArgs) -> Result<(), Failure> {
 struct Peers {
     peers: Vec<Peer>,
     not_member_because: Option<String>,
+    #[serde(default)]
+    may_invite: bool,
+    #[serde(default)]
+    lost_host: Option<Via>,
 }
 
 #[derive(Deserialize)]
@@ -140,13 +144,10 @@ fn list(context: &Context) -> Result<(), Failure> {
         let Peers {
             peers,
             not_member_because,
+            may_invite,
+            lost_host,
         } = listed;
         let alone = peers.iter().all(|peer| peer.this);
-        let lost = lost_host(&peers);
-        let is_authority = |role: &String| matches!(role.as_str(), "owner" | "admin");
-        let may_invite = peers
-            .iter()
-            .any(|peer| peer.this && peer.roles.iter().any(is_authority));
         // Long columns are for programs and for who asks.
         let all = context.verbose > 0 || !out.on_terminal();
         let mut header = vec![
@@ -169,7 +170,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         }
         let mut rows = Rows::new(out.on_terminal(), &header);
         for peer in peers {
-            let state = peer.state(lost.as_ref().is_some_and(|(id, _)| *id != peer.id));
+            let state = peer.state(lost_host.as_ref().is_some_and(|host| host.id != peer.id));
             let away = peer.this || peer.route == "none";
             let route = way(&peer.route, peer.via.as_deref());
             let mode = peer.mode();
@@ -196,7 +197,8 @@ fn list(context: &Context) -> Result<(), Failure> {
         out.line(rows.render())?;
         if let Some(why) = not_member_because {
             out.note(words::no_member(&why));
-        } else if let Some((_, host)) = lost {
+        } else if let Some(host) = lost_host {
+            let host = words::clean(host.name.as_ref().unwrap_or(&host.id));
             out.note(format!(
                 "{host}, the host, is away, and the others are reached through it alone: start it with `dawn up`; if it is lost for good, on each node: dawn migrate here --to decentralized"
             ));
@@ -210,15 +212,6 @@ fn list(context: &Context) -> Result<(), Failure> {
         }
         Ok(())
     })
-}
-
-/// The id and the name of this node's host, where this node is centralized and its host is away.
-fn lost_host(peers: &[Peer]) -> Option<(String, String)> {
-    let this = peers.iter().find(|peer| peer.this)?;
-    let host = this.host.as_ref().filter(|host| host.id != this.id)?;
-    let is_away = peers.iter().any(|peer| peer.id == host.id && !peer.online);
-    let name = words::clean(host.name.as_ref().unwrap_or(&host.id)).into_owned();
-    (this.mode.as_deref() == Some("centralized") && is_away).then(|| (host.id.clone(), name))
 }
 
 /// Why this node knows nobody, and what to do, where it has a control plane that knows nobody else either.

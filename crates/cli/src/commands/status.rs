@@ -84,13 +84,14 @@ pub(super) struct Mode {
     mode: String,
     host: Option<Host>,
     is_host: bool,
+    #[serde(default)]
+    lost: bool,
 }
 
 #[derive(Deserialize)]
 struct Host {
     id: String,
     name: Option<String>,
-    connected: bool,
 }
 
 impl Mode {
@@ -105,7 +106,7 @@ impl Mode {
 
     /// The host's name, where it should be connected and is not.
     pub(super) fn lost(&self) -> Option<&str> {
-        let host = self.host.as_ref().filter(|host| !host.connected && !self.is_host)?;
+        let host = self.host.as_ref().filter(|_| self.lost)?;
         Some(host.name.as_ref().unwrap_or(&host.id))
     }
 

@@ -74,6 +74,21 @@ fn host(place: Place, nodes: &[NodeView]) -> Option<Value> {
     Some(json!({ "id": host, "name": said.map(|view| &view.said.name) }))
 }
 
+/// The host of a centralized node, where it is away: without it nobody else is reached.
+fn lost_host(place: Place, this: NodeId, connected: &[PeerInfo], nodes: &[NodeView]) -> Option<Value> {
+    let Place::Centralized { host: node } = place else {
+        return None;
+    };
+    let is_online = match nodes.iter().find(|view| view.said.node == node) {
+        Some(view) => view.online,
+        None => connected.iter().any(|peer| peer.node == node),
+    };
+    if node == this || is_online {
+        return None;
+    }
+    host(place, nodes)
+}
+
 /// When the registries were compared with a node's last.
 fn synced(state: &NodeState, node: NodeId) -> Option<String> {
     state.directory.synced(Some(node)).map(|synced| rfc3339(synced.at))
@@ -148,9 +163,12 @@ pub(super) async fn list(State(state): State<NodeState>) -> Result<Json<Value>, 
         })
     }));
     let not_member_because = state.members.standing().err();
-    Ok(Json(
-        json!({ "peers": peers, "not_member_because": not_member_because }),
-    ))
+    Ok(Json(json!({
+        "peers": peers,
+        "not_member_because": not_member_because,
+        "may_invite": state.members.may_admit(),
+        "lost_host": lost_host(state.modes.place(), this, &connected, &nodes),
+    })))
 }
 
 fn reference(node: &str) -> Result<NodeRef, ApiError> {

@@ -471,6 +471,9 @@ async fn when_the_host_dies_calls_fail_within_seconds_by_its_name_and_work_again
     .await;
     let doctor = network.nodes[0].words(&["doctor"]).await;
     assert!(doctor.stdout.contains("server, which is away"), "{doctor:?}");
+    let peers = network.nodes[0].get("/api/peers").await;
+    assert_eq!(peers["lost_host"]["name"], "server", "{peers}");
+    assert_eq!(network.nodes[0].get("/api/status").await["mode"]["lost"], true);
     network.nodes[2].up().await;
     let begun = Instant::now();
     eventually("calls work again", async || {
@@ -478,4 +481,15 @@ async fn when_the_host_dies_calls_fail_within_seconds_by_its_name_and_work_again
     })
     .await;
     println!("back after {:?}", begun.elapsed());
+    eventually("the host is not said to be lost any more", async || {
+        let (peers, status) = (
+            network.nodes[0].get("/api/peers").await,
+            network.nodes[0].get("/api/status").await,
+        );
+        peers["lost_host"].is_null() && status["mode"]["lost"] == false
+    })
+    .await;
+    // Who may invite is said by the node, not worked out by who asks it.
+    assert_eq!(network.nodes[0].get("/api/peers").await["may_invite"], true);
+    assert_eq!(network.nodes[1].get("/api/peers").await["may_invite"], false);
 }
